@@ -1,0 +1,396 @@
+"""The cube: the one immutable record for every form of memory.
+
+The MemCube of MemOS (arXiv 2507.03724 §4.2; arXiv 2505.22101), with bi-temporal validity and lineage. A cube says what
+is remembered (``text``, or a reference to a tensor file), where it belongs (``scope``), who says so (``origin``), when it
+is true and when we learnt it, and what may be done with it (``status``, ``policy``). Cubes are values: a change makes a
+new version, and the store keeps both.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Self
+from urllib.parse import quote, unquote
+
+from holdfast.errors import InputError, ScopeError
+
+MAX_TEXT_BYTES = 64 * 1024 * 1024
+"""A text larger than this is refused; split documents before adding them."""
+
+
+class Form(StrEnum):
+    """What carries the memory: tokens, state inside a running model, or parameters (arXiv 2512.13564)."""
+
+    TEXT = "text"
+    STATE = "state"
+    WEIGHTS = "weights"
+
+
+class Kind(StrEnum):
+    """What sort of thing is remembered. Any other lower-case word is allowed where these do not fit."""
+
+    MESSAGE = "message"
+    FACT = "fact"
+    EVENT = "event"
+    PREFERENCE = "preference"
+    INSTRUCTION = "instruction"
+    PROFILE = "profile"
+    SUMMARY = "summary"
+    EXPERIENCE = "experience"
+    CONCEPT = "concept"
+    SKILL = "skill"
+    LESSON = "lesson"
+    DOCUMENT = "document"
+
+
+class Status(StrEnum):
+    """Where a cube stands in its life; the allowed moves are in ``TRANSITIONS``."""
+
+    GENERATED = "generated"
+    ACTIVATED = "activated"
+    MERGED = "merged"
+    ARCHIVED = "archived"
+    FROZEN = "frozen"
+    QUARANTINED = "quarantined"
+    EXPIRED = "expired"
+    PURGED = "purged"
+
+
+RECALLABLE = frozenset({Status.GENERATED, Status.ACTIVATED, Status.FROZEN})
+"""Only cubes in these states are found by a search of the present."""
+
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.GENERATED: frozenset(Status) - {Status.GENERATED},
+    Status.ACTIVATED: frozenset(Status) - {Status.GENERATED, Status.ACTIVATED},
+    Status.MERGED: frozenset(
+        {Status.ACTIVATED, Status.ARCHIVED, Status.FROZEN, Status.EXPIRED, Status.PURGED}
+    ),
+    Status.ARCHIVED: frozenset({Status.ACTIVATED, Status.FROZEN, Status.EXPIRED, Status.PURGED}),
+    Status.FROZEN: frozenset({Status.ACTIVATED, Status.ARCHIVED, Status.PURGED}),
+    Status.QUARANTINED: frozenset({Status.ACTIVATED, Status.ARCHIVED, Status.EXPIRED, Status.PURGED}),
+    Status.EXPIRED: frozenset({Status.ACTIVATED, Status.PURGED}),
+    Status.PURGED: frozenset(),
+}
+"""The state machine of sheet 14: archived and expired cubes can be restored, frozen ones accept no new text, purged is final."""
+
+
+class Channel(StrEnum):
+    """Through which door a memory came in. The store sets it from the call, never from the text."""
+
+    USER = "user"
+    ASSISTANT = "assistant"
+    SYSTEM = "system"
+    TOOL = "tool"
+    DOCUMENT = "document"
+    IMPORT = "import"
+    DERIVED = "derived"
+    RECALLED = "recalled"
+
+
+# --------------------------------------------------------------------------------------------------------------- time
+
+
+def utc(when: datetime | str) -> datetime:
+    """An aware UTC time from a datetime or an ISO 8601 string (a date alone means its first moment, UTC).
+
+    Naive values are taken as UTC. Raises InputError for anything else.
+    """
+    if isinstance(when, str):
+        try:
+            when = datetime.fromisoformat(when.strip())
+        except ValueError as error:
+            raise InputError(
+                f"{when!r} is not a time; write it as 2026-01-31 or 2026-01-31T12:00:00+00:00"
+            ) from error
+    if not isinstance(when, datetime):
+        raise InputError(f"a time must be a datetime or an ISO 8601 string, not {type(when).__name__}")
+    return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+
+
+def to_micros(when: datetime) -> int:
+    """Microseconds since 1970, exactly (floats would lose the last digits)."""
+    delta = when - _EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def from_micros(micros: int) -> datetime:
+    """The inverse of ``to_micros``."""
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+# ----------------------------------------------------------------------------------------------------------- identity
+
+_uuid_lock = threading.Lock()
+_uuid_last = 0
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562 §5.7), increasing within a process, so that ids sort by creation."""
+    global _uuid_last
+    with _uuid_lock:
+        # 48 bits of milliseconds, then 12 bits of the fraction: method 3 of §6.2.
+        stamp = max((time.time_ns() << 12) // 1_000_000, _uuid_last + 1)
+        _uuid_last = stamp
+    bits = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64 | 0b10 << 62
+    return str(uuid.UUID(int=bits | int.from_bytes(os.urandom(8)) >> 2))
+
+
+# -------------------------------------------------------------------------------------------------------------- scope
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose memory this is: a path tenant / user / agent / session.
+
+    Tenant and user are the hard wall: no search ever crosses it. Agent and session narrow within it, and None there means
+    "all of them" when reading and "none in particular" when writing.
+    """
+
+    tenant: str
+    user: str
+    agent: str | None = None
+    session: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("tenant", "user", "agent", "session"):
+            value = getattr(self, name)
+            if value is None and name in ("agent", "session"):
+                continue
+            if not isinstance(value, str) or not value.strip():
+                raise ScopeError(f"a scope needs {name}= as a non-empty string, not {value!r}")
+            if len(value) > 512 or not value.isprintable():
+                raise ScopeError(f"{name}= must be printable and at most 512 characters")
+
+    @property
+    def path(self) -> str:
+        """The scope as one line, for example ``acme/ana/-/chat-7``; parts are percent-escaped."""
+        return "/".join("-" if part is None else _escape(part) for part in self.parts)
+
+    @property
+    def parts(self) -> tuple[str, str, str | None, str | None]:
+        """(tenant, user, agent, session)."""
+        return self.tenant, self.user, self.agent, self.session
+
+    @property
+    def partition(self) -> str:
+        """The hard wall, ``tenant/user``: the unit of indexes, quotas and deletion."""
+        return f"{_escape(self.tenant)}/{_escape(self.user)}"
+
+    def covers(self, other: Scope) -> bool:
+        """Whether a read in this scope may see a cube written in ``other``."""
+        return all(
+            mine is None or mine == theirs for mine, theirs in zip(self.parts, other.parts, strict=True)
+        )
+
+    @classmethod
+    def parse(cls, path: str) -> Self:
+        """The inverse of ``path``; trailing parts may be left out. Raises ScopeError."""
+        parts = path.split("/")
+        if not 2 <= len(parts) <= 4:
+            raise ScopeError(f"{path!r} is not a scope; write tenant/user[/agent[/session]]")
+        return cls(*(None if part == "-" else unquote(part) for part in parts))  # type: ignore[arg-type]
+
+
+def _escape(part: str) -> str:
+    # A bare "-" stands for an absent part, so a part that really is "-" must not look like it.
+    return "%2D" if part == "-" else quote(part, safe="@:+ ")
+
+
+# ------------------------------------------------------------------------------------------------------- the record
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """One version of one cube: a node of the lineage graph."""
+
+    id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who says so, and from what.
+
+    ``reference`` names the source outside Holdfast (``mail:42``, a URL, a file), ``author`` the speaker, ``trust`` is
+    between 0 and 1, and ``derived_from`` lists the exact versions this cube was made from.
+    """
+
+    channel: Channel = Channel.USER
+    author: str | None = None
+    reference: str | None = None
+    trust: float = 1.0
+    derived_from: tuple[Ref, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.trust <= 1.0:
+            raise InputError(f"trust must lie between 0 and 1, not {self.trust}")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What may be done with a cube: when it expires, how sensitive it is, who may read it (empty: whoever has the scope)."""
+
+    expires_at: datetime | None = None
+    sensitivity: str = "normal"
+    readers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What came of using a cube. Changed by feedback, never by being looked at: a popular error must not gain by views."""
+
+    visits: int = 0
+    last_use: datetime | None = None
+    utility: float = 0.0
+    uncertainty: float = 1.0
+
+
+_KIND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Cube:
+    """One memory, at one version.
+
+    Fields
+        text: what is remembered, in words; empty only for a tensor form, whose file is named by ``blob``.
+        blob: sha256 of a content-addressed safetensors file, for state and weights.
+        data: structured payload: a claim's subject, attribute and value; a turn's role and position.
+        valid_from, valid_to: when it is true in the world (None: unbounded).
+        recorded_at: when we learnt it; the store fills it in.
+    """
+
+    scope: Scope
+    text: str = ""
+    kind: str = Kind.MESSAGE
+    form: Form = Form.TEXT
+    blob: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+    recorded_at: datetime | None = None
+    origin: Origin = Origin()
+    status: Status = Status.GENERATED
+    policy: Policy = Policy()
+    use: Use = Use()
+    id: str = field(default_factory=new_id)
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise InputError(f"a cube's text must be a string, not {type(self.text).__name__}")
+        if not _KIND.fullmatch(self.kind):
+            raise InputError(f"kind must be a lower-case word such as 'fact', not {self.kind!r}")
+        if self.valid_from and self.valid_to and self.valid_to < self.valid_from:
+            raise InputError(f"a memory cannot end ({self.valid_to}) before it begins ({self.valid_from})")
+
+    @property
+    def ref(self) -> Ref:
+        """This version, as a node of the lineage graph."""
+        return Ref(self.id, self.version)
+
+    def valid_at(self, when: datetime) -> bool:
+        """Whether the memory is true in the world at that time (its end is exclusive)."""
+        return (self.valid_from is None or self.valid_from <= when) and (
+            self.valid_to is None or when < self.valid_to
+        )
+
+    def with_(self, **changes: Any) -> Cube:
+        """A copy with some fields changed; the store gives it the next version when it is committed."""
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dict that ``from_dict`` reads back to an equal cube."""
+        return {
+            "id": self.id,
+            "version": self.version,
+            "scope": self.scope.path,
+            "form": str(self.form),
+            "kind": str(self.kind),
+            "text": self.text,
+            "blob": self.blob,
+            "data": dict(self.data),
+            "valid_from": _iso(self.valid_from),
+            "valid_to": _iso(self.valid_to),
+            "recorded_at": _iso(self.recorded_at),
+            "origin": {
+                "channel": str(self.origin.channel),
+                "author": self.origin.author,
+                "reference": self.origin.reference,
+                "trust": self.origin.trust,
+                "derived_from": [[ref.id, ref.version] for ref in self.origin.derived_from],
+            },
+            "status": str(self.status),
+            "policy": {
+                "expires_at": _iso(self.policy.expires_at),
+                "sensitivity": self.policy.sensitivity,
+                "readers": list(self.policy.readers),
+            },
+            "use": {
+                "visits": self.use.visits,
+                "last_use": _iso(self.use.last_use),
+                "utility": self.use.utility,
+                "uncertainty": self.use.uncertainty,
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Cube:
+        """Read what ``to_dict`` wrote; absent fields take their defaults. Raises InputError."""
+        try:
+            origin, policy, use = (record.get(key) or {} for key in ("origin", "policy", "use"))
+            return cls(
+                scope=Scope.parse(record["scope"]),
+                text=record.get("text", ""),
+                kind=record.get("kind", Kind.MESSAGE),
+                form=Form(record.get("form", Form.TEXT)),
+                blob=record.get("blob"),
+                data=record.get("data") or {},
+                valid_from=_time(record.get("valid_from")),
+                valid_to=_time(record.get("valid_to")),
+                recorded_at=_time(record.get("recorded_at")),
+                origin=Origin(
+                    channel=Channel(origin.get("channel", Channel.USER)),
+                    author=origin.get("author"),
+                    reference=origin.get("reference"),
+                    trust=origin.get("trust", 1.0),
+                    derived_from=tuple(Ref(id, version) for id, version in origin.get("derived_from", ())),
+                ),
+                status=Status(record.get("status", Status.GENERATED)),
+                policy=Policy(
+                    expires_at=_time(policy.get("expires_at")),
+                    sensitivity=policy.get("sensitivity", "normal"),
+                    readers=tuple(policy.get("readers", ())),
+                ),
+                use=Use(
+                    visits=use.get("visits", 0),
+                    last_use=_time(use.get("last_use")),
+                    utility=use.get("utility", 0.0),
+                    uncertainty=use.get("uncertainty", 1.0),
+                ),
+                id=str(uuid.UUID(record["id"])) if record.get("id") else new_id(),
+                version=record.get("version", 1),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"this is not a cube's record: {type(error).__name__}: {error}") from error
+
+
+def _iso(when: datetime | None) -> str | None:
+    return None if when is None else when.isoformat()
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else utc(text)

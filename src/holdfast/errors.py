@@ -1,0 +1,54 @@
+"""What can go wrong. Every error says what was wrong and what to do, and leaves the user's data as it was."""
+
+from __future__ import annotations
+
+
+class HoldfastError(Exception):
+    """The base of every error that Holdfast raises on purpose."""
+
+
+class InputError(HoldfastError, ValueError):
+    """The caller's input cannot be used as it is: wrong type, empty, too large, not text."""
+
+
+class ScopeError(HoldfastError, PermissionError):
+    """No scope was given, or the scope does not allow this. Nothing was read and nothing was written."""
+
+
+class NotFoundError(HoldfastError, KeyError):
+    """No memory with that id is visible in that scope."""
+
+    def __str__(self) -> str:  # KeyError would print the repr of its argument
+        return str(self.args[0]) if self.args else ""
+
+
+class ConflictError(HoldfastError):
+    """The memory has changed since it was read, or its status forbids the change."""
+
+
+class StoreError(HoldfastError):
+    """The store cannot be opened, read or written: disk full, read-only, damaged, locked by another program."""
+
+
+class SchemaError(StoreError):
+    """The store was written by a newer Holdfast, or is not a Holdfast store at all."""
+
+
+class IntegrityError(StoreError):
+    """The journal's hash chain or a row's digest does not check: something changed the files behind our back."""
+
+
+class EmbedderError(HoldfastError):
+    """The embedder failed, timed out, or answered with vectors of another dimension than the store holds."""
+
+
+class ExtractionError(HoldfastError):
+    """A language model's answer could not be read as operations, even after one repair."""
+
+
+class MissingExtraError(HoldfastError, ImportError):
+    """An optional dependency is not installed. The message names the one command that installs it."""
+
+
+class ClaimError(HoldfastError):
+    """A claim cannot be run as asked: unknown number, missing data, missing extra."""
