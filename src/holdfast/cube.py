@@ -70,9 +70,7 @@ RECALLABLE = frozenset({Status.GENERATED, Status.ACTIVATED, Status.FROZEN})
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.GENERATED: frozenset(Status) - {Status.GENERATED},
     Status.ACTIVATED: frozenset(Status) - {Status.GENERATED, Status.ACTIVATED},
-    Status.MERGED: frozenset(
-        {Status.ACTIVATED, Status.ARCHIVED, Status.FROZEN, Status.EXPIRED, Status.PURGED}
-    ),
+    Status.MERGED: frozenset({Status.ACTIVATED, Status.ARCHIVED, Status.FROZEN, Status.EXPIRED, Status.PURGED}),
     Status.ARCHIVED: frozenset({Status.ACTIVATED, Status.FROZEN, Status.EXPIRED, Status.PURGED}),
     Status.FROZEN: frozenset({Status.ACTIVATED, Status.ARCHIVED, Status.PURGED}),
     Status.QUARANTINED: frozenset({Status.ACTIVATED, Status.ARCHIVED, Status.EXPIRED, Status.PURGED}),
@@ -95,7 +93,7 @@ class Channel(StrEnum):
     RECALLED = "recalled"
 
 
-# --------------------------------------------------------------------------------------------------------------- time
+# --- time ---
 
 
 def utc(when: datetime | str) -> datetime:
@@ -107,9 +105,7 @@ def utc(when: datetime | str) -> datetime:
         try:
             when = datetime.fromisoformat(when.strip())
         except ValueError as error:
-            raise InputError(
-                f"{when!r} is not a time; write it as 2026-01-31 or 2026-01-31T12:00:00+00:00"
-            ) from error
+            raise InputError(f"{when!r} is not a time; write it as 2026-01-31 or 2026-01-31T12:00:00+00:00") from error
     if not isinstance(when, datetime):
         raise InputError(f"a time must be a datetime or an ISO 8601 string, not {type(when).__name__}")
     return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
@@ -129,7 +125,7 @@ def from_micros(micros: int) -> datetime:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-# ----------------------------------------------------------------------------------------------------------- identity
+# --- identity ---
 
 _uuid_lock = threading.Lock()
 _uuid_last = 0
@@ -146,7 +142,7 @@ def new_id() -> str:
     return str(uuid.UUID(int=bits | int.from_bytes(os.urandom(8)) >> 2))
 
 
-# -------------------------------------------------------------------------------------------------------------- scope
+# --- scope ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +185,7 @@ class Scope:
 
     def covers(self, other: Scope) -> bool:
         """Whether a read in this scope may see a cube written in ``other``."""
-        return all(
-            mine is None or mine == theirs for mine, theirs in zip(self.parts, other.parts, strict=True)
-        )
+        return all(mine is None or mine == theirs for mine, theirs in zip(self.parts, other.parts, strict=True))
 
     @classmethod
     def parse(cls, path: str) -> Self:
@@ -207,7 +201,7 @@ def _escape(part: str) -> str:
     return "%2D" if part == "-" else quote(part, safe="@:+ ")
 
 
-# ------------------------------------------------------------------------------------------------------- the record
+# --- the record ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,9 +296,7 @@ class Cube:
 
     def valid_at(self, when: datetime) -> bool:
         """Whether the memory is true in the world at that time (its end is exclusive)."""
-        return (self.valid_from is None or self.valid_from <= when) and (
-            self.valid_to is None or when < self.valid_to
-        )
+        return (self.valid_from is None or self.valid_from <= when) and (self.valid_to is None or when < self.valid_to)
 
     def with_(self, **changes: Any) -> Cube:
         """A copy with some fields changed; the store gives it the next version when it is committed."""

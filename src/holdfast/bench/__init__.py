@@ -1,0 +1,1 @@
+"""Measuring memory: data, metrics, protocols."""

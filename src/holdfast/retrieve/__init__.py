@@ -1,0 +1,1 @@
+"""How cubes are found."""

@@ -1,0 +1,1 @@
+"""Where cubes live: the journal, the tables, the blobs."""
