@@ -8,6 +8,7 @@ new version, and the store keeps both.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import threading
@@ -196,6 +197,7 @@ class Scope:
         return cls(*(None if part == "-" else unquote(part) for part in parts))  # type: ignore[arg-type]
 
 
+@functools.lru_cache(maxsize=65_536)
 def _escape(part: str) -> str:
     # A bare "-" stands for an absent part, so a part that really is "-" must not look like it.
     return "%2D" if part == "-" else quote(part, safe="@:+ ")

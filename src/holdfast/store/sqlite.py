@@ -1,0 +1,885 @@
+"""The embedded store: one SQLite file in WAL mode, through the standard library.
+
+The journal is the truth. Every change is an event in a hash chain, written in the same transaction as the row it changes;
+the lexical fold of a row is written there too, so a memory can be found the moment ``commit`` returns. Everything slower
+(vectors, names, dates) follows from a queue in the same file, and every fold can be thrown away and made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from holdfast.cube import (
+    MAX_TEXT_BYTES,
+    RECALLABLE,
+    TRANSITIONS,
+    Cube,
+    Ref,
+    Scope,
+    Status,
+    Use,
+    from_micros,
+    to_micros,
+)
+from holdfast.errors import ConflictError, InputError, NotFoundError, ScopeError, StoreError
+from holdfast.store import schema
+from holdfast.store.base import Action, Commit, Event, Op, Operation, Where
+from holdfast.store.connection import Connections, translated
+from holdfast.store.journal import GENESIS, Problem, check_chain, digest, link
+
+Clock = Callable[[], datetime]
+
+HELD = RECALLABLE | {Status.QUARANTINED}
+"""While a version stands in one of these, adding the same content again is a duplicate."""
+
+_ANY = Where()
+
+LEASE_SECONDS = 60
+"""How long a worker has to finish the jobs it took; after that others may take them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A version as it lies in the store."""
+
+    rid: int
+    cube: Cube
+    known_from: int
+    known_to: int | None
+
+
+class SqliteStore:
+    """Cubes in one SQLite file inside a folder. Safe for any number of threads and processes.
+
+    Args:
+        folder: created on first use; holds ``holdfast.db``, ``blobs/``, ``backups/``.
+        terms: the lexical fold of a cube, written with its row (None: not kept).
+        tasks: what the queue owes every recallable text row, for example ("embed", "enrich").
+        clock: the current time; an argument so that a replay or a test can set it.
+        durability: "full" survives power loss, "normal" only the death of the process.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        terms: Callable[[Cube], bytes] | None = None,
+        tasks: Sequence[str] = (),
+        clock: Clock | None = None,
+        durability: str = "full",
+    ) -> None:
+        if durability not in ("full", "normal"):
+            raise InputError(f"durability must be 'full' or 'normal', not {durability!r}")
+        self.folder = Path(folder)
+        self.tasks = tuple(tasks)
+        self._terms = terms
+        self._clock = clock or _now
+        file = self.folder / "holdfast.db"
+        with translated(file):
+            if self.folder.exists() and not self.folder.is_dir():
+                raise StoreError(f"{self.folder} is a file; a store is a folder, give another path")
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self.connections = Connections(file, durability=durability)
+        try:
+            with translated(file):
+                schema.migrate(self.connections.writer, self.folder / "backups")
+        except BaseException:
+            self.connections.close()
+            raise
+        self._process = os.getpid()
+
+    def close(self) -> None:
+        """Close the files. The store can be opened again at any time."""
+        self.connections.close()
+
+    # --- writing ---
+
+    def commit(self, operations: Sequence[Operation], *, actor: str = "") -> Commit:
+        """Apply operations in one durable transaction, with their events; all of them or none.
+
+        Raises InputError (nothing to store), ConflictError (changed meanwhile, or the status forbids it), ScopeError
+        (a parent in another partition), NotFoundError, StoreError.
+        """
+        if not any(operation.op is not Op.NONE for operation in operations):
+            return Commit(0)
+        with self.connections.writing() as connection:
+            batch = _Batch(self, connection, actor)
+            for operation in operations:
+                batch.apply(operation)
+            return batch.finish()
+
+    def feedback(
+        self, ids: Iterable[str], scope: Scope, reward: float, *, rate: float = 0.3, actor: str = ""
+    ) -> Commit:
+        """Record that memories were used and how well that went (a reward in [-1, 1]); utility moves towards it.
+
+        This is the only thing that changes ``use``: looking at a memory never does.
+        """
+        if not -1.0 <= reward <= 1.0:
+            raise InputError(f"a reward lies between -1 and 1, not {reward}")
+        with self.connections.writing() as connection:
+            batch = _Batch(self, connection, actor)
+            for id in ids:
+                batch.feedback(self._current(connection, id, scope), reward, rate)
+            return batch.finish()
+
+    def undo(self, seq: int, scope: Scope, *, actor: str = "", reason: str = "") -> Commit:
+        """Take back the transaction that event ``seq`` belongs to, by new events: the past stays readable.
+
+        What it added is archived, what it changed returns to the version before. An undo can itself be undone. Raises
+        ConflictError when something was changed again since, or was purged.
+        """
+        with self.connections.writing() as connection:
+            found = connection.execute("SELECT txn FROM journal WHERE seq = ?", (seq,)).fetchone()
+            if found is None:
+                raise NotFoundError(f"the journal has no event {seq}; see: holdfast history")
+            events = list(self._events(connection, "txn = ?", (found[0],)))
+            batch = _Batch(self, connection, actor)
+            for event in reversed(events):
+                batch.undo(event, scope, reason or f"undo of {event.txn}")
+            return batch.finish()
+
+    def purge(self, ids: Sequence[str], scope: Scope, *, actor: str = "", reason: str = "") -> Commit:
+        """Erase every version of these cubes, and every fold of them, for good; a tombstone each stays in the journal."""
+        with self.connections.writing() as connection:
+            batch = _Batch(self, connection, actor)
+            for id in ids:
+                batch.purge(id, scope, reason)
+            done = batch.finish()
+        with self.connections.lock, translated(self.connections.file):
+            # The log still holds the old pages: fold it in and cut it to nothing.
+            self.connections.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return done
+
+    # --- reading ---
+
+    def get(self, id: str, scope: Scope, *, version: int | None = None) -> Cube:
+        """One cube (its current version unless one is named). Raises NotFoundError, also outside the scope."""
+        with self.connections.reading() as connection:
+            return self._current(connection, id, scope, version).cube
+
+    def select(self, scope: Scope, where: Where = _ANY) -> Iterator[Cube]:
+        """The cubes in a scope that pass a filter, oldest first; current versions unless ``known_at`` is set."""
+        for row in self.rows(scope, where):
+            yield row.cube
+
+    def rows(self, scope: Scope, where: Where = _ANY) -> Iterator[Row]:
+        """As ``select``, with the row numbers that folds use."""
+        part = self.partition(scope)
+        if part is None:
+            return
+        clauses, values = _conditions(scope, where)
+        clauses.insert(0, "cubes.rid BETWEEN ? AND ?")
+        values[:0] = part << schema.PARTITION_BITS, ((part + 1) << schema.PARTITION_BITS) - 1
+        limit = f" LIMIT {int(where.limit)}" if where.limit is not None else ""
+        query = f"{_SELECT} WHERE {' AND '.join(clauses)} ORDER BY cubes.rid{limit}"
+        with self.connections.reading() as connection:
+            found = connection.execute(query, values).fetchall()
+        for record in found:
+            yield _row(record)
+
+    def versions(self, id: str, scope: Scope) -> list[Row]:
+        """Every version of one cube, oldest first. Raises NotFoundError."""
+        with self.connections.reading() as connection:
+            self._current(connection, id, scope)
+            found = connection.execute(f"{_SELECT} WHERE cubes.id = ? ORDER BY version", (_bytes(id),)).fetchall()
+        return [_row(record) for record in found]
+
+    def by_rids(self, scope: Scope, rids: Sequence[int]) -> dict[int, Row]:
+        """The rows with these numbers that the scope may see."""
+        with self.connections.reading() as connection:
+            part = self._part(connection, scope.partition)
+            found: dict[int, Row] = {}
+            for start in range(0, len(rids), 500):
+                some = [int(rid) for rid in rids[start : start + 500]]
+                marks = ",".join("?" * len(some))
+                for record in connection.execute(f"{_SELECT} WHERE cubes.rid IN ({marks})", some):
+                    if record[0] >> schema.PARTITION_BITS == part:
+                        row = _row(record)
+                        if scope.covers(row.cube.scope):
+                            found[row.rid] = row
+        return found
+
+    def events(self, since: int = 0, *, scope: Scope | None = None, id: str | None = None) -> Iterator[Event]:
+        """The journal after ``since``, oldest first."""
+        clauses, values = ["seq > ?"], [since]  # type: tuple[list[str], list[Any]]
+        with self.connections.reading() as connection:
+            if scope is not None:
+                clauses.append("part = ?")
+                values.append(self._part(connection, scope.partition) or -1)
+            if id is not None:
+                clauses.append("id = ?")
+                values.append(_bytes(id))
+            found = list(self._events(connection, " AND ".join(clauses), values))
+        yield from found
+
+    def lineage(self, id: str, scope: Scope, *, down: bool = True) -> list[Ref]:
+        """Everything derived from a cube (``down``), or everything it was derived from, nearest first."""
+        near, far = ("parent", "child") if down else ("child", "parent")
+        with self.connections.reading() as connection:
+            self._current(connection, id, scope)
+            found: dict[Ref, None] = {}
+            frontier = [_bytes(id)]
+            seen = {frontier[0]}
+            while frontier:
+                marks = ",".join("?" * len(frontier[:500]))
+                step = connection.execute(
+                    f"SELECT {far}, max({far}_version) FROM links WHERE {near} IN ({marks}) GROUP BY {far} ORDER BY {far}",
+                    frontier[:500],
+                ).fetchall()
+                del frontier[:500]
+                for blob, version in step:
+                    if blob not in seen:
+                        seen.add(blob)
+                        frontier.append(blob)
+                        found[Ref(_text(blob), version)] = None
+        return list(found)
+
+    def derived(self, ids: Iterable[str], scope: Scope) -> list[str]:
+        """The ids and everything derived from them, parents before children."""
+        order: dict[str, None] = {}
+        for id in ids:
+            order[id] = None
+            for ref in self.lineage(id, scope):
+                order[ref.id] = None
+        return list(order)
+
+    def partition(self, scope: Scope) -> int | None:
+        """The partition's number, or None while nothing was ever written there."""
+        with self.connections.reading() as connection:
+            return self._part(connection, scope.partition)
+
+    def partitions(self) -> list[str]:
+        """The paths tenant/user of everything in the store."""
+        with self.connections.reading() as connection:
+            return [path for (path,) in connection.execute("SELECT path FROM partitions ORDER BY path")]
+
+    def head(self) -> tuple[int, str]:
+        """The newest event's seq and hash: note it elsewhere, and nobody can rewrite or cut the journal unseen."""
+        with self.connections.reading() as connection:
+            seq, hash = _head(connection)[:2]
+        return seq, hash.hex()
+
+    def counts(self) -> dict[str, int]:
+        """How many of what the store holds, for ``status``."""
+        queries = {
+            "memories": "SELECT count(*) FROM cubes WHERE known_to IS NULL",
+            "versions": "SELECT count(*) FROM cubes",
+            "events": "SELECT coalesce(max(seq), 0) FROM journal",
+            "partitions": "SELECT count(*) FROM partitions",
+            "purged": "SELECT count(*) FROM tombstones",
+        }
+        with self.connections.reading() as connection:
+            return {name: connection.execute(query).fetchone()[0] for name, query in queries.items()}
+
+    # --- proof ---
+
+    def verify(self) -> list[Problem]:
+        """Check the whole chain, and that every version is the one its event made. An empty list means all is well."""
+        with self.connections.reading() as connection:
+            problems = list(check_chain(self._timed_events(connection, "1", ())))
+            for seq, salt, body, expected, known_from, *columns in connection.execute(
+                "SELECT cubes.seq, salt, body, digest, known_from, valid_from, valid_to, expires_at, kind, status, agent, "
+                "session, author, source, trust FROM cubes JOIN journal ON journal.seq = cubes.seq ORDER BY cubes.seq"
+            ):
+                if digest(salt, body) != expected:
+                    problems.append(Problem(seq, "the memory's content is not what was written"))
+                    continue
+                cube = Cube.from_dict(json.loads(body))
+                if tuple(columns) != _columns(cube) or known_from != _micros(cube.recorded_at):
+                    problems.append(Problem(seq, "a column of the memory's row does not say what its content says"))
+            orphans = connection.execute(
+                "SELECT cubes.seq FROM cubes LEFT JOIN journal ON journal.seq = cubes.seq AND journal.id = cubes.id "
+                "AND journal.version = cubes.version WHERE journal.seq IS NULL"
+            )
+            problems += [Problem(seq, "a memory has no event that made it") for (seq,) in orphans]
+            missing = connection.execute(
+                "SELECT journal.seq FROM journal LEFT JOIN cubes ON cubes.seq = journal.seq "
+                "LEFT JOIN tombstones ON tombstones.id = journal.id "
+                "WHERE action IN ('add', 'update', 'delete', 'undo') AND cubes.seq IS NULL AND tombstones.id IS NULL"
+            )
+            problems += [Problem(seq, "its memory is gone, and no purge says why") for (seq,) in missing]
+        return problems
+
+    # --- folds and their queue ---
+
+    def fold(self, table: str, part: int, after: int = -1) -> list[tuple[int, bytes]]:
+        """A fold's rows of one partition with n > ``after``, in order. ``table`` is 'terms', 'mentions' or a vector table."""
+        low = (part << schema.PARTITION_BITS) + after + 1
+        high = ((part + 1) << schema.PARTITION_BITS) - 1
+        with self.connections.reading() as connection:
+            query = f"SELECT rid, body FROM {_table(table)} WHERE rid BETWEEN ? AND ?"
+            return connection.execute(query, (low, high)).fetchall()
+
+    def fold_rows(self, table: str, rids: Sequence[int]) -> list[tuple[int, bytes]]:
+        """A fold's rows with these numbers."""
+        with self.connections.reading() as connection:
+            query = f"SELECT rid, body FROM {_table(table)} WHERE rid = ?"
+            return [record for rid in rids for record in connection.execute(query, (int(rid),))]
+
+    def put_fold(self, table: str, rows: Sequence[tuple[int, bytes]], *, task: str | None = None) -> None:
+        """Write a fold's rows and settle the jobs that owed them, in one transaction.
+
+        Rows that were purged meanwhile are left out, so that nothing comes back.
+        """
+        if not rows:
+            return
+        with self.connections.writing() as connection:
+            living = [
+                row for row in rows if connection.execute("SELECT 1 FROM cubes WHERE rid = ?", row[:1]).fetchone()
+            ]
+            connection.executemany(f"INSERT OR REPLACE INTO {_table(table)} (rid, body) VALUES (?, ?)", living)
+            if task is not None:
+                connection.executemany("DELETE FROM jobs WHERE task = ? AND rid = ?", [(task, rid) for rid, _ in rows])
+            by_part: dict[int, list[int]] = {}
+            for rid, _ in living:
+                by_part.setdefault(rid >> schema.PARTITION_BITS, []).append(rid)
+            for part, rids in by_part.items():
+                packed = b"".join(rid.to_bytes(8, "little") for rid in rids)
+                connection.execute("INSERT INTO arrivals (part, fold, rids) VALUES (?, ?, ?)", (part, table, packed))
+
+    def take(self, task: str, limit: int, *, partition: int | None = None) -> list[int]:
+        """Take up to ``limit`` due jobs, oldest first, for LEASE_SECONDS; return their row numbers.
+
+        If the process dies, the lease runs out and another process takes them.
+        """
+        low, high = 0, 1 << 62
+        if partition is not None:
+            low, high = partition << schema.PARTITION_BITS, ((partition + 1) << schema.PARTITION_BITS) - 1
+        now = to_micros(self._clock())
+        lease = now + LEASE_SECONDS * 1_000_000
+        # A time far ahead was written before the clock was set back: such a job is due.
+        due = (
+            "SELECT rid FROM jobs WHERE task = ?1 AND (not_before <= ?2 OR not_before > ?2 + 7200000000) "
+            "AND rid BETWEEN ?3 AND ?4 ORDER BY rid LIMIT ?5"
+        )
+        with self.connections.reading() as connection:
+            if connection.execute(due, (task, now, low, high, 1)).fetchone() is None:
+                return []
+        with self.connections.writing() as connection:
+            rids = [rid for (rid,) in connection.execute(due, (task, now, low, high, limit))]
+            connection.executemany(
+                "UPDATE jobs SET not_before = ? WHERE task = ? AND rid = ?", [(lease, task, rid) for rid in rids]
+            )
+        return rids
+
+    def texts(self, rids: Sequence[int]) -> list[Row]:
+        """The rows with these numbers, for the queue's workers (they serve every scope)."""
+        with self.connections.reading() as connection:
+            found = []
+            for rid in rids:
+                record = connection.execute(f"{_SELECT} WHERE cubes.rid = ?", (rid,)).fetchone()
+                if record is not None:
+                    found.append(_row(record))
+        return found
+
+    def settle(self, task: str, rids: Sequence[int]) -> None:
+        """Take finished jobs off the queue."""
+        with self.connections.writing() as connection:
+            connection.executemany("DELETE FROM jobs WHERE task = ? AND rid = ?", [(task, rid) for rid in rids])
+
+    def postpone(self, task: str, rids: Sequence[int], error: str) -> None:
+        """Put failed jobs back with a growing delay (1 s doubling to 1 h). They are never dropped."""
+        with self.connections.writing() as connection:
+            now = to_micros(self._clock())
+            for rid in rids:
+                connection.execute(
+                    "UPDATE jobs SET attempts = attempts + 1, error = ?, "
+                    "not_before = ? + 1000000 * min(3600, 1 << min(attempts, 12)) WHERE task = ? AND rid = ?",
+                    (error[:500], now, task, rid),
+                )
+
+    def retry(self) -> None:
+        """Make every postponed job due at once."""
+        with self.connections.writing() as connection:
+            connection.execute("UPDATE jobs SET not_before = 0")
+
+    def backlog(self) -> dict[str, tuple[int, int, str | None]]:
+        """For each task: how many jobs wait, how many of them failed before, and the last error."""
+        with self.connections.reading() as connection:
+            return {
+                task: (waiting, failed, error)
+                for task, waiting, failed, error in connection.execute(
+                    "SELECT task, count(*), sum(attempts > 0), max(error) FROM jobs GROUP BY task"
+                )
+            }
+
+    def changes(
+        self, part: int, seq: int, arrival: int
+    ) -> tuple[list[tuple[int, str, str]], list[tuple[int, str, bytes]]]:
+        """What a fold has to catch up with: (seq, action, id) of events, and (n, fold, packed row numbers) of arrivals."""
+        with self.connections.reading() as connection:
+            events = connection.execute(
+                "SELECT seq, action, id FROM journal WHERE part = ? AND seq > ? ORDER BY seq", (part, seq)
+            ).fetchall()
+            arrivals = connection.execute(
+                "SELECT n, fold, rids FROM arrivals WHERE part = ? AND n > ? ORDER BY n", (part, arrival)
+            ).fetchall()
+        return [(seq, action, _text(id)) for seq, action, id in events], arrivals
+
+    def data_version(self) -> int:
+        """A number that changes whenever any other connection has committed: the cheapest test for "nothing new"."""
+        with translated(self.connections.file):
+            return int(self.connections.reader().execute("PRAGMA data_version").fetchone()[0])
+
+    def rebuild(self, terms: Callable[[Cube], bytes], stamp: str) -> int:
+        """Make the lexical fold again from the cubes, and note under which analyser; return how many rows."""
+        with self.connections.writing() as connection:
+            connection.execute("DELETE FROM terms")
+            done = 0
+            reading = connection.execute(f"{_SELECT} ORDER BY cubes.rid")
+            while some := reading.fetchmany(1000):
+                rows = [_row(record) for record in some]
+                connection.executemany("INSERT INTO terms VALUES (?, ?)", [(row.rid, terms(row.cube)) for row in rows])
+                done += len(rows)
+            self._set_meta(connection, "analyser", stamp)
+            for (part,) in connection.execute("SELECT no FROM partitions").fetchall():
+                connection.execute("INSERT INTO arrivals (part, fold, rids) VALUES (?, 'terms', ?)", (part, b""))
+        return done
+
+    def meta(self, key: str) -> str | None:
+        """A note that the store keeps about itself."""
+        with self.connections.reading() as connection:
+            found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return found[0] if found else None
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Write such a note."""
+        with self.connections.writing() as connection:
+            self._set_meta(connection, key, value)
+
+    @staticmethod
+    def _set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
+        connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    # --- vector tables ---
+
+    def models(self) -> list[tuple[int, str, int, bool]]:
+        """Every embedding model the store has vectors of: (number, name, dimension, whether searches use it)."""
+        with self.connections.reading() as connection:
+            return [
+                (no, name, dimension, bool(active))
+                for no, name, dimension, active in connection.execute("SELECT * FROM models ORDER BY no")
+            ]
+
+    def add_model(self, name: str, dimension: int) -> int:
+        """Give a model a table of its own and queue every recallable row for it; return its number.
+
+        The model that serves now goes on serving until ``activate``.
+        """
+        with self.connections.writing() as connection:
+            found = connection.execute("SELECT no, dimension FROM models WHERE name = ?", (name,)).fetchone()
+            if found is not None:
+                if found[1] != dimension:
+                    raise ConflictError(
+                        f"the store holds vectors of {name!r} with {found[1]} dimensions, and it now gives {dimension}; "
+                        "nothing was changed. Give the new model another name"
+                    )
+                return int(found[0])
+            no = connection.execute("SELECT coalesce(max(no), 0) + 1 FROM models").fetchone()[0]
+            connection.execute("INSERT INTO models VALUES (?, ?, ?, 0)", (no, name, dimension))
+            connection.execute(f"CREATE TABLE vectors_{no} (rid INTEGER PRIMARY KEY, body BLOB NOT NULL)")
+            connection.execute(
+                "INSERT OR IGNORE INTO jobs (task, rid) "
+                "SELECT 'embed', rid FROM cubes WHERE known_to IS NULL AND json_extract(body, '$.form') IS NULL"
+            )
+        return int(no)
+
+    def activate(self, no: int) -> None:
+        """Let searches use this model's vectors, and drop the tables of all others."""
+        with self.connections.writing() as connection:
+            for (other,) in connection.execute("SELECT no FROM models WHERE no <> ?", (no,)).fetchall():
+                connection.execute(f"DROP TABLE vectors_{other}")
+            connection.execute("DELETE FROM models WHERE no <> ?", (no,))
+            connection.execute("UPDATE models SET active = 1 WHERE no = ?", (no,))
+
+    def serve(self, no: int) -> None:
+        """Let searches use this model's vectors, and keep the others."""
+        with self.connections.writing() as connection:
+            connection.execute("UPDATE models SET active = (no = ?)", (no,))
+
+    # --- inside ---
+
+    def now(self) -> datetime:
+        """The store's time."""
+        return self._clock()
+
+    @staticmethod
+    def _part(connection: sqlite3.Connection, path: str) -> int | None:
+        found = connection.execute("SELECT no FROM partitions WHERE path = ?", (path,)).fetchone()
+        return found[0] if found else None
+
+    def _current(self, connection: sqlite3.Connection, id: str, scope: Scope, version: int | None = None) -> Row:
+        which = "known_to IS NULL" if version is None else "version = ?"
+        values = (_bytes(id),) if version is None else (_bytes(id), version)
+        record = connection.execute(f"{_SELECT} WHERE cubes.id = ? AND {which}", values).fetchone()
+        if record is not None and record[0] >> schema.PARTITION_BITS == self._part(connection, scope.partition):
+            row = _row(record)
+            if scope.covers(row.cube.scope):
+                return row
+        # One answer for "does not exist", "is not yours" and "was forgotten": a caller learns nothing about others.
+        raise NotFoundError(f"no memory {id} in {scope.path}")
+
+    def _events(self, connection: sqlite3.Connection, condition: str, values: Sequence[Any]) -> Iterator[Event]:
+        for event, _ in self._timed_events(connection, condition, values):
+            yield event
+
+    def _timed_events(
+        self, connection: sqlite3.Connection, condition: str, values: Sequence[Any]
+    ) -> Iterator[tuple[Event, int]]:
+        paths = dict(connection.execute("SELECT no, path FROM partitions"))
+        query = (
+            "SELECT seq, txn, at, actor, action, part, id, version, reason, digest, hash FROM journal "
+            f"WHERE {condition} ORDER BY seq"
+        )
+        for seq, txn, at, actor, action, part, id, version, reason, content, hash in connection.execute(query, values):
+            yield (
+                Event(
+                    seq, txn, from_micros(at), actor, Action(action), paths.get(part, "?"), _text(id), version, reason,
+                    content, hash,
+                ),
+                at,
+            )  # fmt: skip
+
+
+class _Batch:
+    """One write transaction while it is being made: the state that its operations share."""
+
+    def __init__(self, store: SqliteStore, connection: sqlite3.Connection, actor: str) -> None:
+        self.store = store
+        self.connection = connection
+        self.actor = actor
+        self.seq, self.previous, last_at = _head(connection)
+        self.txn = self.seq + 1
+        # Time never runs backwards in the journal, whatever the clock does.
+        self.at = max(to_micros(store.now()), last_at)
+        self.parts: dict[str, tuple[int, int]] = {}
+        self.cubes: list[Cube] = []
+        self.duplicates: list[str] = []
+        self.first_seq = self.seq
+        self.journal: list[tuple[Any, ...]] = []
+
+    def apply(self, operation: Operation) -> None:
+        if operation.op is Op.NONE:
+            return
+        cube = operation.cube
+        if cube is None:
+            raise InputError(f"an operation '{operation.op}' needs a cube")
+        if operation.op is Op.ADD:
+            self.add(cube, operation.reason)
+        elif operation.op is Op.UPDATE:
+            self.update(cube, operation.reason)
+        else:
+            row = self.store._current(self.connection, cube.id, cube.scope)
+            self.replace(row, replace(row.cube, status=Status.ARCHIVED), Action.DELETE, operation.reason)
+
+    def add(self, cube: Cube, reason: str) -> None:
+        if not cube.text and cube.blob is None:
+            raise InputError("a memory needs a text or a tensor file; this one has neither")
+        if len(cube.text) * 4 > MAX_TEXT_BYTES and len(cube.text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
+            raise InputError(f"a memory's text may have {MAX_TEXT_BYTES // 2**20} MiB; split this one before adding it")
+        if cube.status is Status.PURGED:
+            raise InputError("a purged memory cannot be added")
+        key = content_key(cube)
+        found = self.connection.execute("SELECT id FROM cubes WHERE key = ?", (key,)).fetchone()
+        if found is None:  # ids are the store's own, so this is an import of what is here already, or a forgotten id
+            id = _bytes(cube.id)
+            found = self.connection.execute("SELECT id FROM cubes WHERE id = ?", (id,)).fetchone()
+            if self.connection.execute("SELECT 1 FROM tombstones WHERE id = ?", (id,)).fetchone():
+                raise ConflictError(f"memory {cube.id} was forgotten; it does not come back under the same id")
+        if found is not None:
+            self.duplicates.append(_text(found[0]))
+            return
+        self.write(replace(cube, version=1), Action.ADD, reason, self.learnt(cube), key=key)
+
+    def update(self, cube: Cube, reason: str) -> None:
+        row = self.store._current(self.connection, cube.id, cube.scope)
+        old = row.cube
+        if cube.version != old.version:
+            raise ConflictError(
+                f"memory {cube.id} is at version {old.version}, and this change was made from {cube.version}; read it again"
+            )
+        if cube.scope.partition != old.scope.partition:
+            raise ScopeError("a memory cannot move to another tenant or user")
+        if cube.status is not old.status and cube.status not in TRANSITIONS[old.status]:
+            raise ConflictError(f"a memory that is {old.status} cannot become {cube.status}")
+        if old.status is Status.FROZEN and cube.status is Status.FROZEN:
+            raise ConflictError(f"memory {cube.id} is frozen; thaw it first (status activated)")
+        if cube.status is Status.PURGED:
+            raise InputError("purging is not an update; use forget")
+        self.replace(row, cube, Action.UPDATE, reason)
+
+    def undo(self, event: Event, scope: Scope, reason: str) -> None:
+        if event.action is Action.PURGE:
+            raise ConflictError("what was forgotten is gone and cannot be brought back; nothing was changed")
+        row = self.store._current(self.connection, event.id, scope)
+        if event.action is Action.FEEDBACK:
+            raise ConflictError("feedback is evidence and cannot be undone; give the opposite reward instead")
+        if row.cube.version != event.version:
+            raise ConflictError(
+                f"memory {event.id} was changed again since (version {row.cube.version}); undo that first"
+            )
+        if event.version == 1:
+            if row.cube.status is Status.ARCHIVED:
+                raise ConflictError(f"memory {event.id} is taken back already")
+            before = replace(row.cube, status=Status.ARCHIVED)
+        else:
+            before = self.store._current(self.connection, event.id, scope, event.version - 1).cube
+        self.replace(row, before, Action.UNDO, reason)
+
+    def feedback(self, row: Row, reward: float, rate: float) -> None:
+        use = row.cube.use
+        known = Use(
+            visits=use.visits + 1,
+            last_use=from_micros(self.at),
+            utility=use.utility + rate * (reward - use.utility),
+            uncertainty=use.uncertainty * (1 - rate) + rate * abs(reward - use.utility),
+        )
+        id = _bytes(row.cube.id)
+        self.connection.execute(
+            "INSERT OR REPLACE INTO uses VALUES (?, ?, ?, ?, ?)",
+            (id, known.visits, self.at, known.utility, known.uncertainty),
+        )
+        part = row.rid >> schema.PARTITION_BITS
+        self.record(Action.FEEDBACK, row.cube.scope.partition, part, id, row.cube.version, f"{reward:+.3f}", bytes(32))
+
+    def purge(self, id: str, scope: Scope, reason: str) -> None:
+        row = self.store._current(self.connection, id, scope)
+        blob = _bytes(id)
+        rids = [rid for (rid,) in self.connection.execute("SELECT rid FROM cubes WHERE id = ?", (blob,))]
+        tables = ["terms", "mentions", "cubes"]
+        tables += [f"vectors_{no}" for (no,) in self.connection.execute("SELECT no FROM models")]
+        for table in tables:
+            self.connection.executemany(f"DELETE FROM {table} WHERE rid = ?", [(rid,) for rid in rids])
+        self.connection.executemany(
+            "DELETE FROM jobs WHERE task = ? AND rid = ?", [(t, r) for t in self.store.tasks for r in rids]
+        )
+        self.connection.execute("DELETE FROM links WHERE child = ?1 OR parent = ?1", (blob,))
+        self.connection.execute("DELETE FROM uses WHERE id = ?", (blob,))
+        part = row.rid >> schema.PARTITION_BITS
+        self.record(Action.PURGE, row.cube.scope.partition, part, blob, row.cube.version, reason, bytes(32))
+        self.connection.execute("INSERT INTO tombstones VALUES (?, ?)", (blob, self.seq))
+
+    def replace(self, row: Row, cube: Cube, action: Action, reason: str) -> None:
+        """End a version and begin the next, with the old one's folds where the words are the same."""
+        learnt = max(self.learnt(cube) if cube.recorded_at != row.cube.recorded_at else self.at, row.known_from)
+        self.connection.execute("UPDATE cubes SET known_to = ?, key = NULL WHERE rid = ?", (learnt, row.rid))
+        new = replace(cube, version=row.cube.version + 1, scope=row.cube.scope)
+        rid = self.write(new, action, reason, learnt, owed=new.text != row.cube.text)
+        if new.text == row.cube.text:
+            tables = ["mentions", *(f"vectors_{no}" for (no,) in self.connection.execute("SELECT no FROM models"))]
+            for table in tables:
+                self.connection.execute(
+                    f"INSERT INTO {table} SELECT ?, body FROM {table} WHERE rid = ?",
+                    (rid, row.rid),
+                )
+            # What was still owed to the old version is owed to the new one.
+            self.connection.execute("UPDATE OR REPLACE jobs SET rid = ? WHERE rid = ?", (rid, row.rid))
+        else:
+            self.connection.execute("DELETE FROM jobs WHERE rid = ?", (row.rid,))
+
+    def write(
+        self, cube: Cube, action: Action, reason: str, learnt: int, *, owed: bool = True, key: bytes | None = None
+    ) -> int:
+        part, n = self.place(cube.scope.partition)
+        rid = part << schema.PARTITION_BITS | n
+        id = _bytes(cube.id)
+        salt = os.urandom(16)
+        cube = replace(cube, recorded_at=from_micros(learnt))
+        body = pack(cube)
+        self.record(action, cube.scope.partition, part, id, cube.version, reason, digest(salt, body))
+        if cube.status not in HELD:
+            key = None
+        elif key is None:
+            key = content_key(cube)
+        try:
+            self.connection.execute(
+                "INSERT INTO cubes VALUES (?,?,?,?,?,NULL,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                (rid, id, cube.version, self.seq, learnt, *_columns(cube), key, salt, body),
+            )
+        except sqlite3.IntegrityError as error:
+            raise ConflictError(f"the same memory is held already under another id: {cube.text[:80]!r}") from error
+        for ref in cube.origin.derived_from:
+            self.link(cube, part, id, ref)
+        if self.store._terms is not None:
+            self.connection.execute("INSERT INTO terms VALUES (?, ?)", (rid, self.store._terms(cube)))
+        if owed and cube.text:
+            for task in self.store.tasks:
+                self.connection.execute("INSERT INTO jobs (task, rid) VALUES (?, ?)", (task, rid))
+        self.cubes.append(cube)
+        return rid
+
+    def link(self, cube: Cube, part: int, id: bytes, ref: Ref) -> None:
+        parent = _bytes(ref.id)
+        found = self.connection.execute("SELECT rid FROM cubes WHERE id = ? LIMIT 1", (parent,)).fetchone()
+        if found is None:
+            raise NotFoundError(f"a memory cannot be derived from {ref.id}: there is no such memory")
+        if found[0] >> schema.PARTITION_BITS != part:
+            raise ScopeError(f"a memory of {cube.scope.partition} cannot be derived from another user's")
+        self.connection.execute(
+            "INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?)", (id, cube.version, parent, ref.version)
+        )
+
+    def place(self, path: str) -> tuple[int, int]:
+        """The partition's number and the next free n in it."""
+        if path not in self.parts:
+            found = self.connection.execute("SELECT no, next FROM partitions WHERE path = ?", (path,)).fetchone()
+            if found is None:
+                cursor = self.connection.execute("INSERT INTO partitions (path, next) VALUES (?, 0)", (path,))
+                found = cursor.lastrowid, 0
+            self.parts[path] = found
+        part, n = self.parts[path]
+        self.parts[path] = part, n + 1
+        return part, n
+
+    def learnt(self, cube: Cube) -> int:
+        """When we learnt it: now, unless an import says that it was earlier. Never later than now."""
+        return self.at if cube.recorded_at is None else min(to_micros(cube.recorded_at), self.at)
+
+    def record(
+        self, action: Action, path: str, part: int, id: bytes, version: int, reason: str, content: bytes
+    ) -> None:
+        self.seq += 1
+        fields = (self.seq, self.txn, self.at, self.actor, str(action), path, _text(id), version, reason, content.hex())
+        self.previous = link(self.previous, fields)
+        self.journal.append(
+            (self.seq, self.txn, self.at, self.actor, action, part, id, version, reason, content, self.previous)
+        )
+
+    def finish(self) -> Commit:
+        self.connection.executemany("INSERT INTO journal VALUES (?,?,?,?,?,?,?,?,?,?,?)", self.journal)
+        for path, (_, n) in self.parts.items():
+            self.connection.execute("UPDATE partitions SET next = ? WHERE path = ?", (n, path))
+        return Commit(self.seq if self.journal else 0, tuple(self.cubes), tuple(self.duplicates))
+
+
+# --- the form of a row ---
+
+_SELECT = (
+    "SELECT cubes.rid, cubes.id, cubes.version, known_from, known_to, body, visits, last_use, utility, uncertainty "
+    "FROM cubes LEFT JOIN uses ON uses.id = cubes.id"
+)
+
+
+def _row(record: tuple[Any, ...]) -> Row:
+    rid, id, version, known_from, known_to, body, visits, last_use, utility, uncertainty = record
+    fields = json.loads(body)
+    fields.update(id=_text(id), version=version)
+    cube = Cube.from_dict(fields)
+    if visits is not None:
+        moment = None if last_use is None else from_micros(last_use)
+        cube = replace(cube, use=Use(visits, moment, utility, uncertainty))
+    return Row(rid, cube, known_from, known_to)
+
+
+def _columns(cube: Cube) -> tuple[Any, ...]:
+    """What a row repeats of its body so that SQLite can filter by it: kept equal by ``verify``."""
+    return (
+        _micros(cube.valid_from), _micros(cube.valid_to), _micros(cube.policy.expires_at), str(cube.kind),
+        str(cube.status), cube.scope.agent, cube.scope.session, cube.origin.author, cube.origin.reference,
+        cube.origin.trust,
+    )  # fmt: skip
+
+
+def pack(cube: Cube) -> str:
+    """The cube as compact JSON without its id and version (the event has them), its use, and what is default."""
+    record = cube.to_dict()
+    for field in ("id", "version", "use"):
+        del record[field]
+    for field, default in (("form", "text"), ("status", "generated")):
+        if record[field] == default:
+            del record[field]
+    record["origin"] = {k: v for k, v in record["origin"].items() if v not in (None, [])}
+    record["policy"] = {k: v for k, v in record["policy"].items() if v not in (None, [], "normal")}
+    record = {k: v for k, v in record.items() if v not in (None, {}, "")}
+    try:
+        body = json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        body.encode()
+    except UnicodeEncodeError:  # lone surrogates: escaped, they survive verbatim
+        body = json.dumps(record, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"a cube's data must be plain JSON: {error}") from error
+    return body
+
+
+def content_key(cube: Cube) -> bytes:
+    """What makes two adds the same memory: place, kind, speaker, words, stated time, and position where one is given."""
+    claim = [cube.data.get(field) for field in ("subject", "attribute", "value", "polarity", "turn")]
+    identity = [cube.scope.path, cube.kind, cube.origin.author, cube.text, cube.blob, _micros(cube.valid_from), claim]
+    return hashlib.sha256(json.dumps(identity, default=str).encode()).digest()
+
+
+def _conditions(scope: Scope, where: Where) -> tuple[list[str], list[Any]]:
+    clauses: list[str] = []
+    values: list[Any] = []
+
+    def add(clause: str, *more: Any) -> None:
+        clauses.append(clause)
+        values.extend(more)
+
+    if scope.agent is not None:
+        add("agent = ?", scope.agent)
+    if scope.session is not None:
+        add("session = ?", scope.session)
+    if where.known_at is None:
+        add("known_to IS NULL")
+    else:
+        moment = to_micros(where.known_at)
+        add("known_from <= ? AND (known_to IS NULL OR known_to > ?)", moment, moment)
+    if where.valid_at is not None:
+        moment = to_micros(where.valid_at)
+        add("(valid_from IS NULL OR valid_from <= ?) AND (valid_to IS NULL OR valid_to > ?)", moment, moment)
+    if where.kinds:
+        add(f"kind IN ({','.join('?' * len(where.kinds))})", *(str(kind) for kind in where.kinds))
+    if where.statuses:
+        add(f"status IN ({','.join('?' * len(where.statuses))})", *(str(status) for status in where.statuses))
+    if where.source is not None:
+        add("source = ?", where.source)
+    if where.author is not None:
+        add("author = ?", where.author)
+    if where.since is not None:
+        add("coalesce(valid_from, known_from) >= ?", to_micros(where.since))
+    if where.until is not None:
+        add("coalesce(valid_from, known_from) < ?", to_micros(where.until))
+    for key, value in where.data.items():
+        add("json_extract(body, ?) = ?", f"$.data.{json.dumps(key)}", value)
+    return clauses, values
+
+
+def _head(connection: sqlite3.Connection) -> tuple[int, bytes, int]:
+    found = connection.execute("SELECT seq, hash, at FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
+    return found or (0, GENESIS, 0)
+
+
+def _bytes(id: str) -> bytes:
+    try:
+        return uuid.UUID(id).bytes
+    except (ValueError, AttributeError, TypeError) as error:
+        raise NotFoundError(f"{id!r} is not a memory's id") from error
+
+
+def _text(id: bytes) -> str:
+    return str(uuid.UUID(bytes=id))
+
+
+def _table(name: str) -> str:
+    if name in ("terms", "mentions") or (name.startswith("vectors_") and name[8:].isdigit()):
+        return name
+    raise StoreError(f"there is no fold named {name!r}")
+
+
+def _micros(when: datetime | None) -> int | None:
+    return None if when is None else to_micros(when)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
