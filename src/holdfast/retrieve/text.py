@@ -36,14 +36,17 @@ _WORD = re.compile(rf"(?:[^\W_]|[{_MARKS}])+(?:['’](?:[^\W_]|[{_MARKS}])+)*")
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 _UNSPACED += "\uf900-\ufaff\U00020000-\U0003ffff"
 _RUN = re.compile(rf"[{_UNSPACED}{_MARKS}]+|[^{_UNSPACED}]+")
-_FOLDABLE = re.compile("[\u00c0-\u024f\u0370-\u03ff\u0400-\u04ff\u1e00-\u1fff\u0300-\u036f\u064b-\u0652\u0670\u0640]")
-_STRIPPED = re.compile("[\u0300-\u036f\u064b-\u0652\u0670\u0640]")
-
-STOP_WORDS = frozenset(
-    "a an and are as at be been but by can could did do does for from had has have he her him his how i if in into is it "
-    "its just me my of on or our she so that the their them then there these they this those to was we were what when "
-    "where which who whom why will with would you your".split()
+_FOLDABLE = re.compile(
+    "[\u0591-\u05c7\u00c0-\u024f\u0370-\u03ff\u0400-\u04ff\u1e00-\u1fff\u0300-\u036f\u064b-\u0652\u0670\u0640]"
 )
+_STRIPPED = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0300-\u036f\u064b-\u0652\u0670\u0640]")
+
+_STOP = """
+a an and are as at be been but by can could did do does for from had has have he her him his how i if in into is it its
+just me my of on or our she so that the their them then there these they this those to was we were what when where which
+who whom why will with would you your
+"""
+STOP_WORDS = frozenset(_STOP.split())
 """Words that say nothing about what a text is about; they are left out wherever any other word is there."""
 
 _stem = snowballstemmer.stemmer("porter").stemWord
@@ -105,7 +108,12 @@ def terms(text: str) -> list[int]:
 def searchable(cube: Cube) -> str:
     """The words a cube can be found by: who spoke, what was said, what a picture showed, and the date in words."""
     when = cube.valid_from
-    parts = [cube.origin.author or "", cube.text, str(cube.data.get("caption", "")), when.strftime("%d %B %Y") if when else ""]
+    parts = [
+        cube.origin.author or "",
+        cube.text,
+        str(cube.data.get("caption", "")),
+        when.strftime("%d %B %Y") if when else "",
+    ]
     return "\n".join(part for part in parts if part)
 
 

@@ -83,7 +83,8 @@ CREATE TABLE uses (               -- what feedback has said: a fold over the jou
 CREATE TABLE tombstones (id BLOB PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE terms (rid INTEGER PRIMARY KEY, body BLOB NOT NULL);      -- lexical fold, same transaction as the row
-CREATE TABLE mentions (rid INTEGER PRIMARY KEY, body BLOB NOT NULL);   -- names and dates, by the enrichment queue
+CREATE TABLE names (rid INTEGER PRIMARY KEY, body BLOB NOT NULL);      -- people and things, by the enrichment queue
+CREATE TABLE dates (rid INTEGER PRIMARY KEY, body BLOB NOT NULL);      -- times that the text speaks of, likewise
 
 CREATE TABLE models (no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, dimension INTEGER NOT NULL, active INTEGER NOT NULL);
 

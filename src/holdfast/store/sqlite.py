@@ -12,7 +12,7 @@ import json
 import os
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +43,9 @@ HELD = RECALLABLE | {Status.QUARANTINED}
 
 _ANY = Where()
 
+FOLDS = ("terms", "names", "dates")
+"""The folds that are the same for every embedding model; vectors have a table a model, ``vectors_N``."""
+
 LEASE_SECONDS = 60
 """How long a worker has to finish the jobs it took; after that others may take them."""
 
@@ -55,6 +58,16 @@ class Row:
     cube: Cube
     known_from: int
     known_to: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What happened to a partition since an index last looked: versions that ended, and folds that came or went."""
+
+    seq: int
+    arrival: int
+    ended: dict[int, int]
+    arrivals: list[tuple[str, list[int]]]
 
 
 class SqliteStore:
@@ -313,7 +326,7 @@ class SqliteStore:
     # --- folds and their queue ---
 
     def fold(self, table: str, part: int, after: int = -1) -> list[tuple[int, bytes]]:
-        """A fold's rows of one partition with n > ``after``, in order. ``table`` is 'terms', 'mentions' or a vector table."""
+        """A fold's rows of one partition with n > ``after``, in order. ``table`` is one of FOLDS or a vector table."""
         low = (part << schema.PARTITION_BITS) + after + 1
         high = ((part + 1) << schema.PARTITION_BITS) - 1
         with self.connections.reading() as connection:
@@ -326,26 +339,23 @@ class SqliteStore:
             query = f"SELECT rid, body FROM {_table(table)} WHERE rid = ?"
             return [record for rid in rids for record in connection.execute(query, (int(rid),))]
 
-    def put_fold(self, table: str, rows: Sequence[tuple[int, bytes]], *, task: str | None = None) -> None:
-        """Write a fold's rows and settle the jobs that owed them, in one transaction.
+    def put_folds(self, folds: Mapping[str, Sequence[tuple[int, bytes]]], *, task: str, done: Sequence[int]) -> None:
+        """Write folds (table: rows) and settle the jobs that owed them, in one transaction.
 
         Rows that were purged meanwhile are left out, so that nothing comes back.
         """
-        if not rows:
-            return
         with self.connections.writing() as connection:
-            living = [
-                row for row in rows if connection.execute("SELECT 1 FROM cubes WHERE rid = ?", row[:1]).fetchone()
-            ]
-            connection.executemany(f"INSERT OR REPLACE INTO {_table(table)} (rid, body) VALUES (?, ?)", living)
-            if task is not None:
-                connection.executemany("DELETE FROM jobs WHERE task = ? AND rid = ?", [(task, rid) for rid, _ in rows])
-            by_part: dict[int, list[int]] = {}
-            for rid, _ in living:
-                by_part.setdefault(rid >> schema.PARTITION_BITS, []).append(rid)
-            for part, rids in by_part.items():
-                packed = b"".join(rid.to_bytes(8, "little") for rid in rids)
-                connection.execute("INSERT INTO arrivals (part, fold, rids) VALUES (?, ?, ?)", (part, table, packed))
+            for table, rows in folds.items():
+                living = [
+                    row for row in rows if connection.execute("SELECT 1 FROM cubes WHERE rid = ?", row[:1]).fetchone()
+                ]
+                connection.executemany(f"INSERT OR REPLACE INTO {_table(table)} (rid, body) VALUES (?, ?)", living)
+                by_part: dict[int, list[int]] = {}
+                for rid, _ in living:
+                    by_part.setdefault(rid >> schema.PARTITION_BITS, []).append(rid)
+                for part, rids in by_part.items():
+                    _arrive(connection, part, table, rids)
+            connection.executemany("DELETE FROM jobs WHERE task = ? AND rid = ?", [(task, rid) for rid in done])
 
     def take(self, task: str, limit: int, *, partition: int | None = None) -> list[int]:
         """Take up to ``limit`` due jobs, oldest first, for LEASE_SECONDS; return their row numbers.
@@ -413,10 +423,8 @@ class SqliteStore:
                 )
             }
 
-    def changes(
-        self, part: int, seq: int, arrival: int
-    ) -> tuple[list[tuple[int, str, str]], list[tuple[int, str, bytes]]]:
-        """What a fold has to catch up with: (seq, action, id) of events, and (n, fold, packed row numbers) of arrivals."""
+    def changes(self, part: int, seq: int, arrival: int) -> Changes:
+        """What an index of a partition has to catch up with after event ``seq`` and arrival ``arrival``."""
         with self.connections.reading() as connection:
             events = connection.execute(
                 "SELECT seq, action, id FROM journal WHERE part = ? AND seq > ? ORDER BY seq", (part, seq)
@@ -424,7 +432,37 @@ class SqliteStore:
             arrivals = connection.execute(
                 "SELECT n, fold, rids FROM arrivals WHERE part = ? AND n > ? ORDER BY n", (part, arrival)
             ).fetchall()
-        return [(seq, action, _text(id)) for seq, action, id in events], arrivals
+            ended: dict[int, int] = {}
+            for _, action, id in events:
+                if action in (Action.UPDATE, Action.DELETE, Action.UNDO):
+                    ended.update(
+                        connection.execute(
+                            "SELECT rid, known_to FROM cubes WHERE id = ? AND known_to IS NOT NULL", (id,)
+                        )
+                    )
+        return Changes(
+            seq=events[-1][0] if events else seq,
+            arrival=arrivals[-1][0] if arrivals else arrival,
+            ended=ended,
+            arrivals=[
+                (fold, [int.from_bytes(rids[i : i + 8], "little") for i in range(0, len(rids), 8)])
+                for _, fold, rids in arrivals
+            ],
+        )
+
+    def headers(self, part: int, after: int = -1) -> list[tuple[Any, ...]]:
+        """The columns that searches filter by, of a partition's rows with n > ``after``, in order.
+
+        (rid, known_from, known_to, valid_from, valid_to, expires_at, kind, status, agent, session, author, trust)
+        """
+        low = (part << schema.PARTITION_BITS) + after + 1
+        high = ((part + 1) << schema.PARTITION_BITS) - 1
+        with self.connections.reading() as connection:
+            return connection.execute(
+                "SELECT rid, known_from, known_to, valid_from, valid_to, expires_at, kind, status, agent, session, author, "
+                "trust FROM cubes WHERE rid BETWEEN ? AND ? ORDER BY rid",
+                (low, high),
+            ).fetchall()
 
     def data_version(self) -> int:
         """A number that changes whenever any other connection has committed: the cheapest test for "nothing new"."""
@@ -443,7 +481,7 @@ class SqliteStore:
                 done += len(rows)
             self._set_meta(connection, "analyser", stamp)
             for (part,) in connection.execute("SELECT no FROM partitions").fetchall():
-                connection.execute("INSERT INTO arrivals (part, fold, rids) VALUES (?, 'terms', ?)", (part, b""))
+                _arrive(connection, part, "terms", [])
         return done
 
     def meta(self, key: str) -> str | None:
@@ -656,7 +694,7 @@ class _Batch:
         row = self.store._current(self.connection, id, scope)
         blob = _bytes(id)
         rids = [rid for (rid,) in self.connection.execute("SELECT rid FROM cubes WHERE id = ?", (blob,))]
-        tables = ["terms", "mentions", "cubes"]
+        tables = [*FOLDS, "cubes"]
         tables += [f"vectors_{no}" for (no,) in self.connection.execute("SELECT no FROM models")]
         for table in tables:
             self.connection.executemany(f"DELETE FROM {table} WHERE rid = ?", [(rid,) for rid in rids])
@@ -668,6 +706,7 @@ class _Batch:
         part = row.rid >> schema.PARTITION_BITS
         self.record(Action.PURGE, row.cube.scope.partition, part, blob, row.cube.version, reason, bytes(32))
         self.connection.execute("INSERT INTO tombstones VALUES (?, ?)", (blob, self.seq))
+        _arrive(self.connection, part, "cubes", rids)
 
     def replace(self, row: Row, cube: Cube, action: Action, reason: str) -> None:
         """End a version and begin the next, with the old one's folds where the words are the same."""
@@ -676,7 +715,11 @@ class _Batch:
         new = replace(cube, version=row.cube.version + 1, scope=row.cube.scope)
         rid = self.write(new, action, reason, learnt, owed=new.text != row.cube.text)
         if new.text == row.cube.text:
-            tables = ["mentions", *(f"vectors_{no}" for (no,) in self.connection.execute("SELECT no FROM models"))]
+            tables = [
+                "names",
+                "dates",
+                *(f"vectors_{no}" for (no,) in self.connection.execute("SELECT no FROM models")),
+            ]
             for table in tables:
                 self.connection.execute(
                     f"INSERT INTO {table} SELECT ?, body FROM {table} WHERE rid = ?",
@@ -855,6 +898,12 @@ def _conditions(scope: Scope, where: Where) -> tuple[list[str], list[Any]]:
     return clauses, values
 
 
+def _arrive(connection: sqlite3.Connection, part: int, fold: str, rids: Sequence[int]) -> None:
+    """Tell the indexes of all processes that a fold of these rows came, changed or went."""
+    packed = b"".join(rid.to_bytes(8, "little") for rid in rids)
+    connection.execute("INSERT INTO arrivals (part, fold, rids) VALUES (?, ?, ?)", (part, fold, packed))
+
+
 def _head(connection: sqlite3.Connection) -> tuple[int, bytes, int]:
     found = connection.execute("SELECT seq, hash, at FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
     return found or (0, GENESIS, 0)
@@ -872,7 +921,7 @@ def _text(id: bytes) -> str:
 
 
 def _table(name: str) -> str:
-    if name in ("terms", "mentions") or (name.startswith("vectors_") and name[8:].isdigit()):
+    if name in FOLDS or (name.startswith("vectors_") and name[8:].isdigit()):
         return name
     raise StoreError(f"there is no fold named {name!r}")
 

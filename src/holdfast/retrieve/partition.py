@@ -1,0 +1,256 @@
+"""Everything that searches of one tenant's user run over, as a fold over the journal.
+
+A partition is loaded from the store on first use and catches up before it answers: what another process committed a
+moment ago is found by the next search here. It is never the only copy of anything; dropping it costs a reload.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from holdfast.cube import RECALLABLE
+from holdfast.retrieve.arrays import Column
+from holdfast.retrieve.lexical import LexicalIndex
+from holdfast.retrieve.vectors import VectorIndex
+from holdfast.store.schema import PARTITION_BITS
+from holdfast.store.sqlite import SqliteStore
+
+FOREVER = np.iinfo(np.int64).max
+_LOW = (1 << PARTITION_BITS) - 1
+_DATE = np.dtype([("first", "<i4"), ("last", "<i4")])
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Which rows a search may see.
+
+    Times in microseconds. ``known``: the moment whose knowledge is asked for (None: everything known now). ``now``: what
+    had ended or expired by then is left out. ``true_at``: only what was true at that moment.
+    """
+
+    now: int
+    known: int | None = None
+    true_at: int | None = None
+    kinds: tuple[str, ...] = ()
+    agent: str | None = None
+    session: str | None = None
+
+
+class Partition:
+    """The rows of one tenant/user with their lexical, vector, name and date folds; row n of the store is row n here."""
+
+    def __init__(self, store: SqliteStore, no: int) -> None:
+        self.no = no
+        self.lock = threading.RLock()
+        self._store = store
+        self._seen: dict[int, int] = {}
+        self._reset()
+
+    def _reset(self) -> None:
+        self._seq = self._arrival = 0
+        self.size = 0
+        self.lexical = LexicalIndex()
+        self.names = LexicalIndex()
+        self.vectors: VectorIndex | None = None
+        self.model: str | None = None
+        self._fold: str | None = None
+        self._columns = {name: Column(np.int64) for name in ("known_from", "valid_from", "said")}
+        self._columns |= {name: Column(np.int64, fill=FOREVER) for name in ("known_to", "valid_to", "expires_at")}
+        self._codes = {name: Column(np.int32) for name in ("kind", "agent", "session", "author")}
+        self._labels: dict[str, dict[str | None, int]] = {name: {} for name in self._codes}
+        self._near = {name: Column(np.int32, fill=-1) for name in ("previous", "next")}
+        self._last_turn: dict[tuple[int, int], int] = {}
+        self._live = Column(np.bool_)
+        self._recallable = Column(np.bool_)
+        self._trust = Column(np.float32)
+        self._dated = Column(np.int32)  # the owner of each date span
+        self._spans = Column(np.int32, 2)
+        self._mask: tuple[View, Mask] | None = None
+
+    # --- following the journal ---
+
+    @property
+    def watermark(self) -> int:
+        """The last event that is folded in."""
+        return self._seq
+
+    def catch_up(self) -> None:
+        """Fold in everything that any process has committed. Costs microseconds when nothing has changed."""
+        with self.lock:
+            version, thread = self._store.data_version(), threading.get_ident()
+            if self._seen.get(thread) == version:
+                return
+            with self._store.connections.reading():
+                self._follow()
+            if len(self._seen) > 256:  # threads come and go
+                self._seen.clear()
+            self._seen[thread] = version
+
+    def _follow(self) -> None:
+        changes = self._store.changes(self.no, self._seq, self._arrival)
+        serving = next(((f"vectors_{no}", name, d) for no, name, d, active in self._store.models() if active), None)
+        if any(fold in ("cubes", "terms") for fold, _ in changes.arrivals) and self.size:
+            self._reset()  # something was purged, or analysed anew: nothing of it may linger here
+            changes = self._store.changes(self.no, 0, 0)
+        if changes.seq != self._seq:
+            self._add_rows()
+            for rid, known_to in changes.ended.items():
+                self._columns["known_to"].values[rid & _LOW] = known_to
+                self._live.values[rid & _LOW] = False
+        if (serving and serving[0]) != self._fold:
+            self._load_vectors(serving)
+        for fold, rids in changes.arrivals:
+            if fold == self._fold:
+                self._put_vectors(
+                    self._store.fold_rows(fold, [rid for rid in rids if not self._has_vector(rid & _LOW)])
+                )
+        first = self._arrival == 0
+        self._follow_mentions(changes.arrivals, first)
+        self._seq, self._arrival, self._mask = changes.seq, changes.arrival, None
+
+    def _add_rows(self) -> None:
+        headers = self._store.headers(self.no, self.size - 1)
+        if not headers:
+            return
+        table = list(zip(*headers, strict=True))
+        rows = np.asarray(table[0], np.int64) & _LOW
+        self.size = int(rows[-1]) + 1
+        for name, at, empty in (
+            ("known_from", 1, 0),
+            ("known_to", 2, FOREVER),
+            ("valid_from", 3, 0),
+            ("valid_to", 4, FOREVER),
+            ("expires_at", 5, FOREVER),
+        ):
+            self._columns[name].put(
+                rows, np.asarray([empty if value is None else value for value in table[at]], np.int64)
+            )
+        said = [start if start is not None else known for start, known in zip(table[3], table[1], strict=True)]
+        self._columns["said"].put(rows, np.asarray(said, np.int64))
+        for name, at in (("kind", 6), ("agent", 8), ("session", 9), ("author", 10)):
+            labels = self._labels[name]
+            codes = [labels.setdefault(value, len(labels)) for value in table[at]]
+            self._codes[name].put(rows, np.asarray(codes, np.int32))
+        recallable = np.asarray([status in RECALLABLE for status in table[7]], np.bool_)
+        self._recallable.put(rows, recallable)
+        self._live.put(rows, recallable & np.asarray([known_to is None for known_to in table[2]], np.bool_))
+        self._trust.put(rows, np.asarray(table[11], np.float32))
+        for column in self._near.values():
+            column.resize(self.size)
+        self._join_turns(rows)
+        folds = self._store.fold("terms", self.no, int(rows[0]) - 1)
+        self.lexical.append([rid & _LOW for rid, _ in folds], [body for _, body in folds])
+        if self._fold is not None:
+            self._put_vectors(self._store.fold(self._fold, self.no, int(rows[0]) - 1))
+
+    def _join_turns(self, rows: npt.NDArray[np.int64]) -> None:
+        """Neighbours in the conversation: the messages before and after, in the same agent's session."""
+        message = self._labels["kind"].get("message", -1)
+        kinds, agents, sessions = (self._codes[name].values for name in ("kind", "agent", "session"))
+        live = self._live.values
+        previous, following = self._near["previous"].values, self._near["next"].values
+        for row in rows.tolist():
+            if kinds[row] != message or not live[row]:
+                continue
+            key = int(agents[row]), int(sessions[row])
+            before = self._last_turn.get(key)
+            if before is not None:
+                previous[row] = before
+                following[before] = row
+            self._last_turn[key] = row
+
+    def _has_vector(self, row: int) -> bool:
+        present = self.vectors.present if self.vectors is not None else ()
+        return row < len(present) and bool(present[row])
+
+    def _load_vectors(self, serving: tuple[str, str, int] | None) -> None:
+        self._fold, self.model = (serving[0], serving[1]) if serving else (None, None)
+        self.vectors = VectorIndex(serving[2]) if serving else None
+        if self._fold is not None:
+            self._put_vectors(self._store.fold(self._fold, self.no))
+
+    def _put_vectors(self, folds: Sequence[tuple[int, bytes]]) -> None:
+        if folds and self.vectors is not None:
+            rows = np.asarray([rid & _LOW for rid, _ in folds], np.int64)
+            packed = np.frombuffer(b"".join(body for _, body in folds), np.float16)
+            self.vectors.put(rows, packed.reshape(len(rows), self.vectors.dimension))
+
+    def _follow_mentions(self, arrivals: Sequence[tuple[str, Sequence[int]]], first: bool) -> None:
+        for table in ("names", "dates"):
+            if first:
+                found = self._store.fold(table, self.no)
+            else:
+                found = self._store.fold_rows(table, [rid for fold, rids in arrivals if fold == table for rid in rids])
+            if not found:
+                continue
+            rows = [rid & _LOW for rid, _ in found]
+            if table == "names":
+                self.names.append(rows, [body for _, body in found])
+                continue
+            sizes = [len(body) // _DATE.itemsize for _, body in found]
+            spans = np.frombuffer(b"".join(body for _, body in found), np.int32).reshape(-1, 2)
+            at = np.arange(len(self._dated.values), len(self._dated.values) + len(spans))
+            self._dated.put(at, np.repeat(np.asarray(rows, np.int32), sizes))
+            self._spans.put(at, spans)
+
+    # --- what searches read ---
+
+    def visible(self, view: View) -> Mask:
+        """Which rows a view shows; shape (size,)."""
+        if self._mask is not None and self._mask[0] == view:
+            return self._mask[1]
+        if view.known is None:
+            shown: Mask = self._live.values.copy()
+        else:
+            known_from, known_to = self._columns["known_from"].values, self._columns["known_to"].values
+            shown = self._recallable.values & (known_from <= view.known) & (view.known < known_to)
+        shown &= self._columns["valid_to"].values > view.now
+        shown &= self._columns["expires_at"].values > view.now
+        if view.true_at is not None:
+            shown &= self._columns["valid_from"].values <= view.true_at
+            shown &= self._columns["valid_to"].values > view.true_at
+        for name, wanted in (("agent", view.agent), ("session", view.session)):
+            if wanted is not None:
+                shown &= self._codes[name].values == self._labels[name].get(wanted, -1)
+        if view.kinds:
+            codes = [self._labels["kind"].get(kind, -1) for kind in view.kinds]
+            shown &= np.isin(self._codes["kind"].values, codes)
+        self._mask = (view, shown)
+        return shown
+
+    def column(self, name: str) -> npt.NDArray[np.int64]:
+        """known_from, known_to, valid_from, valid_to, expires_at, or ``said`` (valid_from, else known_from)."""
+        found: npt.NDArray[np.int64] = self._columns[name].values
+        return found
+
+    def codes(self, name: str) -> npt.NDArray[np.int32]:
+        """kind, agent, session or author of each row, as a small number."""
+        found: npt.NDArray[np.int32] = self._codes[name].values
+        return found
+
+    def labels(self, name: str) -> dict[str | None, int]:
+        """What those numbers stand for."""
+        return self._labels[name]
+
+    def neighbours(self, name: str) -> npt.NDArray[np.int32]:
+        """The row of the ``previous`` or ``next`` turn in the same session, -1 where there is none."""
+        found: npt.NDArray[np.int32] = self._near[name].values
+        return found
+
+    @property
+    def trust(self) -> npt.NDArray[np.float32]:
+        """The trust of each row's origin."""
+        found: npt.NDArray[np.float32] = self._trust.values
+        return found
+
+    @property
+    def spans(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """(owner row, (first day, last day)) of every time that a text speaks of; days since 1970."""
+        return self._dated.values, self._spans.values
