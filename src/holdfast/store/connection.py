@@ -27,7 +27,7 @@ class Connections:
         refuse_network(file.parent)
         self.file = file
         self.lock = threading.RLock()
-        self._durability = durability
+        self.durability = durability
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
         with translated(file):
@@ -85,7 +85,7 @@ class Connections:
         connection = sqlite3.connect(
             self.file, isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1000, cached_statements=256
         )
-        connection.execute(f"PRAGMA synchronous = {'FULL' if self._durability == 'full' else 'NORMAL'}")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if self.durability == 'full' else 'NORMAL'}")
         connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten, not just unlinked
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA cache_size = -16000")

@@ -168,10 +168,35 @@ class SqliteStore:
             for id in ids:
                 batch.purge(id, scope, reason)
             done = batch.finish()
-        with self.connections.lock, translated(self.connections.file):
-            # The log still holds the old pages: fold it in and cut it to nothing.
-            self.connections.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self.fold_log()
         return done
+
+    def fold_log(self) -> None:
+        """Fold the write-ahead log into the file and cut it to nothing: it still holds the pages of before."""
+        with self.connections.lock, translated(self.connections.file):
+            self.connections.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def leftovers(self, ids: Sequence[str]) -> dict[str, int]:
+        """How many rows of each table still belong to these ids: all 0 after a purge."""
+        with self.connections.reading() as connection:
+            found = dict.fromkeys(("cubes", "links", "uses", "folds"), 0)
+            for id in map(_bytes, ids):
+                found["cubes"] += connection.execute("SELECT count(*) FROM cubes WHERE id = ?", (id,)).fetchone()[0]
+                query = "SELECT count(*) FROM links WHERE child = ?1 OR parent = ?1"
+                found["links"] += connection.execute(query, (id,)).fetchone()[0]
+                found["uses"] += connection.execute("SELECT count(*) FROM uses WHERE id = ?", (id,)).fetchone()[0]
+            tables = [*FOLDS, *(f"vectors_{no}" for (no,) in connection.execute("SELECT no FROM models"))]
+            for table in tables:
+                query = f"SELECT count(*) FROM {table} WHERE rid NOT IN (SELECT rid FROM cubes)"
+                found["folds"] += connection.execute(query).fetchone()[0]
+        return found
+
+    def holds_text(self, words: str) -> bool:
+        """Whether any memory of anybody still holds these words."""
+        with self.connections.reading() as connection:
+            return (
+                connection.execute("SELECT 1 FROM cubes WHERE instr(body, ?) LIMIT 1", (words,)).fetchone() is not None
+            )
 
     # --- reading ---
 

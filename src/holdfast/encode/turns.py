@@ -1,0 +1,153 @@
+"""From what a caller hands over (a string, chat messages, cubes) to verbatim cubes, and why nothing where there is nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from holdfast.cube import Channel, Cube, Kind, Origin, Scope, utc
+from holdfast.errors import InputError, ScopeError
+
+ROLES: Mapping[str, Channel] = {
+    "user": Channel.USER,
+    "human": Channel.USER,
+    "assistant": Channel.ASSISTANT,
+    "ai": Channel.ASSISTANT,
+    "tool": Channel.TOOL,
+    "function": Channel.TOOL,
+    "document": Channel.DOCUMENT,
+    "system": Channel.SYSTEM,
+    "developer": Channel.SYSTEM,
+}
+
+TRUST: Mapping[Channel, float] = {
+    Channel.USER: 1.0,
+    Channel.SYSTEM: 1.0,
+    Channel.ASSISTANT: 0.8,
+    Channel.IMPORT: 0.8,
+    Channel.DERIVED: 0.8,
+    Channel.DOCUMENT: 0.6,
+    Channel.TOOL: 0.5,
+    Channel.RECALLED: 0.0,
+}
+"""How far a channel is trusted where the caller, who knows more, says nothing."""
+
+Message = Mapping[str, Any]
+Content = str | Cube | Message | Iterable[str | Cube | Message]
+
+
+def to_cubes(
+    content: Content,
+    scope: Scope,
+    *,
+    kind: str = Kind.MESSAGE,
+    channel: Channel | str = Channel.USER,
+    author: str | None = None,
+    source: str | None = None,
+    trust: float | None = None,
+    at: datetime | str | None = None,
+) -> tuple[list[Cube], list[str]]:
+    """Verbatim cubes, in order, and a reason for each thing that was left out.
+
+    A message is a mapping with ``role`` and ``content`` (a string, or a list of parts of which the text ones are kept),
+    and optionally ``name`` (the speaker), ``timestamp`` or ``at``, ``id``, ``caption``. System prompts are the agent's own
+    words and recalled blocks are ours: neither is a new memory. Raises InputError, ScopeError.
+    """
+    items = [content] if isinstance(content, str | Cube | Mapping) else content
+    if not isinstance(items, Iterable) or isinstance(items, bytes | bytearray):
+        raise InputError(f"add takes a string, chat messages or cubes, not {type(content).__name__}")
+    common = Origin(_channel(channel), author, source)
+    cubes: list[Cube] = []
+    reasons: list[str] = []
+    seen: dict[tuple[str | None, str], int] = {}
+    for position, item in enumerate(items):
+        if isinstance(item, Cube):
+            if not scope.covers(item.scope):
+                raise ScopeError(f"a cube of {item.scope.path} cannot be added through {scope.path}")
+            cubes.append(item)
+            continue
+        if isinstance(item, str):
+            cube = Cube(scope, item, kind, valid_from=None if at is None else utc(at), origin=common)
+        elif isinstance(item, Mapping):
+            cube = _message(item, scope, kind, common, at, position)
+        else:
+            raise InputError(f"item {position} must be a string, a message or a cube, not {type(item).__name__}")
+        reason = _nothing(cube)
+        if reason:
+            reasons.append(reason)
+            continue
+        # The same words twice in one conversation are two turns; the same conversation added twice is one.
+        said = cube.origin.author, cube.text
+        seen[said] = seen.get(said, 0) + 1
+        if seen[said] > 1 and "turn" not in cube.data:
+            cube = cube.with_(data={**cube.data, "turn": f"again-{seen[said]}"})
+        level = TRUST[cube.origin.channel] if trust is None else trust
+        cubes.append(cube.with_(origin=replace(cube.origin, trust=level)))
+    if not cubes and not reasons:
+        reasons.append("there was nothing to add: the list is empty")
+    return cubes, reasons
+
+
+def _message(
+    message: Message, scope: Scope, kind: str, common: Origin, at: datetime | str | None, position: int
+) -> Cube:
+    role = message.get("role", "user")
+    if not isinstance(role, str) or role not in ROLES:
+        raise InputError(f"message {position} has the role {role!r}; use one of {', '.join(ROLES)}")
+    if "content" not in message:
+        raise InputError(f"message {position} has no 'content'")
+    when = message.get("at", message.get("timestamp", at))
+    if isinstance(when, int | float) and not isinstance(when, bool):
+        when = datetime.fromtimestamp(when, UTC)
+    data: dict[str, Any] = {"role": role}
+    if message.get("id") is not None:
+        data["turn"] = str(message["id"])
+    if message.get("caption"):
+        data["caption"] = str(message["caption"])
+    channel = ROLES[role] if common.channel in (Channel.USER, Channel.ASSISTANT) else common.channel
+    name = message.get("name")
+    return Cube(
+        scope,
+        _text(message["content"], position),
+        kind,
+        data=data,
+        valid_from=None if when is None else utc(when),
+        origin=replace(common, channel=channel, author=str(name) if name else common.author or role),
+    )
+
+
+def _text(content: Any, position: int) -> str:
+    if isinstance(content, str):
+        return content
+    if content is None:
+        return ""
+    if isinstance(content, list):
+        parts = [
+            part if isinstance(part, str) else part.get("text") or ""
+            for part in content
+            if isinstance(part, str | Mapping)
+        ]
+        return "\n".join(part for part in parts if part)
+    raise InputError(f"message {position}: content must be a string or a list of parts, not {type(content).__name__}")
+
+
+def _nothing(cube: Cube) -> str:
+    """Why a turn is no memory at all; "" where it is one."""
+    if cube.origin.channel is Channel.SYSTEM:
+        return "a system prompt is the agent's own text, not a memory"
+    if cube.origin.channel is Channel.RECALLED:
+        return "recalled text is remembered already; adding it again would only echo it"
+    if not cube.text.strip():
+        return "the text is empty"
+    if not any(character.isalnum() for character in cube.text) and all(ord(c) < 0x2000 for c in cube.text):
+        return "the text holds no word"
+    return ""
+
+
+def _channel(channel: Channel | str) -> Channel:
+    try:
+        return Channel(channel)
+    except ValueError as error:
+        raise InputError(f"channel must be one of {', '.join(Channel)}, not {channel!r}") from error

@@ -1,0 +1,194 @@
+"""What follows an ``add``: vectors, names and dates, and the facts that encoders draw, from a queue in the same store.
+
+raw -> indexed -> enriched. A job is taken under a lease, tried, and either settled together with what it made or put back
+with a growing delay and its error; nothing is ever dropped, and a killed process leaves its jobs to the next.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+import numpy as np
+
+from holdfast.cube import Channel, Cube, Kind, Scope
+from holdfast.encode.base import Embedder, Encoder, Experience
+from holdfast.encode.dates import find_dates
+from holdfast.encode.people import find_names
+from holdfast.errors import EmbedderError, HoldfastError
+from holdfast.retrieve.text import pack_terms, searchable
+from holdfast.store.base import Op, Operation, Where
+from holdfast.store.sqlite import Row, SqliteStore
+
+EMBED, ENRICH = "embed", "enrich"
+BATCH = 256
+_DAY = 86_400
+
+log = logging.getLogger("holdfast")
+
+Progress = Callable[[str, int], None]
+
+
+class Enrichment:
+    """Works off the queue of one store, in a thread of its own or in the caller's."""
+
+    def __init__(self, store: SqliteStore, embedder: Embedder | None, encoders: Sequence[Encoder]) -> None:
+        self._store = store
+        self.embedder = embedder
+        self.encoders = tuple(encoders)
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._working = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._table: str | None = None
+
+    # --- the thread ---
+
+    def start(self) -> None:
+        """Work in the background until ``stop``."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="holdfast-enrichment", daemon=True)
+            self._thread.start()
+
+    def wake(self) -> None:
+        """Say that there is something new."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Finish the batch at hand and end the thread; what is left stays in the queue."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        self._thread = None
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                busy = self.step()
+            except HoldfastError as error:  # the store is away: keep the jobs, try again later, say so
+                log.warning("enrichment waits: %s", error)
+                busy = False
+            if not busy:
+                self._wake.wait(timeout=5.0)
+                self._wake.clear()
+
+    # --- the work ---
+
+    def step(self, scope: Scope | None = None) -> int:
+        """Do one batch of each task; return how many jobs were tried."""
+        with self._working:
+            part = None if scope is None else self._store.partition(scope)
+            if scope is not None and part is None:
+                return 0
+            return self._enrich(part) + (self._embed(part) if self.embedder is not None else 0)
+
+    def drain(self, scope: Scope | None = None, progress: Progress | None = None) -> None:
+        """Work until nothing that can be done now is left."""
+        while not self._stop.is_set():
+            done = self.step(scope)
+            if progress is not None:
+                progress("enriched", done)
+            if not done:
+                return
+
+    def table(self) -> str | None:
+        """The vector table of this embedder in this store; made on first use. None without an embedder."""
+        if self.embedder is None:
+            return None
+        if self._table is None:
+            no = self._store.add_model(self.embedder.model, self.embedder.dimension)
+            if not any(active for _, _, _, active in self._store.models()):
+                self._store.serve(no)
+            self._table = f"vectors_{no}"
+        return self._table
+
+    def _embed(self, part: int | None) -> int:
+        rids = self._store.take(EMBED, BATCH, partition=part)
+        if not rids:
+            return 0
+        embedder, table = self.embedder, self.table()
+        assert embedder is not None and table is not None
+        rows = self._store.texts(rids)
+        try:
+            vectors = embedder.embed([searchable(row.cube) for row in rows])
+            if vectors.shape != (len(rows), embedder.dimension):
+                raise EmbedderError(
+                    f"{embedder.model} gave vectors of shape {vectors.shape} for {len(rows)} texts and "
+                    f"dimension {embedder.dimension}; the store keeps its vectors as they are"
+                )
+        except HoldfastError as error:
+            self._store.postpone(EMBED, rids, str(error))
+            log.warning("embedding is put off: %s", error)
+            return 0
+        packed = vectors.astype(np.float16)
+        folds = {table: [(row.rid, vector.tobytes()) for row, vector in zip(rows, packed, strict=True)]}
+        self._store.put_folds(folds, task=EMBED, done=rids)
+        return len(rids)
+
+    def _enrich(self, part: int | None) -> int:
+        rids = self._store.take(ENRICH, BATCH, partition=part)
+        if not rids:
+            return 0
+        rows = self._store.texts(rids)
+        names, dates = [], []
+        for row in rows:
+            reference = row.cube.valid_from or row.cube.recorded_at
+            assert reference is not None
+            names.append((row.rid, pack_terms(find_names(row.cube.text))))
+            spans = [(span.first, span.last) for span in find_dates(row.cube.text, reference)]
+            if spans:
+                days = [(int(a.timestamp()) // _DAY, int(b.timestamp() - 1) // _DAY) for a, b in spans]
+                dates.append((row.rid, np.asarray(days, "<i4").tobytes()))
+        try:
+            self._encode(rows)
+        except HoldfastError as error:
+            self._store.postpone(ENRICH, rids, str(error))
+            log.warning("enrichment is put off: %s", error)
+            return 0
+        self._store.put_folds({"names": names, "dates": dates}, task=ENRICH, done=rids)
+        return len(rids)
+
+    def _encode(self, rows: Sequence[Row]) -> None:
+        """Run the encoders over new turns, scope by scope, and commit what they propose. Idempotent by content key."""
+        if not self.encoders:
+            return
+        turns = [row.cube for row in rows if _is_evidence(row.cube)]
+        for scope, group in groupby(sorted(turns, key=lambda cube: cube.scope.path), key=lambda cube: cube.scope):
+            some = sorted(group, key=lambda cube: (cube.valid_from or cube.recorded_at, cube.id))
+            home = replace(scope, agent=None, session=None)
+            known = tuple(self._store.select(home, Where(kinds=DERIVED_KINDS)))
+            for encoder in self.encoders:
+                experience = Experience(tuple(some), now=self._store.now(), known=known)
+                proposed = [operation for operation in encoder.encode(experience) if operation.op is not Op.NONE]
+                if proposed:
+                    done = self._store.commit(_once(proposed), actor=f"encoder:{type(encoder).__name__}")
+                    known += done.cubes
+
+
+DERIVED_KINDS = (Kind.FACT, Kind.EVENT, Kind.PREFERENCE, Kind.INSTRUCTION, Kind.PROFILE)
+
+
+def _is_evidence(cube: Cube) -> bool:
+    """Facts are drawn from what people and tools said, never from what was derived or recalled already."""
+    return cube.kind in (Kind.MESSAGE, Kind.DOCUMENT) and cube.origin.channel not in (
+        Channel.DERIVED,
+        Channel.RECALLED,
+        Channel.SYSTEM,
+    )
+
+
+def _once(operations: Sequence[Operation]) -> list[Operation]:
+    """At most one update a cube in one transaction: the first wins, the others see it next time."""
+    seen: set[str] = set()
+    kept = []
+    for operation in operations:
+        if operation.op is Op.UPDATE and operation.cube is not None:
+            if operation.cube.id in seen:
+                continue
+            seen.add(operation.cube.id)
+        kept.append(operation)
+    return kept

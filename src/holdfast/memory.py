@@ -1,0 +1,526 @@
+"""The facade: everything a user does with memories, in one class.
+
+    memory = Memory("./team.holdfast")
+    memory.add("I moved to Lisbon in May", user="ana")
+    hits = memory.search("where does Ana live?", user="ana")
+
+Every call names whose memory it means (``user=``, or a default given once); none falls back to everybody's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from holdfast.cube import Channel, Cube, Kind, Ref, Scope, Status, to_micros, utc
+from holdfast.encode.base import Embedder, Encoder
+from holdfast.encode.turns import Content, to_cubes
+from holdfast.enrichment import Enrichment, Progress
+from holdfast.errors import EmbedderError, InputError, ScopeError
+from holdfast.retrieve.context import count_tokens, pack, without_recalled
+from holdfast.retrieve.hits import Hit, Hits
+from holdfast.retrieve.partition import View
+from holdfast.retrieve.search import Recall
+from holdfast.retrieve.text import ANALYSER, fold_terms
+from holdfast.store.base import Event, Operation, Where
+from holdfast.store.forget import Receipt, forget
+from holdfast.store.journal import Problem
+from holdfast.store.sqlite import SqliteStore
+
+BATCH = 512
+MAX_QUERY = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What an ``add`` did: the ids now durable and findable, those that were there already, and why something was not kept."""
+
+    ids: tuple[str, ...]
+    duplicates: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.ids or self.duplicates)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One line of a memory's history: the event, and the version it made (None where it was erased)."""
+
+    event: Event
+    cube: Cube | None
+
+
+class Memory:
+    """Memories in one folder. Safe for any number of threads and processes at once.
+
+    Args:
+        path: the folder of the store; created on first use.
+        tenant, user, agent, session: the scope that calls use unless they name their own. There is no default user: a
+            call without one raises ScopeError.
+        embedder: "auto" (the one the store was made with, else the offline one if it is installed), None (lexical
+            search only), a name that ``open_embedder`` knows, or an Embedder.
+        encoders: what draws facts from turns; by default the rules that need no language model.
+        durability: "full" (a returned add survives power loss) or "normal" (it survives the death of the process).
+        background: embed and enrich in a thread; without it, call ``flush``.
+        clock: the present, for replays and tests.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        tenant: str = "default",
+        user: str | None = None,
+        agent: str | None = None,
+        session: str | None = None,
+        embedder: Embedder | str | None = "auto",
+        encoders: Sequence[Encoder] | None = None,
+        durability: str = "full",
+        background: bool = True,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        self._defaults = {"tenant": tenant, "user": user, "agent": agent, "session": session}
+        self._store = SqliteStore(path, terms=fold_terms, tasks=("embed", "enrich"), clock=clock, durability=durability)
+        try:
+            self._degraded: list[str] = []
+            if self._store.meta("analyser") != ANALYSER:
+                self._store.rebuild(fold_terms, ANALYSER)
+            chosen = self._choose(embedder)
+            self._enrichment = Enrichment(self._store, chosen, _rules() if encoders is None else encoders)
+            self._recall = Recall(self._store, chosen)
+        except BaseException:
+            self._store.close()
+            raise
+        if background:
+            self._enrichment.start()
+
+    # --- remember ---
+
+    def add(
+        self,
+        content: Content,
+        *,
+        kind: str = Kind.MESSAGE,
+        channel: Channel | str = Channel.USER,
+        author: str | None = None,
+        source: str | None = None,
+        trust: float | None = None,
+        at: datetime | str | None = None,
+        ttl: timedelta | None = None,
+        **scope: str | None,
+    ) -> Added:
+        """Keep a string, chat messages or cubes, verbatim. Returns when they are durable and lexically findable.
+
+        Vectors and facts follow from the queue. Adding the same content again changes nothing. A call that keeps nothing
+        says why in ``reasons``. Raises InputError, ScopeError, StoreError.
+        """
+        here = self.scope(**scope)
+        content = _without_recalled(content)
+        cubes, reasons = to_cubes(
+            content, here, kind=kind, channel=channel, author=author, source=source, trust=trust, at=at
+        )
+        if ttl is not None:
+            ends = self._store.now() + ttl
+            cubes = [cube.with_(policy=replace(cube.policy, expires_at=ends)) for cube in cubes]
+        ids: list[str] = []
+        duplicates: list[str] = []
+        for start in range(0, len(cubes), BATCH):
+            done = self._store.commit([Operation.add(cube) for cube in cubes[start : start + BATCH]], actor=here.path)
+            ids += [cube.id for cube in done.cubes]
+            duplicates += done.duplicates
+        if ids:
+            self._enrichment.wake()
+        return Added(tuple(ids), tuple(duplicates), tuple(reasons))
+
+    def correct(self, id: str, text: str, *, reason: str = "", **scope: str | None) -> Cube:
+        """Give a memory other words. The old version stays in history; what was derived from it is up for review."""
+        here = self.scope(**scope)
+        cube = self._store.get(id, here).with_(text=text)
+        done = self._store.commit([Operation.update(cube, reason)], actor=here.path)
+        self._enrichment.wake()
+        return done.cubes[0]
+
+    def apply(self, operations: Sequence[Operation], *, actor: str) -> tuple[Cube, ...]:
+        """Commit what an encoder or a manager proposed; the cubes as stored."""
+        done = self._store.commit(operations, actor=actor)
+        self._enrichment.wake()
+        return done.cubes
+
+    def feedback(self, hits: Iterable[Hit | str], reward: float, **scope: str | None) -> None:
+        """Say how well memories served (a reward in [-1, 1]). Being looked at changes nothing; this does."""
+        here = self.scope(**scope)
+        ids = [hit.id if isinstance(hit, Hit) else hit for hit in hits]
+        self._store.feedback(ids, here, reward, actor=here.path)
+
+    # --- recall ---
+
+    def search(
+        self,
+        query: str,
+        *,
+        k: int = 10,
+        kinds: Sequence[str] = (),
+        neighbours: int = 0,
+        **scope: str | None,
+    ) -> Hits:
+        """The k memories that best answer a query, best first, each with a score that explains itself.
+
+        ``neighbours`` adds that many turns before and after each hit. ``hits.abstain`` is true where nothing found is
+        likely to answer; ``hits.degraded`` names what could not be used. Raises InputError, ScopeError.
+        """
+        return self._search(query, self.scope(**scope), k, kinds, neighbours, known=None, true_at=None)
+
+    def context(
+        self,
+        query: str,
+        *,
+        budget: int = 800,
+        k: int = 50,
+        count: Callable[[str], int] = count_tokens,
+        **scope: str | None,
+    ) -> str:
+        """What is worth telling a model about a query, within a budget of tokens, fenced as data; "" where nothing is.
+
+        ``count`` counts tokens; the default estimates four bytes a token.
+        """
+        return self._context(query, self.scope(**scope), budget, k, count, known=None, true_at=None)
+
+    def get(self, id: str, *, version: int | None = None, **scope: str | None) -> Cube:
+        """One memory by its id. Raises NotFoundError."""
+        return self._store.get(id, self.scope(**scope), version=version)
+
+    def select(self, where: Where | None = None, **scope: str | None) -> Iterator[Cube]:
+        """The memories that pass a filter, oldest first; by default all that can be recalled."""
+        return self._store.select(self.scope(**scope), where or Where(statuses=_RECALLABLE))
+
+    def as_of(self, known: datetime | str | None = None, *, true_at: datetime | str | None = None) -> AsOf:
+        """The memory as it was: what was known then, and, with ``true_at``, what was true then.
+
+        ``as_of("2026-01-01")`` answers as a search on that day would have.
+        """
+        return AsOf(self, None if known is None else utc(known), None if true_at is None else utc(true_at))
+
+    # --- take back ---
+
+    def history(self, id: str | None = None, *, since: int = 0, **scope: str | None) -> list[Change]:
+        """Every event of one memory, or of the whole scope's tenant and user, oldest first."""
+        here = self.scope(**scope)
+        if id is not None:
+            with suppress_missing():
+                self._store.get(id, here)
+        versions: dict[tuple[str, int], Cube] = {}
+        changes = []
+        for event in self._store.events(since, scope=here, id=id):
+            key = event.id, event.version
+            if key not in versions and event.action != "purge":
+                with suppress_missing():
+                    for row in self._store.versions(event.id, here):
+                        versions[row.cube.id, row.cube.version] = row.cube
+            changes.append(Change(event, versions.get(key)))
+        return changes
+
+    def undo(self, seq: int, *, reason: str = "", **scope: str | None) -> tuple[Cube, ...]:
+        """Take back the change that event ``seq`` belongs to, by a new change; an undo can be undone."""
+        here = self.scope(**scope)
+        done = self._store.undo(seq, here, actor=here.path, reason=reason)
+        self._enrichment.wake()
+        return done.cubes
+
+    def retract(self, id: str, *, reason: str = "", **scope: str | None) -> None:
+        """Take a memory out of recall and keep it in history; ``restore`` brings it back."""
+        here = self.scope(**scope)
+        self._store.commit([Operation.delete(self._store.get(id, here), reason)], actor=here.path)
+
+    def restore(self, id: str, *, reason: str = "", **scope: str | None) -> Cube:
+        """Bring an archived or expired memory back into recall."""
+        here = self.scope(**scope)
+        cube = self._store.get(id, here).with_(status=Status.ACTIVATED)
+        return self._store.commit([Operation.update(cube, reason)], actor=here.path).cubes[0]
+
+    def freeze(self, id: str, *, reason: str = "", **scope: str | None) -> Cube:
+        """Forbid every change of a memory until ``thaw``; it stays findable."""
+        here = self.scope(**scope)
+        cube = self._store.get(id, here).with_(status=Status.FROZEN)
+        return self._store.commit([Operation.update(cube, reason)], actor=here.path).cubes[0]
+
+    def thaw(self, id: str, *, reason: str = "", **scope: str | None) -> Cube:
+        """Allow changes of a frozen memory again."""
+        return self.restore(id, reason=reason, **scope)
+
+    def forget(
+        self,
+        ids: str | Iterable[str] = (),
+        *,
+        source: str | None = None,
+        author: str | None = None,
+        since: datetime | str | None = None,
+        everything: bool = False,
+        reason: str = "",
+        dry_run: bool = False,
+        **scope: str | None,
+    ) -> Receipt:
+        """Erase memories for good, with all that was derived from them; the receipt's ``verify`` proves it.
+
+        Name ids, or a source, an author, a time since when; ``everything=True`` alone means the whole scope.
+        """
+        here = self.scope(**scope)
+        where = Where(source=source, author=author, since=None if since is None else utc(since))
+        named = [ids] if isinstance(ids, str) else list(ids)
+        if where == Where() and not everything:
+            if not named:
+                raise InputError("forget what? Give ids, source=, author=, since=, or everything=True")
+            return forget(self._store, here, ids=named, reason=reason, actor=here.path, dry_run=dry_run)
+        return forget(self._store, here, ids=named, where=where, reason=reason, actor=here.path, dry_run=dry_run)
+
+    def lineage(self, id: str, *, down: bool = True, **scope: str | None) -> list[Ref]:
+        """What was derived from a memory (``down``), or what it was derived from."""
+        return self._store.lineage(id, self.scope(**scope), down=down)
+
+    # --- care ---
+
+    def flush(self, progress: Progress | None = None) -> None:
+        """Embed and enrich everything that waits, in this thread."""
+        self._store.retry()
+        self._enrichment.drain(progress=progress)
+
+    def verify(self) -> list[Problem]:
+        """Check the journal's hash chain and every memory against it; an empty list means all is well."""
+        return self._store.verify()
+
+    def status(self) -> dict[str, Any]:
+        """What the store holds, what still waits, and what is degraded."""
+        seq, head = self._store.head()
+        backlog = {
+            task: {"waiting": waiting, "failed": failed, "error": error}
+            for task, (waiting, failed, error) in self._store.backlog().items()
+        }
+        return {
+            "path": str(self._store.folder),
+            **self._store.counts(),
+            "head": {"seq": seq, "hash": head},
+            "durability": self._store.connections.durability,
+            "embedder": self._enrichment.embedder.model if self._enrichment.embedder else None,
+            "backlog": backlog,
+            "degraded": self.degraded,
+        }
+
+    @property
+    def degraded(self) -> list[str]:
+        """What could not be used, each in one line with what to do; empty when all is well."""
+        return [*self._degraded, *self._recall.degraded()]
+
+    @property
+    def store(self) -> SqliteStore:
+        """The store beneath, for managers and tools."""
+        return self._store
+
+    def reembed(self, embedder: Embedder | str, progress: Progress | None = None) -> int:
+        """Give every memory vectors of another model; the old ones serve searches until all new ones are there."""
+        chosen = _open(embedder)
+        before = self._enrichment.embedder
+        self._enrichment.stop()
+        worker = Enrichment(self._store, chosen, ())
+        table = worker.table()
+        assert table is not None
+        worker.drain(progress=progress)
+        waiting = self._store.backlog().get("embed", (0, 0, None))
+        if waiting[0]:
+            raise EmbedderError(
+                f"{waiting[0]} memories could not be embedded ({waiting[2]}); "
+                f"{before.model if before else 'lexical search'} goes on serving. Try again"
+            )
+        self._store.activate(int(table.removeprefix("vectors_")))
+        self._enrichment = Enrichment(self._store, chosen, self._enrichment.encoders)
+        self._recall = Recall(self._store, chosen)
+        self._degraded = []
+        return self._store.counts()["memories"]
+
+    def close(self) -> None:
+        """Finish the batch at hand and close the files; what waits is done by whoever opens the store next."""
+        self._enrichment.stop()
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def scope(self, **named: str | None) -> Scope:
+        """The scope that a call means: what it names, over the defaults. Raises ScopeError when no user is named."""
+        unknown = set(named) - set(self._defaults)
+        if unknown:
+            raise InputError(f"unknown argument {', '.join(sorted(unknown))}; a scope has tenant, user, agent, session")
+        parts = {**self._defaults, **named}
+        if parts["user"] is None:
+            raise ScopeError("whose memory? Name the user: user='ana', here or in Memory(..., user='ana')")
+        return Scope(**parts)  # type: ignore[arg-type]
+
+    # --- inside ---
+
+    def _search(
+        self,
+        query: str,
+        scope: Scope,
+        k: int,
+        kinds: Sequence[str],
+        neighbours: int,
+        known: datetime | None,
+        true_at: datetime | None,
+    ) -> Hits:
+        if not isinstance(query, str):
+            raise InputError(f"a query must be a string, not {type(query).__name__}")
+        if k < 1 or neighbours < 0:
+            raise InputError("k must be at least 1, and neighbours at least 0")
+        if not query.strip():
+            return Hits(reason="the query is empty", degraded=tuple(self.degraded))
+        now = self._store.now() if known is None else known
+        view = View(
+            now=to_micros(now),
+            known=None if known is None else to_micros(known),
+            true_at=None if true_at is None else to_micros(true_at),
+            kinds=tuple(str(kind) for kind in kinds),
+            agent=scope.agent,
+            session=scope.session,
+        )
+        return self._recall.search(query[:MAX_QUERY], scope, view, k, neighbours, extra_degraded=tuple(self._degraded))
+
+    def _context(
+        self,
+        query: str,
+        scope: Scope,
+        budget: int,
+        k: int,
+        count: Callable[[str], int],
+        known: datetime | None,
+        true_at: datetime | None,
+    ) -> str:
+        hits = self._search(query, scope, k, (), 0, known, true_at)
+        if hits.abstain:
+            hits = Hits(hit for hit in hits if hit.cube.kind in (Kind.INSTRUCTION, Kind.PREFERENCE))
+        return pack(hits, budget, count)
+
+    def _choose(self, embedder: Embedder | str | None) -> Embedder | None:
+        serving = next((name for _, name, _, active in self._store.models() if active), None)
+        if embedder is None:
+            if serving:
+                self._degraded.append(
+                    f"the store has vectors of {serving}, and this program opened it without an embedder"
+                )
+            return None
+        if embedder == "auto":
+            return self._automatic(serving)
+        chosen = _open(embedder)
+        if serving is not None and chosen.model != serving:
+            raise EmbedderError(
+                f"this store's vectors are of {serving}, not of {chosen.model}; open it with embedder='auto', or change "
+                f"the model of the whole store once: holdfast doctor --reembed {chosen.model}"
+            )
+        return chosen
+
+    def _automatic(self, serving: str | None) -> Embedder | None:
+        from holdfast.encode.embedders import default_embedder, open_embedder, why_no_embedder
+
+        if serving is None:
+            found = default_embedder()
+            if found is None:
+                self._degraded.append(why_no_embedder())
+            return found
+        try:
+            found = open_embedder(serving)
+        except Exception as error:
+            self._degraded.append(f"the store's embedder {serving} cannot be opened ({error}); search is lexical")
+            return None
+        return found
+
+
+class AsOf:
+    """A read-only view of a memory as it was at some time."""
+
+    def __init__(self, memory: Memory, known: datetime | None, true_at: datetime | None) -> None:
+        self._memory = memory
+        self.known = known
+        self.true_at = true_at
+
+    def search(
+        self, query: str, *, k: int = 10, kinds: Sequence[str] = (), neighbours: int = 0, **scope: str | None
+    ) -> Hits:
+        """As ``Memory.search``, over what was known and true then."""
+        here = self._memory.scope(**scope)
+        return self._memory._search(query, here, k, kinds, neighbours, self.known, self.true_at)
+
+    def context(
+        self,
+        query: str,
+        *,
+        budget: int = 800,
+        k: int = 50,
+        count: Callable[[str], int] = count_tokens,
+        **scope: str | None,
+    ) -> str:
+        """As ``Memory.context``, over what was known and true then."""
+        here = self._memory.scope(**scope)
+        return self._memory._context(query, here, budget, k, count, self.known, self.true_at)
+
+    def select(self, where: Where | None = None, **scope: str | None) -> Iterator[Cube]:
+        """The memories known then (and true then) that pass a filter, oldest first."""
+        wanted = replace(
+            where or Where(statuses=_RECALLABLE), known_at=self.known or self._memory.store.now(), valid_at=self.true_at
+        )
+        return self._memory.store.select(self._memory.scope(**scope), wanted)
+
+    def get(self, id: str, **scope: str | None) -> Cube:
+        """One memory in the version that was known then. Raises NotFoundError."""
+        here = self._memory.scope(**scope)
+        moment = to_micros(self.known or self._memory.store.now())
+        for row in self._memory.store.versions(id, here):
+            if row.known_from <= moment and (row.known_to is None or moment < row.known_to):
+                return row.cube
+        return self._memory.store.get(id, here, version=0)  # not known then: the store's own answer for that
+
+
+_RECALLABLE = (Status.GENERATED, Status.ACTIVATED, Status.FROZEN)
+
+
+def suppress_missing() -> suppress:
+    """A memory that was erased still has events; its versions are simply not there."""
+    from holdfast.errors import NotFoundError
+
+    return suppress(NotFoundError)
+
+
+def _open(embedder: Embedder | str) -> Embedder:
+    if isinstance(embedder, str):
+        from holdfast.encode.embedders import open_embedder
+
+        return open_embedder(embedder)
+    return embedder
+
+
+def _rules() -> tuple[Encoder, ...]:
+    from holdfast.encode.claims import ClaimEncoder
+    from holdfast.encode.standing import StandingEncoder
+
+    return (ClaimEncoder(), StandingEncoder())
+
+
+def _without_recalled(content: Content) -> Content:
+    """Cut out of a turn what an earlier ``context`` put there: memory must not feed on its own echo."""
+    if isinstance(content, str):
+        return without_recalled(content)
+    if isinstance(content, Cube):
+        return content
+    if isinstance(content, dict):
+        words = content.get("content")
+        return {**content, "content": without_recalled(words)} if isinstance(words, str) else content
+    if isinstance(content, list | tuple):
+        return [_without_recalled(item) for item in content]  # type: ignore[misc]
+    return content
