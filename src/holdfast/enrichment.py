@@ -16,8 +16,6 @@ import numpy as np
 
 from holdfast.cube import Channel, Cube, Kind, Scope
 from holdfast.encode.base import Embedder, Encoder, Experience
-from holdfast.encode.dates import find_dates
-from holdfast.encode.people import find_names
 from holdfast.errors import EmbedderError, HoldfastError
 from holdfast.retrieve.text import pack_terms, searchable
 from holdfast.store.base import Op, Operation, Where
@@ -133,6 +131,9 @@ class Enrichment:
         rids = self._store.take(ENRICH, BATCH, partition=part)
         if not rids:
             return 0
+        from holdfast.encode.dates import find_dates  # a large grammar: compiled when there is something to read
+        from holdfast.encode.people import find_names
+
         rows = self._store.texts(rids)
         names, dates = [], []
         for row in rows:

@@ -22,7 +22,7 @@ from holdfast.encode.base import Embedder, Encoder
 from holdfast.encode.turns import Content, to_cubes
 from holdfast.enrichment import Enrichment, Progress
 from holdfast.errors import EmbedderError, InputError, ScopeError
-from holdfast.retrieve.context import count_tokens, pack, without_recalled
+from holdfast.retrieve.context import Packed, count_tokens, pack, without_recalled
 from holdfast.retrieve.hits import Hit, Hits
 from holdfast.retrieve.partition import View
 from holdfast.retrieve.search import Recall
@@ -187,9 +187,21 @@ class Memory:
     ) -> str:
         """What is worth telling a model about a query, within a budget of tokens, fenced as data; "" where nothing is.
 
-        ``count`` counts tokens; the default estimates four bytes a token.
+        ``count`` counts tokens; the default estimates four bytes a token. ``pack`` also says which memories are in it.
         """
-        return self._context(query, self.scope(**scope), budget, k, count, known=None, true_at=None)
+        return self.pack(query, budget=budget, k=k, count=count, **scope).text
+
+    def pack(
+        self,
+        query: str,
+        *,
+        budget: int = 800,
+        k: int = 50,
+        count: Callable[[str], int] = count_tokens,
+        **scope: str | None,
+    ) -> Packed:
+        """As ``context``, with the cubes, at their versions, that the text holds."""
+        return self._pack(query, self.scope(**scope), budget, k, count, known=None, true_at=None)
 
     def get(self, id: str, *, version: int | None = None, **scope: str | None) -> Cube:
         """One memory by its id. Raises NotFoundError."""
@@ -393,7 +405,7 @@ class Memory:
         )
         return self._recall.search(query[:MAX_QUERY], scope, view, k, neighbours, extra_degraded=tuple(self._degraded))
 
-    def _context(
+    def _pack(
         self,
         query: str,
         scope: Scope,
@@ -402,7 +414,7 @@ class Memory:
         count: Callable[[str], int],
         known: datetime | None,
         true_at: datetime | None,
-    ) -> str:
+    ) -> Packed:
         hits = self._search(query, scope, k, (), 0, known, true_at)
         if hits.abstain:
             hits = Hits(hit for hit in hits if hit.cube.kind in (Kind.INSTRUCTION, Kind.PREFERENCE))
@@ -468,7 +480,7 @@ class AsOf:
     ) -> str:
         """As ``Memory.context``, over what was known and true then."""
         here = self._memory.scope(**scope)
-        return self._memory._context(query, here, budget, k, count, self.known, self.true_at)
+        return self._memory._pack(query, here, budget, k, count, self.known, self.true_at).text
 
     def select(self, where: Where | None = None, **scope: str | None) -> Iterator[Cube]:
         """The memories known then (and true then) that pass a filter, oldest first."""

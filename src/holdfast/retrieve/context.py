@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from holdfast.cube import Cube, Kind
 from holdfast.retrieve.hits import Hit
@@ -22,8 +23,17 @@ def count_tokens(text: str) -> int:
     return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
 
 
-def pack(hits: Sequence[Hit], budget: int, count: Callable[[str], int] = count_tokens) -> str:
-    """The best hits that fit a budget of tokens, fenced, each with its source, oldest first; "" where nothing fits.
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What fits a budget: the fenced text ("" where nothing fits), the cubes in it, and what it costs in tokens."""
+
+    text: str
+    cubes: tuple[Cube, ...]
+    tokens: int
+
+
+def pack(hits: Sequence[Hit], budget: int, count: Callable[[str], int] = count_tokens) -> Packed:
+    """The best hits that fit a budget of tokens, fenced, each with its source, oldest first.
 
     Hits are taken in their order; one that does not fit whole is left out, never cut, and the next is tried.
     """
@@ -37,9 +47,10 @@ def pack(hits: Sequence[Hit], budget: int, count: Callable[[str], int] = count_t
                 taken[cube.id] = cube
                 left -= cost
     if not taken:
-        return ""
+        return Packed("", (), 0)
     ordered = sorted(taken.values(), key=lambda cube: (cube.kind not in _STANDING, cube.valid_from or cube.recorded_at))
-    return "\n".join([OPEN, NOTICE, *(line(cube) for cube in ordered), CLOSE])
+    text = "\n".join([OPEN, NOTICE, *(line(cube) for cube in ordered), CLOSE])
+    return Packed(text, tuple(ordered), count(text))
 
 
 _STANDING = (Kind.INSTRUCTION, Kind.PREFERENCE)
