@@ -17,7 +17,7 @@ import numpy as np
 from holdfast.cube import Channel, Cube, Kind, Scope
 from holdfast.encode.base import Embedder, Encoder, Experience
 from holdfast.errors import EmbedderError, HoldfastError
-from holdfast.retrieve.text import pack_terms, searchable
+from holdfast.retrieve.text import embeddable, pack_terms
 from holdfast.store.base import Op, Operation, Where
 from holdfast.store.sqlite import Row, SqliteStore
 
@@ -111,20 +111,25 @@ class Enrichment:
         embedder, table = self.embedder, self.table()
         assert embedder is not None and table is not None
         rows = self._store.texts(rids)
+        texts = [embeddable(row.cube) for row in rows]
+        flat = [text for some in texts for text in some]
         try:
-            vectors = embedder.embed([searchable(row.cube) for row in rows])
-            if vectors.shape != (len(rows), embedder.dimension):
+            vectors = embedder.embed(flat)
+            if vectors.shape != (len(flat), embedder.dimension) or not np.isfinite(vectors).all():
                 raise EmbedderError(
-                    f"{embedder.model} gave vectors of shape {vectors.shape} for {len(rows)} texts and "
-                    f"dimension {embedder.dimension}; the store keeps its vectors as they are"
+                    f"{embedder.model} gave vectors of shape {vectors.shape} for {len(flat)} texts and dimension "
+                    f"{embedder.dimension}, or some that are no numbers; the store keeps its vectors as they are"
                 )
-        except HoldfastError as error:
+        except Exception as error:  # an embedder may be anybody's code
             self._store.postpone(EMBED, rids, str(error))
             log.warning("embedding is put off: %s", error)
             return 0
         packed = vectors.astype(np.float16)
-        folds = {table: [(row.rid, vector.tobytes()) for row, vector in zip(rows, packed, strict=True)]}
-        self._store.put_folds(folds, task=EMBED, done=rids)
+        ends = np.cumsum([len(some) for some in texts])
+        folds = [
+            (row.rid, packed[end - len(some) : end].tobytes()) for row, some, end in zip(rows, texts, ends, strict=True)
+        ]
+        self._store.put_folds({table: folds}, task=EMBED, done=rids)
         return len(rids)
 
     def _enrich(self, part: int | None) -> int:

@@ -84,14 +84,14 @@ class Partition:
     def catch_up(self) -> None:
         """Fold in everything that any process has committed. Costs microseconds when nothing has changed."""
         with self.lock:
-            version, thread = self._store.data_version(), threading.get_ident()
-            if self._seen.get(thread) == version:
+            connection, version = self._store.data_version()
+            if self._seen.get(connection) == version:
                 return
             with self._store.connections.reading():
                 self._follow()
-            if len(self._seen) > 256:  # threads come and go
+            if len(self._seen) > 256:  # connections come and go
                 self._seen.clear()
-            self._seen[thread] = version
+            self._seen[connection] = version
 
     def _follow(self) -> None:
         changes = self._store.changes(self.no, self._seq, self._arrival)
@@ -178,9 +178,7 @@ class Partition:
 
     def _put_vectors(self, folds: Sequence[tuple[int, bytes]]) -> None:
         if folds and self.vectors is not None:
-            rows = np.asarray([rid & _LOW for rid, _ in folds], np.int64)
-            packed = np.frombuffer(b"".join(body for _, body in folds), np.float16)
-            self.vectors.put(rows, packed.reshape(len(rows), self.vectors.dimension))
+            self.vectors.put_folds([rid & _LOW for rid, _ in folds], [body for _, body in folds])
 
     def _follow_mentions(self, arrivals: Sequence[tuple[str, Sequence[int]]], first: bool) -> None:
         for table in ("names", "dates"):

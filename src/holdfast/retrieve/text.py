@@ -17,6 +17,7 @@ from collections.abc import Iterable
 import snowballstemmer
 
 from holdfast.cube import Cube
+from holdfast.retrieve.signs import signs
 
 ANALYSER = "1"
 """Changes whenever the same text would give other terms; the store then makes its lexical fold again."""
@@ -105,29 +106,76 @@ def terms(text: str) -> list[int]:
     return list(dict.fromkeys(term(token) for token in tokens(text)))
 
 
-def searchable(cube: Cube) -> str:
-    """The words a cube can be found by: who spoke, what was said, what a picture showed, and the date in words."""
-    when = cube.valid_from
-    parts = [
-        cube.origin.author or "",
-        cube.text,
-        str(cube.data.get("caption", "")),
-        when.strftime("%d %B %Y") if when else "",
-    ]
-    return "\n".join(part for part in parts if part)
+PIECE_WORDS = 28
+"""A long text is also indexed in pieces of about a sentence or two: one good sentence must not drown in a long answer."""
 
+_SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n+")
+
+
+def pieces(text: str) -> list[str]:
+    """Sentences packed into pieces of at most PIECE_WORDS words; the text itself when it is no longer than 1.5 pieces."""
+    if len(text.split()) <= PIECE_WORDS * 3 // 2:
+        return [text]
+    found: list[str] = []
+    current: list[str] = []
+    for sentence in _SENTENCE_END.split(text):
+        rest = sentence.split()
+        while len(rest) > PIECE_WORDS:  # a sentence without an end: a list, code
+            if current:
+                found.append(" ".join(current))
+                current = []
+            found.append(" ".join(rest[:PIECE_WORDS]))
+            rest = rest[PIECE_WORDS:]
+        if len(current) + len(rest) > PIECE_WORDS:
+            found.append(" ".join(current))
+            current = []
+        current += rest
+    if current:
+        found.append(" ".join(current))
+    return [piece for piece in found if piece] or [text]
+
+
+def spoken(cube: Cube) -> str:
+    """What was said, with what a picture showed."""
+    caption = str(cube.data.get("caption", ""))
+    return f"{cube.text}\n{caption}" if caption else cube.text
+
+
+def embeddable(cube: Cube) -> list[str]:
+    """The texts whose vectors a cube is found by: first itself, with speaker and date where a person speaks, then its
+    pieces, where these are not the same text."""
+    said, when, author = spoken(cube), cube.valid_from, cube.origin.author
+    whole = said
+    if author is not None and author != cube.data.get("role"):
+        whole = f"{author} ({when:%d %B %Y}): {said}" if when is not None else f"{author}: {said}"
+    parts = pieces(said)[:MAX_PIECES]
+    return [whole] if parts == [whole] else [whole, *parts]
+
+
+MAX_PIECES = 64
+"""Of a longer text only the first pieces get vectors of their own; words are indexed throughout."""
 
 RECORD = struct.Struct("<IB")
-"""One term of a row's lexical fold: the term, and how often it stands there (at most 255)."""
+"""A record of the lexical fold: a term and how often it stands in the piece (at most 255), or, with count 0, the head of
+a piece: its number of tokens, and in the top byte the row's flags (``signs.Sign``)."""
 
 
 def fold_terms(cube: Cube) -> bytes:
-    """A row's lexical fold: first (number of tokens, 0), then (term, count) for each distinct term."""
-    return pack_terms(tokens(searchable(cube)))
+    """A row's lexical fold: for each piece a head, then (term, count) for each of its distinct terms."""
+    flags = int(signs(cube))
+    left = MAX_TOKENS
+    parts = []
+    for piece in pieces(spoken(cube)):
+        found = tokens(piece)[:left]
+        left -= len(found)
+        parts.append(pack_terms(found, flags))
+        if left <= 0:
+            break
+    return b"".join(parts)
 
 
-def pack_terms(found: Iterable[str]) -> bytes:
-    """Tokens as a lexical fold."""
+def pack_terms(found: Iterable[str], flags: int = 0) -> bytes:
+    """Tokens as one piece of a lexical fold."""
     counts: dict[int, int] = {}
     length = 0
     for token in found:
@@ -135,4 +183,4 @@ def pack_terms(found: Iterable[str]) -> bytes:
         counts[key] = counts.get(key, 0) + 1
         length += 1
     pack = RECORD.pack
-    return pack(length, 0) + b"".join([pack(key, min(count, 255)) for key, count in counts.items()])
+    return pack(length | flags << 24, 0) + b"".join([pack(key, min(count, 255)) for key, count in counts.items()])

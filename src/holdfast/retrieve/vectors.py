@@ -7,6 +7,7 @@ popcount a word), whose best RESCORED rows are scored again from float16.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -31,6 +32,38 @@ class VectorIndex:
         # One column a word: adding up six popcounts a row is then six straight passes over memory.
         self._bits = [Column(np.uint64) for _ in range(_words(dimension))]
         self._present = Column(np.bool_)
+        self._pieces = Column(np.float16, dimension)
+        self._first = Column(np.int64)  # of each row, where its pieces begin
+        self._count = Column(np.int32)
+
+    def put_folds(self, rows: Sequence[int], folds: Sequence[bytes]) -> None:
+        """Set rows from their vector folds: float16, the row's own vector, then those of its pieces, if any."""
+        if not rows:
+            return
+        numbers = np.asarray(rows, np.int64)
+        counts = np.fromiter((len(fold) for fold in folds), np.int64, len(folds)) // (2 * self.dimension)
+        table = np.frombuffer(b"".join(folds), np.float16).reshape(-1, self.dimension)
+        heads = np.cumsum(counts) - counts
+        self.put(numbers, table[heads])
+        body = np.ones(len(table), np.bool_)
+        body[heads] = False
+        start = len(self._pieces.values)
+        self._pieces.put(np.arange(start, start + int(body.sum())), table[body])
+        self._first.put(numbers, start + heads - np.arange(len(heads)))
+        self._count.put(numbers, (counts - 1).astype(np.int32))
+
+    def best_pieces(self, query: Floats, rows: npt.NDArray[np.integer]) -> Floats:
+        """Of each row, the cosine of its piece nearest to a query; the row's own cosine where it has no pieces."""
+        found = self.cosines(query, rows)
+        inside = np.flatnonzero(np.asarray(rows) < len(self._count.values))
+        counts = self._count.values[rows[inside]]
+        inside, counts = inside[counts > 0], counts[counts > 0]
+        if len(inside):
+            ends = np.cumsum(counts)
+            which = np.repeat(self._first.values[rows[inside]] - (ends - counts), counts) + np.arange(ends[-1])
+            cosines = self._pieces.values[which].astype(np.float32) @ query
+            found[inside] = np.maximum.reduceat(cosines, ends - counts)
+        return found
 
     def put(self, rows: npt.NDArray[np.int64], vectors: npt.NDArray[np.float16]) -> None:
         """Set the vectors of some rows: float16, shape (len(rows), dimension)."""
