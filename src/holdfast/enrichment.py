@@ -7,6 +7,7 @@ with a growing delay and its error; nothing is ever dropped, and a killed proces
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,13 +17,14 @@ import numpy as np
 
 from holdfast.cube import Channel, Cube, Kind, Scope
 from holdfast.encode.base import Embedder, Encoder, Experience
-from holdfast.errors import EmbedderError, HoldfastError
+from holdfast.errors import ConflictError, EmbedderError, HoldfastError
 from holdfast.retrieve.text import embeddable, pack_terms
 from holdfast.store.base import Op, Operation, Where
 from holdfast.store.sqlite import Row, SqliteStore
 
 EMBED, ENRICH = "embed", "enrich"
 BATCH = 256
+STOP_SECONDS = 10.0
 _DAY = 86_400
 
 log = logging.getLogger("holdfast")
@@ -41,7 +43,8 @@ class Enrichment:
         self._stop = threading.Event()
         self._working = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._table: str | None = None
+        self._process = os.getpid()
+        self.trouble: str | None = None
 
     # --- the thread ---
 
@@ -55,13 +58,19 @@ class Enrichment:
         """Say that there is something new."""
         self._wake.set()
 
-    def stop(self) -> None:
-        """Finish the batch at hand and end the thread; what is left stays in the queue."""
+    def stop(self) -> bool:
+        """Finish the batch at hand and end the thread, if there is one (returned); what is left stays in the queue.
+
+        An embedder that does not answer is not waited for longer than STOP_SECONDS: its batch stays in the queue too.
+        """
+        if os.getpid() != self._process:
+            return False  # a forked child has no such thread
         self._stop.set()
         self._wake.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
-        self._thread = None
+        thread, self._thread = self._thread, None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(STOP_SECONDS)
+        return thread is not None
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -77,86 +86,123 @@ class Enrichment:
     # --- the work ---
 
     def step(self, scope: Scope | None = None) -> int:
-        """Do one batch of each task; return how many jobs were tried."""
+        """Do one batch of each task; return how many jobs were done."""
+        return self._batch(scope)[0]
+
+    def _batch(self, scope: Scope | None) -> tuple[int, int]:
+        """How many jobs were done, and how many failed."""
         with self._working:
             part = None if scope is None else self._store.partition(scope)
             if scope is not None and part is None:
-                return 0
-            return self._enrich(part) + (self._embed(part) if self.embedder is not None else 0)
+                return 0, 0
+            enriched, failed = self._enrich(part)
+            embedded, refused = self._embed(part) if self.embedder is not None else (0, 0)
+            return enriched + embedded, failed + refused
 
     def drain(self, scope: Scope | None = None, progress: Progress | None = None) -> None:
-        """Work until nothing that can be done now is left."""
+        """Work until nothing that can be done now is left; a batch that fails does not stop the next ones, three do."""
+        failures = 0
         while not self._stop.is_set():
-            done = self.step(scope)
+            done, failed = self._batch(scope)
             if progress is not None:
                 progress("enriched", done)
-            if not done:
+            failures = 0 if done else failures + 1
+            if not done and (not failed or failures == 3):
                 return
 
+    def complete(self, progress: Progress | None = None) -> tuple[int, str | None]:
+        """Embed every row that lacks a vector of this model; return how many still do, and the last error."""
+        while True:
+            self._store.retry()  # also what other programs hold: theirs are another model's vectors
+            table = self.table()
+            assert table is not None
+            before = self._store.lacking(table)[0]
+            self.drain(progress=progress)
+            left, error = self._store.lacking(table)
+            if not left or left >= before:
+                return left, error
+
     def table(self) -> str | None:
-        """The vector table of this embedder in this store; made on first use. None without an embedder."""
+        """The vector table of this embedder in this store; made on first use. None without an embedder.
+
+        Raises EmbedderError where the store's vectors are of another model by now, and ConflictError where the embedder
+        gives another dimension than it did.
+        """
         if self.embedder is None:
             return None
-        if self._table is None:
-            no = self._store.add_model(self.embedder.model, self.embedder.dimension)
-            if not any(active for _, _, _, active in self._store.models()):
-                self._store.serve(no)
-            self._table = f"vectors_{no}"
-        return self._table
+        models = self._store.models()
+        serving = next((name for _, name, _, active in models if active), None)
+        if serving is not None and all(name != self.embedder.model for _, name, _, _ in models):
+            raise EmbedderError(
+                f"this store's vectors are of {serving} by now, and this program embeds with {self.embedder.model}; open the "
+                "store again"
+            )
+        no = self._store.add_model(self.embedder.model, self.embedder.dimension)
+        if serving is None:
+            self._store.serve(no)
+        return f"vectors_{no}"
 
-    def _embed(self, part: int | None) -> int:
-        rids = self._store.take(EMBED, BATCH, partition=part)
-        if not rids:
-            return 0
-        embedder, table = self.embedder, self.table()
+    def _embed(self, part: int | None) -> tuple[int, int]:
+        try:
+            table = self.table()
+        except (ConflictError, EmbedderError) as error:
+            self.trouble = str(error)
+            log.warning("embedding is put off: %s", error)
+            return 0, 0
+        embedder = self.embedder
         assert embedder is not None and table is not None
-        rows = self._store.texts(rids)
+        rids = self._store.take(EMBED, BATCH, partition=part, lacking=table)
+        if not rids:
+            return 0, 0
+        rows = self._store.texts(rids)  # without those that were forgotten meanwhile
         texts = [embeddable(row.cube) for row in rows]
         flat = [text for some in texts for text in some]
         try:
-            vectors = embedder.embed(flat)
+            vectors = np.asarray(embedder.embed(flat) if flat else np.empty((0, embedder.dimension), np.float32))
             if vectors.shape != (len(flat), embedder.dimension) or not np.isfinite(vectors).all():
                 raise EmbedderError(
                     f"{embedder.model} gave vectors of shape {vectors.shape} for {len(flat)} texts and dimension "
                     f"{embedder.dimension}, or some that are no numbers; the store keeps its vectors as they are"
                 )
         except Exception as error:  # an embedder may be anybody's code
-            self._store.postpone(EMBED, rids, str(error))
+            self._store.postpone(EMBED, rids, _said(error))
+            self.trouble = f"the embedder fails ({_said(error)}); what waits is tried again"
             log.warning("embedding is put off: %s", error)
-            return 0
+            return 0, len(rids)
         packed = vectors.astype(np.float16)
         ends = np.cumsum([len(some) for some in texts])
         folds = [
             (row.rid, packed[end - len(some) : end].tobytes()) for row, some, end in zip(rows, texts, ends, strict=True)
         ]
         self._store.put_folds({table: folds}, task=EMBED, done=rids)
-        return len(rids)
+        self.trouble = None
+        return len(rids), 0
 
-    def _enrich(self, part: int | None) -> int:
+    def _enrich(self, part: int | None) -> tuple[int, int]:
         rids = self._store.take(ENRICH, BATCH, partition=part)
         if not rids:
-            return 0
+            return 0, 0
         from holdfast.encode.dates import find_dates  # a large grammar: compiled when there is something to read
         from holdfast.encode.people import find_names
 
         rows = self._store.texts(rids)
         names, dates = [], []
-        for row in rows:
-            reference = row.cube.valid_from or row.cube.recorded_at
-            assert reference is not None
-            names.append((row.rid, pack_terms(find_names(row.cube.text))))
-            spans = [(span.first, span.last) for span in find_dates(row.cube.text, reference)]
-            if spans:
-                days = [(int(a.timestamp()) // _DAY, int(b.timestamp() - 1) // _DAY) for a, b in spans]
-                dates.append((row.rid, np.asarray(days, "<i4").tobytes()))
         try:
+            for row in rows:
+                reference = row.cube.valid_from or row.cube.recorded_at
+                assert reference is not None
+                names.append((row.rid, pack_terms(find_names(row.cube.text))))
+                spans = [(span.first, span.last) for span in find_dates(row.cube.text, reference)]
+                if spans:
+                    days = [(int(a.timestamp()) // _DAY, int(b.timestamp() - 1) // _DAY) for a, b in spans]
+                    dates.append((row.rid, np.asarray(days, "<i4").tobytes()))
             self._encode(rows)
-        except HoldfastError as error:
-            self._store.postpone(ENRICH, rids, str(error))
+        except Exception as error:  # so may an encoder be
+            self._store.postpone(ENRICH, rids, _said(error))
             log.warning("enrichment is put off: %s", error)
-            return 0
+            return 0, len(rids)
         self._store.put_folds({"names": names, "dates": dates}, task=ENRICH, done=rids)
-        return len(rids)
+        return len(rids), 0
 
     def _encode(self, rows: Sequence[Row]) -> None:
         """Run the encoders over new turns, scope by scope, and commit what they propose. Idempotent by content key."""
@@ -173,6 +219,10 @@ class Enrichment:
                 if proposed:
                     done = self._store.commit(_once(proposed), actor=f"encoder:{type(encoder).__name__}")
                     known += done.cubes
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}"
 
 
 DERIVED_KINDS = (Kind.FACT, Kind.EVENT, Kind.PREFERENCE, Kind.INSTRUCTION, Kind.PROFILE)

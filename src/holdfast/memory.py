@@ -10,7 +10,6 @@ Every call names whose memory it means (``user=``, or a default given once); non
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,7 +20,7 @@ from holdfast.cube import Channel, Cube, Kind, Ref, Scope, Status, to_micros, ut
 from holdfast.encode.base import Embedder, Encoder
 from holdfast.encode.turns import Content, to_cubes
 from holdfast.enrichment import Enrichment, Progress
-from holdfast.errors import EmbedderError, InputError, ScopeError
+from holdfast.errors import EmbedderError, InputError, NotFoundError, ScopeError
 from holdfast.retrieve.context import Packed, count_tokens, pack, without_recalled
 from holdfast.retrieve.hits import Hit, Hits
 from holdfast.retrieve.partition import View
@@ -93,7 +92,7 @@ class Memory:
                 self._store.rebuild(fold_terms, ANALYSER)
             chosen = self._choose(embedder)
             self._enrichment = Enrichment(self._store, chosen, _rules() if encoders is None else encoders)
-            self._recall = Recall(self._store, chosen)
+            self.recall = Recall(self._store, chosen)
         except BaseException:
             self._store.close()
             raise
@@ -121,9 +120,16 @@ class Memory:
         says why in ``reasons``. Raises InputError, ScopeError, StoreError.
         """
         here = self.scope(**scope)
-        content = _without_recalled(content)
         cubes, reasons = to_cubes(
-            content, here, kind=kind, channel=channel, author=author, source=source, trust=trust, at=at
+            content,
+            here,
+            kind=kind,
+            channel=channel,
+            author=author,
+            source=source,
+            trust=trust,
+            at=at,
+            clean=without_recalled,  # memory must not feed on its own echo
         )
         if ttl is not None:
             ends = self._store.now() + ttl
@@ -167,14 +173,17 @@ class Memory:
         k: int = 10,
         kinds: Sequence[str] = (),
         neighbours: int = 0,
+        now: datetime | str | None = None,
         **scope: str | None,
     ) -> Hits:
         """The k memories that best answer a query, best first, each with a score that explains itself.
 
-        ``neighbours`` adds that many turns before and after each hit. ``hits.abstain`` is true where nothing found is
+        ``neighbours`` adds that many turns before and after each hit. ``now`` is the moment from which "last week" in the
+        query counts, by default the present. ``hits.abstain`` is true where nothing found is
         likely to answer; ``hits.degraded`` names what could not be used. Raises InputError, ScopeError.
         """
-        return self._search(query, self.scope(**scope), k, kinds, neighbours, known=None, true_at=None)
+        asked = None if now is None else utc(now)
+        return self._search(query, self.scope(**scope), k, kinds, neighbours, None, None, asked)
 
     def context(
         self,
@@ -223,18 +232,16 @@ class Memory:
     def history(self, id: str | None = None, *, since: int = 0, **scope: str | None) -> list[Change]:
         """Every event of one memory, or of the whole scope's tenant and user, oldest first."""
         here = self.scope(**scope)
-        if id is not None:
-            with suppress_missing():
-                self._store.get(id, here)
-        versions: dict[tuple[str, int], Cube] = {}
+        versions: dict[str, dict[int, Cube]] = {}
         changes = []
         for event in self._store.events(since, scope=here, id=id):
-            key = event.id, event.version
-            if key not in versions and event.action != "purge":
-                with suppress_missing():
-                    for row in self._store.versions(event.id, here):
-                        versions[row.cube.id, row.cube.version] = row.cube
-            changes.append(Change(event, versions.get(key)))
+            if event.id not in versions:
+                try:
+                    found = self._store.versions(event.id, here)
+                except NotFoundError:  # erased, or of another agent or session
+                    found = []
+                versions[event.id] = {row.cube.version: row.cube for row in found}
+            changes.append(Change(event, versions[event.id].get(event.version)))
         return changes
 
     def undo(self, seq: int, *, reason: str = "", **scope: str | None) -> tuple[Cube, ...]:
@@ -301,9 +308,12 @@ class Memory:
         self._store.retry()
         self._enrichment.drain(progress=progress)
 
-    def verify(self) -> list[Problem]:
-        """Check the journal's hash chain and every memory against it; an empty list means all is well."""
-        return self._store.verify()
+    def verify(self, head: tuple[int, str] | None = None) -> list[Problem]:
+        """Check the journal's hash chain and every memory against it; an empty list means all is well.
+
+        ``head`` is the (seq, hash) that ``status`` said earlier, noted elsewhere: it proves that nothing was cut off since.
+        """
+        return self._store.verify(head)
 
     def status(self) -> dict[str, Any]:
         """What the store holds, what still waits, and what is degraded."""
@@ -325,7 +335,8 @@ class Memory:
     @property
     def degraded(self) -> list[str]:
         """What could not be used, each in one line with what to do; empty when all is well."""
-        return [*self._degraded, *self._recall.degraded()]
+        trouble = self._enrichment.trouble
+        return [*self._degraded, *([trouble] if trouble else []), *self.recall.degraded()]
 
     @property
     def store(self) -> SqliteStore:
@@ -335,22 +346,25 @@ class Memory:
     def reembed(self, embedder: Embedder | str, progress: Progress | None = None) -> int:
         """Give every memory vectors of another model; the old ones serve searches until all new ones are there."""
         chosen = _open(embedder)
-        before = self._enrichment.embedder
-        self._enrichment.stop()
-        worker = Enrichment(self._store, chosen, ())
-        table = worker.table()
-        assert table is not None
-        worker.drain(progress=progress)
-        waiting = self._store.backlog().get("embed", (0, 0, None))
-        if waiting[0]:
-            raise EmbedderError(
-                f"{waiting[0]} memories could not be embedded ({waiting[2]}); "
-                f"{before.model if before else 'lexical search'} goes on serving. Try again"
-            )
-        self._store.activate(int(table.removeprefix("vectors_")))
-        self._enrichment = Enrichment(self._store, chosen, self._enrichment.encoders)
-        self._recall = Recall(self._store, chosen)
-        self._degraded = []
+        before = self._enrichment
+        working = before.stop()
+        after = Enrichment(self._store, before.embedder, before.encoders)
+        try:
+            no = self._store.add_model(chosen.model, chosen.dimension)
+            left, error = Enrichment(self._store, chosen, ()).complete(progress)
+            if left:
+                raise EmbedderError(
+                    f"{left} memories could not be embedded ({error}); "
+                    f"{before.embedder.model if before.embedder else 'lexical search'} goes on serving. Try again"
+                )
+            self._store.activate(no)
+            after = Enrichment(self._store, chosen, before.encoders)
+            self.recall = Recall(self._store, chosen)
+            self._degraded = []
+        finally:
+            self._enrichment = after
+            if working:
+                after.start()
         return self._store.counts()["memories"]
 
     def close(self) -> None:
@@ -387,6 +401,7 @@ class Memory:
         neighbours: int,
         known: datetime | None,
         true_at: datetime | None,
+        asked: datetime | None = None,
     ) -> Hits:
         if not isinstance(query, str):
             raise InputError(f"a query must be a string, not {type(query).__name__}")
@@ -399,11 +414,12 @@ class Memory:
             now=to_micros(now),
             known=None if known is None else to_micros(known),
             true_at=None if true_at is None else to_micros(true_at),
+            asked=None if asked is None else to_micros(asked),
             kinds=tuple(str(kind) for kind in kinds),
             agent=scope.agent,
             session=scope.session,
         )
-        return self._recall.search(query[:MAX_QUERY], scope, view, k, neighbours, extra_degraded=tuple(self._degraded))
+        return self.recall.search(query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._degraded)
 
     def _pack(
         self,
@@ -431,6 +447,12 @@ class Memory:
         if embedder == "auto":
             return self._automatic(serving)
         chosen = _open(embedder)
+        for _, name, dimension, _ in self._store.models():
+            if name == chosen.model and dimension != chosen.dimension:
+                raise EmbedderError(
+                    f"this store holds vectors of {name} with {dimension} dimensions, and it now gives {chosen.dimension}; "
+                    "nothing was changed. Give the new model another name, and change to it with: holdfast doctor --reembed"
+                )
         if serving is not None and chosen.model != serving:
             raise EmbedderError(
                 f"this store's vectors are of {serving}, not of {chosen.model}; open it with embedder='auto', or change "
@@ -484,29 +506,22 @@ class AsOf:
 
     def select(self, where: Where | None = None, **scope: str | None) -> Iterator[Cube]:
         """The memories known then (and true then) that pass a filter, oldest first."""
-        wanted = replace(
-            where or Where(statuses=_RECALLABLE), known_at=self.known or self._memory.store.now(), valid_at=self.true_at
-        )
+        wanted = replace(where or Where(statuses=_RECALLABLE), known_at=self.known, valid_at=self.true_at)
         return self._memory.store.select(self._memory.scope(**scope), wanted)
 
     def get(self, id: str, **scope: str | None) -> Cube:
         """One memory in the version that was known then. Raises NotFoundError."""
         here = self._memory.scope(**scope)
-        moment = to_micros(self.known or self._memory.store.now())
+        if self.known is None:
+            return self._memory.store.get(id, here)
+        moment = to_micros(self.known)
         for row in self._memory.store.versions(id, here):
             if row.known_from <= moment and (row.known_to is None or moment < row.known_to):
                 return row.cube
-        return self._memory.store.get(id, here, version=0)  # not known then: the store's own answer for that
+        raise NotFoundError(f"memory {id} was not known in {here.path} at {self.known.isoformat()}")
 
 
 _RECALLABLE = (Status.GENERATED, Status.ACTIVATED, Status.FROZEN)
-
-
-def suppress_missing() -> suppress:
-    """A memory that was erased still has events; its versions are simply not there."""
-    from holdfast.errors import NotFoundError
-
-    return suppress(NotFoundError)
 
 
 def _open(embedder: Embedder | str) -> Embedder:
@@ -522,17 +537,3 @@ def _rules() -> tuple[Encoder, ...]:
     from holdfast.encode.standing import StandingEncoder
 
     return (ClaimEncoder(), StandingEncoder())
-
-
-def _without_recalled(content: Content) -> Content:
-    """Cut out of a turn what an earlier ``context`` put there: memory must not feed on its own echo."""
-    if isinstance(content, str):
-        return without_recalled(content)
-    if isinstance(content, Cube):
-        return content
-    if isinstance(content, dict):
-        words = content.get("content")
-        return {**content, "content": without_recalled(words)} if isinstance(words, str) else content
-    if isinstance(content, list | tuple):
-        return [_without_recalled(item) for item in content]  # type: ignore[misc]
-    return content

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -48,12 +48,14 @@ def to_cubes(
     source: str | None = None,
     trust: float | None = None,
     at: datetime | str | None = None,
+    clean: Callable[[str], str] = str,
 ) -> tuple[list[Cube], list[str]]:
     """Verbatim cubes, in order, and a reason for each thing that was left out.
 
     A message is a mapping with ``role`` and ``content`` (a string, or a list of parts of which the text ones are kept),
     and optionally ``name`` (the speaker), ``timestamp`` or ``at``, ``id``, ``caption``. System prompts are the agent's own
-    words and recalled blocks are ours: neither is a new memory. Raises InputError, ScopeError.
+    words and recalled blocks are ours: neither is a new memory; ``clean`` cuts the latter out of a text. Raises InputError,
+    ScopeError.
     """
     items = [content] if isinstance(content, str | Cube | Mapping) else content
     if not isinstance(items, Iterable) or isinstance(items, bytes | bytearray):
@@ -69,20 +71,25 @@ def to_cubes(
             cubes.append(item)
             continue
         if isinstance(item, str):
-            cube = Cube(scope, item, kind, valid_from=None if at is None else utc(at), origin=common)
+            said = item
+            cube = Cube(scope, clean(item), kind, valid_from=None if at is None else utc(at), origin=common)
         elif isinstance(item, Mapping):
             cube = _message(item, scope, kind, common, at, position)
+            said = cube.text
+            cube = cube.with_(text=clean(said))
         else:
             raise InputError(f"item {position} must be a string, a message or a cube, not {type(item).__name__}")
         reason = _nothing(cube)
         if reason:
+            if said.strip() and not cube.text.strip():
+                reason = _ECHO
             reasons.append(reason)
             continue
         # The same words twice in one conversation are two turns; the same conversation added twice is one.
-        said = cube.origin.author, cube.text
-        seen[said] = seen.get(said, 0) + 1
-        if seen[said] > 1 and "turn" not in cube.data:
-            cube = cube.with_(data={**cube.data, "turn": f"again-{seen[said]}"})
+        turn = cube.origin.author, cube.text
+        seen[turn] = seen.get(turn, 0) + 1
+        if seen[turn] > 1 and "turn" not in cube.data:
+            cube = cube.with_(data={**cube.data, "turn": f"again-{seen[turn]}"})
         level = TRUST[cube.origin.channel] if trust is None else trust
         cubes.append(cube.with_(origin=replace(cube.origin, trust=level)))
     if not cubes and not reasons:
@@ -98,19 +105,24 @@ def _message(
         raise InputError(f"message {position} has the role {role!r}; use one of {', '.join(ROLES)}")
     if "content" not in message:
         raise InputError(f"message {position} has no 'content'")
-    when = message.get("at", message.get("timestamp", at))
+    when: Any = next((some for some in (message.get("at"), message.get("timestamp"), at) if some is not None), None)
     if isinstance(when, int | float) and not isinstance(when, bool):
-        when = datetime.fromtimestamp(when, UTC)
+        try:
+            when = datetime.fromtimestamp(when, UTC)
+        except (ValueError, OverflowError, OSError) as error:
+            raise InputError(f"message {position}: {when} is not a time in seconds since 1970 ({error})") from error
     data: dict[str, Any] = {"role": role}
     if message.get("id") is not None:
         data["turn"] = str(message["id"])
-    if message.get("caption"):
-        data["caption"] = str(message["caption"])
+    said = _text(message["content"], position)
+    caption = str(message.get("caption") or "")
+    if caption and said.strip():
+        data["caption"] = caption
     channel = ROLES[role] if common.channel in (Channel.USER, Channel.ASSISTANT) else common.channel
     name = message.get("name")
     return Cube(
         scope,
-        _text(message["content"], position),
+        said if said.strip() else caption,  # a picture without a word is remembered by what it shows
         kind,
         data=data,
         valid_from=None if when is None else utc(when),
@@ -124,13 +136,12 @@ def _text(content: Any, position: int) -> str:
     if content is None:
         return ""
     if isinstance(content, list):
-        parts = [
-            part if isinstance(part, str) else part.get("text") or ""
-            for part in content
-            if isinstance(part, str | Mapping)
-        ]
-        return "\n".join(part for part in parts if part)
+        parts = [part.get("text") if isinstance(part, Mapping) else part for part in content]
+        return "\n".join(part for part in parts if isinstance(part, str) and part)
     raise InputError(f"message {position}: content must be a string or a list of parts, not {type(content).__name__}")
+
+
+_ECHO = "recalled text is remembered already; adding it again would only echo it"
 
 
 def _nothing(cube: Cube) -> str:
@@ -138,7 +149,7 @@ def _nothing(cube: Cube) -> str:
     if cube.origin.channel is Channel.SYSTEM:
         return "a system prompt is the agent's own text, not a memory"
     if cube.origin.channel is Channel.RECALLED:
-        return "recalled text is remembered already; adding it again would only echo it"
+        return _ECHO
     if not cube.text.strip():
         return "the text is empty"
     if not any(character.isalnum() for character in cube.text) and all(ord(c) < 0x2000 for c in cube.text):

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from holdfast.cube import RECALLABLE
+from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.retrieve.arrays import Column
 from holdfast.retrieve.lexical import LexicalIndex
+from holdfast.retrieve.text import ROLES
 from holdfast.retrieve.vectors import VectorIndex
 from holdfast.store.schema import PARTITION_BITS
 from holdfast.store.sqlite import SqliteStore
@@ -38,6 +40,7 @@ class View:
     now: int
     known: int | None = None
     true_at: int | None = None
+    asked: int | None = None
     kinds: tuple[str, ...] = ()
     agent: str | None = None
     session: str | None = None
@@ -65,14 +68,17 @@ class Partition:
         self._columns |= {name: Column(np.int64, fill=FOREVER) for name in ("known_to", "valid_to", "expires_at")}
         self._codes = {name: Column(np.int32) for name in ("kind", "agent", "session", "author")}
         self._labels: dict[str, dict[str | None, int]] = {name: {} for name in self._codes}
+        self._first = Column(np.int64)  # of each row, the row of its memory's first version
         self._near = {name: Column(np.int32, fill=-1) for name in ("previous", "next")}
         self._last_turn: dict[tuple[int, int], int] = {}
         self._live = Column(np.bool_)
         self._recallable = Column(np.bool_)
         self._trust = Column(np.float32)
+        self._mentioned = {fold: Column(np.bool_) for fold in ("names", "dates")}
         self._dated = Column(np.int32)  # the owner of each date span
         self._spans = Column(np.int32, 2)
-        self._mask: tuple[View, Mask] | None = None
+        self._speaks = Column(np.bool_)  # the row has a date span
+        self._mask: tuple[View, int, int, Mask] | None = None
 
     # --- following the journal ---
 
@@ -87,8 +93,17 @@ class Partition:
             connection, version = self._store.data_version()
             if self._seen.get(connection) == version:
                 return
-            with self._store.connections.reading():
-                self._follow()
+            try:
+                with self._store.connections.reading():
+                    self._follow()
+            except BaseException as error:
+                self._seen.clear()  # half a step would look like a whole one; the next search loads afresh
+                self._reset()
+                if isinstance(error, IndexError | ValueError) and not isinstance(error, HoldfastError):
+                    raise IntegrityError(
+                        f"an index of this store is damaged ({error}); no memory is lost. Make it again: holdfast doctor --repair"
+                    ) from error
+                raise
             if len(self._seen) > 256:  # connections come and go
                 self._seen.clear()
             self._seen[connection] = version
@@ -99,26 +114,31 @@ class Partition:
         if any(fold in ("cubes", "terms") for fold, _ in changes.arrivals) and self.size:
             self._reset()  # something was purged, or analysed anew: nothing of it may linger here
             changes = self._store.changes(self.no, 0, 0)
+        fresh = self._seq == 0  # rows come with all their folds
         if changes.seq != self._seq:
-            self._add_rows()
+            rows = self._add_rows()
             for rid, known_to in changes.ended.items():
                 self._columns["known_to"].values[rid & _LOW] = known_to
                 self._live.values[rid & _LOW] = False
+            if changes.ended:
+                self._order_turns()
+            else:
+                self._append_turns(rows)
         if (serving and serving[0]) != self._fold:
             self._load_vectors(serving)
-        for fold, rids in changes.arrivals:
+        for fold, rids in () if fresh else changes.arrivals:
             if fold == self._fold:
                 self._put_vectors(
                     self._store.fold_rows(fold, [rid for rid in rids if not self._has_vector(rid & _LOW)])
                 )
-        first = self._arrival == 0
-        self._follow_mentions(changes.arrivals, first)
+            elif fold in self._mentioned:
+                self._put_mentions(fold, self._store.fold_rows(fold, rids))
         self._seq, self._arrival, self._mask = changes.seq, changes.arrival, None
 
-    def _add_rows(self) -> None:
+    def _add_rows(self) -> npt.NDArray[np.int64]:
         headers = self._store.headers(self.no, self.size - 1)
         if not headers:
-            return
+            return np.empty(0, np.int64)
         table = list(zip(*headers, strict=True))
         rows = np.asarray(table[0], np.int64) & _LOW
         self.size = int(rows[-1]) + 1
@@ -142,15 +162,22 @@ class Partition:
         self._recallable.put(rows, recallable)
         self._live.put(rows, recallable & np.asarray([known_to is None for known_to in table[2]], np.bool_))
         self._trust.put(rows, np.asarray(table[11], np.float32))
+        self._speaks.resize(self.size)
         for column in self._near.values():
             column.resize(self.size)
-        self._join_turns(rows)
+        self._first.put(rows, rows)
+        for row, before in zip(rows.tolist(), table[12], strict=True):
+            if before is not None:
+                self._first.values[row] = self._first.values[before & _LOW]
         folds = self._store.fold("terms", self.no, int(rows[0]) - 1)
         self.lexical.append([rid & _LOW for rid, _ in folds], [body for _, body in folds])
         if self._fold is not None:
             self._put_vectors(self._store.fold(self._fold, self.no, int(rows[0]) - 1))
+        for fold in self._mentioned:
+            self._put_mentions(fold, self._store.fold(fold, self.no, int(rows[0]) - 1))
+        return rows
 
-    def _join_turns(self, rows: npt.NDArray[np.int64]) -> None:
+    def _append_turns(self, rows: npt.NDArray[np.int64]) -> None:
         """Neighbours in the conversation: the messages before and after, in the same agent's session."""
         message = self._labels["kind"].get("message", -1)
         kinds, agents, sessions = (self._codes[name].values for name in ("kind", "agent", "session"))
@@ -166,6 +193,23 @@ class Partition:
                 following[before] = row
             self._last_turn[key] = row
 
+    def _order_turns(self) -> None:
+        """The same for all rows at once: a new version stands where the first one stood, what is retracted stands nowhere."""
+        message = self._labels["kind"].get("message", -1)
+        rows = np.flatnonzero(self._live.values & (self._codes["kind"].values == message))
+        agents, sessions = (self._codes[name].values[rows] for name in ("agent", "session"))
+        rows = rows[np.lexsort((self._first.values[rows], sessions, agents))]
+        agents, sessions = (self._codes[name].values[rows] for name in ("agent", "session"))
+        joined = (agents[1:] == agents[:-1]) & (sessions[1:] == sessions[:-1])
+        previous, following = self._near["previous"].values, self._near["next"].values
+        previous[:], following[:] = -1, -1
+        previous[rows[1:][joined]] = rows[:-1][joined]
+        following[rows[:-1][joined]] = rows[1:][joined]
+        self._last_turn = {
+            (agent, session): row
+            for agent, session, row in zip(agents.tolist(), sessions.tolist(), rows.tolist(), strict=True)
+        }
+
     def _has_vector(self, row: int) -> bool:
         present = self.vectors.present if self.vectors is not None else ()
         return row < len(present) and bool(present[row])
@@ -180,37 +224,42 @@ class Partition:
         if folds and self.vectors is not None:
             self.vectors.put_folds([rid & _LOW for rid, _ in folds], [body for _, body in folds])
 
-    def _follow_mentions(self, arrivals: Sequence[tuple[str, Sequence[int]]], first: bool) -> None:
-        for table in ("names", "dates"):
-            if first:
-                found = self._store.fold(table, self.no)
-            else:
-                found = self._store.fold_rows(table, [rid for fold, rids in arrivals if fold == table for rid in rids])
-            if not found:
-                continue
-            rows = [rid & _LOW for rid, _ in found]
-            if table == "names":
-                self.names.append(rows, [body for _, body in found])
-                continue
-            sizes = [len(body) // _DATE.itemsize for _, body in found]
-            spans = np.frombuffer(b"".join(body for _, body in found), np.int32).reshape(-1, 2)
-            at = np.arange(len(self._dated.values), len(self._dated.values) + len(spans))
-            self._dated.put(at, np.repeat(np.asarray(rows, np.int32), sizes))
-            self._spans.put(at, spans)
+    def _put_mentions(self, fold: str, found: Sequence[tuple[int, bytes]]) -> None:
+        """Take in names or dates of rows that have none here yet; a worker that was overtaken puts the same ones twice."""
+        here = self._mentioned[fold]
+        here.resize(self.size)
+        fresh = {rid & _LOW: body for rid, body in found if not here.values[rid & _LOW]}
+        if not fresh:
+            return
+        rows = sorted(fresh)
+        here.values[rows] = True
+        if fold == "names":
+            self.names.append(rows, [fresh[row] for row in rows])
+            return
+        sizes = [len(fresh[row]) // _DATE.itemsize for row in rows]
+        spans = np.frombuffer(b"".join(fresh[row] for row in rows), np.int32).reshape(-1, 2)
+        at = np.arange(len(self._dated.values), len(self._dated.values) + len(spans))
+        self._dated.put(at, np.repeat(np.asarray(rows, np.int32), sizes))
+        self._spans.put(at, spans)
 
     # --- what searches read ---
 
     def visible(self, view: View) -> Mask:
         """Which rows a view shows; shape (size,)."""
-        if self._mask is not None and self._mask[0] == view:
-            return self._mask[1]
+        timeless = replace(view, now=0)
+        if self._mask is not None and self._mask[0] == timeless and self._mask[1] <= view.now < self._mask[2]:
+            return self._mask[3]
+        until = FOREVER  # when the next memory ends or expires; up to then the answer is the same
         if view.known is None:
             shown: Mask = self._live.values.copy()
         else:
             known_from, known_to = self._columns["known_from"].values, self._columns["known_to"].values
             shown = self._recallable.values & (known_from <= view.known) & (view.known < known_to)
-        shown &= self._columns["valid_to"].values > view.now
-        shown &= self._columns["expires_at"].values > view.now
+        for name in ("expires_at",) if view.true_at is not None else ("expires_at", "valid_to"):
+            ends = self._columns[name].values
+            later = ends > view.now
+            until = min(until, int(ends.min(where=later, initial=FOREVER)))
+            shown &= later
         if view.true_at is not None:
             shown &= self._columns["valid_from"].values <= view.true_at
             shown &= self._columns["valid_to"].values > view.true_at
@@ -220,7 +269,7 @@ class Partition:
         if view.kinds:
             codes = [self._labels["kind"].get(kind, -1) for kind in view.kinds]
             shown &= np.isin(self._codes["kind"].values, codes)
-        self._mask = (view, shown)
+        self._mask = (timeless, view.now, until, shown)
         return shown
 
     def column(self, name: str) -> npt.NDArray[np.int64]:
@@ -246,6 +295,17 @@ class Partition:
     def trust(self) -> npt.NDArray[np.float32]:
         """The trust of each row's origin."""
         found: npt.NDArray[np.float32] = self._trust.values
+        return found
+
+    @property
+    def authors(self) -> frozenset[str]:
+        """The people who speak here (not the parts of a chat, such as "user")."""
+        return frozenset(name for name in self._labels["author"] if name is not None) - ROLES
+
+    @property
+    def dated(self) -> Mask:
+        """Which rows speak of a time; shape (size,)."""
+        found: Mask = self._speaks.values
         return found
 
     @property

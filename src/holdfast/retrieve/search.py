@@ -1,82 +1,104 @@
-"""One search: a pool of candidates from every channel, their features, one fused score, hits that explain themselves."""
+"""One search: a pool of candidates from every channel, their features, one fused score, hits that explain themselves.
+
+Every pass over all rows is one of two: BM25's postings and the vector scan. What costs more runs on the pool only.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from holdfast.cube import Scope
+from holdfast.cube import Cube, Scope, from_micros
 from holdfast.encode.base import Embedder
 from holdfast.errors import HoldfastError
-from holdfast.retrieve.arrays import Floats, Rows, top
+from holdfast.retrieve.arrays import Floats, top
+from holdfast.retrieve.fusion import POOL, Pool, Weights, features, fuse, nearness
 from holdfast.retrieve.hits import Hit, Hits
-from holdfast.retrieve.partition import Partition, View
-from holdfast.retrieve.text import terms
+from holdfast.retrieve.partition import Mask, Partition, View
+from holdfast.retrieve.query import Query, Want, analyse
+from holdfast.retrieve.signs import Sign
+from holdfast.retrieve.text import term
 from holdfast.store.schema import PARTITION_BITS
 from holdfast.store.sqlite import SqliteStore
 
-POOL = 200
 CACHED_ROWS = 2_000_000
 """How many rows of loaded partitions a process keeps; beyond that the least recently used are dropped and reloaded."""
+
+_DAY = 86_400.0
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """The best rows of a partition, best first, with what each channel adds to each; arrays of shape (k,)."""
+
+    rows: Ints
+    scores: Floats
+    parts: dict[str, Floats]
 
 
 class Recall:
     """Searches a store; holds the partitions it has loaded and the queries it has embedded."""
 
-    def __init__(self, store: SqliteStore, embedder: Embedder | None) -> None:
+    def __init__(self, store: SqliteStore, embedder: Embedder | None, weights: Weights | None = None) -> None:
         self._store = store
         self._embedder = embedder
+        self._weights = weights or Weights()
         self._partitions: OrderedDict[int, Partition] = OrderedDict()
         self._queries: OrderedDict[str, Floats] = OrderedDict()
         self._lock = threading.Lock()
         self._trouble: str | None = None
 
     def search(
-        self, query: str, scope: Scope, view: View, k: int, neighbours: int = 0, *, extra_degraded: tuple[str, ...] = ()
+        self, query: str, scope: Scope, view: View, k: int, neighbours: int = 0, *, degraded: Sequence[str] = ()
     ) -> Hits:
-        """The k best visible rows of a scope for a query."""
+        """The k best visible rows of a scope for a query, each with up to ``neighbours`` turns before and after it."""
         no = self._store.partition(scope)
-        degraded = (*extra_degraded, *self.degraded())
         if no is None:
-            return Hits(reason=f"nothing was ever remembered for {scope.partition}", degraded=degraded)
-        vector = self._embed(query)
-        partition = self._partition(no)
+            return Hits(
+                reason=f"nothing was ever remembered for {scope.partition}", degraded=(*degraded, *self.degraded())
+            )
+        partition = self.partition(no)
         with partition.lock:
             partition.catch_up()
-            rows, scores = self._rank(partition, query, vector, view, k)
-        found = self._store.by_rids(scope, [no << PARTITION_BITS | int(row) for row in rows])
-        hits = []
-        for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
-            here = found.get(no << PARTITION_BITS | row)
-            if here is not None:
-                hits.append(Hit(here.cube, score, score, {"lexical": score}))
-        reason = "" if hits else "no memory here shares a word or a meaning with the query"
-        return Hits(hits, reason=reason, degraded=degraded)
+            read = analyse(query, partition.authors)
+            vector = self.embed(read.spoken) if partition.model == self._model else None
+            ranked = rank(partition, read, vector, view, k, self._weights)
+            around = [_around(partition, row, neighbours, view) for row in ranked.rows.tolist()]
+        wanted = {row for some in around for side in some for row in side} | set(ranked.rows.tolist())
+        found = self._store.by_rids(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
+        cubes = {rid & ((1 << PARTITION_BITS) - 1): row.cube for rid, row in found.items()}
+        hits = [
+            Hit(
+                cubes[row],
+                float(ranked.scores[at]),
+                0.0,
+                {name: float(part[at]) for name, part in ranked.parts.items() if part[at]},
+                _pick(cubes, around[at][0]),
+                _pick(cubes, around[at][1]),
+            )
+            for at, row in enumerate(ranked.rows.tolist())
+            if row in cubes
+        ]
+        reason = "" if hits else "nothing here shares a word or a meaning with the query"
+        return Hits(hits, reason=reason, degraded=(*degraded, *self.degraded()))
 
     def degraded(self) -> tuple[str, ...]:
         """What this recall cannot use."""
         return (self._trouble,) if self._trouble else ()
 
-    def _rank(self, partition: Partition, query: str, vector: Floats | None, view: View, k: int) -> tuple[Rows, Floats]:
-        shown = partition.visible(view)
-        lexical = partition.lexical.scores(terms(query), partition.size) * shown
-        rows = top(lexical, POOL)
-        scores = lexical[rows] / max(float(lexical[rows].max(initial=0.0)), 1e-9)
-        if vector is not None and partition.vectors is not None and partition.model == self._model:
-            near, _ = partition.vectors.search(vector, POOL, shown)
-            rows = np.union1d(rows, near)
-            scores = lexical[rows] / max(float(lexical[rows].max(initial=0.0)), 1e-9)
-            scores = scores + partition.vectors.cosines(vector, rows)
-        order = np.lexsort((rows, -scores))[:k]
-        return rows[order], scores[order]
-
     @property
     def _model(self) -> str | None:
         return self._embedder.model if self._embedder is not None else None
 
-    def _embed(self, query: str) -> Floats | None:
+    def embed(self, query: str) -> Floats | None:
+        """A query's vector, from the cache where it was asked before; None without an embedder, or when it fails."""
         if self._embedder is None:
             return None
         with self._lock:
@@ -95,7 +117,8 @@ class Recall:
                 self._queries.popitem(last=False)
         return vector
 
-    def _partition(self, no: int) -> Partition:
+    def partition(self, no: int) -> Partition:
+        """A partition, loaded on first use; call its ``catch_up`` before reading."""
         with self._lock:
             found = self._partitions.get(no)
             if found is None:
@@ -106,3 +129,107 @@ class Recall:
                 _, dropped = self._partitions.popitem(last=False)
                 held -= dropped.size
         return found
+
+
+def rank(partition: Partition, query: Query, vector: Floats | None, view: View, k: int, weights: Weights) -> Ranked:
+    """The k best rows of a partition that has caught up. ``vector`` is the embedded ``query.spoken``, None: lexical only."""
+    shown = partition.visible(view)
+    terms = [term(token) for token in query.tokens]
+    vectors = partition.vectors if vector is not None else None
+    rows = _candidates(partition, query, terms, vector, shown)
+    previous = _beside(partition, "previous", rows, shown)
+    following = _beside(partition, "next", rows, shown)
+    lexical = partition.lexical
+    flags = lexical.flags
+    zeros = np.zeros(len(rows), np.float32)
+    one = query.authors if len(query.authors) == 1 else ()
+    pool = Pool(
+        counts=_table(partition, terms, rows),
+        before=_table(partition, terms, previous) > 0,
+        after=_table(partition, terms, following) > 0,
+        lengths=lexical.lengths[rows],
+        mean_length=lexical.mean_length,
+        idf=np.asarray([lexical.idf(term) for term in terms], np.float32),
+        segments=np.asarray([[token in some for token in query.tokens] for some in query.segments], np.bool_).reshape(
+            -1, len(terms)
+        ),
+        cosine=zeros if vectors is None or vector is None else vectors.cosines(vector, rows),
+        passage=zeros if vectors is None or vector is None else vectors.best_passages(vector, rows),
+        cosine_after=zeros if vectors is None or vector is None else vectors.cosines(vector, following),
+        session=partition.codes("session")[rows],
+        author=_written_by(partition, rows, one),
+        user=_written_by(partition, rows, () if partition.authors else (None, "user")),
+        assistant=_written_by(partition, rows, ("assistant",)),
+        asked_before=(previous >= 0) & ((flags[previous] & Sign.QUESTION) > 0),
+        dated=partition.dated[rows],
+        instruction=(flags[rows] & Sign.INSTRUCTION) > 0,
+        preference=(flags[rows] & Sign.PREFERENCE) > 0,
+        time=nearness(partition.column("said")[rows] / (_DAY * 1e6), _spans(query.text, view)),
+    )
+    scores, parts = fuse(features(pool, query.wants), weights)
+    best = np.lexsort((rows, -scores))[:k]
+    return Ranked(rows[best], scores[best], {name: part[best] for name, part in parts.items()})
+
+
+def _candidates(partition: Partition, query: Query, terms: Sequence[int], vector: Floats | None, shown: Mask) -> Ints:
+    found = partition.lexical.scores(terms, partition.size)
+    found *= shown
+    chosen = [top(found, POOL)]
+    if vector is not None and partition.vectors is not None:
+        near, cosines = partition.vectors.search(vector, POOL, shown)
+        chosen.append(near[cosines > 0])
+    some = np.concatenate(chosen)
+    chosen += [_beside(partition, side, some, shown) for side in ("previous", "next")]
+    if Want.REQUEST in query.wants:
+        standing = (partition.lexical.flags & (Sign.INSTRUCTION | Sign.PREFERENCE)) > 0
+        chosen.append(np.flatnonzero(standing & shown))
+    rows = np.unique(np.concatenate(chosen))
+    return rows[rows >= 0]
+
+
+def _beside(partition: Partition, side: str, rows: Ints, shown: Mask) -> Ints:
+    """The turn before or after each row in its session; -1 where there is none, or none that may be seen."""
+    beside = partition.neighbours(side)[rows].astype(np.int64)
+    beside[(beside >= 0) & ~shown[beside]] = -1
+    return beside
+
+
+def _table(partition: Partition, terms: Sequence[int], rows: Ints) -> Floats:
+    """How often each term stands in each row; shape (rows, terms)."""
+    if not terms:
+        return np.zeros((len(rows), 0), np.float32)
+    return np.stack([partition.lexical.counts(term, rows) for term in terms], axis=1)
+
+
+def _written_by(partition: Partition, rows: Ints, names: Iterable[str | None]) -> Mask:
+    """Which of some rows were written by any of these authors."""
+    labels = partition.labels("author")
+    return np.isin(partition.codes("author")[rows], [labels[name] for name in names if name in labels])
+
+
+def _spans(text: str, view: View) -> list[tuple[float, float]]:
+    """The times that a query names, in days since 1970; relative ones count from the view's present."""
+    from holdfast.encode.dates import find_dates  # a large grammar, compiled on first use
+
+    return [
+        (span.first.timestamp() / _DAY, span.last.timestamp() / _DAY)
+        for span in find_dates(text, from_micros(view.now if view.asked is None else view.asked))
+    ]
+
+
+def _around(partition: Partition, row: int, count: int, view: View) -> tuple[list[int], list[int]]:
+    shown = partition.visible(view)
+    sides = []
+    for side in ("previous", "next"):
+        beside = partition.neighbours(side)
+        found: list[int] = []
+        at = row
+        while len(found) < count and beside[at] >= 0 and shown[beside[at]]:
+            at = int(beside[at])
+            found.append(at)
+        sides.append(found)
+    return sides[0][::-1], sides[1]
+
+
+def _pick(cubes: dict[int, Cube], rows: Sequence[int]) -> tuple[Cube, ...]:
+    return tuple(cubes[row] for row in rows if row in cubes)

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 import snowballstemmer
 
 from holdfast.cube import Cube
+from holdfast.retrieve.passages import passages
 from holdfast.retrieve.signs import signs
 
 ANALYSER = "1"
@@ -106,76 +107,42 @@ def terms(text: str) -> list[int]:
     return list(dict.fromkeys(term(token) for token in tokens(text)))
 
 
-PIECE_WORDS = 28
-"""A long text is also indexed in pieces of about a sentence or two: one good sentence must not drown in a long answer."""
-
-_SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n+")
-
-
-def pieces(text: str) -> list[str]:
-    """Sentences packed into pieces of at most PIECE_WORDS words; the text itself when it is no longer than 1.5 pieces."""
-    if len(text.split()) <= PIECE_WORDS * 3 // 2:
-        return [text]
-    found: list[str] = []
-    current: list[str] = []
-    for sentence in _SENTENCE_END.split(text):
-        rest = sentence.split()
-        while len(rest) > PIECE_WORDS:  # a sentence without an end: a list, code
-            if current:
-                found.append(" ".join(current))
-                current = []
-            found.append(" ".join(rest[:PIECE_WORDS]))
-            rest = rest[PIECE_WORDS:]
-        if len(current) + len(rest) > PIECE_WORDS:
-            found.append(" ".join(current))
-            current = []
-        current += rest
-    if current:
-        found.append(" ".join(current))
-    return [piece for piece in found if piece] or [text]
-
-
-def spoken(cube: Cube) -> str:
-    """What was said, with what a picture showed."""
-    caption = str(cube.data.get("caption", ""))
-    return f"{cube.text}\n{caption}" if caption else cube.text
+def searchable(cube: Cube) -> str:
+    """The words a cube is found by: who spoke (a person, not a part in a chat), what was said and shown, and the date."""
+    when, author = cube.valid_from, cube.origin.author
+    parts = [
+        author if author is not None and author not in ROLES else "",
+        cube.text,
+        str(cube.data.get("caption", "")),
+        f"{when:%d %B %Y}" if when is not None else "",
+    ]
+    return "\n".join(part for part in parts if part)
 
 
 def embeddable(cube: Cube) -> list[str]:
-    """The texts whose vectors a cube is found by: first itself, with speaker and date where a person speaks, then its
-    pieces, where these are not the same text."""
-    said, when, author = spoken(cube), cube.valid_from, cube.origin.author
-    whole = said
-    if author is not None and author != cube.data.get("role"):
-        whole = f"{author} ({when:%d %B %Y}): {said}" if when is not None else f"{author}: {said}"
-    parts = pieces(said)[:MAX_PIECES]
-    return [whole] if parts == [whole] else [whole, *parts]
+    """The texts whose vectors a cube is found by: all that was said and shown, then each passage of a long text."""
+    cut = passages(cube.text)[:MAX_PASSAGES]
+    return [f"{cube.text} {cube.data.get('caption', '')}".strip(), *(cut if len(cut) > 1 else ())]
 
 
-MAX_PIECES = 64
-"""Of a longer text only the first pieces get vectors of their own; words are indexed throughout."""
+MAX_PASSAGES = 64
+"""Of a longer text only the first passages get vectors of their own; words are indexed throughout."""
+
+ROLES = frozenset({"user", "assistant", "system", "tool", "human", "ai", "function", "document", "developer"})
+"""Authors that are parts in a chat, not people."""
 
 RECORD = struct.Struct("<IB")
-"""A record of the lexical fold: a term and how often it stands in the piece (at most 255), or, with count 0, the head of
-a piece: its number of tokens, and in the top byte the row's flags (``signs.Sign``)."""
+"""A record of the lexical fold: first (number of tokens, with the row's ``signs`` in the top byte; 0), then a term and how
+often it stands in the row (at most 255)."""
 
 
 def fold_terms(cube: Cube) -> bytes:
-    """A row's lexical fold: for each piece a head, then (term, count) for each of its distinct terms."""
-    flags = int(signs(cube))
-    left = MAX_TOKENS
-    parts = []
-    for piece in pieces(spoken(cube)):
-        found = tokens(piece)[:left]
-        left -= len(found)
-        parts.append(pack_terms(found, flags))
-        if left <= 0:
-            break
-    return b"".join(parts)
+    """A row's lexical fold: a head, then (term, count) for each distinct term."""
+    return pack_terms(tokens(searchable(cube)), int(signs(cube)))
 
 
 def pack_terms(found: Iterable[str], flags: int = 0) -> bytes:
-    """Tokens as one piece of a lexical fold."""
+    """Tokens as a lexical fold."""
     counts: dict[int, int] = {}
     length = 0
     for token in found:

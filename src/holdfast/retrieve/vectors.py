@@ -32,12 +32,12 @@ class VectorIndex:
         # One column a word: adding up six popcounts a row is then six straight passes over memory.
         self._bits = [Column(np.uint64) for _ in range(_words(dimension))]
         self._present = Column(np.bool_)
-        self._pieces = Column(np.float16, dimension)
-        self._first = Column(np.int64)  # of each row, where its pieces begin
+        self._passages = Column(np.float16, dimension)
+        self._first = Column(np.int64)  # of each row, where its passages begin
         self._count = Column(np.int32)
 
     def put_folds(self, rows: Sequence[int], folds: Sequence[bytes]) -> None:
-        """Set rows from their vector folds: float16, the row's own vector, then those of its pieces, if any."""
+        """Set rows from their vector folds: float16, the row's own vector, then those of its passages, if any."""
         if not rows:
             return
         numbers = np.asarray(rows, np.int64)
@@ -47,13 +47,13 @@ class VectorIndex:
         self.put(numbers, table[heads])
         body = np.ones(len(table), np.bool_)
         body[heads] = False
-        start = len(self._pieces.values)
-        self._pieces.put(np.arange(start, start + int(body.sum())), table[body])
+        start = len(self._passages.values)
+        self._passages.put(np.arange(start, start + int(body.sum())), table[body])
         self._first.put(numbers, start + heads - np.arange(len(heads)))
         self._count.put(numbers, (counts - 1).astype(np.int32))
 
-    def best_pieces(self, query: Floats, rows: npt.NDArray[np.integer]) -> Floats:
-        """Of each row, the cosine of its piece nearest to a query; the row's own cosine where it has no pieces."""
+    def best_passages(self, query: Floats, rows: npt.NDArray[np.integer]) -> Floats:
+        """Of each row, the cosine of its passage nearest to a query; the row's own cosine where it has none."""
         found = self.cosines(query, rows)
         inside = np.flatnonzero(np.asarray(rows) < len(self._count.values))
         counts = self._count.values[rows[inside]]
@@ -61,7 +61,7 @@ class VectorIndex:
         if len(inside):
             ends = np.cumsum(counts)
             which = np.repeat(self._first.values[rows[inside]] - (ends - counts), counts) + np.arange(ends[-1])
-            cosines = self._pieces.values[which].astype(np.float32) @ query
+            cosines = self._passages.values[which].astype(np.float32) @ query
             found[inside] = np.maximum.reduceat(cosines, ends - counts)
         return found
 
@@ -93,10 +93,10 @@ class VectorIndex:
         return near[order], cosines[order]
 
     def cosines(self, query: Floats, rows: npt.NDArray[np.integer]) -> Floats:
-        """The cosines of some rows with a query; shape (len(rows),), 0 where a row has no vector."""
+        """The cosines of some rows with a query; shape (len(rows),), 0 where a row has no vector or is -1."""
         source = self._half if self._exact is None else self._exact
         found = np.zeros(len(rows), np.float32)
-        here = np.flatnonzero(np.asarray(rows) < len(source.values))
+        here = np.flatnonzero((rows >= 0) & (rows < len(source.values)))
         found[here] = source.values[rows[here]].astype(np.float32, copy=False) @ query
         return found
 

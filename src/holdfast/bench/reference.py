@@ -1,0 +1,184 @@
+"""The retrieval recipe in its plainest form, over one conversation held in memory: the oracle for the real index.
+
+Nothing is incremental and nothing is approximate: token counts are a dense matrix, vectors are scanned in full. It serves
+tests (the real search must rank as this does), the fit of ``fusion.Weights``, and ablations.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from holdfast.bench.data import Conversation, Question, Turn
+from holdfast.encode.dates import find_dates
+from holdfast.retrieve import fusion
+from holdfast.retrieve.fusion import Features, Pool
+from holdfast.retrieve.passages import passages
+from holdfast.retrieve.query import Query, Want, analyse
+from holdfast.retrieve.standing import is_instruction, is_preference
+from holdfast.retrieve.text import tokens
+
+Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
+ROLES = frozenset({"user", "assistant", "system", "tool"})
+
+K1, B = 1.5, 0.75
+"""BM25 of the first stage, which only chooses the pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A conversation with everything about its n turns that does not depend on a query; v distinct tokens, p passages."""
+
+    conversation: Conversation
+    authors: frozenset[str]
+    vocabulary: dict[str, int]
+    counts: npt.NDArray[np.float32]  # (n, v)
+    idf: npt.NDArray[np.float32]  # (v,)
+    absent_idf: float
+    vectors: npt.NDArray[np.float32] | None  # (n, d)
+    passage_vectors: npt.NDArray[np.float32] | None  # (p, d)
+    passage_rows: npt.NDArray[np.int64]  # (p,)
+    session: npt.NDArray[np.int64]
+    before: npt.NDArray[np.int64]  # row of the turn before in the session, -1
+    after: npt.NDArray[np.int64]
+    said: npt.NDArray[np.float64]  # days since 1970, NaN
+    dated: npt.NDArray[np.bool_]
+
+
+def prepare(conversation: Conversation, embed: Embed | None) -> Prepared:
+    """Index a conversation; ``embed`` maps texts to unit vectors (None: lexical only)."""
+    turns = conversation.turns
+    found = [Counter(tokens(_searchable(turn))) for turn in turns]
+    vocabulary = {token: at for at, token in enumerate(sorted(set().union(*found)))}
+    counts = np.zeros((len(turns), len(vocabulary)), np.float32)
+    for row, count in enumerate(found):
+        for token, times in count.items():
+            counts[row, vocabulary[token]] = times
+    df = (counts > 0).sum(0)
+    names = {name: at for at, name in enumerate(dict.fromkeys(turn.session for turn in turns))}
+    session = np.array([names[turn.session] for turn in turns], np.int64)
+    rows = np.arange(len(turns))
+    same = np.append(session[1:] == session[:-1], False)
+    cut = [(row, text) for row, turn in enumerate(turns) for text in _passages(turn)]
+    return Prepared(
+        conversation=conversation,
+        authors=frozenset(turn.speaker for turn in turns) - ROLES,
+        vocabulary=vocabulary,
+        counts=counts,
+        idf=np.log1p((len(turns) - df + 0.5) / (df + 0.5)).astype(np.float32),
+        absent_idf=float(np.log1p((len(turns) + 0.5) / 0.5)),
+        vectors=None if embed is None else embed([_spoken(turn) for turn in turns]),
+        passage_vectors=None if embed is None else embed([text for _, text in cut]),
+        passage_rows=np.array([row for row, _ in cut], np.int64),
+        session=session,
+        before=np.where(np.append(False, same[:-1]), rows - 1, -1),
+        after=np.where(same, rows + 1, -1),
+        said=np.array([turn.time.timestamp() / 86400 if turn.time else np.nan for turn in turns]),
+        dated=np.array([bool(find_dates(turn.text, turn.time)) if turn.time else False for turn in turns]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The pool of one question: turn numbers, their features, and how the query was read."""
+
+    rows: npt.NDArray[np.int64]
+    features: Features
+    query: Query
+
+
+def candidates(
+    prepared: Prepared, question: Question, embed: Embed | None, pool: int | None = fusion.POOL
+) -> Candidates:
+    """The candidates for a question (``pool`` None: every turn), with their features."""
+    turns = prepared.conversation.turns
+    query = analyse(question.text, prepared.authors)
+    columns = [prepared.vocabulary.get(token) for token in query.tokens]
+    counts = np.stack(
+        [np.zeros(len(turns), np.float32) if at is None else prepared.counts[:, at] for at in columns], axis=1
+    )
+    idf = np.array([prepared.absent_idf if at is None else prepared.idf[at] for at in columns], np.float32)
+    lengths = prepared.counts.sum(1)
+    cosine = passage = np.zeros(len(turns), np.float32)
+    if embed is not None and prepared.vectors is not None and prepared.passage_vectors is not None:
+        vector = embed([query.spoken])[0]
+        cosine = prepared.vectors @ vector
+        passage = np.full(len(turns), -1.0, np.float32)
+        np.maximum.at(passage, prepared.passage_rows, prepared.passage_vectors @ vector)
+    instruction = np.array([turn.role == "user" and is_instruction(turn.text) for turn in turns])
+    preference = np.array([turn.role == "user" and is_preference(turn.text) for turn in turns])
+    rows = np.arange(len(turns))
+    if pool is not None:
+        norm = K1 * (1 - B + B * lengths / lengths.mean())
+        first = (idf * counts * (K1 + 1) / (counts + norm[:, None])).sum(1)
+        chosen = np.concatenate([top(first, pool), top(cosine, pool)])
+        chosen = np.concatenate([chosen, prepared.before[chosen], prepared.after[chosen]])
+        if Want.REQUEST in query.wants:
+            chosen = np.concatenate([chosen, np.flatnonzero(instruction | preference)])
+        rows = np.unique(chosen[chosen >= 0])
+
+    def beside(values: npt.NDArray[np.float32], where: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        there = (where[rows] >= 0).reshape(-1, *[1] * (values.ndim - 1))
+        return np.where(there, values[where[rows]], 0).astype(np.float32)
+
+    now = question.date or max((turn.time for turn in turns if turn.time), default=None)
+    times = find_dates(question.text, now) if now else ()
+    spans = [(span.first.timestamp() / 86400, span.last.timestamp() / 86400) for span in times]
+    asks = np.array(["?" in turn.text for turn in turns], np.float32)
+    talk = not prepared.authors
+    one = len(query.authors) == 1
+    return Candidates(
+        rows,
+        fusion.features(
+            Pool(
+                counts=counts[rows],
+                before=beside(counts, prepared.before) > 0,
+                after=beside(counts, prepared.after) > 0,
+                lengths=lengths[rows],
+                mean_length=float(lengths.mean()),
+                idf=idf,
+                segments=np.array(
+                    [[token in segment for token in query.tokens] for segment in query.segments], np.bool_
+                ).reshape(-1, len(query.tokens)),
+                cosine=cosine[rows],
+                passage=passage[rows],
+                cosine_after=beside(cosine, prepared.after),
+                session=prepared.session[rows],
+                author=np.array([one and turns[row].speaker in query.authors for row in rows], np.bool_),
+                user=np.array([talk and turns[row].role == "user" for row in rows], np.bool_),
+                assistant=np.array([turns[row].role == "assistant" for row in rows], np.bool_),
+                asked_before=beside(asks, prepared.before) > 0,
+                dated=prepared.dated[rows],
+                instruction=instruction[rows],
+                preference=preference[rows],
+                time=fusion.nearness(prepared.said[rows], spans),
+            ),
+            query.wants,
+        ),
+        query,
+    )
+
+
+def top(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
+    """The numbers of the k largest positive scores, best first; ties by number."""
+    order = np.argsort(-scores, kind="stable")[:k]
+    return order[scores[order] > 0]
+
+
+def _searchable(turn: Turn) -> str:
+    when = turn.time.strftime("%d %B %Y") if turn.time else ""
+    speaker = "" if turn.speaker in ROLES else turn.speaker
+    return "\n".join(part for part in (speaker, turn.text, turn.caption, when) if part)
+
+
+def _spoken(turn: Turn) -> str:
+    return f"{turn.text} {turn.caption}".strip()
+
+
+def _passages(turn: Turn) -> list[str]:
+    cut = passages(turn.text)
+    return cut if len(cut) > 1 else [_spoken(turn)]

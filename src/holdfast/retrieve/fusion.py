@@ -1,0 +1,232 @@
+"""One additive score from named channels over a pool of candidates, and the chance that a candidate answers.
+
+A linear model over a few features: every term is a channel's contribution, so a score explains itself. Reciprocal-rank fusion
+throws the scores away and measured worse than BM25 alone; here BM25 enters as a share of the most that the query's words
+could give, cosines as they are. A row is judged beside its neighbours: the words of a question that stand in the turn before
+count for the answer (``window``), and a session that holds one good turn lifts its others.
+
+The pool
+    the best ``POOL`` visible rows by BM25 over ``Query.tokens``, the best ``POOL`` by cosine with the embedded
+    ``Query.spoken``, the previous and next turns of all these, and, where the query is a request, every visible row that is
+    a standing instruction or a preference. All features are over this pool.
+
+The constants were fitted by a listwise softmax (mean over a question's evidence of -log of its share against all other rows),
+L2 0.01 on standardised weights, the three benchmarks weighing the same, on LoCoMo conv-26 and conv-30, the 50 LongMemEval
+dev questions and BEAM 100K chats 1 to 5 only. ``bench/reference.py`` computes the features in the plainest way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import astuple, dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from holdfast.retrieve.query import Want
+
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.integer]
+
+POOL = 200
+"""How many candidates the lexical and the dense channel each bring."""
+
+K1, B = 0.9, 0.4
+"""BM25 saturation and length normalisation inside the fused score (grid on dev)."""
+
+BEFORE, AFTER = 0.6, 0.4
+"""What a query word in the turn before or after counts, beside 1 in the turn itself."""
+
+TURN, ASKED = 1.5, 4.0
+"""Time fades by e in max(TURN days, length of the span asked for / ASKED) outside that span."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What the channels say of n candidates, for a query of t tokens in s segments.
+
+    Fields
+        counts: how often each token stands in each row, shape (n, t).
+        before, after: whether each token stands in the turn before and after in the same session (n, t).
+        lengths: tokens of each row (n,); mean_length: their mean over the whole scope.
+        idf: ln(1 + (N - df + 0.5) / (df + 0.5)) of each token in the scope (t,), also for absent tokens (df = 0), so that a
+            query whose rare word is nowhere cannot look well answered.
+        segments: which tokens belong to each segment (s, t); s may be 0.
+        cosine: of the row's vector with the embedded ``Query.spoken`` (n,); passage: the same for the row's best passage
+            (the row itself where it is short); cosine_after: that of the next turn in the session, 0 where there is none.
+            All zeros without an embedder.
+        session: any number that rows of one session share (n,).
+        author: written by the author whom the query names, where it names exactly one (n,).
+        user, assistant: said by the user or the assistant of a chat with an assistant (n,); both false where people talk.
+        asked_before: the turn before in the session holds a question mark (n,).
+        dated: the text holds a time expression (n,).
+        instruction, preference: what ``standing`` says of a user's row, or the row's kind (n,).
+        time: ``nearness`` of the row's time to the times that the query names (n,), zeros where it names none.
+    """
+
+    counts: Floats
+    before: Bools
+    after: Bools
+    lengths: Floats
+    mean_length: float
+    idf: Floats
+    segments: Bools
+    cosine: Floats
+    passage: Floats
+    cosine_after: Floats
+    session: Ints
+    author: Bools
+    user: Bools
+    assistant: Bools
+    asked_before: Bools
+    dated: Bools
+    instruction: Bools
+    preference: Bools
+    time: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """The channels, one array of shape (n,) each; ``Weights`` has the same names.
+
+    Fields
+        words: BM25 as a share of the sum of the query's idf, between 0 and K1 + 1.
+        best_words: ``words`` divided by its largest value in the pool.
+        session_words: the largest ``words`` in the row's session.
+        window: the share of the query's idf whose tokens stand in the row (1), the turn before (0.6) or after (0.4).
+        segment: the largest BM25 share of any one segment; ``words`` where there are no segments.
+        meaning, passage, meaning_after: the cosines of ``Pool``; session_meaning: the largest ``meaning`` in the session.
+        author: 1 where the row is by the one named author.
+        user: 1 for a user's row in a chat with an assistant.
+        recounted: 1 for an assistant's row, where the query asks what the assistant said.
+        summed_up: 1 for an assistant's row, where the query asks for a summary.
+        length: ln(1 + tokens) / 5.
+        answer: 1 where the turn before holds a question.
+        dated: 1 where the row holds a time expression and the query asks when.
+        instruction, preference: 1 for such a row where the query is a request.
+        time: how near the row is to a time that the query names, between 0 and 1.
+    """
+
+    words: Floats
+    best_words: Floats
+    session_words: Floats
+    window: Floats
+    segment: Floats
+    meaning: Floats
+    passage: Floats
+    meaning_after: Floats
+    session_meaning: Floats
+    author: Floats
+    user: Floats
+    recounted: Floats
+    summed_up: Floats
+    length: Floats
+    answer: Floats
+    dated: Floats
+    instruction: Floats
+    preference: Floats
+    time: Floats
+
+    def matrix(self) -> npt.NDArray[np.float64]:
+        """All channels, shape (number of channels, n), in the order of ``CHANNELS``."""
+        return np.stack([np.asarray(getattr(self, name), np.float64) for name in CHANNELS])
+
+
+CHANNELS: tuple[str, ...] = tuple(field.name for field in fields(Features))
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What one unit of each channel adds to the score; defaults fitted on the dev part with MiniLM vectors."""
+
+    words: float = -3.48
+    best_words: float = 1.97
+    session_words: float = 2.33
+    window: float = 3.9
+    segment: float = 1.25
+    meaning: float = 0.37
+    passage: float = 6.27
+    meaning_after: float = 1.03
+    session_meaning: float = 4.67
+    author: float = 2.79
+    user: float = 2.61
+    recounted: float = 3.63
+    summed_up: float = 3.16
+    length: float = -2.6
+    answer: float = 0.39
+    dated: float = 1.88
+    instruction: float = 3.62
+    preference: float = 2.99
+    time: float = 4.29
+
+
+def features(pool: Pool, wants: Collection[Want]) -> Features:
+    """The channels of every candidate. Costs O(n·t); nothing here looks beyond the pool."""
+    n = len(pool.lengths)
+    norm = K1 * (1 - B + B * pool.lengths / max(pool.mean_length, 1.0))
+    gains = pool.idf * pool.counts * (K1 + 1) / (pool.counts + norm[:, None])
+    total = max(float(pool.idf.sum()), 1e-9)
+    words = gains.sum(1) / total
+    held = np.maximum(pool.counts > 0, np.maximum(BEFORE * pool.before, AFTER * pool.after))
+    if len(pool.segments):
+        share = pool.segments / np.maximum(pool.segments @ pool.idf, 1e-9)[:, None]
+        segment = (gains @ share.T).max(1)
+    else:
+        segment = words
+
+    def wanted(flags: Bools, want: Want) -> Floats:
+        return flags.astype(np.float32) if want in wants else np.zeros(n, np.float32)
+
+    return Features(
+        words=words,
+        best_words=words / max(float(words.max(initial=0.0)), 1e-9),
+        session_words=_best_of_group(words, pool.session),
+        window=held @ pool.idf / total,
+        segment=segment,
+        meaning=pool.cosine,
+        passage=pool.passage,
+        meaning_after=pool.cosine_after,
+        session_meaning=_best_of_group(pool.cosine, pool.session),
+        author=pool.author.astype(np.float32),
+        user=pool.user.astype(np.float32),
+        recounted=wanted(pool.assistant, Want.ASSISTANT),
+        summed_up=wanted(pool.assistant, Want.SUMMARY),
+        length=(np.log1p(pool.lengths) / 5).astype(np.float32),
+        answer=pool.asked_before.astype(np.float32),
+        dated=wanted(pool.dated, Want.TIME),
+        instruction=wanted(pool.instruction, Want.REQUEST),
+        preference=wanted(pool.preference, Want.REQUEST),
+        time=pool.time,
+    )
+
+
+def fuse(found: Features, weights: Weights) -> tuple[Floats, dict[str, Floats]]:
+    """Scores of shape (n,), and what each channel adds to them; the contributions sum to the score."""
+    parts = {
+        name: (weight * getattr(found, name)).astype(np.float32)
+        for name, weight in zip(CHANNELS, astuple(weights), strict=True)
+    }
+    return np.sum(list(parts.values()), axis=0, dtype=np.float32), parts
+
+
+def nearness(said: npt.NDArray[np.float64], spans: Sequence[tuple[float, float]]) -> Floats:
+    """How near times are to any of the half-open spans [first, last), between 0 and 1; all in days since 1970.
+
+    1 inside a span, falling by e outside it in the longer of 1.5 days and a quarter of the span. A row without a time (NaN)
+    and a query without spans give 0.
+    """
+    near = np.zeros(len(said))
+    for first, last in spans:
+        gap = np.maximum(np.maximum(first - said, said - last), 0.0)
+        near = np.fmax(near, np.exp(-gap / max(TURN, (last - first) / ASKED)))
+    return near.astype(np.float32)
+
+
+def _best_of_group(values: Floats, groups: Ints) -> Floats:
+    if not len(values):
+        return values
+    names, member = np.unique(groups, return_inverse=True)
+    best = np.full(len(names), -np.inf, np.float32)
+    np.maximum.at(best, member, values)
+    return best[member]

@@ -1,0 +1,39 @@
+"""Long texts cut into passages, so that one sentence of a long turn can be found by what it means.
+
+An embedder that averages over a long turn blurs the one sentence that answers ("By the way, ..."); the best passage of a
+turn is a channel of its own beside the whole turn.
+"""
+
+from __future__ import annotations
+
+import re
+
+PASSAGE_WORDS = 28
+"""A passage holds whole sentences up to this many words."""
+WHOLE_WORDS = 42
+"""A text up to this long is one passage."""
+
+_BREAK = re.compile(r"(?<=[.!?])\s+|\n+")
+
+
+def passages(text: str) -> list[str]:
+    """The passages of a text, in order, together all its words; one passage where the text is short.
+
+    Whole sentences and lines are packed together; a run of words without an end is cut.
+    """
+    if len(text.split()) <= WHOLE_WORDS:
+        return [text]
+    found: list[str] = []
+    packed: list[str] = []
+    for sentence in _BREAK.split(text):
+        spoken = sentence.split()
+        if packed and len(packed) + len(spoken) > PASSAGE_WORDS:
+            found.append(" ".join(packed))
+            packed = []
+        packed += spoken
+        while len(packed) > PASSAGE_WORDS:
+            found.append(" ".join(packed[:PASSAGE_WORDS]))
+            packed = packed[PASSAGE_WORDS:]
+    if packed:
+        found.append(" ".join(packed))
+    return found
