@@ -21,7 +21,7 @@ from enum import StrEnum
 from typing import Any, Self
 from urllib.parse import quote, unquote
 
-from holdfast.errors import InputError, ScopeError
+from holdfast.errors import HoldfastError, InputError, ScopeError
 
 MAX_TEXT_BYTES = 64 * 1024 * 1024
 """A text larger than this is refused; split documents before adding them."""
@@ -68,6 +68,9 @@ class Status(StrEnum):
 RECALLABLE = frozenset({Status.GENERATED, Status.ACTIVATED, Status.FROZEN})
 """Only cubes in these states are found by a search of the present."""
 
+HELD = RECALLABLE | {Status.QUARANTINED}
+"""While a version stands in one of these, adding the same content again is a duplicate."""
+
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.GENERATED: frozenset(Status) - {Status.GENERATED},
     Status.ACTIVATED: frozenset(Status) - {Status.GENERATED, Status.ACTIVATED},
@@ -105,11 +108,14 @@ def utc(when: datetime | str) -> datetime:
     if isinstance(when, str):
         try:
             when = datetime.fromisoformat(when.strip())
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise InputError(f"{when!r} is not a time; write it as 2026-01-31 or 2026-01-31T12:00:00+00:00") from error
     if not isinstance(when, datetime):
         raise InputError(f"a time must be a datetime or an ISO 8601 string, not {type(when).__name__}")
-    return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    try:
+        return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    except OverflowError as error:
+        raise InputError(f"{when} lies outside the years 1 to 9999") from error
 
 
 def to_micros(when: datetime) -> int:
@@ -124,6 +130,11 @@ def from_micros(micros: int) -> datetime:
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _aware(name: str, when: datetime | None) -> None:
+    if when is not None and (not isinstance(when, datetime) or when.tzinfo is None):
+        raise InputError(f"{name} must be a datetime with a time zone, as utc() makes it, not {when!r}")
 
 
 # --- identity ---
@@ -141,6 +152,14 @@ def new_id() -> str:
         _uuid_last = stamp
     bits = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64 | 0b10 << 62
     return str(uuid.UUID(int=bits | int.from_bytes(os.urandom(8)) >> 2))
+
+
+def _after_fork() -> None:
+    global _uuid_lock
+    _uuid_lock = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 # --- scope ---
@@ -229,8 +248,12 @@ class Origin:
     derived_from: tuple[Ref, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.trust <= 1.0:
-            raise InputError(f"trust must lie between 0 and 1, not {self.trust}")
+        if not isinstance(self.channel, Channel):
+            raise InputError(f"channel must be one of {', '.join(Channel)}, not {self.channel!r}")
+        if not isinstance(self.author, str | None) or not isinstance(self.reference, str | None):
+            raise InputError(f"author and reference must be strings, not {self.author!r}, {self.reference!r}")
+        if not isinstance(self.trust, int | float) or not 0.0 <= self.trust <= 1.0:
+            raise InputError(f"trust must lie between 0 and 1, not {self.trust!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +263,9 @@ class Policy:
     expires_at: datetime | None = None
     sensitivity: str = "normal"
     readers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _aware("expires_at", self.expires_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +279,7 @@ class Use:
 
 
 _KIND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,10 +311,22 @@ class Cube:
     version: int = 1
 
     def __post_init__(self) -> None:
+        if not isinstance(self.scope, Scope):
+            raise ScopeError(f"a cube's scope must be a Scope, not {self.scope!r}")
         if not isinstance(self.text, str):
             raise InputError(f"a cube's text must be a string, not {type(self.text).__name__}")
-        if not _KIND.fullmatch(self.kind):
+        if not isinstance(self.kind, str) or not _KIND.fullmatch(self.kind):
             raise InputError(f"kind must be a lower-case word such as 'fact', not {self.kind!r}")
+        if not isinstance(self.form, Form) or not isinstance(self.status, Status):
+            raise InputError(f"form and status must be a Form and a Status, not {self.form!r}, {self.status!r}")
+        if not isinstance(self.blob, str | None) or not isinstance(self.data, Mapping):
+            raise InputError("blob must be a string, and data a mapping")
+        if not isinstance(self.id, str) or not _ID.fullmatch(self.id):
+            raise InputError(f"id must be a UUID in lower case, not {self.id!r}")
+        if not isinstance(self.version, int) or self.version < 1:
+            raise InputError(f"version must be a number from 1 on, not {self.version!r}")
+        for name in ("valid_from", "valid_to", "recorded_at"):
+            _aware(name, getattr(self, name))
         if self.valid_from and self.valid_to and self.valid_to < self.valid_from:
             raise InputError(f"a memory cannot end ({self.valid_to}) before it begins ({self.valid_from})")
 
@@ -359,25 +398,27 @@ class Cube:
                     author=origin.get("author"),
                     reference=origin.get("reference"),
                     trust=origin.get("trust", 1.0),
-                    derived_from=tuple(Ref(id, version) for id, version in origin.get("derived_from", ())),
+                    derived_from=tuple(
+                        Ref(str(uuid.UUID(id)), int(version)) for id, version in origin.get("derived_from", ())
+                    ),
                 ),
                 status=Status(record.get("status", Status.GENERATED)),
                 policy=Policy(
                     expires_at=_time(policy.get("expires_at")),
-                    sensitivity=policy.get("sensitivity", "normal"),
-                    readers=tuple(policy.get("readers", ())),
+                    sensitivity=str(policy.get("sensitivity", "normal")),
+                    readers=tuple(map(str, list(policy.get("readers", ())))),
                 ),
                 use=Use(
-                    visits=use.get("visits", 0),
+                    visits=int(use.get("visits", 0)),
                     last_use=_time(use.get("last_use")),
-                    utility=use.get("utility", 0.0),
-                    uncertainty=use.get("uncertainty", 1.0),
+                    utility=float(use.get("utility", 0.0)),
+                    uncertainty=float(use.get("uncertainty", 1.0)),
                 ),
                 id=str(uuid.UUID(record["id"])) if record.get("id") else new_id(),
                 version=record.get("version", 1),
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            if isinstance(error, HoldfastError):
                 raise
             raise InputError(f"this is not a cube's record: {type(error).__name__}: {error}") from error
 

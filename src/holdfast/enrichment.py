@@ -18,6 +18,7 @@ import numpy as np
 from holdfast.cube import Channel, Cube, Kind, Scope
 from holdfast.encode.base import Embedder, Encoder, Experience
 from holdfast.errors import ConflictError, EmbedderError, HoldfastError
+from holdfast.retrieve.context import SUPERSEDED
 from holdfast.retrieve.text import embeddable, pack_terms
 from holdfast.store.base import Op, Operation, Where
 from holdfast.store.sqlite import Row, SqliteStore
@@ -217,13 +218,35 @@ class Enrichment:
                 experience = Experience(tuple(some), now=self._store.now(), known=known)
                 proposed = [operation for operation in encoder.encode(experience) if operation.op is not Op.NONE]
                 if proposed:
+                    proposed += self._outdated(proposed, home)
                     done = self._store.commit(_once(proposed), actor=f"encoder:{type(encoder).__name__}")
                     known += done.cubes
+
+    def _outdated(self, proposed: Sequence[Operation], scope: Scope) -> list[Operation]:
+        """Mark the turns that said little else than a claim which is being closed: they stay findable as what was once
+        said, and no prompt is built from them."""
+        marks = []
+        for operation in proposed:
+            claim = operation.cube
+            if operation.op is not Op.UPDATE or claim is None or claim.valid_to is None:
+                continue
+            begin, end = claim.data.get("span", (0, 0))
+            for ref in claim.origin.derived_from:
+                turn = self._store.get(ref.id, scope)
+                if turn.kind == Kind.MESSAGE and end - begin >= MOST * len(turn.text) and SUPERSEDED not in turn.data:
+                    data = {**turn.data, SUPERSEDED: claim.valid_to.isoformat()}
+                    marks.append(
+                        Operation.update(turn.with_(data=data), f"{operation.reason}; the turn said only that")
+                    )
+        return marks
 
 
 def _said(error: Exception) -> str:
     return str(error) if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}"
 
+
+MOST = 0.6
+"""A turn of which a closed claim is at least this share is outdated with it."""
 
 DERIVED_KINDS = (Kind.FACT, Kind.EVENT, Kind.PREFERENCE, Kind.INSTRUCTION, Kind.PROFILE)
 

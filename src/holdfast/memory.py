@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from holdfast.cube import Channel, Cube, Kind, Ref, Scope, Status, to_micros, utc
 from holdfast.encode.base import Embedder, Encoder
+from holdfast.encode.checked import Checked
 from holdfast.encode.turns import Content, to_cubes
 from holdfast.enrichment import Enrichment, Progress
 from holdfast.errors import EmbedderError, InputError, NotFoundError, ScopeError
@@ -335,8 +336,7 @@ class Memory:
     @property
     def degraded(self) -> list[str]:
         """What could not be used, each in one line with what to do; empty when all is well."""
-        trouble = self._enrichment.trouble
-        return [*self._degraded, *([trouble] if trouble else []), *self.recall.degraded()]
+        return [*self._trouble(), *self.recall.degraded()]
 
     @property
     def store(self) -> SqliteStore:
@@ -392,6 +392,18 @@ class Memory:
 
     # --- inside ---
 
+    def _trouble(self) -> list[str]:
+        found = list(self._degraded)
+        if self._enrichment.trouble:
+            found.append(self._enrichment.trouble)
+        mine = self._enrichment.embedder
+        serving = next((name for _, name, _, active in self._store.models() if active), None)
+        if mine is not None and serving is not None and serving != mine.model:
+            found.append(
+                f"the store's vectors are of {serving} by now, so search is lexical here: open the store again"
+            )
+        return found
+
     def _search(
         self,
         query: str,
@@ -405,10 +417,12 @@ class Memory:
     ) -> Hits:
         if not isinstance(query, str):
             raise InputError(f"a query must be a string, not {type(query).__name__}")
-        if k < 1 or neighbours < 0:
-            raise InputError("k must be at least 1, and neighbours at least 0")
+        if not isinstance(k, int) or not isinstance(neighbours, int) or k < 1 or neighbours < 0:
+            raise InputError("k must be a whole number from 1 on, and neighbours one from 0 on")
+        if isinstance(kinds, str):
+            raise InputError(f"kinds is a list: write kinds=[{str(kinds)!r}]")
         if not query.strip():
-            return Hits(reason="the query is empty", degraded=tuple(self.degraded))
+            return Hits(abstain=True, reason="the query is empty", degraded=tuple(self.degraded))
         now = self._store.now() if known is None else known
         view = View(
             now=to_micros(now),
@@ -419,7 +433,7 @@ class Memory:
             agent=scope.agent,
             session=scope.session,
         )
-        return self.recall.search(query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._degraded)
+        return self.recall.search(query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._trouble())
 
     def _pack(
         self,
@@ -467,13 +481,12 @@ class Memory:
             found = default_embedder()
             if found is None:
                 self._degraded.append(why_no_embedder())
-            return found
+            return None if found is None else Checked(found)
         try:
-            found = open_embedder(serving)
+            return Checked(open_embedder(serving))
         except Exception as error:
             self._degraded.append(f"the store's embedder {serving} cannot be opened ({error}); search is lexical")
             return None
-        return found
 
 
 class AsOf:
@@ -528,8 +541,8 @@ def _open(embedder: Embedder | str) -> Embedder:
     if isinstance(embedder, str):
         from holdfast.encode.embedders import open_embedder
 
-        return open_embedder(embedder)
-    return embedder
+        embedder = open_embedder(embedder)
+    return Checked(embedder)
 
 
 def _rules() -> tuple[Encoder, ...]:

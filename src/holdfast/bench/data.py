@@ -248,7 +248,8 @@ def load_beam(path: str | Path) -> list[Conversation]:
 
     User messages end in a plan marker ``->-> 1,1``: it and all that follows it are cut, for it is not part of the dialogue
     and leaks structure. A batch is a session; its time anchor, where one is given, is the time of its messages. Evidence ids
-    may be a list or a dict of lists. Raises InputError where the path or the layout is wrong.
+    may be a list or a dict of lists. A conversation is named ``split/number``.
+    Raises InputError where the path or the layout is wrong.
     """
     path = Path(path)
     if not path.is_dir():
@@ -256,11 +257,13 @@ def load_beam(path: str | Path) -> list[Conversation]:
     folders = [path] if (path / "chat.json").is_file() else [f for f in path.iterdir() if (f / "chat.json").is_file()]
     if not folders:
         raise InputError(f"no chat.json under {path}; give the folder of one split, such as chats/100K")
+    folders = [folder.resolve() for folder in folders]
     folders.sort(key=lambda f: (int(f.name) if f.name.isdigit() else 10**9, f.name))
     return [_beam_conversation(folder) for folder in folders]
 
 
 def _beam_conversation(folder: Path) -> Conversation:
+    id = f"{folder.parent.name}/{folder.name}"
     try:
         turns = tuple(_beam_turns(_json(folder / "chat.json")))
         known = {turn.id for turn in turns}
@@ -270,21 +273,21 @@ def _beam_conversation(folder: Path) -> Conversation:
         questions = []
         for ability, entries in probes.items():
             for number, entry in enumerate(entries, 1):
-                evidence = (str(id) for id in _flat(entry.get("source_chat_ids")))
+                evidence = (str(message) for message in _flat(entry.get("source_chat_ids")))
                 answers = (entry.get(k) for k in ("answer", "ideal_answer", "ideal_response", "ideal_summary"))
                 questions.append(
                     Question(
-                        id=f"beam_{folder.name}_{ability}_{number}",
+                        id=f"{id}/{ability}_{number}",
                         text=entry["question"],
                         category=ability,
-                        evidence=tuple(dict.fromkeys(id for id in evidence if id in known)),
+                        evidence=tuple(dict.fromkeys(message for message in evidence if message in known)),
                         answer=str(next((a for a in answers if a is not None), "")),
                         abstain=ability == "abstention",
                     )
                 )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder} is not laid out as BEAM: {type(error).__name__}: {error}") from error
-    return Conversation(f"beam-{folder.name}", turns, tuple(questions))
+    return Conversation(id, turns, tuple(questions))
 
 
 def _beam_turns(node: Any) -> Iterator[Turn]:

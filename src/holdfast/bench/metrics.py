@@ -116,12 +116,10 @@ def bootstrap(
         sample = sample - other
     if not 0 < level < 1 or draws < 1:
         raise InputError("level must lie between 0 and 1, and draws be at least 1")
-    sums, counts = sample, np.ones(len(sample))
-    if clusters is not None:
-        if len(clusters) != len(sample):
-            raise InputError(f"{len(clusters)} clusters are named for {len(sample)} values")
-        index = np.unique(np.asarray(clusters), return_inverse=True)[1]
-        sums, counts = np.bincount(index, weights=sample), np.bincount(index, weights=counts)
+    if clusters is not None and len(clusters) != len(sample):
+        raise InputError(f"{len(clusters)} clusters are named for {len(sample)} values")
+    group = np.arange(len(sample)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    sums, counts = np.bincount(group, weights=sample), np.bincount(group)
     rng = np.random.default_rng(seed)
     means = np.empty(draws)
     for draw in range(draws):

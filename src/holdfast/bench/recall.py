@@ -188,10 +188,9 @@ def _import(
     for session, turns in groupby(conversation.turns, key=lambda turn: turn.session):
         messages = [_message(turn) for turn in turns]
         added = memory.add(messages, session=session)
-        if len(added.ids) != len(messages):
-            raise InputError(
-                f"{conversation.id}: {len(messages) - len(added.ids)} turns of session {session} were not kept"
-            )
+        lost = len(messages) - len(added.ids) - len(added.reasons)  # a turn that is only ";)" is no memory, and says so
+        if lost:
+            raise InputError(f"{conversation.id}: {lost} turns of session {session} were not kept")
     middle = time.perf_counter()
     memory.flush(progress)
     cost["import"].append(middle - start)

@@ -16,7 +16,14 @@ import numpy.typing as npt
 from holdfast.bench.data import Conversation, Question, Turn
 from holdfast.encode.dates import find_dates
 from holdfast.retrieve import fusion
-from holdfast.retrieve.fusion import Features, Pool
+from holdfast.retrieve.fusion import (
+    LEXICAL_CALIBRATION,
+    LEXICAL_WEIGHTS,
+    Calibration,
+    Features,
+    Pool,
+    Weights,
+)
 from holdfast.retrieve.passages import passages
 from holdfast.retrieve.query import Query, Want, analyse
 from holdfast.retrieve.standing import is_instruction, is_preference
@@ -47,6 +54,9 @@ class Prepared:
     after: npt.NDArray[np.int64]
     said: npt.NDArray[np.float64]  # days since 1970, NaN
     dated: npt.NDArray[np.bool_]
+    asks: npt.NDArray[np.float32]
+    instruction: npt.NDArray[np.bool_]
+    preference: npt.NDArray[np.bool_]
 
 
 def prepare(conversation: Conversation, embed: Embed | None) -> Prepared:
@@ -79,6 +89,9 @@ def prepare(conversation: Conversation, embed: Embed | None) -> Prepared:
         after=np.where(same, rows + 1, -1),
         said=np.array([turn.time.timestamp() / 86400 if turn.time else np.nan for turn in turns]),
         dated=np.array([bool(find_dates(turn.text, turn.time)) if turn.time else False for turn in turns]),
+        asks=np.array(["?" in turn.text for turn in turns], np.float32),
+        instruction=np.array([turn.role == "user" and is_instruction(turn.text) for turn in turns]),
+        preference=np.array([turn.role == "user" and is_preference(turn.text) for turn in turns]),
     )
 
 
@@ -109,8 +122,6 @@ def candidates(
         cosine = prepared.vectors @ vector
         passage = np.full(len(turns), -1.0, np.float32)
         np.maximum.at(passage, prepared.passage_rows, prepared.passage_vectors @ vector)
-    instruction = np.array([turn.role == "user" and is_instruction(turn.text) for turn in turns])
-    preference = np.array([turn.role == "user" and is_preference(turn.text) for turn in turns])
     rows = np.arange(len(turns))
     if pool is not None:
         norm = K1 * (1 - B + B * lengths / lengths.mean())
@@ -118,7 +129,7 @@ def candidates(
         chosen = np.concatenate([top(first, pool), top(cosine, pool)])
         chosen = np.concatenate([chosen, prepared.before[chosen], prepared.after[chosen]])
         if Want.REQUEST in query.wants:
-            chosen = np.concatenate([chosen, np.flatnonzero(instruction | preference)])
+            chosen = np.concatenate([chosen, np.flatnonzero(prepared.instruction | prepared.preference)])
         rows = np.unique(chosen[chosen >= 0])
 
     def beside(values: npt.NDArray[np.float32], where: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -128,7 +139,6 @@ def candidates(
     now = question.date or max((turn.time for turn in turns if turn.time), default=None)
     times = find_dates(question.text, now) if now else ()
     spans = [(span.first.timestamp() / 86400, span.last.timestamp() / 86400) for span in times]
-    asks = np.array(["?" in turn.text for turn in turns], np.float32)
     talk = not prepared.authors
     one = len(query.authors) == 1
     return Candidates(
@@ -151,16 +161,46 @@ def candidates(
                 author=np.array([one and turns[row].speaker in query.authors for row in rows], np.bool_),
                 user=np.array([talk and turns[row].role == "user" for row in rows], np.bool_),
                 assistant=np.array([turns[row].role == "assistant" for row in rows], np.bool_),
-                asked_before=beside(asks, prepared.before) > 0,
+                asked_before=beside(prepared.asks, prepared.before) > 0,
                 dated=prepared.dated[rows],
-                instruction=instruction[rows],
-                preference=preference[rows],
+                instruction=prepared.instruction[rows],
+                preference=prepared.preference[rows],
                 time=fusion.nearness(prepared.said[rows], spans),
             ),
             query.wants,
         ),
         query,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Turn ids, best first, with their scores, their chances of being evidence, and what each channel adds."""
+
+    ids: tuple[str, ...]
+    scores: npt.NDArray[np.float32]
+    chances: npt.NDArray[np.float32]
+    parts: dict[str, npt.NDArray[np.float32]]
+
+
+def rank(
+    prepared: Prepared,
+    question: Question,
+    embed: Embed | None,
+    k: int,
+    weights: Weights | None = None,
+    calibration: Calibration | None = None,
+) -> Ranking:
+    """The k best turns for a question, ties by position; without an embedder the lexical constants are the default."""
+    weights = weights or (LEXICAL_WEIGHTS if embed is None else Weights())
+    calibration = calibration or (LEXICAL_CALIBRATION if embed is None else Calibration())
+    found = candidates(prepared, question, embed)
+    scores, parts = fusion.fuse(found.features, weights)
+    chances = fusion.relevance(found.features, scores, calibration)
+    best = np.lexsort((found.rows, -scores))[:k]
+    turns = prepared.conversation.turns
+    ids = tuple(turns[row].id for row in found.rows[best])
+    return Ranking(ids, scores[best], chances[best], {name: part[best] for name, part in parts.items()})
 
 
 def top(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:

@@ -51,10 +51,13 @@ class LexicalIndex:
         self._norms: Floats | None = None
 
     def append(self, rows: Sequence[int], folds: Sequence[bytes]) -> None:
-        """Add rows by their lexical folds (``text.fold_terms``); a row is added once, after all smaller ones."""
+        """Add rows by their lexical folds (``text.fold_terms``); a row is added once, the rows of a call in order."""
         if not rows:
             return
-        sizes = np.fromiter((len(fold) for fold in folds), np.int64, len(folds)) // _RECORD.itemsize
+        sizes = np.fromiter((len(fold) for fold in folds), np.int64, len(folds))
+        if (sizes == 0).any() or (sizes % _RECORD.itemsize).any():
+            raise ValueError("a row's words are cut short")
+        sizes //= _RECORD.itemsize
         records = np.frombuffer(b"".join(folds), _RECORD)
         numbers = np.asarray(rows, np.int64)
         heads = np.cumsum(sizes) - sizes
@@ -126,8 +129,9 @@ class LexicalIndex:
         return self._norms
 
 
-def _segment(terms: npt.NDArray[np.uint32], rows: Rows32, counts: Counts) -> _Segment:
-    order = np.argsort(terms, kind="stable")
+def _segment(terms: npt.NDArray[np.uint32], rows: Rows32, counts: Counts, ordered: bool = True) -> _Segment:
+    """``ordered``: the rows of each term are in order already, so that a stable sort by term keeps them so."""
+    order = np.argsort(terms, kind="stable") if ordered else np.lexsort((rows, terms))
     terms = terms[order]
     distinct, starts = np.unique(terms, return_index=True)
     return _Segment(distinct, np.append(starts, len(terms)), rows[order], counts[order])
@@ -136,4 +140,6 @@ def _segment(terms: npt.NDArray[np.uint32], rows: Rows32, counts: Counts) -> _Se
 def _merge(first: _Segment, second: _Segment) -> _Segment:
     terms = [np.repeat(part.terms, np.diff(part.starts)) for part in (first, second)]
     rows = np.concatenate((first.rows, second.rows))
-    return _segment(np.concatenate(terms), rows, np.concatenate((first.counts, second.counts)))
+    # Names and dates come when the queue gets to them, so a later segment may hold earlier rows.
+    ordered = not len(first.rows) or not len(second.rows) or bool(first.rows.max() < second.rows.min())
+    return _segment(np.concatenate(terms), rows, np.concatenate((first.counts, second.counts)), ordered)

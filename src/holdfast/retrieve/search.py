@@ -17,7 +17,19 @@ from holdfast.cube import Cube, Scope, from_micros
 from holdfast.encode.base import Embedder
 from holdfast.errors import HoldfastError
 from holdfast.retrieve.arrays import Floats, top
-from holdfast.retrieve.fusion import POOL, Pool, Weights, features, fuse, nearness
+from holdfast.retrieve.fusion import (
+    LEXICAL_CALIBRATION,
+    LEXICAL_WEIGHTS,
+    POOL,
+    UNLIKELY,
+    Calibration,
+    Pool,
+    Weights,
+    features,
+    fuse,
+    nearness,
+    relevance,
+)
 from holdfast.retrieve.hits import Hit, Hits
 from holdfast.retrieve.partition import Mask, Partition, View
 from holdfast.retrieve.query import Query, Want, analyse
@@ -40,16 +52,16 @@ class Ranked:
 
     rows: Ints
     scores: Floats
+    relevance: Floats
     parts: dict[str, Floats]
 
 
 class Recall:
     """Searches a store; holds the partitions it has loaded and the queries it has embedded."""
 
-    def __init__(self, store: SqliteStore, embedder: Embedder | None, weights: Weights | None = None) -> None:
+    def __init__(self, store: SqliteStore, embedder: Embedder | None) -> None:
         self._store = store
         self._embedder = embedder
-        self._weights = weights or Weights()
         self._partitions: OrderedDict[int, Partition] = OrderedDict()
         self._queries: OrderedDict[str, Floats] = OrderedDict()
         self._lock = threading.Lock()
@@ -62,14 +74,16 @@ class Recall:
         no = self._store.partition(scope)
         if no is None:
             return Hits(
-                reason=f"nothing was ever remembered for {scope.partition}", degraded=(*degraded, *self.degraded())
+                abstain=True,
+                reason=f"nothing was ever remembered for {scope.partition}",
+                degraded=(*degraded, *self.degraded()),
             )
         partition = self.partition(no)
         with partition.lock:
             partition.catch_up()
             read = analyse(query, partition.authors)
             vector = self.embed(read.spoken) if partition.model == self._model else None
-            ranked = rank(partition, read, vector, view, k, self._weights)
+            ranked = rank(partition, read, vector, view, k)
             around = [_around(partition, row, neighbours, view) for row in ranked.rows.tolist()]
         wanted = {row for some in around for side in some for row in side} | set(ranked.rows.tolist())
         found = self._store.by_rids(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
@@ -78,7 +92,7 @@ class Recall:
             Hit(
                 cubes[row],
                 float(ranked.scores[at]),
-                0.0,
+                float(ranked.relevance[at]),
                 {name: float(part[at]) for name, part in ranked.parts.items() if part[at]},
                 _pick(cubes, around[at][0]),
                 _pick(cubes, around[at][1]),
@@ -86,8 +100,14 @@ class Recall:
             for at, row in enumerate(ranked.rows.tolist())
             if row in cubes
         ]
-        reason = "" if hits else "nothing here shares a word or a meaning with the query"
-        return Hits(hits, reason=reason, degraded=(*degraded, *self.degraded()))
+        best = max((hit.relevance for hit in hits), default=0.0)
+        if not hits:
+            reason = "nothing here shares a word or a meaning with the query"
+        elif best < UNLIKELY:
+            reason = f"nothing here is likely to answer: the best hit has a chance of {best:.2f}"
+        else:
+            reason = ""
+        return Hits(hits, abstain=bool(reason), reason=reason, degraded=(*degraded, *self.degraded()))
 
     def degraded(self) -> tuple[str, ...]:
         """What this recall cannot use."""
@@ -131,11 +151,14 @@ class Recall:
         return found
 
 
-def rank(partition: Partition, query: Query, vector: Floats | None, view: View, k: int, weights: Weights) -> Ranked:
+def rank(
+    partition: Partition, query: Query, vector: Floats | None, view: View, k: int, weights: Weights | None = None
+) -> Ranked:
     """The k best rows of a partition that has caught up. ``vector`` is the embedded ``query.spoken``, None: lexical only."""
     shown = partition.visible(view)
     terms = [term(token) for token in query.tokens]
     vectors = partition.vectors if vector is not None else None
+    fitted, calibration = (Weights(), Calibration()) if vectors is not None else (LEXICAL_WEIGHTS, LEXICAL_CALIBRATION)
     rows = _candidates(partition, query, terms, vector, shown)
     previous = _beside(partition, "previous", rows, shown)
     following = _beside(partition, "next", rows, shown)
@@ -166,9 +189,11 @@ def rank(partition: Partition, query: Query, vector: Floats | None, view: View, 
         preference=(flags[rows] & Sign.PREFERENCE) > 0,
         time=nearness(partition.column("said")[rows] / (_DAY * 1e6), _spans(query.text, view)),
     )
-    scores, parts = fuse(features(pool, query.wants), weights)
+    found = features(pool, query.wants)
+    scores, parts = fuse(found, weights or fitted)
+    chance = relevance(found, scores, calibration)
     best = np.lexsort((rows, -scores))[:k]
-    return Ranked(rows[best], scores[best], {name: part[best] for name, part in parts.items()})
+    return Ranked(rows[best], scores[best], chance[best], {name: part[best] for name, part in parts.items()})
 
 
 def _candidates(partition: Partition, query: Query, terms: Sequence[int], vector: Floats | None, shown: Mask) -> Ints:

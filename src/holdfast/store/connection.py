@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import sqlite3
 import threading
+import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
-from holdfast.errors import HoldfastError, StoreError
+from holdfast.errors import HoldfastError, InputError, StoreError
+from holdfast.store import schema
 
 BUSY_MS = 60_000
 """How long a writer queues behind other processes before it gives up."""
 
+IDLE_READERS = 8
+"""How many reading connections are kept open for the next reader; more are opened when more threads read at once."""
+
+FORK_WAIT_SECONDS = 10.0
+"""How long a fork waits for other threads to finish what they are reading."""
+
 _NETWORK_FILESYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ncpfs", "fuse.sshfs", "9p.sshfs"})
+
+_numbers = itertools.count(1)
+
+C = TypeVar("C", bound=sqlite3.Connection)
+
+
+class Reader(sqlite3.Connection):
+    """A reading connection with a number that no other one in this process ever had."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.number = next(_numbers)
 
 
 class Connections:
-    """One writing connection for the process, guarded by a lock, and one reading connection a thread.
+    """One writing connection for the process, guarded by a lock, and a pool of reading connections, one a reading thread.
 
     Readers never block and never wait for writers (write-ahead log); writers of all processes queue. ``durability`` is
     "full" (a commit survives power loss) or "normal" (it survives the death of the process).
+
+    SQLite must not be carried over a fork: a child would believe that it holds its parent's locks, and commits would be
+    lost. So everything is closed just before a fork and opened again afterwards, and only by the parent: in the child this
+    object refuses, and a store opened anew there is safe.
     """
 
     def __init__(self, file: Path, *, durability: str = "full") -> None:
@@ -28,28 +56,46 @@ class Connections:
         self.file = file
         self.lock = threading.RLock()
         self.durability = durability
+        self._process = os.getpid()
+        self._closed = False
+        self._writer: sqlite3.Connection | None = None
+        self._idle: list[Reader] = []
+        self._reading = 0
+        self._pool = threading.Condition()
         self._local = threading.local()
-        self._readers: list[sqlite3.Connection] = []
         with translated(file):
-            self.writer = self._open()
-            self.writer.execute("PRAGMA journal_mode = WAL")
+            _refuse_carried(file)
+            self._writer = self._open_writer()
+        with _registry:
+            _living.add(self)
 
-    def reader(self) -> sqlite3.Connection:
-        """This thread's connection for reading."""
-        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if found is None:
-            with translated(self.file):
-                found = self._local.connection = self._open()
-                found.execute("PRAGMA query_only = ON")
-            with self.lock:
-                self._readers.append(found)
-        return found
+    @property
+    def writer(self) -> sqlite3.Connection:
+        """The writing connection; hold ``lock`` while you use it."""
+        self._check()
+        if self._writer is None:
+            self._writer = self._open_writer()
+        return self._writer
 
     @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """A consistent view of the store: everything read inside is of one moment."""
-        connection = self.reader()
+    def reader(self) -> Iterator[Reader]:
+        """A connection for reading, this thread's own until the block ends."""
         with translated(self.file):
+            held: Reader | None = getattr(self._local, "connection", None)
+            if held is not None:  # nested: the outer block's
+                yield held
+                return
+            connection = self._local.connection = self._take()
+            try:
+                yield connection
+            finally:
+                self._local.connection = None
+                self._give(connection)
+
+    @contextmanager
+    def reading(self) -> Iterator[Reader]:
+        """A consistent view of the store: everything read inside is of one moment."""
+        with self.reader() as connection:
             if connection.in_transaction:  # nested: the outer view holds
                 yield connection
                 return
@@ -57,11 +103,13 @@ class Connections:
             try:
                 yield connection
             finally:
-                connection.execute("COMMIT")
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")  # it only read
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction, alone among all processes; all of it becomes durable, or none of it."""
+        self._check()
         with self.lock, translated(self.file):
             connection = self.writer
             connection.execute("BEGIN IMMEDIATE")
@@ -75,22 +123,174 @@ class Connections:
 
     def close(self) -> None:
         """Close every connection; the last process to close folds the log into the file."""
+        if os.getpid() != self._process:
+            return  # the parent's connections are the parent's to close
         with self.lock:
-            for connection in [*self._readers, self.writer]:
-                connection.close()
-            self._readers.clear()
-            self._local = threading.local()
+            self._closed = True
+            self._shut()
 
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self.file, isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1000, cached_statements=256
-        )
-        connection.execute(f"PRAGMA synchronous = {'FULL' if self.durability == 'full' else 'NORMAL'}")
-        connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten, not just unlinked
-        connection.execute("PRAGMA temp_store = MEMORY")
-        connection.execute("PRAGMA cache_size = -16000")
-        connection.execute("PRAGMA mmap_size = 268435456")
+    # --- inside ---
+
+    def _check(self) -> None:
+        if os.getpid() != self._process:
+            raise StoreError(
+                f"this store was opened by process {self._process}, before this one was forked from it; open it again here, "
+                f"Memory({str(self.file.parent)!r})"
+            )
+        if self._closed:
+            raise StoreError(f"this store is closed; open it again, Memory({str(self.file.parent)!r})")
+
+    def _take(self) -> Reader:
+        self._check()
+        with self._pool:
+            self._reading += 1
+            if self._idle:
+                return self._idle.pop()
+        try:
+            connection = self._open(Reader)
+            connection.execute("PRAGMA query_only = ON")
+        except BaseException:
+            self._done()
+            raise
         return connection
+
+    def _give(self, connection: Reader) -> None:
+        with self._pool:
+            kept = not self._closed and len(self._idle) < IDLE_READERS
+            if kept:
+                self._idle.append(connection)
+        if not kept:
+            connection.close()
+        self._done()
+
+    def _done(self) -> None:
+        with self._pool:
+            self._reading -= 1
+            self._pool.notify_all()
+
+    def _shut(self) -> None:
+        """Close what nobody is using; a reader that is in use is closed when its block ends."""
+        with self._pool:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _open_writer(self) -> sqlite3.Connection:
+        connection = self._open(sqlite3.Connection)
+        try:
+            schema.version(
+                connection
+            )  # another program's database, or a newer one of ours, is not even switched to a log
+            # When several processes create the store at once, the switch can meet a lock that it does not wait for.
+            ends = time.monotonic() + BUSY_MS / 1000
+            while True:
+                try:
+                    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+                    break
+                except sqlite3.OperationalError as error:
+                    if "locked" not in str(error) or time.monotonic() > ends:
+                        raise
+                    time.sleep(0.01)
+            if mode != "wal":
+                raise StoreError(
+                    f"{self.file.parent} lies on a file system where SQLite cannot share a write-ahead log (it offers "
+                    f"{mode!r}); use a local disk"
+                )
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _open(self, factory: type[C]) -> C:
+        connection = sqlite3.connect(
+            self.file,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=BUSY_MS / 1000,
+            cached_statements=256,
+            factory=factory,
+        )
+        try:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if self.durability == 'full' else 'NORMAL'}")
+            connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten, not just unlinked
+            connection.execute("PRAGMA temp_store = MEMORY")
+            connection.execute("PRAGMA cache_size = -16000")
+            connection.execute("PRAGMA mmap_size = 268435456")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    # --- forks ---
+
+    def before_fork(self) -> bool:
+        """Let everybody finish, then close; return whether all could be closed. Nobody gets in until ``after_fork``."""
+        self.lock.acquire()
+        self._pool.acquire()
+        own = getattr(self._local, "connection", None) is not None
+        quiet = self._pool.wait_for(lambda: self._reading <= own, FORK_WAIT_SECONDS)
+        if own or not quiet or (self._writer is not None and self._writer.in_transaction):
+            return False
+        self._shut()
+        return True
+
+    def after_fork(self) -> None:
+        """Let everybody in again."""
+        self._pool.release()
+        self.lock.release()
+
+
+# --- forks: what all stores of a process do together ---
+
+_registry = threading.Lock()
+_living: weakref.WeakSet[Connections] = weakref.WeakSet()
+_forking: list[tuple[Connections, bool]] = []
+_carried: set[tuple[int, int]] = set()
+"""Device and inode of the files that were open in this process when it was forked: SQLite cannot open them safely."""
+
+
+def _before_fork() -> None:
+    _registry.acquire()
+    process = os.getpid()
+    _forking[:] = [
+        (some, some.before_fork()) for some in list(_living) if some._process == process and not some._closed
+    ]
+
+
+def _after_fork_in_parent() -> None:
+    for some, _ in _forking:
+        some.after_fork()
+    _forking.clear()
+    _registry.release()
+
+
+def _after_fork_in_child() -> None:
+    for some, shut in _forking:
+        if not shut and some.file.exists():
+            status = some.file.stat()
+            _carried.add((status.st_dev, status.st_ino))
+        some.after_fork()
+    _forking.clear()
+    _registry.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+def _refuse_carried(file: Path) -> None:
+    if _carried and file.exists():
+        status = file.stat()
+        if (status.st_dev, status.st_ino) in _carried:
+            raise StoreError(
+                f"this process was forked in the middle of a transaction on {file}, so SQLite cannot lock it here; fork "
+                "outside of transactions, or start processes with multiprocessing's 'spawn'"
+            )
+
+
+# --- what can go wrong ---
 
 
 @contextmanager
@@ -100,6 +300,10 @@ def translated(file: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise StoreError(f"{_advice(error)} (store: {file}; SQLite says: {error})") from error
+    except UnicodeEncodeError as error:
+        raise InputError(f"this is not text: it holds half of a character, {error.object[error.start]!r}") from error
+    except OverflowError as error:
+        raise InputError(f"a number is too large for the store: {error}") from error
     except OSError as error:
         if isinstance(error, HoldfastError):
             raise
@@ -108,16 +312,22 @@ def translated(file: Path) -> Iterator[None]:
 
 def _advice(error: sqlite3.Error) -> str:
     text = str(error).lower()
-    if "full" in text:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code; errors of the Python module have none
+    if code == sqlite3.SQLITE_FULL:
         return "the disk is full; what was committed before is safe, this change was not made. Free space and try again"
-    if "readonly" in text or "read-only" in text or "unable to open" in text:
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return "the store cannot be written: check that its folder exists and that you may write to it"
-    if "locked" in text or "busy" in text:
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return "another program held the store for too long; this change was not made, try again"
-    if "malformed" in text or "not a database" in text or "corrupt" in text or "disk i/o" in text:
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT) or "utf-8" in text:
         return (
             "the store's file is damaged. Copy the folder, then run: holdfast doctor --repair. "
             "The folder 'backups' holds earlier copies, if any"
+        )
+    if code == sqlite3.SQLITE_IOERR:
+        return (
+            "the disk failed to read or write; what was committed before is safe, this change was not made. Check the disk, "
+            "its free space and any limit on the size of files, and try again"
         )
     return "the store refused this; nothing was changed"
 

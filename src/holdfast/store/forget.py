@@ -1,23 +1,29 @@
 """Erasing for good: what is derived from a memory goes with it, and a receipt proves it.
 
-A receipt lists what went and checks afterwards that nothing of it is left: no row, no fold, and no byte of the text in any
-file of the store's folder.
+A receipt lists what went and checks afterwards that nothing of it is left: no row, no fold, no job, and in no file of the
+store's folder the text or the random salt that lay beside it in its row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from holdfast.cube import Cube, Scope
+import numpy as np
+import numpy.typing as npt
+
+from holdfast.cube import Scope
 from holdfast.errors import InputError, IntegrityError
 from holdfast.store.base import Where
-from holdfast.store.sqlite import SqliteStore, pack
+from holdfast.store.sqlite import SqliteStore, written
 
-_NEEDLE = 48  # bytes of a text that are searched for; short enough to be cheap, long enough to be its own
-_SHORTEST = 12  # a shorter text may stand elsewhere by chance, so finding it would prove nothing
+_SLICE = 48  # characters of a text that are searched for; short enough to be cheap, long enough to be its own
+_SHORTEST = 12  # a shorter text may stand elsewhere by chance, so finding it would prove nothing; its row has a salt
+_PIECE = 1 << 24
+_FEW = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,8 @@ class Receipt:
     notes: tuple[str, ...] = ()
     preview: tuple[str, ...] = ()
     _store: SqliteStore | None = field(default=None, repr=False, compare=False)
-    _needles: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
+    _salts: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
+    _slices: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def verify(self) -> Receipt:
         """Look for anything that should be gone; return self. Raises IntegrityError that says where something was found."""
@@ -41,7 +48,7 @@ class Receipt:
             raise InputError("only the receipt that forget returned can verify; this one was read back")
         if self.planned:
             raise InputError("nothing was erased yet: this is the plan of a dry run")
-        found = [*_rows_left(self._store, self.ids), *_bytes_left(self._store, self._needles)]
+        found = [*_rows_left(self._store, self.ids), *_bytes_left(self._store, self._salts, self._slices)]
         if found:
             raise IntegrityError("not everything is gone: " + "; ".join(found))
         return self
@@ -73,40 +80,42 @@ def forget(
 
     Raises NotFoundError for an id that the scope does not hold; nothing is erased then.
     """
-    named = list(ids)
-    if where is not None:
-        named += [cube.id for cube in store.select(scope, where)]
-    named = list(dict.fromkeys(named))
-    for id in named:
-        store.get(id, scope)
+    named = list(dict.fromkeys(ids))
     home = Scope(scope.tenant, scope.user)  # what was derived may lie in another session of the same user
-    doomed = store.derived(named, home)
-    versions = [row.cube for id in doomed for row in store.versions(id, home)]
-    preview = tuple(f"{cube.kind} {cube.id}: {cube.text[:100]}" for cube in versions)
-    derived = tuple(id for id in doomed if id not in set(named))
-    if dry_run or not doomed:
-        return Receipt(scope, tuple(doomed), derived, reason, planned=True, preview=preview)
-    needles = tuple(dict.fromkeys(needle for cube in versions for needle in _needles(cube)))
+    if dry_run:
+        if where is not None:
+            named = list(dict.fromkeys([*named, *(cube.id for cube in store.select(scope, where))]))
+        doomed = store.derived(named, scope)
+        preview = [f"{row.cube.kind} {id}: {row.cube.text[:100]}" for id in doomed for row in store.versions(id, home)]
+        derived = tuple(doomed[len(named) :])
+        return Receipt(scope, tuple(doomed), derived, reason, planned=True, preview=tuple(preview))
+    erased = store.purge(named, scope, where=where, actor=actor, reason=reason)
+    ids = tuple(dict.fromkeys(cube.id for cube in erased.versions))
     notes = []
-    done = store.purge(list(reversed(doomed)), home, actor=actor, reason=reason)
-    for copy in sorted((store.folder / "backups").glob("*.db")):
-        copy.unlink()
-        notes.append(f"the backup {copy.name} held it too and was removed")
+    if ids:
+        for copy in sorted((store.folder / "backups").glob("*")):
+            copy.unlink()
+            notes.append(f"the backup {copy.name} held it too and was removed")
+        if _found(store.folder, erased.salts):
+            store.compact()
     return Receipt(
-        scope, tuple(doomed), derived, reason, seq=done.seq, notes=tuple(notes), _store=store, _needles=needles
+        scope,
+        ids,
+        ids[len(erased.named) :],
+        reason,
+        seq=erased.seq,
+        notes=tuple(notes),
+        preview=tuple(f"{cube.kind} {cube.id}: {cube.text[:100]}" for cube in erased.versions),
+        _store=store,
+        _salts=erased.salts,
+        _slices=tuple(dict.fromkeys(some for cube in erased.versions for some in _slices(cube.text))),
     )
 
 
-def _needles(cube: Cube) -> list[bytes]:
-    """A slice of the text as it lies in the file, between characters that JSON would escape."""
-    body = pack(cube).encode()
-    texts = []
-    for piece in cube.text.replace("\\", "\n").replace('"', "\n").splitlines():
-        encoded = piece.strip().encode("utf-8", "replace")
-        if len(encoded) >= _SHORTEST and encoded in body:
-            texts.append(encoded)
-    texts.sort(key=len, reverse=True)
-    return [text[:_NEEDLE] for text in texts[:1]]
+def _slices(text: str) -> list[str]:
+    """The two ends of a text as it lies in the file, in JSON: one of them is whole even where the other is cut by a page."""
+    escaped = written(text)
+    return [escaped[:_SLICE], escaped[-_SLICE:]] if len(escaped) >= _SHORTEST else []
 
 
 def _rows_left(store: SqliteStore, ids: Sequence[str]) -> list[str]:
@@ -114,20 +123,51 @@ def _rows_left(store: SqliteStore, ids: Sequence[str]) -> list[str]:
     return [f"{count} rows of {table}" for table, count in left.items() if count]
 
 
-def _bytes_left(store: SqliteStore, needles: Sequence[bytes]) -> list[str]:
-    own = [needle for needle in needles if not store.holds_text(needle.decode("utf-8", "replace"))]
+def _bytes_left(store: SqliteStore, salts: Sequence[bytes], slices: Sequence[str]) -> list[str]:
     store.fold_log()
-    found = []
-    for file in sorted(path for path in store.folder.rglob("*") if path.is_file()):
-        data = _read(file)
-        found += [
-            f"{file.name} still holds {needle[:12].decode('utf-8', 'replace')!r}..." for needle in own if needle in data
-        ]
+    left = [f"{file} still holds a row of it" for file in sorted(set(_found(store.folder, salts).values()))]
+    needles = {some.encode(): some for some in slices}
+    for needle, file in _found(store.folder, list(needles)).items():
+        if not store.holds_text(needles[needle]):  # what another memory says as well may stay
+            left.append(f"{file} still holds {needles[needle][:12]!r}...")
+    return left
+
+
+def _found(folder: Path, needles: Sequence[bytes]) -> dict[bytes, str]:
+    """Which of some byte strings (8 bytes or longer) are anywhere in a folder's files, and the name of a file that holds it."""
+    found: dict[bytes, str] = {}
+    if not needles:
+        return found
+    longest = max(map(len, needles))
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with suppress(FileNotFoundError), file.open("rb") as reading:  # a log that another process just folded in
+            tail = b""
+            while piece := reading.read(_PIECE):
+                data = tail + piece
+                found.update(dict.fromkeys(_within(data, needles), file.name))
+                tail = data[-longest:]
     return found
 
 
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except FileNotFoundError:  # a log that another process just folded in
-        return b""
+def _within(data: bytes, needles: Sequence[bytes]) -> list[bytes]:
+    if len(needles) <= _FEW:
+        return [needle for needle in needles if needle in data]
+    # Many at once: every window of 8 bytes is looked up in a table of the needles' first 8 bytes.
+    keys: dict[int, list[bytes]] = {}
+    for needle in needles:
+        keys.setdefault(int.from_bytes(needle[:8], "little"), []).append(needle)
+    known = np.fromiter(keys, np.uint64, len(keys))
+    table = np.zeros(1 << 16, np.bool_)
+    table[_spread(known)] = True
+    found = []
+    for offset in range(min(8, len(data) - 7)):
+        windows = np.frombuffer(data, "<u8", (len(data) - offset) // 8, offset)
+        maybe = np.flatnonzero(table[_spread(windows)])
+        for at in maybe[np.isin(windows[maybe], known)].tolist():
+            start = offset + 8 * at
+            found += [some for some in keys[int(windows[at])] if data.startswith(some, start)]
+    return found
+
+
+def _spread(windows: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    return (windows * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(48)

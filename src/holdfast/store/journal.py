@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-
-from holdfast.store.base import Event
 
 GENESIS = bytes(32)
 """The "previous hash" of the first event."""
@@ -38,32 +35,3 @@ class Problem:
 
     seq: int
     what: str
-
-
-def check_chain(events: Iterator[tuple[Event, int]]) -> Iterator[Problem]:
-    """Walk (event, its time in microseconds) from the first on; yield every gap, reordering and changed event."""
-    previous, expected, last_at = GENESIS, 1, 0
-    for event, at in events:
-        if event.seq != expected:
-            yield Problem(event.seq, f"event {expected} is missing")
-        if at < last_at:
-            yield Problem(event.seq, "its time lies before the event before it")
-        if event.hash != link(previous, chained(event, at)):
-            yield Problem(event.seq, "its hash does not fit: this event or the one before it was changed")
-        previous, expected, last_at = event.hash, event.seq + 1, at
-
-
-def chained(event: Event, at: int) -> tuple[Any, ...]:
-    """The fields of an event that its hash covers."""
-    return (
-        event.seq,
-        event.txn,
-        at,
-        event.actor,
-        str(event.action),
-        event.partition,
-        event.id,
-        event.version,
-        event.reason,
-        event.digest.hex(),
-    )

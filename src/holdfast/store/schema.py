@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
-from holdfast.errors import SchemaError
+from holdfast.errors import SchemaError, StoreError
 
 APPLICATION_ID = 0x486F6C64  # "Hold": lets a program tell our file from any other SQLite database
-VERSION = 1
 
 # A row's number is partition << 32 | n. So everything of one partition lies together on disk, a scope is read with one
 # range scan, and n is a dense index into the arrays that searches run over.
@@ -116,53 +116,72 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create,)
 """MIGRATIONS[n] takes a file from version n to n + 1."""
 
 
-def migrate(connection: sqlite3.Connection, backups: Path) -> int:
-    """Bring an open file to the newest version; return the version it had.
+_NOTE = """This folder is a Holdfast store. holdfast.db, with its -wal and -shm files while a program uses it, holds the memories.
+Copy, move or delete the folder as a whole.
+"""
 
-    Raises SchemaError for a newer file, or for a database that is not ours. An existing file is copied to ``backups``
-    before the first step, so that a failed upgrade can be taken back by hand.
+
+def migrate(connection: sqlite3.Connection, folder: Path) -> None:
+    """Bring the open file of a store's folder to the newest version.
+
+    Raises SchemaError for a newer file or a database that is not ours, and StoreError for an empty file where a store has
+    been. An existing file is copied to ``backups`` before each step, under the lock that the step is taken with, so that a
+    failed upgrade can be taken back by hand.
     """
     newest = len(MIGRATIONS)
-    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    if found > newest:
-        raise SchemaError(
-            f"this store has schema {found}, and this Holdfast reads up to {newest}; nothing was changed. "
-            "Upgrade with: pip install --upgrade holdfast"
-        )
-    if found == newest:
-        _refuse_foreign(connection)
-        return found
-    if found == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        raise SchemaError("this SQLite file is not a Holdfast store; give the path of a new or a Holdfast folder")
-    if found:
-        _refuse_foreign(connection)
-        backup(connection, backups / f"schema-{found}.db")
-    for version in range(found, newest):
+    found = version(connection)
+    note = folder / "STORE.txt"
+    while found < newest:
         connection.execute("BEGIN IMMEDIATE")
         try:
             # Another process may have taken the step while we waited for the lock.
-            if connection.execute("PRAGMA user_version").fetchone()[0] == version:
-                MIGRATIONS[version](connection)
-                connection.execute(f"PRAGMA user_version = {version + 1}")
+            found = version(connection)
+            if found == 0 and note.exists():
+                raise StoreError(
+                    f"{folder} held a store, and its file holdfast.db is empty or missing; nothing was changed. Put back a "
+                    "copy of the folder or a file from its folder 'backups', or delete the folder to begin anew"
+                )
+            if found < newest:
+                if found:
+                    with closing(
+                        sqlite3.connect(folder / "holdfast.db")
+                    ) as reading:  # the writing one cannot be copied
+                        backup(reading, folder / "backups" / f"schema-{found}.db")
+                MIGRATIONS[found](connection)
+                found += 1
+                connection.execute(f"PRAGMA user_version = {found}")
             connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             raise
-    return found
+    if not note.exists():
+        with suppress(OSError):  # a convenience: a store that can be read but not written is still a store
+            note.write_text(_NOTE)
 
 
 def backup(connection: sqlite3.Connection, target: Path) -> None:
     """Write a consistent copy of an open database, while others read and write it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
-    copy = sqlite3.connect(partial)
-    try:
+    partial.unlink(missing_ok=True)
+    with closing(sqlite3.connect(partial)) as copy:
         connection.backup(copy)
-    finally:
-        copy.close()
     partial.replace(target)
 
 
-def _refuse_foreign(connection: sqlite3.Connection) -> None:
-    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+def version(connection: sqlite3.Connection) -> int:
+    """The schema version of a file, 0 for one with nothing in it yet. Raises SchemaError where we must not touch it."""
+    # In one statement, so that what another process is creating right now is seen whole or not at all.
+    found, application, tables = connection.execute(
+        "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
+        "FROM pragma_user_version, pragma_application_id"
+    ).fetchone()
+    if found < 0 or (tables and application != APPLICATION_ID):
         raise SchemaError("this SQLite file is not a Holdfast store; give the path of a new or a Holdfast folder")
+    if found > len(MIGRATIONS):
+        raise SchemaError(
+            f"this store has schema {found}, and this Holdfast reads up to {len(MIGRATIONS)}; nothing was changed. "
+            "Upgrade with: pip install --upgrade holdfast"
+        )
+    return int(found)

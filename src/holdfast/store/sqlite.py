@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.cube import (
+    HELD,
     MAX_TEXT_BYTES,
-    RECALLABLE,
     TRANSITIONS,
     Cube,
     Ref,
@@ -30,16 +30,14 @@ from holdfast.cube import (
     from_micros,
     to_micros,
 )
-from holdfast.errors import ConflictError, InputError, NotFoundError, ScopeError, StoreError
+from holdfast.errors import ConflictError, InputError, IntegrityError, NotFoundError, ScopeError, StoreError
 from holdfast.store import schema
 from holdfast.store.base import Action, Commit, Event, Op, Operation, Where
 from holdfast.store.connection import Connections, translated
-from holdfast.store.journal import GENESIS, Problem, check_chain, digest, link
+from holdfast.store.journal import GENESIS, Problem, digest, link
+from holdfast.store.proof import check_store, use_digest
 
 Clock = Callable[[], datetime]
-
-HELD = RECALLABLE | {Status.QUARANTINED}
-"""While a version stands in one of these, adding the same content again is a duplicate."""
 
 _ANY = Where()
 
@@ -58,6 +56,19 @@ class Row:
     cube: Cube
     known_from: int
     known_to: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What a purge took away, as a last look: every version, and the random salt that lay beside each in the file.
+
+    ``named`` are the ids that were asked for; the others were derived from them.
+    """
+
+    seq: int
+    named: tuple[str, ...] = ()
+    versions: tuple[Cube, ...] = ()
+    salts: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +115,10 @@ class SqliteStore:
         self.connections = Connections(file, durability=durability)
         try:
             with translated(file):
-                schema.migrate(self.connections.writer, self.folder / "backups")
+                schema.migrate(self.connections.writer, self.folder)
         except BaseException:
             self.connections.close()
             raise
-        self._process = os.getpid()
 
     def close(self) -> None:
         """Close the files. The store can be opened again at any time."""
@@ -149,37 +159,73 @@ class SqliteStore:
         """Take back the transaction that event ``seq`` belongs to, by new events: the past stays readable.
 
         What it added is archived, what it changed returns to the version before. An undo can itself be undone. Raises
-        ConflictError when something was changed again since, or was purged.
+        NotFoundError where the scope may not see all of it, and ConflictError when something was changed again since, or
+        was purged.
         """
         with self.connections.writing() as connection:
-            found = connection.execute("SELECT txn FROM journal WHERE seq = ?", (seq,)).fetchone()
-            if found is None:
-                raise NotFoundError(f"the journal has no event {seq}; see: holdfast history")
-            events = list(self._events(connection, "txn = ?", (found[0],)))
+            part = self._part(connection, scope.partition)
+            events = list(
+                self._events(connection, "txn = (SELECT txn FROM journal WHERE seq = ? AND part = ?)", (seq, part))
+            )
+            # A transaction that touched another user's memories is not this user's to take back, nor to know of.
+            if not events or any(event.partition != scope.partition for event in events):
+                raise NotFoundError(f"the journal has no event {seq} in {scope.path}; see: holdfast history")
+            made: dict[str, list[Event]] = {}
+            for event in events:
+                made.setdefault(event.id, []).append(event)
             batch = _Batch(self, connection, actor)
-            for event in reversed(events):
-                batch.undo(event, scope, reason or f"undo of {event.txn}")
+            for some in reversed(made.values()):
+                batch.undo(some, scope, reason or f"undo of {events[0].txn}")
             return batch.finish()
 
-    def purge(self, ids: Sequence[str], scope: Scope, *, actor: str = "", reason: str = "") -> Commit:
-        """Erase every version of these cubes, and every fold of them, for good; a tombstone each stays in the journal."""
-        with self.connections.writing() as connection:
-            batch = _Batch(self, connection, actor)
-            for id in ids:
-                batch.purge(id, scope, reason)
-            done = batch.finish()
-        self.fold_log()
-        return done
+    def purge(
+        self, ids: Iterable[str], scope: Scope, *, where: Where | None = None, actor: str = "", reason: str = ""
+    ) -> Erased:
+        """Erase these cubes, those that pass a filter, and everything derived from them: every version, every fold.
 
-    def fold_log(self) -> None:
-        """Fold the write-ahead log into the file and cut it to nothing: it still holds the pages of before."""
+        A tombstone each stays. The ids must be visible in the scope (NotFoundError otherwise, and nothing is erased); what
+        was derived goes wherever it lies in the same tenant and user.
+        """
+        with self.connections.writing() as connection:
+            named = dict.fromkeys(ids)
+            for id in named:
+                self._current(connection, id, scope)
+            if where is not None:
+                named |= dict.fromkeys(row.cube.id for row in self._rows(connection, scope, where))
+            batch = _Batch(self, connection, actor)
+            versions: list[Cube] = []
+            salts: list[bytes] = []
+            for id in self._closure(connection, named):
+                for *record, salt in connection.execute(
+                    f"{_SELECT_SALTED} WHERE cubes.id = ? ORDER BY version", (_bytes(id),)
+                ):
+                    versions.append(_row(record).cube)
+                    salts.append(salt)
+                batch.purge(id, reason)
+            done = batch.finish()
+        if salts:
+            self.fold_log()
+        return Erased(done.seq, tuple(named), tuple(versions), tuple(salts))
+
+    def fold_log(self) -> bool:
+        """Fold the write-ahead log into the file and cut it to nothing: it still holds the pages of before.
+
+        False where a reader of another program still needs it; the log is then cut when that reader has ended.
+        """
         with self.connections.lock, translated(self.connections.file):
-            self.connections.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            busy = self.connections.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        return not busy
+
+    def compact(self) -> None:
+        """Write the whole file anew, without the gaps, where SQLite leaves bytes of rows that it has moved."""
+        with self.connections.lock, translated(self.connections.file):
+            self.connections.writer.execute("VACUUM")
+        self.fold_log()
 
     def leftovers(self, ids: Sequence[str]) -> dict[str, int]:
         """How many rows of each table still belong to these ids: all 0 after a purge."""
         with self.connections.reading() as connection:
-            found = dict.fromkeys(("cubes", "links", "uses", "folds"), 0)
+            found = dict.fromkeys(("cubes", "links", "uses", "folds", "jobs"), 0)
             for id in map(_bytes, ids):
                 found["cubes"] += connection.execute("SELECT count(*) FROM cubes WHERE id = ?", (id,)).fetchone()[0]
                 query = "SELECT count(*) FROM links WHERE child = ?1 OR parent = ?1"
@@ -189,6 +235,8 @@ class SqliteStore:
             for table in tables:
                 query = f"SELECT count(*) FROM {table} WHERE rid NOT IN (SELECT rid FROM cubes)"
                 found["folds"] += connection.execute(query).fetchone()[0]
+            query = "SELECT count(*) FROM jobs WHERE rid NOT IN (SELECT rid FROM cubes)"
+            found["jobs"] = connection.execute(query).fetchone()[0]
         return found
 
     def holds_text(self, words: str) -> bool:
@@ -212,18 +260,20 @@ class SqliteStore:
 
     def rows(self, scope: Scope, where: Where = _ANY) -> Iterator[Row]:
         """As ``select``, with the row numbers that folds use."""
-        part = self.partition(scope)
+        with self.connections.reading() as connection:
+            found = self._rows(connection, scope, where)
+        yield from found
+
+    def _rows(self, connection: sqlite3.Connection, scope: Scope, where: Where) -> list[Row]:
+        part = self._part(connection, scope.partition)
         if part is None:
-            return
+            return []
         clauses, values = _conditions(scope, where)
         clauses.insert(0, "cubes.rid BETWEEN ? AND ?")
         values[:0] = part << schema.PARTITION_BITS, ((part + 1) << schema.PARTITION_BITS) - 1
         limit = f" LIMIT {int(where.limit)}" if where.limit is not None else ""
         query = f"{_SELECT} WHERE {' AND '.join(clauses)} ORDER BY cubes.rid{limit}"
-        with self.connections.reading() as connection:
-            found = connection.execute(query, values).fetchall()
-        for record in found:
-            yield _row(record)
+        return [_row(record) for record in connection.execute(query, values)]
 
     def versions(self, id: str, scope: Scope) -> list[Row]:
         """Every version of one cube, oldest first. Raises NotFoundError."""
@@ -261,35 +311,28 @@ class SqliteStore:
         yield from found
 
     def lineage(self, id: str, scope: Scope, *, down: bool = True) -> list[Ref]:
-        """Everything derived from a cube (``down``), or everything it was derived from, nearest first."""
-        near, far = ("parent", "child") if down else ("child", "parent")
+        """Everything derived from a cube (``down``), or everything it was derived from, nearest first.
+
+        Of what lies in the scope: lineage leads through the memories of other agents and sessions, and does not show them.
+        """
         with self.connections.reading() as connection:
             self._current(connection, id, scope)
-            found: dict[Ref, None] = {}
-            frontier = [_bytes(id)]
-            seen = {frontier[0]}
-            while frontier:
-                marks = ",".join("?" * len(frontier[:500]))
-                step = connection.execute(
-                    f"SELECT {far}, max({far}_version) FROM links WHERE {near} IN ({marks}) GROUP BY {far} ORDER BY {far}",
-                    frontier[:500],
-                ).fetchall()
-                del frontier[:500]
-                for blob, version in step:
-                    if blob not in seen:
-                        seen.add(blob)
-                        frontier.append(blob)
-                        found[Ref(_text(blob), version)] = None
-        return list(found)
+            return [
+                ref
+                for ref in self._walk(connection, [id], down)
+                if self._visible(connection, ref.id, scope) is not None
+            ]
 
     def derived(self, ids: Iterable[str], scope: Scope) -> list[str]:
-        """The ids and everything derived from them, parents before children."""
-        order: dict[str, None] = {}
-        for id in ids:
-            order[id] = None
-            for ref in self.lineage(id, scope):
-                order[ref.id] = None
-        return list(order)
+        """The ids and everything derived from them, nearest first, wherever it lies in the same tenant and user.
+
+        Raises NotFoundError for an id that the scope does not hold.
+        """
+        with self.connections.reading() as connection:
+            named = list(dict.fromkeys(ids))
+            for id in named:
+                self._current(connection, id, scope)
+            return self._closure(connection, named)
 
     def partition(self, scope: Scope) -> int | None:
         """The partition's number, or None while nothing was ever written there."""
@@ -321,32 +364,13 @@ class SqliteStore:
 
     # --- proof ---
 
-    def verify(self) -> list[Problem]:
-        """Check the whole chain, and that every version is the one its event made. An empty list means all is well."""
+    def verify(self, head: tuple[int, str] | None = None) -> list[Problem]:
+        """Check the whole chain, and every row of every table that it vouches for. An empty list means all is well.
+
+        ``head`` is what ``head()`` said earlier: with it, a journal that was cut or rewritten as a whole since is found too.
+        """
         with self.connections.reading() as connection:
-            problems = list(check_chain(self._timed_events(connection, "1", ())))
-            for seq, salt, body, expected, known_from, *columns in connection.execute(
-                "SELECT cubes.seq, salt, body, digest, known_from, valid_from, valid_to, expires_at, kind, status, agent, "
-                "session, author, source, trust FROM cubes JOIN journal ON journal.seq = cubes.seq ORDER BY cubes.seq"
-            ):
-                if digest(salt, body) != expected:
-                    problems.append(Problem(seq, "the memory's content is not what was written"))
-                    continue
-                cube = Cube.from_dict(json.loads(body))
-                if tuple(columns) != _columns(cube) or known_from != _micros(cube.recorded_at):
-                    problems.append(Problem(seq, "a column of the memory's row does not say what its content says"))
-            orphans = connection.execute(
-                "SELECT cubes.seq FROM cubes LEFT JOIN journal ON journal.seq = cubes.seq AND journal.id = cubes.id "
-                "AND journal.version = cubes.version WHERE journal.seq IS NULL"
-            )
-            problems += [Problem(seq, "a memory has no event that made it") for (seq,) in orphans]
-            missing = connection.execute(
-                "SELECT journal.seq FROM journal LEFT JOIN cubes ON cubes.seq = journal.seq "
-                "LEFT JOIN tombstones ON tombstones.id = journal.id "
-                "WHERE action IN ('add', 'update', 'delete', 'undo') AND cubes.seq IS NULL AND tombstones.id IS NULL"
-            )
-            problems += [Problem(seq, "its memory is gone, and no purge says why") for (seq,) in missing]
-        return problems
+            return check_store(connection, content_key, _columns, head)
 
     # --- folds and their queue ---
 
@@ -380,28 +404,48 @@ class SqliteStore:
                     by_part.setdefault(rid >> schema.PARTITION_BITS, []).append(rid)
                 for part, rids in by_part.items():
                     _arrive(connection, part, table, rids)
+            if any(table.startswith("vectors_") for table in folds):
+                done = self._everywhere(connection, task, done)
             connection.executemany("DELETE FROM jobs WHERE task = ? AND rid = ?", [(task, rid) for rid in done])
 
-    def take(self, task: str, limit: int, *, partition: int | None = None) -> list[int]:
+    @staticmethod
+    def _everywhere(connection: sqlite3.Connection, task: str, rids: Sequence[int]) -> list[int]:
+        """Those rows that every model has a vector of; the others are due again at once, for the other models' workers."""
+        tables = [f"vectors_{no}" for (no,) in connection.execute("SELECT no FROM models")]
+        lacking = " OR ".join(f"NOT EXISTS (SELECT 1 FROM {table} WHERE rid = ?1)" for table in tables)
+        query = f"SELECT 1 FROM cubes WHERE rid = ?1 AND ({lacking})"
+        owing = {rid for rid in rids if connection.execute(query, (rid,)).fetchone()}
+        connection.executemany(
+            "UPDATE jobs SET not_before = 0, attempts = 0, error = NULL WHERE task = ? AND rid = ?",
+            [(task, rid) for rid in owing],
+        )
+        return [rid for rid in rids if rid not in owing]
+
+    def take(self, task: str, limit: int, *, partition: int | None = None, lacking: str | None = None) -> list[int]:
         """Take up to ``limit`` due jobs, oldest first, for LEASE_SECONDS; return their row numbers.
 
-        If the process dies, the lease runs out and another process takes them.
+        Of rows without an entry in the table ``lacking``, where one is given. Jobs that failed before are taken in ever
+        smaller batches, so that one bad row ends up alone. If the process dies, the lease runs out and another process
+        takes them.
         """
         low, high = 0, 1 << 62
         if partition is not None:
             low, high = partition << schema.PARTITION_BITS, ((partition + 1) << schema.PARTITION_BITS) - 1
         now = to_micros(self._clock())
         lease = now + LEASE_SECONDS * 1_000_000
+        without = f" AND NOT EXISTS (SELECT 1 FROM {_table(lacking)} AS t WHERE t.rid = jobs.rid)" if lacking else ""
         # A time far ahead was written before the clock was set back: such a job is due.
         due = (
-            "SELECT rid FROM jobs WHERE task = ?1 AND (not_before <= ?2 OR not_before > ?2 + 7200000000) "
-            "AND rid BETWEEN ?3 AND ?4 ORDER BY rid LIMIT ?5"
+            "SELECT rid, attempts FROM jobs WHERE task = ?1 AND (not_before <= ?2 OR not_before > ?2 + 7200000000) "
+            f"AND rid BETWEEN ?3 AND ?4{without} ORDER BY rid LIMIT ?5"
         )
         with self.connections.reading() as connection:
-            if connection.execute(due, (task, now, low, high, 1)).fetchone() is None:
+            first = connection.execute(due, (task, now, low, high, 1)).fetchone()
+            if first is None:
                 return []
+        limit = max(1, limit >> min(first[1], 16))
         with self.connections.writing() as connection:
-            rids = [rid for (rid,) in connection.execute(due, (task, now, low, high, limit))]
+            rids = [rid for rid, _ in connection.execute(due, (task, now, low, high, limit))]
             connection.executemany(
                 "UPDATE jobs SET not_before = ? WHERE task = ? AND rid = ?", [(lease, task, rid) for rid in rids]
             )
@@ -437,6 +481,16 @@ class SqliteStore:
         """Make every postponed job due at once."""
         with self.connections.writing() as connection:
             connection.execute("UPDATE jobs SET not_before = 0")
+
+    def lacking(self, table: str) -> tuple[int, str | None]:
+        """How many rows that owe a vector have none in a vector table, and the last error with them."""
+        with self.connections.reading() as connection:
+            query = (
+                "SELECT count(*), max(error) FROM jobs WHERE task = 'embed' "
+                f"AND NOT EXISTS (SELECT 1 FROM {_table(table)} AS t WHERE t.rid = jobs.rid)"
+            )
+            count, error = connection.execute(query).fetchone()
+        return count, error
 
     def backlog(self) -> dict[str, tuple[int, int, str | None]]:
         """For each task: how many jobs wait, how many of them failed before, and the last error."""
@@ -478,21 +532,26 @@ class SqliteStore:
     def headers(self, part: int, after: int = -1) -> list[tuple[Any, ...]]:
         """The columns that searches filter by, of a partition's rows with n > ``after``, in order.
 
-        (rid, known_from, known_to, valid_from, valid_to, expires_at, kind, status, agent, session, author, trust)
+        (rid, known_from, known_to, valid_from, valid_to, expires_at, kind, status, agent, session, author, trust, the rid
+        of the version before or None)
         """
         low = (part << schema.PARTITION_BITS) + after + 1
         high = ((part + 1) << schema.PARTITION_BITS) - 1
         with self.connections.reading() as connection:
             return connection.execute(
                 "SELECT rid, known_from, known_to, valid_from, valid_to, expires_at, kind, status, agent, session, author, "
-                "trust FROM cubes WHERE rid BETWEEN ? AND ? ORDER BY rid",
+                "trust, CASE WHEN version > 1 THEN (SELECT rid FROM cubes AS old WHERE old.id = cubes.id AND "
+                "old.version = cubes.version - 1) END FROM cubes WHERE rid BETWEEN ? AND ? ORDER BY rid",
                 (low, high),
             ).fetchall()
 
-    def data_version(self) -> int:
-        """A number that changes whenever any other connection has committed: the cheapest test for "nothing new"."""
-        with translated(self.connections.file):
-            return int(self.connections.reader().execute("PRAGMA data_version").fetchone()[0])
+    def data_version(self) -> tuple[int, int]:
+        """(connection, number): for one connection the number changes whenever another has committed.
+
+        The cheapest test for "nothing new"; numbers of two connections say nothing about each other.
+        """
+        with self.connections.reader() as connection:
+            return connection.number, int(connection.execute("PRAGMA data_version").fetchone()[0])
 
     def rebuild(self, terms: Callable[[Cube], bytes], stamp: str) -> int:
         """Make the lexical fold again from the cubes, and note under which analyser; return how many rows."""
@@ -553,17 +612,20 @@ class SqliteStore:
             connection.execute(f"CREATE TABLE vectors_{no} (rid INTEGER PRIMARY KEY, body BLOB NOT NULL)")
             connection.execute(
                 "INSERT OR IGNORE INTO jobs (task, rid) "
-                "SELECT 'embed', rid FROM cubes WHERE known_to IS NULL AND json_extract(body, '$.form') IS NULL"
+                "SELECT 'embed', rid FROM cubes WHERE known_to IS NULL AND trim(json_extract(body, '$.text')) <> ''"
             )
         return int(no)
 
     def activate(self, no: int) -> None:
         """Let searches use this model's vectors, and drop the tables of all others."""
         with self.connections.writing() as connection:
+            if connection.execute("SELECT 1 FROM models WHERE no = ?", (no,)).fetchone() is None:
+                raise StoreError(f"there is no embedding model number {no} in this store; nothing was changed")
             for (other,) in connection.execute("SELECT no FROM models WHERE no <> ?", (no,)).fetchall():
                 connection.execute(f"DROP TABLE vectors_{other}")
             connection.execute("DELETE FROM models WHERE no <> ?", (no,))
             connection.execute("UPDATE models SET active = 1 WHERE no = ?", (no,))
+            connection.execute(f"DELETE FROM jobs WHERE task = 'embed' AND rid IN (SELECT rid FROM vectors_{int(no)})")
 
     def serve(self, no: int) -> None:
         """Let searches use this model's vectors, and keep the others."""
@@ -581,7 +643,33 @@ class SqliteStore:
         found = connection.execute("SELECT no FROM partitions WHERE path = ?", (path,)).fetchone()
         return found[0] if found else None
 
+    @staticmethod
+    def _walk(connection: sqlite3.Connection, ids: Iterable[str], down: bool) -> list[Ref]:
+        """What links lead to from some cubes, nearest first, without themselves."""
+        near, far = ("parent", "child") if down else ("child", "parent")
+        query = f"SELECT {far}, max({far}_version) FROM links WHERE {near} = ? GROUP BY {far}"
+        frontier = list(dict.fromkeys(map(_bytes, ids)))
+        seen = set(frontier)
+        found = []
+        while frontier:
+            step = {blob: version for id in frontier for blob, version in connection.execute(query, (id,))}
+            frontier = sorted(step.keys() - seen)
+            seen.update(frontier)
+            found += [Ref(_text(blob), step[blob]) for blob in frontier]
+        return found
+
+    def _closure(self, connection: sqlite3.Connection, ids: Iterable[str]) -> list[str]:
+        named = list(dict.fromkeys(ids))
+        return [*named, *(ref.id for ref in self._walk(connection, named, down=True))]
+
     def _current(self, connection: sqlite3.Connection, id: str, scope: Scope, version: int | None = None) -> Row:
+        row = self._visible(connection, id, scope, version)
+        if row is None:
+            # One answer for "does not exist", "is not yours" and "was forgotten": a caller learns nothing about others.
+            raise NotFoundError(f"no memory {id} in {scope.path}")
+        return row
+
+    def _visible(self, connection: sqlite3.Connection, id: str, scope: Scope, version: int | None = None) -> Row | None:
         which = "known_to IS NULL" if version is None else "version = ?"
         values = (_bytes(id),) if version is None else (_bytes(id), version)
         record = connection.execute(f"{_SELECT} WHERE cubes.id = ? AND {which}", values).fetchone()
@@ -589,29 +677,24 @@ class SqliteStore:
             row = _row(record)
             if scope.covers(row.cube.scope):
                 return row
-        # One answer for "does not exist", "is not yours" and "was forgotten": a caller learns nothing about others.
-        raise NotFoundError(f"no memory {id} in {scope.path}")
+        return None
 
     def _events(self, connection: sqlite3.Connection, condition: str, values: Sequence[Any]) -> Iterator[Event]:
-        for event, _ in self._timed_events(connection, condition, values):
-            yield event
-
-    def _timed_events(
-        self, connection: sqlite3.Connection, condition: str, values: Sequence[Any]
-    ) -> Iterator[tuple[Event, int]]:
         paths = dict(connection.execute("SELECT no, path FROM partitions"))
         query = (
             "SELECT seq, txn, at, actor, action, part, id, version, reason, digest, hash FROM journal "
             f"WHERE {condition} ORDER BY seq"
         )
         for seq, txn, at, actor, action, part, id, version, reason, content, hash in connection.execute(query, values):
-            yield (
-                Event(
+            try:
+                yield Event(
                     seq, txn, from_micros(at), actor, Action(action), paths.get(part, "?"), _text(id), version, reason,
                     content, hash,
-                ),
-                at,
-            )  # fmt: skip
+                )  # fmt: skip
+            except (TypeError, ValueError, OverflowError) as error:
+                raise IntegrityError(
+                    f"event {seq} of the journal is damaged ({error}); see: holdfast doctor"
+                ) from error
 
 
 class _Batch:
@@ -620,7 +703,7 @@ class _Batch:
     def __init__(self, store: SqliteStore, connection: sqlite3.Connection, actor: str) -> None:
         self.store = store
         self.connection = connection
-        self.actor = actor
+        self.actor = actor.encode("utf-8", "replace").decode()
         self.seq, self.previous, last_at = _head(connection)
         self.txn = self.seq + 1
         # Time never runs backwards in the journal, whatever the clock does.
@@ -628,7 +711,6 @@ class _Batch:
         self.parts: dict[str, tuple[int, int]] = {}
         self.cubes: list[Cube] = []
         self.duplicates: list[str] = []
-        self.first_seq = self.seq
         self.journal: list[tuple[Any, ...]] = []
 
     def apply(self, operation: Operation) -> None:
@@ -646,23 +728,26 @@ class _Batch:
             self.replace(row, replace(row.cube, status=Status.ARCHIVED), Action.DELETE, operation.reason)
 
     def add(self, cube: Cube, reason: str) -> None:
-        if not cube.text and cube.blob is None:
-            raise InputError("a memory needs a text or a tensor file; this one has neither")
-        if len(cube.text) * 4 > MAX_TEXT_BYTES and len(cube.text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
-            raise InputError(f"a memory's text may have {MAX_TEXT_BYTES // 2**20} MiB; split this one before adding it")
-        if cube.status is Status.PURGED:
-            raise InputError("a purged memory cannot be added")
         key = content_key(cube)
-        found = self.connection.execute("SELECT id FROM cubes WHERE key = ?", (key,)).fetchone()
-        if found is None:  # ids are the store's own, so this is an import of what is here already, or a forgotten id
-            id = _bytes(cube.id)
-            found = self.connection.execute("SELECT id FROM cubes WHERE id = ?", (id,)).fetchone()
-            if self.connection.execute("SELECT 1 FROM tombstones WHERE id = ?", (id,)).fetchone():
-                raise ConflictError(f"memory {cube.id} was forgotten; it does not come back under the same id")
-        if found is not None:
-            self.duplicates.append(_text(found[0]))
+        if cube.status in HELD:
+            found = self.connection.execute("SELECT id FROM cubes WHERE key = ?", (key,)).fetchone()
+            if found is not None:
+                self.duplicates.append(_text(found[0]))
+                return
+        id = _bytes(cube.id)
+        if self.connection.execute("SELECT 1 FROM tombstones WHERE id = ?", (id,)).fetchone():
+            raise ConflictError(f"memory {cube.id} was forgotten; it does not come back under the same id")
+        if self.connection.execute("SELECT 1 FROM cubes WHERE id = ?", (id,)).fetchone():
+            held = self.store._visible(self.connection, cube.id, cube.scope)
+            if held is None or content_key(held.cube) != key:
+                raise ConflictError(
+                    f"the id {cube.id} is taken by a memory with other content; update that one, or add this under a new id"
+                )
+            self.duplicates.append(cube.id)
             return
-        self.write(replace(cube, version=1), Action.ADD, reason, self.learnt(cube), key=key)
+        self.write(replace(cube, version=1), Action.ADD, reason, self.learnt(cube))
+        if cube.use != Use():  # an import brings what feedback said elsewhere
+            self.use(id, cube.use)
 
     def update(self, cube: Cube, reason: str) -> None:
         row = self.store._current(self.connection, cube.id, cube.scope)
@@ -671,32 +756,30 @@ class _Batch:
             raise ConflictError(
                 f"memory {cube.id} is at version {old.version}, and this change was made from {cube.version}; read it again"
             )
-        if cube.scope.partition != old.scope.partition:
-            raise ScopeError("a memory cannot move to another tenant or user")
         if cube.status is not old.status and cube.status not in TRANSITIONS[old.status]:
             raise ConflictError(f"a memory that is {old.status} cannot become {cube.status}")
         if old.status is Status.FROZEN and cube.status is Status.FROZEN:
             raise ConflictError(f"memory {cube.id} is frozen; thaw it first (status activated)")
-        if cube.status is Status.PURGED:
-            raise InputError("purging is not an update; use forget")
         self.replace(row, cube, Action.UPDATE, reason)
 
-    def undo(self, event: Event, scope: Scope, reason: str) -> None:
-        if event.action is Action.PURGE:
+    def undo(self, events: Sequence[Event], scope: Scope, reason: str) -> None:
+        """Take back what one transaction did to one cube."""
+        if any(event.action is Action.PURGE for event in events):
             raise ConflictError("what was forgotten is gone and cannot be brought back; nothing was changed")
-        row = self.store._current(self.connection, event.id, scope)
-        if event.action is Action.FEEDBACK:
+        if any(event.action is Action.FEEDBACK for event in events):
             raise ConflictError("feedback is evidence and cannot be undone; give the opposite reward instead")
-        if row.cube.version != event.version:
-            raise ConflictError(
-                f"memory {event.id} was changed again since (version {row.cube.version}); undo that first"
-            )
-        if event.version == 1:
+        id, first, last = events[0].id, events[0].version, events[-1].version
+        row = self.store._current(self.connection, id, scope)
+        if row.cube.version != last:
+            raise ConflictError(f"memory {id} was changed again since (version {row.cube.version}); undo that first")
+        if first == 1:
             if row.cube.status is Status.ARCHIVED:
-                raise ConflictError(f"memory {event.id} is taken back already")
+                if last > 1:  # made and retracted in one go: nothing of it is in recall
+                    return
+                raise ConflictError(f"memory {id} is taken back already")
             before = replace(row.cube, status=Status.ARCHIVED)
         else:
-            before = self.store._current(self.connection, event.id, scope, event.version - 1).cube
+            before = self.store._current(self.connection, id, scope, first - 1).cube
         self.replace(row, before, Action.UNDO, reason)
 
     def feedback(self, row: Row, reward: float, rate: float) -> None:
@@ -708,28 +791,31 @@ class _Batch:
             uncertainty=use.uncertainty * (1 - rate) + rate * abs(reward - use.utility),
         )
         id = _bytes(row.cube.id)
-        self.connection.execute(
-            "INSERT OR REPLACE INTO uses VALUES (?, ?, ?, ?, ?)",
-            (id, known.visits, self.at, known.utility, known.uncertainty),
-        )
         part = row.rid >> schema.PARTITION_BITS
-        self.record(Action.FEEDBACK, row.cube.scope.partition, part, id, row.cube.version, f"{reward:+.3f}", bytes(32))
+        mark = self.use(id, known)
+        self.record(Action.FEEDBACK, row.cube.scope.partition, part, id, row.cube.version, f"{reward:+.3f}", mark)
 
-    def purge(self, id: str, scope: Scope, reason: str) -> None:
-        row = self.store._current(self.connection, id, scope)
+    def use(self, id: bytes, use: Use) -> bytes:
+        """Note what feedback says of a cube; return the digest that an event vouches for it with."""
+        values = (use.visits, _micros(use.last_use), use.utility, use.uncertainty)
+        self.connection.execute("INSERT OR REPLACE INTO uses VALUES (?, ?, ?, ?, ?)", (id, *values))
+        return use_digest(values)
+
+    def purge(self, id: str, reason: str) -> None:
         blob = _bytes(id)
+        current = "SELECT rid, version, body FROM cubes WHERE id = ? AND known_to IS NULL"
+        rid, version, body = self.connection.execute(current, (blob,)).fetchone()
         rids = [rid for (rid,) in self.connection.execute("SELECT rid FROM cubes WHERE id = ?", (blob,))]
         tables = [*FOLDS, "cubes"]
         tables += [f"vectors_{no}" for (no,) in self.connection.execute("SELECT no FROM models")]
         for table in tables:
             self.connection.executemany(f"DELETE FROM {table} WHERE rid = ?", [(rid,) for rid in rids])
-        self.connection.executemany(
-            "DELETE FROM jobs WHERE task = ? AND rid = ?", [(t, r) for t in self.store.tasks for r in rids]
-        )
+        self.connection.executemany("DELETE FROM jobs WHERE rid = ?", [(rid,) for rid in rids])
         self.connection.execute("DELETE FROM links WHERE child = ?1 OR parent = ?1", (blob,))
         self.connection.execute("DELETE FROM uses WHERE id = ?", (blob,))
-        part = row.rid >> schema.PARTITION_BITS
-        self.record(Action.PURGE, row.cube.scope.partition, part, blob, row.cube.version, reason, bytes(32))
+        part = rid >> schema.PARTITION_BITS
+        path = Scope.parse(json.loads(body)["scope"]).partition
+        self.record(Action.PURGE, path, part, blob, version, reason, bytes(32))
         self.connection.execute("INSERT INTO tombstones VALUES (?, ?)", (blob, self.seq))
         _arrive(self.connection, part, "cubes", rids)
 
@@ -738,26 +824,27 @@ class _Batch:
         learnt = max(self.learnt(cube) if cube.recorded_at != row.cube.recorded_at else self.at, row.known_from)
         self.connection.execute("UPDATE cubes SET known_to = ?, key = NULL WHERE rid = ?", (learnt, row.rid))
         new = replace(cube, version=row.cube.version + 1, scope=row.cube.scope)
-        rid = self.write(new, action, reason, learnt, owed=new.text != row.cube.text)
-        if new.text == row.cube.text:
-            tables = [
-                "names",
-                "dates",
-                *(f"vectors_{no}" for (no,) in self.connection.execute("SELECT no FROM models")),
-            ]
+        same = _wording(new) == _wording(row.cube)
+        rid = self.write(new, action, reason, learnt, owed=not same)
+        if same:
+            tables = ["names", "dates"]
+            tables += [f"vectors_{no}" for (no,) in self.connection.execute("SELECT no FROM models")]
             for table in tables:
                 self.connection.execute(
-                    f"INSERT INTO {table} SELECT ?, body FROM {table} WHERE rid = ?",
-                    (rid, row.rid),
+                    f"INSERT INTO {table} SELECT ?, body FROM {table} WHERE rid = ?", (rid, row.rid)
                 )
             # What was still owed to the old version is owed to the new one.
             self.connection.execute("UPDATE OR REPLACE jobs SET rid = ? WHERE rid = ?", (rid, row.rid))
         else:
             self.connection.execute("DELETE FROM jobs WHERE rid = ?", (row.rid,))
 
-    def write(
-        self, cube: Cube, action: Action, reason: str, learnt: int, *, owed: bool = True, key: bytes | None = None
-    ) -> int:
+    def write(self, cube: Cube, action: Action, reason: str, learnt: int, *, owed: bool = True) -> int:
+        if not cube.text and cube.blob is None:
+            raise InputError("a memory needs a text or a tensor file; this one has neither")
+        if len(cube.text) * 4 > MAX_TEXT_BYTES and len(cube.text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
+            raise InputError(f"a memory's text may have {MAX_TEXT_BYTES // 2**20} MiB; split this one before adding it")
+        if cube.status is Status.PURGED:
+            raise InputError("a purged memory cannot be written; to erase one, use forget")
         part, n = self.place(cube.scope.partition)
         rid = part << schema.PARTITION_BITS | n
         id = _bytes(cube.id)
@@ -765,10 +852,7 @@ class _Batch:
         cube = replace(cube, recorded_at=from_micros(learnt))
         body = pack(cube)
         self.record(action, cube.scope.partition, part, id, cube.version, reason, digest(salt, body))
-        if cube.status not in HELD:
-            key = None
-        elif key is None:
-            key = content_key(cube)
+        key = content_key(cube) if cube.status in HELD else None
         try:
             self.connection.execute(
                 "INSERT INTO cubes VALUES (?,?,?,?,?,NULL,?,?,?,?,?,?,?,?,?,?,?,?,?)",
@@ -780,7 +864,7 @@ class _Batch:
             self.link(cube, part, id, ref)
         if self.store._terms is not None:
             self.connection.execute("INSERT INTO terms VALUES (?, ?)", (rid, self.store._terms(cube)))
-        if owed and cube.text:
+        if owed and cube.text.strip():
             for task in self.store.tasks:
                 self.connection.execute("INSERT INTO jobs (task, rid) VALUES (?, ?)", (task, rid))
         self.cubes.append(cube)
@@ -817,6 +901,7 @@ class _Batch:
         self, action: Action, path: str, part: int, id: bytes, version: int, reason: str, content: bytes
     ) -> None:
         self.seq += 1
+        reason = reason.encode("utf-8", "replace").decode()
         fields = (self.seq, self.txn, self.at, self.actor, str(action), path, _text(id), version, reason, content.hex())
         self.previous = link(self.previous, fields)
         self.journal.append(
@@ -832,17 +917,19 @@ class _Batch:
 
 # --- the form of a row ---
 
-_SELECT = (
-    "SELECT cubes.rid, cubes.id, cubes.version, known_from, known_to, body, visits, last_use, utility, uncertainty "
-    "FROM cubes LEFT JOIN uses ON uses.id = cubes.id"
-)
+_READ = "SELECT cubes.rid, cubes.id, cubes.version, known_from, known_to, body, visits, last_use, utility, uncertainty"
+_SELECT = f"{_READ} FROM cubes LEFT JOIN uses ON uses.id = cubes.id"
+_SELECT_SALTED = f"{_READ}, salt FROM cubes LEFT JOIN uses ON uses.id = cubes.id"
 
 
-def _row(record: tuple[Any, ...]) -> Row:
+def _row(record: Sequence[Any]) -> Row:
     rid, id, version, known_from, known_to, body, visits, last_use, utility, uncertainty = record
-    fields = json.loads(body)
-    fields.update(id=_text(id), version=version)
-    cube = Cube.from_dict(fields)
+    try:
+        cube = Cube.from_dict({**json.loads(body), "id": _text(id), "version": version})
+    except (TypeError, ValueError) as error:
+        raise IntegrityError(
+            f"row {rid} of the store is damaged ({error}); nothing was changed. See: holdfast doctor"
+        ) from error
     if visits is not None:
         moment = None if last_use is None else from_micros(last_use)
         cube = replace(cube, use=Use(visits, moment, utility, uncertainty))
@@ -859,9 +946,12 @@ def _columns(cube: Cube) -> tuple[Any, ...]:
 
 
 def pack(cube: Cube) -> str:
-    """The cube as compact JSON without its id and version (the event has them), its use, and what is default."""
+    """The cube as compact JSON without its id and version (the event has them) and what is default.
+
+    Of its use, only what a first version came with: later feedback has its own table and events.
+    """
     record = cube.to_dict()
-    for field in ("id", "version", "use"):
+    for field in ("id", "version", *(("use",) if cube.version > 1 or cube.use == Use() else ())):
         del record[field]
     for field, default in (("form", "text"), ("status", "generated")):
         if record[field] == default:
@@ -870,13 +960,23 @@ def pack(cube: Cube) -> str:
     record["policy"] = {k: v for k, v in record["policy"].items() if v not in (None, [], "normal")}
     record = {k: v for k, v in record.items() if v not in (None, {}, "")}
     try:
-        body = json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        body.encode()
-    except UnicodeEncodeError:  # lone surrogates: escaped, they survive verbatim
-        body = json.dumps(record, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
+        return _json(record)
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"a cube's data must be plain JSON: {error}") from error
-    return body
+
+
+def _json(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # lone surrogates: escaped, they survive verbatim
+        text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return text
+
+
+def written(text: str) -> str:
+    """A text as it stands in the body of a row, without the quotes around it."""
+    return _json(text)[1:-1]
 
 
 def content_key(cube: Cube) -> bytes:
@@ -886,7 +986,15 @@ def content_key(cube: Cube) -> bytes:
     return hashlib.sha256(json.dumps(identity, default=str).encode()).digest()
 
 
+def _wording(cube: Cube) -> tuple[Any, ...]:
+    """What names, dates and vectors are made from."""
+    return cube.text, cube.origin.author, cube.valid_from, cube.data.get("caption")
+
+
 def _conditions(scope: Scope, where: Where) -> tuple[list[str], list[Any]]:
+    for name in ("kinds", "statuses"):
+        if isinstance(getattr(where, name), str):
+            raise InputError(f"{name} is a list: write ({getattr(where, name)!r},)")
     clauses: list[str] = []
     values: list[Any] = []
 
@@ -919,7 +1027,12 @@ def _conditions(scope: Scope, where: Where) -> tuple[list[str], list[Any]]:
     if where.until is not None:
         add("coalesce(valid_from, known_from) < ?", to_micros(where.until))
     for key, value in where.data.items():
-        add("json_extract(body, ?) = ?", f"$.data.{json.dumps(key)}", value)
+        if not isinstance(key, str) or not isinstance(value, str | int | float | None):
+            raise InputError(
+                f"data can be filtered by strings, numbers, true, false and none, not by {key!r}: {value!r}"
+            )
+        # json_each compares whole keys, whatever characters they hold; a path would need them escaped.
+        add("(SELECT value FROM json_each(body, '$.data') WHERE key = ?) IS ?", key, value)
     return clauses, values
 
 

@@ -5,14 +5,16 @@ Neither depends on an index: both read and write cubes and nothing else.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
-from holdfast.cube import Channel, Cube, Kind, Scope
-from holdfast.errors import InputError
+from holdfast.cube import Channel, Cube, Kind, Ref, Scope
+from holdfast.errors import ConflictError, InputError, NotFoundError
 from holdfast.store.base import Operation, Store, Where
 
 FORMAT = 1
@@ -20,11 +22,16 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What came in: new ids, how many were there already, and a note for each thing that could not be kept as it was."""
+    """What came in: new ids, how many were there already, and a note for each thing that could not be kept as it was.
+
+    ``edited`` are memories that were held already, at the version of the export, with other words: these are their next
+    version.
+    """
 
     ids: tuple[str, ...]
     duplicates: int
     notes: tuple[str, ...]
+    edited: tuple[str, ...] = ()
 
 
 def export_jsonl(cubes: Iterable[Cube], out: TextIO) -> int:
@@ -44,8 +51,8 @@ def read_jsonl(lines: Iterable[str], scope: Scope) -> Iterator[Cube]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
+            record = json.loads(line, parse_constant=_refuse)
+        except (ValueError, RecursionError) as error:
             raise InputError(f"line {number} is not JSON: {error}") from error
         if not isinstance(record, dict):
             raise InputError(f"line {number} is not a cube's record")
@@ -72,12 +79,13 @@ def export_markdown(cubes: Iterable[Cube], out: TextIO) -> int:
             out.write(f"\n## {here}\n\n")
             heading = here
         record = cube.to_dict()
-        if _words(_item(cube.text)) == cube.text:
+        shown = _shown(cube.text)
+        if shown == cube.text:
             del record["text"]
         when = cube.valid_from or cube.recorded_at
         label = " ".join(part for part in (f"{when:%Y-%m-%d}" if when else "", cube.origin.author or "") if part)
         comment = json.dumps(record, ensure_ascii=True).replace("<", "\\u003c").replace(">", "\\u003e")
-        out.write(f"- <!-- {comment} --> **{_plain(label)}**\n{_item(cube.text)}\n")
+        out.write(f"- <!-- {comment} --> **{_plain(label)}**\n{_item(shown)}\n")
         count += 1
     return count
 
@@ -86,71 +94,152 @@ _ITEM = re.compile(r"- (?:<!-- (?P<record>\{.*?\}) -->(?: \*\*.*?\*\*)?)?(?P<wor
 
 
 def read_markdown(lines: Iterable[str], scope: Scope) -> Iterator[Cube]:
-    """The cubes of such a file, moved into ``scope``'s tenant and user; an item without a comment is a new fact."""
+    """The cubes of such a file, moved into ``scope``'s tenant and user; an item without a comment is a new fact.
+
+    Raises InputError that names the line of a damaged comment.
+    """
     record: dict[str, Any] | None = None
     words: list[str] = []
+    begun = blank = 0
 
     def finish() -> Iterator[Cube]:
-        if record is not None:
-            text = record["text"] if "text" in record else "\n".join(words)
-            if text:
+        if record is None:
+            return
+        text = _shown("\n".join(words))
+        kept = record.get("text")
+        if isinstance(kept, str) and text == _shown(kept):  # as exported: some characters only the comment can keep
+            text = kept
+        if text or record.get("blob"):
+            try:
                 yield moved(Cube.from_dict({**record, "text": text}), scope)
+            except InputError as error:
+                raise InputError(f"line {begun}: {error}") from error
 
     for number, raw in enumerate(lines, 1):
-        line = raw.rstrip("\n")
+        line = raw.rstrip("\r\n")
         item = _ITEM.fullmatch(line)
         if item:
             yield from finish()
+            begun, blank = number, 0
             try:
-                record = json.loads(item["record"]) if item["record"] else None
-            except json.JSONDecodeError as error:
+                record = json.loads(item["record"], parse_constant=_refuse) if item["record"] else None
+            except (ValueError, RecursionError) as error:
                 raise InputError(
                     f"line {number}: the comment is damaged ({error}); remove the item or restore it"
                 ) from error
             if record is None:
+                if line.startswith("- <!--"):
+                    raise InputError(f"line {number}: the comment is damaged; remove the item or restore it")
                 origin = {"channel": str(Channel.IMPORT), "trust": 0.8}
                 record = {"scope": scope.path, "kind": str(Kind.FACT), "origin": origin}
-            words = [item["words"]] if item["words"].strip() else []
+            first = item["words"].strip()
+            words = [first] if first else []
         elif line.startswith("  ") and record is not None:
-            words.append(line[2:])
+            words += [*[""] * blank, line[2:]]  # editors take the blanks off an empty line
+            blank = 0
+        elif not line.strip():
+            blank += 1
         elif line.startswith("#"):
             yield from finish()
             record, words = None, []
+        elif record is not None:  # a person wrote on without the indent
+            words += [*[""] * blank, line]
+            blank = 0
     yield from finish()
 
 
 def bring_in(store: Store, cubes: Iterable[Cube], *, actor: str = "", batch: int = 512) -> Imported:
-    """Commit cubes in batches; what is there already is skipped, so an import that broke off can be run again."""
+    """Commit cubes in batches; what is there already is skipped, so an import that broke off can be run again.
+
+    A memory that is held with other words is an edit where the export was made from the version held; otherwise it stays
+    as it is. What was forgotten stays forgotten. Each such thing is a note.
+    """
     ids: list[str] = []
+    edited: list[str] = []
     notes: list[str] = []
     duplicates = 0
     pending: list[Cube] = []
-    known: set[str] = set()
+    waiting: set[str] = set()
+    known: dict[str, str] = {}  # what an id of the export is called here
 
     def flush() -> int:
-        done = store.commit([Operation.add(cube) for cube in pending], actor=actor)
-        ids.extend(cube.id for cube in done.cubes)
+        count = _commit(store, pending, actor, ids, known, notes)
         pending.clear()
-        return len(done.duplicates)
+        waiting.clear()
+        return count
 
     for cube in cubes:
-        parents = tuple(ref for ref in cube.origin.derived_from if ref.id in known or _held(store, ref.id, cube.scope))
+        if waiting.intersection(ref.id for ref in cube.origin.derived_from):
+            duplicates += flush()
+        held = _held(store, cube.id, cube.scope)
+        if held is not None:
+            known[cube.id] = cube.id
+            if held.text == cube.text:
+                duplicates += 1
+            elif held.version == cube.version:
+                try:
+                    store.commit([Operation.update(held.with_(text=cube.text), "edited in an import")], actor=actor)
+                    edited.append(cube.id)
+                except ConflictError as error:  # frozen, or changed just now
+                    notes.append(f"{error}; its edit was not taken")
+            else:
+                notes.append(f"{cube.id}: held at version {held.version}, the import is of {cube.version}; not taken")
+            continue
+        parents = tuple(
+            Ref(known.get(ref.id, ref.id), ref.version)
+            for ref in cube.origin.derived_from
+            if ref.id in known or _held(store, ref.id, cube.scope) is not None
+        )
         if len(parents) < len(cube.origin.derived_from):
             notes.append(f"{cube.id}: a source it was derived from is not in this store")
+        if parents != cube.origin.derived_from:
             cube = cube.with_(origin=replace(cube.origin, derived_from=parents))
-        known.add(cube.id)
         pending.append(cube)
+        waiting.add(cube.id)
         if len(pending) >= batch:
             duplicates += flush()
     if pending:
         duplicates += flush()
-    return Imported(tuple(ids), duplicates, tuple(notes))
+    return Imported(tuple(ids), duplicates, tuple(notes), tuple(edited))
+
+
+def _commit(
+    store: Store, cubes: Sequence[Cube], actor: str, ids: list[str], known: dict[str, str], notes: list[str]
+) -> int:
+    """Add some cubes, singly where one of them is refused; return how many were there already under another id."""
+    try:
+        done = store.commit([Operation.add(cube) for cube in cubes], actor=actor)
+    except ConflictError as error:
+        if len(cubes) > 1:
+            return sum(_commit(store, [cube], actor, ids, known, notes) for cube in cubes)
+        notes.append(str(error))
+        return 0
+    ids += [cube.id for cube in done.cubes]
+    kept, there = [cube.id for cube in reversed(done.cubes)], iter(done.duplicates)
+    for cube in cubes:
+        known[cube.id] = kept.pop() if kept and kept[-1] == cube.id else next(there)
+    return len(done.duplicates)
 
 
 def moved(cube: Cube, scope: Scope) -> Cube:
-    """The cube in ``scope``'s tenant and user; its own agent and session stay unless the scope names them."""
+    """The cube in ``scope``'s tenant and user; its own agent and session stay unless the scope names them.
+
+    What comes from another tenant or user gets other ids, the same at every import: one id is one memory in a store.
+    """
     own = cube.scope
-    return cube.with_(scope=Scope(scope.tenant, scope.user, scope.agent or own.agent, scope.session or own.session))
+    there = Scope(scope.tenant, scope.user, scope.agent or own.agent, scope.session or own.session)
+    if there.partition == own.partition:
+        return cube.with_(scope=there)
+    parents = tuple(Ref(_renamed(ref.id, there), ref.version) for ref in cube.origin.derived_from)
+    origin = replace(cube.origin, derived_from=parents)
+    return cube.with_(scope=there, id=_renamed(cube.id, there), origin=origin)
+
+
+def _renamed(id: str, scope: Scope) -> str:
+    """An id's namesake in another partition: the same time, other random bits."""
+    old = uuid.UUID(id)
+    random = int.from_bytes(hashlib.sha256(old.bytes + scope.partition.encode()).digest()[:8])
+    return str(uuid.UUID(int=(old.int >> 64 << 64) | 0b10 << 62 | random >> 2))
 
 
 def everything(store: Store, scope: Scope) -> Iterator[Cube]:
@@ -158,18 +247,26 @@ def everything(store: Store, scope: Scope) -> Iterator[Cube]:
     return store.select(scope, Where())
 
 
-def _held(store: Store, id: str, scope: Scope) -> bool:
-    return any(True for _ in store.events(scope=scope, id=id))
+def _held(store: Store, id: str, scope: Scope) -> Cube | None:
+    try:
+        return store.get(id, Scope(scope.tenant, scope.user))
+    except NotFoundError:
+        return None
 
 
 def _item(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.split("\n"))
 
 
-def _words(item: str) -> str:
-    """What ``read_markdown`` would read back from an item."""
-    return "\n".join(line[2:] for line in item.splitlines())
+def _shown(text: str) -> str:
+    """The words as a file can show them: lines of plain text, no half characters, no blanks that an editor takes off."""
+    plain = text.encode("utf-8", "replace").decode()
+    return "\n".join(line.rstrip() for line in plain.splitlines()).strip("\n")
 
 
 def _plain(label: str) -> str:
-    return re.sub(r"[*<>\s]+", " ", label).strip()
+    return re.sub(r"[*<>\s]+", " ", label.encode("utf-8", "replace").decode()).strip()
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a JSON number")
