@@ -16,6 +16,7 @@ _HOMES = {
     "Form": "holdfast.cube",
     "Hit": "holdfast.retrieve.hits",
     "HoldfastError": "holdfast.errors",
+    "ScopeError": "holdfast.errors",
     "Kind": "holdfast.cube",
     "Memory": "holdfast.memory",
     "Origin": "holdfast.cube",
@@ -33,6 +34,7 @@ __all__ = [
     "Memory",
     "Origin",
     "Scope",
+    "ScopeError",
     "Status",
     "__version__",
 ]
@@ -40,7 +42,7 @@ __all__ = [
 if TYPE_CHECKING:
     from holdfast.aio import AsyncMemory
     from holdfast.cube import Cube, Form, Kind, Origin, Scope, Status
-    from holdfast.errors import HoldfastError
+    from holdfast.errors import HoldfastError, ScopeError
     from holdfast.memory import Memory
     from holdfast.retrieve.hits import Hit
 

@@ -188,7 +188,8 @@ def _stateless(memory: Memory, facts: list[_Fact]) -> Callable[[str, bool], str]
     # What was forgotten or belongs to another is still in an append-only pool.
     gone = [fact for fact in facts if fact.forgotten or fact.stranger]
     chunks = [f"My favourite {fact.attribute} is {fact.first}." for fact in gone]
-    chunks += [cube.text for cube in memory.select() if cube.kind == "message"]
+    turns = sorted((cube for cube in memory.select() if cube.kind == "message"), key=lambda cube: cube.id)
+    chunks += [cube.text for cube in turns]  # in the order in which they were said
     index = LexicalIndex()
     index.append(range(len(chunks)), [pack_terms(tokens(chunk)) for chunk in chunks])
 
