@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.retrieve.arrays import Column, Floats
+from holdfast.retrieve.arrays import Column, Floats, Rows, top
 
 K1, B = 1.5, 0.75
 """BM25 of the first stage, which chooses the candidates; the fused score has its own (``fusion``)."""
+
+_FEW = 65_536
 
 _RECORD = np.dtype([("term", "<u4"), ("count", "u1")])  # as text.RECORD packs it
 
@@ -93,9 +95,57 @@ class LexicalIndex:
                     found[rows] += idf * np.float32(K1 + 1) * counts / (counts + norms[rows])
         return found
 
+    def best(self, terms: Sequence[int], k: int, allowed: npt.NDArray[np.bool_]) -> Rows:
+        """The k allowed rows of the highest BM25 above 0 for a query's distinct terms, best first; ties by row.
+
+        The same rows as from ``scores``, without a pass over the common words' postings where the rare words settle it
+        (MaxScore, Turtle and Flood 1995): a row that holds only words of the rest cannot beat the k-th best so far.
+        ``allowed`` has shape (size,).
+        """
+        found = np.zeros(len(allowed), np.float32)
+        norms = self._norm(len(allowed))
+        rarest = sorted(((self.idf(term), term) for term in terms), reverse=True)
+        bounds = np.cumsum([idf for idf, _ in rarest][::-1])[::-1] * (
+            K1 + 1
+        )  # no row gains more from term i and the rest
+        least = 0.0  # at least k rows score this much
+        everything = bool(allowed.all())
+        seen: list[Rows32] = []
+        for at, (idf, term) in enumerate(rarest):
+            if bounds[at] < least:
+                return self._finish(seen, found, rarest[at:], least - float(bounds[at]), k, norms)
+            for segment in self._segments:
+                rows, counts = segment.postings(term)
+                if not everything:
+                    here = allowed[rows]
+                    rows, counts = rows[here], counts[here]
+                found[rows] += np.float32(idf * (K1 + 1)) * counts / (counts + norms[rows])
+                seen.append(rows)
+                if k <= len(rows) <= _FEW:  # among more the k-th best costs more to find than it spares
+                    least = max(least, float(np.partition(found[rows], len(rows) - k)[len(rows) - k]))
+        return top(found, k)
+
+    def _finish(
+        self,
+        seen: Sequence[Rows32],
+        found: Floats,
+        rest: Sequence[tuple[float, int]],
+        least: float,
+        k: int,
+        norms: Floats,
+    ) -> Rows:
+        """The best of the rows that score ``least`` already, after the rest of the words is looked up in those alone."""
+        rows = np.unique(np.concatenate([some[found[some] >= least] for some in seen]))
+        scores = found[rows]
+        for idf, term in rest:
+            counts = self.counts(term, rows)
+            scores += np.float32(idf * (K1 + 1)) * counts / (counts + norms[rows])
+        return rows[top(scores, k)].astype(np.int64)
+
     def counts(self, term: int, rows: npt.NDArray[np.integer]) -> Floats:
         """How often a term stands in each of some rows; shape (len(rows),). A row of -1 holds nothing."""
         found = np.zeros(len(rows), np.float32)
+        rows = rows.astype(np.int32, copy=False)  # as the postings are: or each search would copy them all
         for segment in self._segments:
             held, counts = segment.postings(term)
             if len(held):

@@ -1,0 +1,61 @@
+"""Holdfast through its public facade, with an embedder that hands over the given vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+from benchmarks.data import DIMENSION, Batch, Data, Floats, Lookup, Query
+from holdfast import Memory, __version__
+
+PACKAGE = "holdfast"
+VERSION = __version__
+SETTINGS = "durability full, rules for facts off (encoders=()), numpy only"
+MODES = ("hybrid", "dense")
+
+
+class Given:
+    """An embedder whose vectors were made beforehand."""
+
+    model = "given/1"
+    dimension = DIMENSION
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """The vector of each text's last line: the store puts the speaker on a line before it."""
+        return self._lookup([text.rpartition("\n")[2] for text in texts])
+
+
+class Engine:
+    """One memory a row; a scope is a user, which is a partition of its own."""
+
+    def __init__(self, folder: Path, data: Data, queries: Sequence[Query]) -> None:
+        # Without queries it is opened to be loaded: then ``finish`` does what a thread does otherwise.
+        self._memory = Memory(
+            folder / "store.holdfast", embedder=Given(Lookup(data, queries)), encoders=(), background=bool(queries)
+        )
+
+    def load(self, batch: Batch) -> None:
+        rows = zip(batch.scopes.tolist(), batch.numbers, batch.texts, strict=True)
+        for scope, some in groupby(rows, key=lambda row: row[0]):
+            messages = [{"role": "user", "content": text, "id": str(number)} for _, number, text in some]
+            self._memory.add(messages, user=str(scope))
+
+    def finish(self) -> None:
+        self._memory.flush()
+
+    def add(self, number: int, scope: int, text: str, vector: Floats) -> None:
+        self._memory.add({"role": "user", "content": text, "id": str(number)}, user=str(scope))
+
+    def search(self, text: str, vector: Floats, scope: int | None, k: int) -> Sequence[int]:
+        hits = self._memory.search(text, k=k, user="0" if scope is None else str(scope))
+        return [int(hit.cube.data["turn"]) for hit in hits]
+
+    def settle(self) -> None:
+        self._memory.flush()
+
+    def close(self) -> None:
+        self._memory.close()

@@ -1,0 +1,320 @@
+"""The numbers of a run as a page and a plot; every measure beside the best peer and beside the limit.
+
+python -m benchmarks.report DIR        # from DIR/speed.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.limits import POSTING_BYTES, scan_bytes
+from holdfast.claims import plots
+
+OURS = "holdfast"
+GOOD_RECALL = 0.9
+"""A peer's search counts for the comparison only where it finds this share of what it should."""
+
+Results = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One measure: our value, what was aimed at, the best peer's, and the limit. None: not measured, or there is none."""
+
+    what: str
+    unit: str
+    value: float | None
+    target: str = ""
+    holds: bool | None = None
+    peer: tuple[str, float] | None = None
+    limit: float | None = None
+    more_is_better: bool = False
+
+
+def write(results: Results, out: Path) -> None:
+    """Write speed.md and speed.png into a folder."""
+    lines = list(measures(results))
+    parts = [_head(results), _summary(lines), *(_case(name, case) for name, case in _cases(results))]
+    parts += [_settings(results), _NOTES]
+    (out / "speed.md").write_text("\n\n".join(part for part in parts if part) + "\n")
+    _plot(results, out / "speed.png")
+
+
+def measures(results: Results) -> Iterator[Line]:
+    """What the design asks for, in its order."""
+    for name, case in _cases(results):
+        if case["scopes"] == 1:
+            yield from _adds(name, case)
+    for name, case in _cases(results):
+        if case["scopes"] == 1:
+            rate = _peer(case, "load", "searchable_rows_per_s", most=True)
+            for key, words in (("stored", "durable, found by words"), ("searchable", "and by vector")):
+                value = _get(case, OURS, "load", f"{key}_rows_per_s")
+                yield Line(f"import of {name}: {words}", "rows/s", value, peer=rate, more_is_better=True)
+    found = results.get("embedding", {})
+    if "share" in found:
+        yield Line(
+            "import with MiniLM int8, of the embedder's own rate", "", found["share"], "≥ 0.85", found["share"] >= 0.85,
+            limit=1.0, more_is_better=True,
+        )  # fmt: skip
+    for name, case in _cases(results):
+        yield from _searches(name, case, results)
+    for name, case in _cases(results):
+        value = _get(case, OURS, "serve", "search_dense", "recall")
+        peer = _peer(case, "serve", "search_dense", "recall", most=True)
+        holds = None if value is None else value >= 0.99
+        yield Line(f"recall@10 of vectors, {name}", "", value, "≥ 0.99", holds, peer, 1.0, more_is_better=True)
+    for name, case in _cases(results):
+        for key, words, unit in (
+            ("open_to_first_hit_ms", "cold open to first hit", "ms"),
+            ("rss_mb", "memory when serving", "MB"),
+        ):
+            yield Line(f"{words}, {name}", unit, _get(case, OURS, "serve", key), peer=_peer(case, "serve", key))
+        disk = _get(case, OURS, "load", "disk_mb")
+        yield Line(f"disk, {name}", "MB", disk, peer=_peer(case, "load", "disk_mb"))
+    yield from _footprint(results.get("footprint", {}))
+
+
+def _adds(name: str, case: Results) -> Iterator[Line]:
+    for share in ("p50", "p99"):
+        value, limit = (_get(case, OURS, "add", key, share) for key in ("add", "add_limit"))
+        holds = None if value is None or limit is None or share != "p50" else value <= 3 * limit
+        peer = _peer(case, "add", "add", share)
+        target = "≤ 3 × limit" if share == "p50" else ""
+        yield Line(f"durable add, {share}, {name}", "ms", value, target, holds, peer, limit)
+    value = _get(case, OURS, "add", "add_burst", "p50")
+    yield Line(f"durable add in a burst, p50, {name}", "ms", value, peer=_peer(case, "add", "add_burst", "p50"))
+    value = _get(case, OURS, "add", "add_and_settled", "p50")
+    peer = _peer(case, "add", "add_and_settled", "p50")
+    yield Line(f"durable add until found by vector too, p50, {name}", "ms", value, peer=peer)
+
+
+def _searches(name: str, case: Results, results: Results) -> Iterator[Line]:
+    size = case["rows"] // case["scopes"]
+    speed = results["limits"]["read_bytes_per_s"]
+    targets = {100_000: 5.0, 1_000_000: 10.0} if case["scopes"] == 1 else {100: 1.0}
+    for key, mode, touched in (
+        ("search_hybrid", "words and vector", ""),
+        ("search_hybrid_cold", "words and vector", ", scope not touched before"),
+        ("search_dense", "vector only", ""),
+    ):
+        for share in ("p50", "p99"):
+            value = _get(case, OURS, "serve", key, share)
+            if value is None:
+                continue
+            cold = key.endswith("cold")
+            needed = scan_bytes(size) + (case["postings"] * POSTING_BYTES if "hybrid" in key else 0)
+            peer = _peer(case, "serve", "search_dense_cold" if cold else "search_dense", share, recall=True)
+            target = None if cold or share == "p99" else targets.get(size)
+            yield Line(
+                f"search {name}, {mode}{touched}, {share}", "ms", value, f"≤ {target:g} ms" if target else "",
+                None if target is None else value <= target, peer, None if cold else 1e3 * needed / speed,
+            )  # fmt: skip
+
+
+def _footprint(found: Results) -> Iterator[Line]:
+    if "import_holdfast_ms" in found:
+        yield Line("import holdfast, median of 10", "ms", found["import_holdfast_ms"]["median"])
+        yield Line("from holdfast import Memory, median of 10", "ms", found["import_memory_ms"]["median"])
+    install = found.get("install", {})
+    if "mb" in install:
+        yield Line("bare install", "MB", install["mb"], "≤ 80 MB", install["mb"] <= 80)
+        yield Line("packages in a bare install", "", install["packages"])
+
+
+# --- reading results ---
+
+
+def _cases(results: Results) -> list[tuple[str, Results]]:
+    return list(results.get("cases", {}).items())
+
+
+def _get(case: Results, engine: str, *path: str) -> float | None:
+    found: Any = case["engines"].get(engine, {})
+    if not found.get("load", {}).get("complete", False):
+        return None
+    for key in path:
+        found = found.get(key, {})
+    return found if isinstance(found, int | float) else None
+
+
+def _peer(case: Results, *path: str, most: bool = False, recall: bool = False) -> tuple[str, float] | None:
+    """The best peer's value; with ``recall``, of those peers whose search finds enough."""
+    found = []
+    for name in case["engines"]:
+        value = _get(case, name, *path)
+        good = not recall or (_get(case, name, "serve", "search_dense", "recall") or 0.0) >= GOOD_RECALL
+        if name != OURS and value is not None and good:
+            found.append((name, value))
+    return (max if most else min)(found, key=lambda pair: pair[1]) if found else None
+
+
+# --- the page ---
+
+
+def _head(results: Results) -> str:
+    about, speed = results["about"], results["limits"]["read_bytes_per_s"]
+    missing = "".join(f"\n\n`{name}` is not installed ({why})." for name, why in results["not_installed"].items())
+    load = f"{about['load_average'][0]:.2f}"
+    if "load_average_at_end" in about:
+        load += f" at the start, {about['load_average_at_end'][0]:.2f} at the end"
+    return (
+        f"# Speed\n\n{about['date'][:10]}, {about['cores']} cores of {about['cpu']}, {about['memory_gb']:g} GB, "
+        f"Python {about['python']}, numpy {about['numpy']}, SQLite {about['sqlite']}; load average {load}; "
+        f"one core reads {speed / 1e9:.1f} GB/s; seed {about['seed']}.{missing}"
+    )
+
+
+def _summary(lines: list[Line]) -> str:
+    rows = [
+        "| measure | Holdfast | target | holds | best peer | ratio to it | limit | ratio to it |\n"
+        "|---|---|---|---|---|---|---|---|"
+    ]
+    for line in lines:
+        peer = f"{_number(line.peer[1])} {line.unit} ({line.peer[0]})" if line.peer else "–"
+        rows.append(
+            f"| {line.what} | {_number(line.value)} {line.unit} | {line.target} | {_verdict(line.holds)} | {peer} | "
+            f"{_ratio(line.value, line.peer[1] if line.peer else None)} | "
+            f"{_number(line.limit)} | {_ratio(line.value, line.limit)} |"
+        )
+    return "## What was aimed at\n\n" + "\n".join(rows)
+
+
+def _case(name: str, case: Results) -> str:
+    rows = [
+        f"## {name}\n\n| engine | import, rows/s | disk MB | memory MB | open to first hit ms | search p50 / p99 ms | "
+        "recall@10 | add p50 / p99 ms | of a synced commit | burst p50 ms | lost to kill -9 |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|"
+    ]
+    for engine, steps in case["engines"].items():
+        failed = [f"{step}: {found['error']}" for step, found in steps.items() if "error" in found]
+        load = steps.get("load", {})
+        if failed or not load.get("complete", True):
+            why = "; ".join(failed) or f"stopped after {load['stored_s']:.0f} s with {load['rows']:,} rows"
+            rows.append(f"| {engine} | {why} |" + " |" * 9)
+            continue
+        rows += _engine(engine, steps)
+    return "\n".join(rows)
+
+
+def _engine(engine: str, steps: Results) -> Iterator[str]:
+    load, serve, add, kill = (steps.get(step, {}) for step in ("load", "serve", "add", "kill"))
+    modes = [key for key in serve if key.startswith("search_")]
+    for row, key in enumerate(modes or [""]):
+        label = f"{engine}, {key.removeprefix('search_').replace('_', ' ')}" if key else engine
+        search = serve.get(key, {})
+        costs = ["", "", "", ""]
+        written = ["", "", "", ""]
+        if row == 0:
+            costs = [
+                _number(load.get("searchable_rows_per_s")),
+                _number(load.get("disk_mb")),
+                _number(serve.get("rss_mb")),
+                _number(serve.get("open_to_first_hit_ms")),
+            ]
+            limit = add.get("add_limit", {}).get("p50")
+            written = [
+                _pair(add.get("add", {})),
+                _ratio(add.get("add", {}).get("p50"), limit),
+                _number(add.get("add_burst", {}).get("p50")),
+                f"{kill['missing_after_kill']} of {kill['acknowledged']}" if "acknowledged" in kill else "",
+            ]
+        recall = search.get("recall") if "dense" in key else None
+        yield "| " + " | ".join([label, *costs, _pair(search), _number(recall), *written]) + " |"
+
+
+def _settings(results: Results) -> str:
+    seen: dict[str, str] = {}
+    for _, case in _cases(results):
+        for engine, steps in case["engines"].items():
+            for found in steps.values():
+                if "about" in found:
+                    seen[engine] = f"- {engine} {found['about']['version']}: {found['about']['settings']}."
+    return "## How each was set\n\n" + "\n".join(seen.values()) if seen else ""
+
+
+_NOTES = """## How to read it
+
+- All engines had the same texts (8 to 30 words of a Zipf vocabulary of 60,000, no stop list: the commonest word stands in
+  four of five texts) and the same 384-d unit vectors; no embedder ran, except where the embedder is named.
+- Holdfast's search is over words and vectors unless it says "vector only"; the peers' is over vectors, so theirs does less.
+- A durable add has returned, survives `kill -9`, and is found by the next search: by words and vector for the peers, by
+  words for Holdfast, whose vector follows from a queue; the line "until found by vector too" waits for it.
+- The limit of an add is one synced SQLite commit of the same bytes on the same disk, taken turn about with the adds. The
+  limit of a search is what a scan must read (48 bytes a row, 500 rows again in float16, 5 bytes a posting of the query's
+  words) at the speed at which one core reads memory; a graph reads less than that, and pays for it when it is built.
+- The best peer of a search is the fastest whose recall is at least 0.9. "Cold" is a scope that this process has not
+  searched before. Opening is timed in a fresh process after the store's pages were dropped from the page cache, without
+  the time to import the package. Memory is the whole process."""
+
+
+def _verdict(holds: bool | None) -> str:
+    return "" if holds is None else "yes" if holds else "**no**"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    if value and abs(value) < 0.995:
+        return f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _pair(found: Results) -> str:
+    return f"{_number(found['p50'])} / {_number(found['p99'])}" if "p50" in found else ""
+
+
+def _ratio(value: float | None, other: float | None) -> str:
+    return f"{_number(value / other)} ×" if value is not None and other else "–"
+
+
+# --- the plot ---
+
+
+def _plot(results: Results, file: Path) -> None:
+    panels: list[plots.Panel] = []
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for _, case in _cases(results):
+        if case["scopes"] > 1:
+            continue
+        for engine in case["engines"]:
+            for key in ("search_hybrid", "search_dense"):
+                value = _get(case, engine, "serve", key, "p50")
+                if value is not None:
+                    name = f"{engine}, vectors only" if (engine, key) == (OURS, "search_dense") else engine
+                    xs, ys = curves.setdefault(name, ([], []))
+                    xs.append(case["rows"])
+                    ys.append(value)
+    ours = [name for name in curves if name.startswith(OURS)]
+    if curves:
+        panels.append(
+            plots.Lines(curves, "Search, median", "memories in one scope", "ms", ours=ours, log_x=True, log_y=True)
+        )
+    for title, scopes_of, path in (
+        ("Durable add, median ms", lambda case: case["scopes"] == 1, ("add", "add", "p50")),
+        ("Search in one of many scopes, median ms", lambda case: case["scopes"] > 1, ("serve", "search_dense", "p50")),
+        ("Recall@10 in one of many scopes", lambda case: case["scopes"] > 1, ("serve", "search_dense", "recall")),
+    ):
+        for name, case in reversed([pair for pair in _cases(results) if scopes_of(pair[1])]):
+            values = {engine: value for engine in case["engines"] if (value := _get(case, engine, *path)) is not None}
+            if values:
+                limit = _get(case, OURS, "add", "add_limit", "p50") if "add" in path else None
+                bounds = {"one synced commit": limit} if limit is not None else {}
+                panels.append(plots.Bars(values | bounds, f"{title}\n{name}", ours=[OURS], bounds=list(bounds)))
+                break
+    if panels:
+        about = results["about"]
+        plots.draw(
+            file, panels, title="Speed beside peers", columns=2,
+            subtitle=f"{about['cores']} cores, {about['date'][:10]}; the peers search vectors only",
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    write(json.loads((folder / "speed.json").read_text()), folder)

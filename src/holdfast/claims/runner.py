@@ -1,0 +1,423 @@
+"""Running claims and keeping the evidence: find a paper's claim, run it over its seeds, write what came of it.
+
+A claim is the module ``claims/cNN_slug.py`` (``claims.base.Claim``). Its evidence is ``NN-slug.json`` with every arm, every
+check and everything needed to run it again, and ``NN-slug.png``. A claim that does not hold is written as it is.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+import holdfast
+from holdfast import claims
+from holdfast.claims.base import Check, Claim, Result, Scale, Verdict, verdict
+from holdfast.claims.catalogue import PAPERS, Paper, paper
+from holdfast.errors import ClaimError, MissingExtraError
+
+Progress = Callable[[str], None]
+"""Told in one line what happens next."""
+
+DEFAULT_SEEDS: Mapping[Scale, tuple[int, ...]] = {"quick": (0,), "full": (0, 1, 2), "gpu": (0,)}
+
+_SCALES: tuple[Scale, ...] = ("quick", "full", "gpu")
+_EXTRAS = {"torch": "torch", "safetensors": "torch", "onnxruntime": "embed", "tokenizers": "embed", "openai": "llm"}
+# Student's t, two-sided 95 %, by degrees of freedom: seeds are few, so the normal's 1.96 would flatter.
+_T95 = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of ``holdfast claims list``. ``file`` is None while the claim is absent, the rest while it was not run.
+
+    ``margin`` and ``required`` are those of the check that decides: the one closest to failing, or furthest into it.
+    """
+
+    number: int
+    name: str
+    file: str | None
+    statement: str | None
+    scale: Scale | None
+    verdict: Verdict
+    margin: float | None
+    required: float | None
+    seeds: tuple[int, ...]
+    date: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as ``--json`` prints it."""
+        return {**asdict(self), "seeds": list(self.seeds)}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run over one or more seeds found, and where it was written.
+
+    ``result`` holds the means over the seeds (its ``series`` are those of the first seed); ``record`` is the JSON that
+    was written; ``plot`` is None where it could not be drawn, and ``messages`` then say why.
+    """
+
+    paper: Paper
+    scale: Scale
+    seeds: tuple[int, ...]
+    verdict: Verdict
+    result: Result
+    record: Mapping[str, Any]
+    evidence: Path
+    plot: Path | None
+    messages: tuple[str, ...] = field(default=())
+
+
+def evidence_folder(given: Path | None = None) -> Path:
+    """The folder for evidence: the one given, or ``evidence/`` of the checkout this package is imported from.
+
+    Raises ClaimError where the package is installed and no folder was given.
+    """
+    if given is not None:
+        return given
+    package = Path(holdfast.__file__).resolve().parent
+    root = package.parent.parent
+    if package.parent.name == "src" and (root / "pyproject.toml").is_file():
+        return root / "evidence"
+    raise ClaimError("Holdfast is installed, not checked out: say where evidence shall be written (--evidence FOLDER)")
+
+
+def find_claim(number: int) -> Path | None:
+    """The file of a paper's claim, or None while nobody has written it. Raises ClaimError for an unknown number."""
+    name = f"{paper(number).module}.py"
+    return next((Path(folder) / name for folder in claims.__path__ if (Path(folder) / name).is_file()), None)
+
+
+def load_claim(number: int) -> Claim:
+    """Import a paper's claim. Raises ClaimError where it is absent or ill-formed, MissingExtraError where torch is."""
+    wanted = paper(number)
+    if find_claim(number) is None:
+        raise ClaimError(f"claim {number} ({wanted.title}) is not written yet: there is no claims/{wanted.module}.py")
+    try:
+        module = importlib.import_module(f"{claims.__name__}.{wanted.module}")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in _EXTRAS:
+            raise
+        extra = f"pip install 'holdfast[{_EXTRAS[package]}]'"
+        raise MissingExtraError(f"claim {number} needs {package}: {extra}") from error
+    missing = [name for name in ("number", "name", "statement", "arms", "run", "plot") if not hasattr(module, name)]
+    if missing or module.number != number:
+        fault = f"it lacks {', '.join(missing)}" if missing else f"its number is {module.number}"
+        raise ClaimError(f"claims/{wanted.module}.py is not the claim of paper {number}: {fault}")
+    return cast(Claim, module)
+
+
+def list_claims(evidence_dir: Path | None = None) -> list[Row]:
+    """All 54 rows, in order, from the claims' files (read, not imported) and the evidence there is.
+
+    Raises ClaimError where a piece of evidence cannot be read, or where no folder can be told (``evidence_folder``).
+    """
+    folder = evidence_folder(evidence_dir)
+    return [_row(item, folder) for item in PAPERS]
+
+
+def run_claim(
+    number: int,
+    *,
+    scale: Scale = "quick",
+    seeds: Sequence[int] | None = None,
+    data: Path | None = None,
+    evidence_dir: Path | None = None,
+    progress: Progress | None = None,
+    today: date | None = None,
+) -> Report:
+    """Run a paper's claim over its seeds (by default 0, and 0, 1, 2 at ``full``), write its evidence, return the report.
+
+    ``data`` is the user's folder of data sets, for claims that read some. The evidence of a larger scale is never
+    replaced by a smaller run: that one is kept beside it, under ``smaller``. Raises ClaimError for an unknown number, an
+    absent claim, or where the claim itself says what it lacks; then nothing is written.
+    """
+    if scale not in _SCALES:
+        raise ClaimError(f"scale must be one of {', '.join(_SCALES)}, not {scale!r}")
+    item, claim, folder = paper(number), load_claim(number), evidence_folder(evidence_dir)
+    seeds = tuple(DEFAULT_SEEDS[scale] if seeds is None else seeds)
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ClaimError(f"give one or more different seeds, not {list(seeds)}")
+    say = progress or (lambda _: None)
+    results, durations = [], []
+    for seed in seeds:
+        say(f"claim {number} ({item.name}), scale {scale}, seed {seed}")
+        started = time.perf_counter()
+        results.append(claim.run(scale, seed, data))
+        durations.append(time.perf_counter() - started)
+    merged = merge(results)
+    outcome = verdict(merged)
+    record = {
+        "number": item.number,
+        "name": item.name,
+        "arxiv": item.arxiv,
+        "title": item.title,
+        "statement": claim.statement,
+        "scale": scale,
+        "verdict": outcome,
+        **_deciding(merged.checks),
+        "seeds": list(seeds),
+        "date": (today or datetime.now(UTC).date()).isoformat(),
+        "duration_s": round(sum(durations), 2),
+        "checks": _checks(merged.checks, results),
+        "arms": merged.arms,
+        "intervals": _intervals(results),
+        "paired": _paired(results, claim.arms),
+        "runs": [
+            {"seed": seed, "duration_s": round(took, 2), "arms": result.arms}
+            for seed, took, result in zip(seeds, durations, results, strict=True)
+        ],
+        "settings": merged.settings,
+        "notes": list(merged.notes),
+        "series": merged.series,
+        "versions": _versions(),
+        "machine": {"cores": os.cpu_count()},
+    }
+    path, plot = _place(folder, item, scale)
+    written = _write(path, _plain(record), scale)
+    messages = []
+    try:
+        claim.plot(merged, plot)
+    except MissingExtraError as error:
+        messages.append(f"plot skipped: {error}")
+    say(f"claim {number}: {outcome}")
+    return Report(item, scale, seeds, outcome, merged, written, path, None if messages else plot, tuple(messages))
+
+
+def merge(results: Sequence[Result]) -> Result:
+    """Runs of one claim over several seeds as one result: means of every metric and check, series of the first seed.
+
+    Raises ClaimError where the runs do not have the same arms, metrics and checks.
+    """
+    if not results:
+        raise ClaimError("there is no run to merge")
+    first = results[0]
+    shape = _shape(first)
+    if any(_shape(result) != shape for result in results):
+        raise ClaimError("the seeds' runs differ in their arms, metrics or checks, so they cannot be averaged")
+    arms = {
+        arm: {metric: _mean(result.arms[arm][metric] for result in results) for metric in metrics}
+        for arm, metrics in first.arms.items()
+    }
+    checks = tuple(
+        Check(
+            name=check.name,
+            value=_mean(result.checks[index].value for result in results),
+            required=_mean(result.checks[index].required for result in results),
+            at_least=check.at_least,
+            note=check.note,
+        )
+        for index, check in enumerate(first.checks)
+    )
+    notes = tuple(dict.fromkeys(note for result in results for note in result.notes))
+    return Result(arms=arms, checks=checks, settings=first.settings, series=first.series, notes=notes)
+
+
+def _shape(result: Result) -> tuple[Any, ...]:
+    arms = {arm: set(metrics) for arm, metrics in result.arms.items()}
+    return arms, [(check.name, check.at_least) for check in result.checks]
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean([float(value) for value in values]))
+
+
+def _interval(values: Sequence[float]) -> list[float]:
+    """The 95 % interval of a mean over seeds, by Student's t."""
+    centre, freedom = float(np.mean(values)), len(values) - 1
+    half = (_T95[freedom] if freedom < len(_T95) else 1.96) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return [centre - half, centre + half]
+
+
+def _intervals(results: Sequence[Result]) -> dict[str, dict[str, list[float]]]:
+    if len(results) < 2:
+        return {}
+    return {
+        arm: {metric: _interval([result.arms[arm][metric] for result in results]) for metric in metrics}
+        for arm, metrics in results[0].arms.items()
+    }
+
+
+def _paired(results: Sequence[Result], arms: Sequence[str]) -> dict[str, Any]:
+    """Our arm (the claim's first) minus each other, paired.
+
+    Over seeds where there are two or more, for every metric both arms have; over questions where the claim hands out
+    ``series["outcomes"]``, arm to one number a question, in the same order for every arm.
+    """
+    ours, measured = arms[0], results[0].arms
+    pairs: dict[str, Any] = {}
+    if len(results) > 1 and ours in measured:
+        over_seeds = {
+            other: {
+                metric: _interval([result.arms[ours][metric] - result.arms[other][metric] for result in results])
+                for metric in metrics
+                if metric in measured[ours]
+            }
+            for other, metrics in measured.items()
+            if other != ours
+        }
+        pairs["seeds"] = {other: metrics for other, metrics in over_seeds.items() if metrics}
+    outcomes = [result.series.get("outcomes", {}) for result in results]
+    if all(ours in one for one in outcomes):
+        joined = {arm: np.concatenate([np.asarray(one[arm], float) for one in outcomes]) for arm in outcomes[0]}
+        pairs["questions"] = {
+            other: _bootstrap(joined[ours] - values) for other, values in joined.items() if other != ours
+        }
+    return pairs
+
+
+def _bootstrap(differences: npt.NDArray[np.float64], draws: int = 2000) -> dict[str, float]:
+    """Mean paired difference and its 95 % percentile interval over questions drawn again with replacement."""
+    rng = np.random.default_rng(0)
+    means = [float(np.mean(rng.choice(differences, len(differences)))) for _ in range(draws)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return {"difference": float(np.mean(differences)), "low": float(low), "high": float(high)}
+
+
+def _closeness(check: Check) -> float:
+    """A check's margin in units of what it requires, so that checks of different units can be ranked."""
+    return -math.inf if math.isnan(check.margin) else check.margin / (abs(check.required) or 1.0)
+
+
+def _deciding(checks: Sequence[Check]) -> dict[str, float | None]:
+    if not checks:
+        return {"margin": None, "required": None}
+    check = min(checks, key=lambda one: (one.holds, _closeness(one)))
+    return {"margin": check.margin, "required": check.required}
+
+
+def _checks(merged: Sequence[Check], results: Sequence[Result]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": check.name,
+            "value": check.value,
+            "required": check.required,
+            "at_least": check.at_least,
+            "holds": check.holds,
+            "margin": check.margin,
+            "note": check.note,
+            "by_seed": [result.checks[index].value for result in results],
+        }
+        for index, check in enumerate(merged)
+    ]
+
+
+def _versions() -> dict[str, str]:
+    versions = {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "holdfast": holdfast.__version__,
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        versions["torch"] = str(torch.__version__)
+    return versions
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON can hold it: arrays as lists, NaN and infinities as null, paths by their last part only."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    raise ClaimError(f"evidence cannot hold a {type(value).__name__}; claims must give numbers, text and lists")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["scale"] not in _SCALES or not isinstance(record["seeds"], list):
+            raise ValueError(f"scale {record['scale']!r}, seeds {record['seeds']!r}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ClaimError(f"{path.name} is not evidence ({error}); remove it and run the claim again") from error
+    return cast(dict[str, Any], record)
+
+
+def _place(folder: Path, item: Paper, scale: Scale) -> tuple[Path, Path]:
+    """Where the record and the plot go: a run smaller than what is on file leaves the larger one's plot alone."""
+    path = folder / f"{item.stem}.json"
+    before = _read(path)
+    smaller = before is not None and _SCALES.index(before["scale"]) > _SCALES.index(scale)
+    return path, folder / f"{item.stem}{f'-{scale}' if smaller else ''}.png"
+
+
+def _write(path: Path, record: dict[str, Any], scale: Scale) -> dict[str, Any]:
+    """Join the record with what is on file, and replace the file in one step."""
+    before = _read(path) or {}
+    smaller: dict[str, Any] = before.pop("smaller", {})
+    if not before or _SCALES.index(before["scale"]) <= _SCALES.index(scale):
+        if before and before["scale"] != scale:
+            smaller[before["scale"]] = before
+        smaller.pop(scale, None)
+        whole = record
+    else:
+        smaller[scale] = record
+        whole = before
+    if smaller:
+        whole["smaller"] = smaller
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return record
+
+
+def _row(item: Paper, folder: Path) -> Row:
+    source = find_claim(item.number)
+    record = _read(folder / f"{item.stem}.json") or {}
+    return Row(
+        number=item.number,
+        name=item.name,
+        file=None if source is None else f"holdfast/claims/{source.name}",
+        statement=None if source is None else _statement(source),
+        scale=record.get("scale"),
+        verdict=record.get("verdict", "not run"),
+        margin=record.get("margin"),
+        required=record.get("required"),
+        seeds=tuple(record.get("seeds", ())),
+        date=record.get("date"),
+    )
+
+
+def _statement(source: Path) -> str | None:
+    """The claim's sentence, read without importing the claim, which may need an extra that is not installed."""
+    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        if any(isinstance(target, ast.Name) and target.id == "statement" for target in targets):
+            try:
+                return str(ast.literal_eval(cast(ast.Assign, node).value))
+            except ValueError as error:
+                raise ClaimError(f"{source.name}: its statement must be one plain string") from error
+    return None

@@ -1,0 +1,35 @@
+"""Settings of the whole suite: one thread for numerics, the same examples at every run."""
+
+from __future__ import annotations
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")  # before numpy is imported
+
+import tempfile  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+from support import MEMORY  # noqa: E402
+
+settings.register_profile(
+    "ci",
+    max_examples=int(os.environ.get("HOLDFAST_EXAMPLES", "40")),
+    stateful_step_count=25,
+    derandomize="HOLDFAST_EXAMPLES" not in os.environ,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("ci")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Where a store may be made: in memory where there is such a place, so that no test waits for a disk."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as home:
+        yield Path(home) / "a.holdfast"

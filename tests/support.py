@@ -1,0 +1,88 @@
+"""What the tests of the store share: a clock that is set by hand, a small embedder, shorthand for scopes and cubes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from holdfast.cube import Cube, Scope
+from holdfast.memory import Memory
+from holdfast.retrieve.text import fold_terms, tokens
+from holdfast.store.base import Commit, Operation
+from holdfast.store.sqlite import SqliteStore
+
+ANA = Scope("acme", "ana")
+BEN = Scope("acme", "ben")
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""Where a hundred stores come and go, no disk need turn."""
+START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+class Clock:
+    """The time, moved by hand."""
+
+    def __init__(self, at: datetime = START) -> None:
+        self.at = at
+
+    def __call__(self) -> datetime:
+        return self.at
+
+    def tick(self, seconds: float = 1.0) -> datetime:
+        self.at += timedelta(seconds=seconds)
+        return self.at
+
+
+class HashEmbedder:
+    """A bag of words as a unit vector: the same text always gives the same vector, and shared words bring texts near."""
+
+    def __init__(self, model: str = "hash-64", dimension: int = 64) -> None:
+        self.model = model
+        self.dimension = dimension
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        found = np.zeros((len(texts), self.dimension), np.float32)
+        for row, text in enumerate(texts):
+            for word in tokens(text):
+                seed = int.from_bytes(hashlib.sha256(f"{self.model} {word}".encode()).digest()[:4])
+                found[row] += np.random.default_rng(seed).standard_normal(self.dimension).astype(np.float32)
+        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
+
+
+class Failing(HashEmbedder):
+    """Does what ``behave`` says with the vectors that it should have given."""
+
+    def __init__(self, behave: Any, model: str = "hash-64", dimension: int = 64) -> None:
+        super().__init__(model, dimension)
+        self.behave = behave
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        return self.behave(super().embed(texts), texts)
+
+
+def open_store(folder: Path, **options: Any) -> SqliteStore:
+    """A store as ``Memory`` opens it, without the wait for the disk."""
+    options = {"terms": fold_terms, "tasks": ("embed", "enrich"), "durability": "normal", **options}
+    return SqliteStore(folder, **options)
+
+
+def open_memory(folder: Path, **options: Any) -> Memory:
+    """A memory that works only when it is told to, without the wait for the disk."""
+    options = {"embedder": None, "encoders": (), "background": False, "durability": "normal", "user": "ana", **options}
+    return Memory(folder, **options)
+
+
+def add(store: SqliteStore, *cubes: Cube) -> Commit:
+    return store.commit([Operation.add(cube) for cube in cubes])
+
+
+def update(store: SqliteStore, cube: Cube, **changes: Any) -> Cube:
+    return store.commit([Operation.update(cube.with_(**changes))]).cubes[0]
+
+
+def texts(hits: Sequence[Any]) -> list[str]:
+    return [hit.text for hit in hits]

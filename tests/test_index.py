@@ -1,0 +1,450 @@
+"""The indexes against plain arithmetic, and against themselves made afresh: after any history both must be the same."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import threading
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
+
+from holdfast.cube import Cube, Kind, Scope, Status, to_micros, utc
+from holdfast.enrichment import Enrichment
+from holdfast.errors import HoldfastError
+from holdfast.retrieve import vectors as vectors_module
+from holdfast.retrieve.arrays import Column, top
+from holdfast.retrieve.lexical import K1, B, LexicalIndex
+from holdfast.retrieve.partition import Partition, View
+from holdfast.retrieve.text import fold_terms, pack_terms, term, tokens
+from holdfast.retrieve.vectors import VectorIndex
+from holdfast.store.base import Operation
+from holdfast.store.sqlite import SqliteStore
+from support import ANA, BEN, MEMORY, START, Clock, HashEmbedder, add, open_memory, open_store, update
+
+# --- arrays ---
+
+
+@given(st.lists(st.integers(-3, 9), max_size=60), st.integers(1, 70))
+def test_top_is_a_sort(scores: list[int], k: int) -> None:
+    expected = sorted((row for row, score in enumerate(scores) if score > 0), key=lambda row: (-scores[row], row))[:k]
+    assert top(np.asarray(scores, np.float32), k).tolist() == expected
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", ["distinct", "ties", "sparse", "few"])
+def test_top_is_a_sort_of_large_arrays_too(seed: int, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.standard_normal(50_000).astype(np.float32)
+    if kind == "ties":
+        scores = np.round(scores * 2)
+    elif kind == "sparse":
+        scores *= rng.random(len(scores)) < 0.001
+    elif kind == "few":
+        scores[:] = 0
+        scores[rng.integers(0, len(scores), 7)] = 1
+    for k in (1, 10, 500):
+        order = np.lexsort((np.arange(len(scores)), -scores))
+        assert top(scores, k).tolist() == order[scores[order] > 0][:k].tolist()
+
+
+@given(st.lists(st.integers(0, 40), unique=True, max_size=20))
+def test_a_column_grows_and_fills(rows: list[int]) -> None:
+    column = Column(np.int64, fill=-1)
+    for row in rows:
+        column.put(np.asarray([row]), np.asarray([row * 10]))
+    size = max(rows, default=-1) + 1
+    assert column.values.tolist() == [row * 10 if row in rows else -1 for row in range(size)]
+
+
+# --- words ---
+
+vocabulary = st.sampled_from(["lisbon", "porto", "tea", "coffee", "blue", "green", "river", "ana"])
+documents = st.lists(st.lists(vocabulary, min_size=1, max_size=12), min_size=1, max_size=12)
+
+
+def bm25(texts: list[list[str]], query: list[str]) -> list[float]:
+    """Okapi BM25 as the textbooks write it, with an inverse document frequency that is never negative."""
+    mean = sum(map(len, texts)) / len(texts)
+    scores = []
+    for text in texts:
+        counts = Counter(text)
+        score = 0.0
+        for word in dict.fromkeys(query):
+            df = sum(word in other for other in texts)
+            idf = math.log(1 + (len(texts) - df + 0.5) / (df + 0.5))
+            tf = counts[word]
+            score += idf * tf * (K1 + 1) / (tf + K1 * (1 - B + B * len(text) / max(mean, 1)))
+        scores.append(score)
+    return scores
+
+
+@given(documents, st.lists(vocabulary, min_size=1, max_size=5, unique=True), st.lists(st.integers(1, 4), max_size=12))
+def test_lexical_scores_are_bm25_however_the_rows_came(
+    texts: list[list[str]], query: list[str], steps: list[int]
+) -> None:
+    index = LexicalIndex()
+    folds = [pack_terms(text) for text in texts]
+    at = 0
+    for step in [*steps, len(texts)]:
+        index.append(list(range(at, min(at + step, len(texts)))), folds[at : at + step])
+        at = min(at + step, len(texts))
+    found = index.scores([term(word) for word in query], len(texts))
+    assert found.tolist() == pytest.approx(bm25(texts, query), rel=1e-5)
+    rows = np.arange(-1, len(texts))
+    for word in query:
+        assert index.counts(term(word), rows).tolist() == [0, *(Counter(text)[word] for text in texts)]
+
+
+@given(documents, st.randoms(use_true_random=False))
+def test_rows_may_come_in_any_order(texts: list[list[str]], random: object) -> None:
+    order = list(range(len(texts)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    index = LexicalIndex()
+    for row in order:
+        index.append([row], [pack_terms(texts[row])])
+    for word in ("lisbon", "tea"):
+        assert index.scores([term(word)], len(texts)).tolist() == pytest.approx(bm25(texts, [word]), rel=1e-5)
+        assert index.counts(term(word), np.arange(len(texts))).tolist() == [Counter(text)[word] for text in texts]
+
+
+def test_the_index_of_a_partition_knows_nothing_of_other_users(folder: Path) -> None:
+    store = open_store(folder)
+    add(store, Cube(ANA, "tea in Lisbon"), *(Cube(BEN, f"tea number {n}") for n in range(50)))
+    partition = Partition(store, store.partition(ANA) or 0)
+    partition.catch_up()
+    alone = LexicalIndex()
+    alone.append([0], [fold_terms(Cube(ANA, "tea in Lisbon"))])
+    words = [term(word) for word in tokens("tea Lisbon")]
+    assert partition.lexical.scores(words, 1).tolist() == alone.scores(words, 1).tolist()
+
+
+# --- vectors ---
+
+
+def clustered(rng: np.random.Generator, rows: int, dimension: int, clusters: int, spread: float) -> np.ndarray:
+    """Unit vectors in clusters, as texts about a few things are."""
+    centres = rng.standard_normal((clusters, dimension))
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    noise = rng.standard_normal((rows, dimension)) / math.sqrt(dimension)
+    found = centres[rng.integers(0, clusters, rows)] + spread * noise
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float16)
+
+
+def exactly(table: np.ndarray, query: np.ndarray, k: int, allowed: np.ndarray) -> list[int]:
+    cosines = table.astype(np.float32) @ query
+    cosines[~allowed] = -np.inf
+    return np.lexsort((np.arange(len(table)), -cosines))[:k].tolist()
+
+
+def test_up_to_twenty_thousand_rows_the_scan_is_exact() -> None:
+    rng = np.random.default_rng(1)
+    table = clustered(rng, 3000, 96, 20, 0.6)
+    index = VectorIndex(96)
+    order = rng.permutation(3000)
+    for start in range(0, 3000, 700):
+        index.put(order[start : start + 700], table[order[start : start + 700]])
+    for n in range(20):
+        query = table[n * 7].astype(np.float32) + 0.1 * rng.standard_normal(96).astype(np.float32)
+        for allowed in (np.ones(3000, np.bool_), rng.random(3000) < 0.02, np.zeros(3000, np.bool_)):
+            rows, cosines = index.search(query, 10, allowed)
+            assert rows.tolist() == exactly(table, query, 10, allowed)[: allowed.sum()]
+            assert np.allclose(cosines, table[rows].astype(np.float32) @ query, atol=1e-5)
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.0, 2.0])
+def test_above_that_the_scan_over_bits_finds_99_of_100(spread: float) -> None:
+    rng = np.random.default_rng(2)
+    table = clustered(rng, 40_000, 128, 60, spread)
+    index = VectorIndex(128)
+    index.put(np.arange(40_000), table)
+    assert index._exact is None
+    every, some = np.ones(40_000, np.bool_), rng.random(40_000) < 0.3
+    found = {"all": 0, "some": 0}
+    for n in range(60):
+        query = table[n * 11].astype(np.float32) + 0.3 * rng.standard_normal(128).astype(np.float32) / math.sqrt(128)
+        query /= np.linalg.norm(query)
+        for name, allowed in (("all", every), ("some", some)):
+            rows, _ = index.search(query, 10, allowed)
+            assert allowed[rows].all()
+            found[name] += len(set(rows.tolist()) & set(exactly(table, query, 10, allowed)))
+    assert min(found.values()) >= 0.99 * 600, found
+
+
+def test_a_narrow_mask_is_scanned_exactly_in_a_large_index() -> None:
+    rng = np.random.default_rng(3)
+    table = clustered(rng, 30_000, 64, 30, 0.8)
+    index = VectorIndex(64)
+    index.put(np.arange(30_000), table)
+    allowed = np.zeros(30_000, np.bool_)
+    allowed[rng.choice(30_000, 300, replace=False)] = True
+    for n in range(10):
+        query = table[n].astype(np.float32)
+        assert index.search(query, 10, allowed)[0].tolist() == exactly(table, query, 10, allowed)
+    assert index.search(query, 10, allowed[:100])[0].max(initial=0) < 100, (
+        "a shorter mask allows nothing beyond its end"
+    )
+
+
+def test_the_change_from_exact_to_bits_loses_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors_module, "EXACT_ROWS", 50)
+    rng = np.random.default_rng(4)
+    table = clustered(rng, 130, 70, 3, 1.0)  # a dimension that does not fill its last word
+    index = VectorIndex(70)
+    for start, end in ((0, 40), (60, 100), (40, 60), (100, 130)):
+        index.put(np.arange(start, end), table[start:end])
+    assert index.present.all()
+    rows = np.arange(-1, 131)
+    cosines = index.cosines(table[5].astype(np.float32), rows)
+    assert cosines[0] == cosines[-1] == 0
+    assert np.allclose(cosines[1:-1], table.astype(np.float32) @ table[5].astype(np.float32), atol=1e-5)
+
+
+def test_a_row_without_a_vector_is_never_near() -> None:
+    index = VectorIndex(8)
+    table = clustered(np.random.default_rng(5), 10, 8, 2, 1.0)
+    index.put(np.asarray([1, 3]), table[[1, 3]])
+    assert set(index.search(-table[1].astype(np.float32), 10)[0].tolist()) == {1, 3}
+    assert index.search(table[0].astype(np.float32), 10, np.ones(10, np.bool_))[0].max() == 3
+    assert VectorIndex(8).search(table[0].astype(np.float32), 3)[0].tolist() == []
+
+
+def test_a_fold_of_the_wrong_length_is_refused() -> None:
+    index = VectorIndex(8)
+    for folds in ([b""], [b"\0" * 15], [b"\0" * 24, b"\0" * 8]):
+        with pytest.raises(ValueError, match="length"):
+            index.put_folds(list(range(len(folds))), folds)
+    with pytest.raises(ValueError, match="cut short"):
+        LexicalIndex().append([0, 1], [b"\0" * 7, b"\0" * 3])
+
+
+# --- a partition follows the journal ---
+
+
+def snapshot(partition: Partition) -> dict[str, object]:
+    """Everything that a search reads, in a form that does not depend on how it came."""
+    size = partition.size
+    words = [term(word) for word in ("tea", "coffee", "milk", "porto", "ben", "monday")]
+    owners, spans = partition.spans
+    dates = sorted(zip(owners.tolist(), map(tuple, spans.tolist()), strict=True))
+    held = partition.vectors.present.tolist() if partition.vectors is not None else []
+    rows = np.arange(size)
+    moments = [to_micros(START) + seconds * 1_000_000 for seconds in range(-5, 40)]
+    views = [View(now=moments[-1]), *(View(now=moment, known=moment) for moment in moments)]
+    views += [View(now=moments[-1], true_at=moment) for moment in moments[::7]]
+    views += [View(now=moments[-1], session="s"), View(now=moments[-1], kinds=("fact",)), View(now=0, agent="nobody")]
+    found: dict[str, object] = {
+        "size": size,
+        "words": partition.lexical.scores(words, size).tolist(),
+        "counts": [partition.lexical.counts(word, rows).tolist() for word in words],
+        "names": [partition.names.counts(word, rows).tolist() for word in words],
+        "dates": dates,
+        "model": partition.model,
+        "present": held + [False] * (size - len(held)),
+        "trust": partition.trust.tolist(),
+        "views": [partition.visible(view).tolist() for view in views],
+    }
+    for name in ("known_from", "known_to", "valid_from", "valid_to", "expires_at", "said"):
+        found[name] = partition.column(name).tolist()
+    for name in ("kind", "agent", "session", "author"):
+        labels = {code: label for label, code in partition.labels(name).items()}
+        found[name] = [labels[code] for code in partition.codes(name).tolist()]
+    for side in ("previous", "next"):
+        found[side] = partition.neighbours(side).tolist()
+    if partition.vectors is not None:
+        found["vectors"] = partition.vectors.vectors(rows).tolist()
+    return found
+
+
+class Follower(RuleBasedStateMachine):
+    """One partition follows what two programs do; another is loaded afresh each time. Both must be the same."""
+
+    memories = Bundle("memories")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.home = tempfile.TemporaryDirectory(dir=MEMORY)
+        self.clock = Clock()
+        self.stores = [open_store(Path(self.home.name), clock=self.clock) for _ in range(2)]
+        self.workers = [Enrichment(store, HashEmbedder(dimension=8), ()) for store in self.stores]
+        add(self.stores[0], Cube(ANA, "tea in Porto"))
+        self.partition = Partition(self.stores[0], 1)
+        self.partition.catch_up()
+
+    def teardown(self) -> None:
+        self.same()
+        for store in self.stores:
+            store.close()
+        self.home.cleanup()
+
+    @rule(
+        target=memories,
+        store=st.integers(0, 1),
+        text=st.sampled_from(["tea with Ben", "coffee on Monday", "milk, not tea", "I saw Porto yesterday"]),
+        kind=st.sampled_from([Kind.MESSAGE, Kind.MESSAGE, Kind.FACT]),
+        session=st.sampled_from([None, "s", "t"]),
+        begins=st.sampled_from([None, START, utc("2025-01-01")]),
+        status=st.sampled_from([Status.GENERATED, Status.GENERATED, Status.ARCHIVED]),
+    )
+    def add(self, store: int, text: str, kind: str, session: str | None, begins: object, status: Status) -> str:
+        self.clock.tick()
+        cube = Cube(Scope("acme", "ana", None, session), text, kind, valid_from=begins, status=status)  # type: ignore[arg-type]
+        done = add(self.stores[store], cube)
+        return done.cubes[0].id if done.cubes else done.duplicates[0]
+
+    @rule(store=st.integers(0, 1), id=memories, text=st.sampled_from([None, "coffee", "tea on Tuesday"]))
+    def change(self, store: int, id: str, text: str | None) -> None:
+        self.clock.tick()
+        try:
+            cube = self.stores[store].get(id, ANA)
+            if text:
+                update(self.stores[store], cube, text=text)
+            else:
+                update(self.stores[store], cube, status=Status.ACTIVATED)
+        except HoldfastError:
+            pass  # what is refused changes nothing, and that is looked at elsewhere
+
+    @rule(store=st.integers(0, 1), id=memories)
+    def retract(self, store: int, id: str) -> None:
+        self.clock.tick()
+        try:
+            self.stores[store].commit([Operation.delete(self.stores[store].get(id, ANA))])
+        except HoldfastError:
+            pass
+
+    @rule(store=st.integers(0, 1), id=consumes(memories))
+    def purge(self, store: int, id: str) -> None:
+        try:
+            self.stores[store].purge([id], ANA)
+        except HoldfastError:
+            pass
+
+    @rule(store=st.integers(0, 1))
+    def enrich(self, store: int) -> None:
+        self.workers[store].step()
+
+    @rule()
+    def two_workers_take_the_same_jobs(self) -> None:
+        """A lease that ran out: both finish, and nothing counts twice."""
+        store = self.stores[1]
+        rids = store.take("enrich", 99)
+        self.clock.tick(61)
+        self.workers[0].step()
+        rows = [(row.rid, pack_terms(["ben"])) for row in store.texts(rids)]
+        self.partition.catch_up()
+        if rows:
+            held = dict(store.fold_rows("names", [rid for rid, _ in rows]))
+            store.put_folds({"names": [(rid, held.get(rid, body)) for rid, body in rows]}, task="enrich", done=rids)
+
+    @rule()
+    def somebody_else_writes(self) -> None:
+        add(self.stores[1], Cube(BEN, "tea"))
+
+    @rule()
+    def same(self) -> None:
+        self.partition.catch_up()
+        fresh = Partition(self.stores[0], 1)
+        fresh.catch_up()
+        found, expected = snapshot(self.partition), snapshot(fresh)
+        size = found.pop("size")
+        expected_size = expected.pop("size")
+        assert isinstance(size, int) and isinstance(expected_size, int)
+        assert size == expected_size
+        assert {name: value for name, value in found.items() if value != expected[name]} == {}
+
+
+TestFollower = Follower.TestCase
+
+
+def test_the_turns_of_a_conversation_keep_their_places(folder: Path) -> None:
+    store = open_store(folder)
+    chat = Scope("acme", "ana", None, "s")
+    turns = [add(store, Cube(chat, f"turn {n}")).cubes[0] for n in range(4)]
+    partition = Partition(store, 1)
+    partition.catch_up()
+
+    def order() -> list[int]:
+        following = partition.neighbours("next")
+        row = next(
+            r for r in range(partition.size) if partition._live.values[r] and partition.neighbours("previous")[r] < 0
+        )
+        found = [row]
+        while following[found[-1]] >= 0:
+            found.append(int(following[found[-1]]))
+        return found
+
+    assert order() == [0, 1, 2, 3]
+    second = update(store, turns[1], status=Status.FROZEN)
+    partition.catch_up()
+    assert order() == [0, 4, 2, 3], "a new version stands where the old one stood"
+    store.commit([Operation.delete(store.get(turns[2].id, ANA))])
+    partition.catch_up()
+    assert order() == [0, 4, 3], "what is retracted stands between nobody"
+    update(store, store.get(turns[2].id, ANA), status=Status.ACTIVATED)
+    update(store, second, status=Status.ACTIVATED)
+    add(store, Cube(chat, "turn 4"), Cube(Scope("acme", "ana", None, "t"), "elsewhere"))
+    partition.catch_up()
+    assert order() == [0, 7, 6, 3, 8]
+
+
+def test_a_thread_with_the_number_of_a_dead_one_sees_the_present(folder: Path) -> None:
+    """Threads come and go and numbers are used again; what the dead one had seen says nothing about the new one."""
+    with open_memory(folder) as memory, open_memory(folder) as other:
+        found: list[int] = []
+
+        def look() -> None:
+            found.append(len(memory.search("tea", k=100)))
+
+        for n in range(30):
+            other.add(f"tea number {n}")
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join()
+        assert found == list(range(1, 31))
+
+
+def test_many_threads_catch_up_at_once(folder: Path) -> None:
+    with open_memory(folder) as memory, open_memory(folder) as other:
+        missed: list[str] = []
+        done = threading.Event()
+
+        def look() -> None:
+            while not done.is_set():
+                memory.search("tea", k=5)
+
+        threads = [threading.Thread(target=look) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for n in range(60):
+            other.add(f"tea number{n}")
+            if not any(hit.text == f"tea number{n}" for hit in memory.search(f"number{n}", k=3)):
+                missed.append(str(n))
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert missed == []
+
+
+def test_a_partition_that_failed_half_way_starts_afresh(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(folder)
+    add(store, Cube(ANA, "tea"))
+    partition = Partition(store, 1)
+    partition.catch_up()
+    add(store, Cube(ANA, "coffee"))
+    plain = SqliteStore.fold
+
+    def failing(self: SqliteStore, table: str, part: int, after: int = -1) -> list[tuple[int, bytes]]:
+        raise OSError("the disk is gone for a moment")
+
+    monkeypatch.setattr(SqliteStore, "fold", failing)
+    with pytest.raises((OSError, HoldfastError)):
+        partition.catch_up()
+    monkeypatch.setattr(SqliteStore, "fold", plain)
+    partition.catch_up()
+    words = [term(token) for token in tokens("tea coffee")]
+    assert partition.size == 2 and (partition.lexical.scores(words, 2) > 0).all()
