@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.limits import POSTING_BYTES, scan_bytes
-from holdfast.claims import plots
+from holdfast.bench import plots
 
 OURS = "holdfast"
 GOOD_RECALL = 0.9

@@ -6,6 +6,7 @@ import math
 import tempfile
 import threading
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -137,9 +138,10 @@ def clustered(rng: np.random.Generator, rows: int, dimension: int, clusters: int
 
 
 def exactly(table: np.ndarray, query: np.ndarray, k: int, allowed: np.ndarray) -> list[int]:
-    cosines = table.astype(np.float32) @ query
+    cosines = table.astype(np.float32, copy=False) @ query
     cosines[~allowed] = -np.inf
-    return np.lexsort((np.arange(len(table)), -cosines))[:k].tolist()
+    near = np.sort(np.argpartition(-cosines, k)[:k])
+    return near[np.argsort(-cosines[near], kind="stable")].tolist()
 
 
 def test_up_to_twenty_thousand_rows_the_scan_is_exact() -> None:
@@ -157,23 +159,25 @@ def test_up_to_twenty_thousand_rows_the_scan_is_exact() -> None:
             assert np.allclose(cosines, table[rows].astype(np.float32) @ query, atol=1e-5)
 
 
-@pytest.mark.parametrize("spread", [0.5, 1.0, 2.0])
-def test_above_that_the_scan_over_bits_finds_99_of_100(spread: float) -> None:
+@pytest.mark.parametrize(("clusters", "spread"), [(60, 0.5), (60, 2.0), (40, 0.3)])
+def test_above_that_the_scan_over_bits_finds_99_of_100(clusters: int, spread: float) -> None:
+    """Wide clusters, hardly any, and so tight ones that the signs alone cannot tell their members apart."""
     rng = np.random.default_rng(2)
-    table = clustered(rng, 40_000, 128, 60, spread)
+    table = clustered(rng, 40_000, 128, clusters, spread)
     index = VectorIndex(128)
     index.put(np.arange(40_000), table)
     assert index._exact is None
     every, some = np.ones(40_000, np.bool_), rng.random(40_000) < 0.3
     found = {"all": 0, "some": 0}
-    for n in range(60):
-        query = table[n * 11].astype(np.float32) + 0.3 * rng.standard_normal(128).astype(np.float32) / math.sqrt(128)
+    single = table.astype(np.float32)
+    for n in range(40):
+        query = single[n * 11] + 0.3 * rng.standard_normal(128).astype(np.float32) / math.sqrt(128)
         query /= np.linalg.norm(query)
         for name, allowed in (("all", every), ("some", some)):
             rows, _ = index.search(query, 10, allowed)
             assert allowed[rows].all()
-            found[name] += len(set(rows.tolist()) & set(exactly(table, query, 10, allowed)))
-    assert min(found.values()) >= 0.99 * 600, found
+            found[name] += len(set(rows.tolist()) & set(exactly(single, query, 10, allowed)))
+    assert min(found.values()) >= 0.99 * 400, found
 
 
 def test_a_narrow_mask_is_scanned_exactly_in_a_large_index() -> None:
@@ -300,29 +304,20 @@ class Follower(RuleBasedStateMachine):
     @rule(store=st.integers(0, 1), id=memories, text=st.sampled_from([None, "coffee", "tea on Tuesday"]))
     def change(self, store: int, id: str, text: str | None) -> None:
         self.clock.tick()
-        try:
+        with suppress(HoldfastError):  # what is refused changes nothing, and that is looked at elsewhere
             cube = self.stores[store].get(id, ANA)
-            if text:
-                update(self.stores[store], cube, text=text)
-            else:
-                update(self.stores[store], cube, status=Status.ACTIVATED)
-        except HoldfastError:
-            pass  # what is refused changes nothing, and that is looked at elsewhere
+            update(self.stores[store], cube, **({"text": text} if text else {"status": Status.ACTIVATED}))
 
     @rule(store=st.integers(0, 1), id=memories)
     def retract(self, store: int, id: str) -> None:
         self.clock.tick()
-        try:
+        with suppress(HoldfastError):
             self.stores[store].commit([Operation.delete(self.stores[store].get(id, ANA))])
-        except HoldfastError:
-            pass
 
     @rule(store=st.integers(0, 1), id=consumes(memories))
     def purge(self, store: int, id: str) -> None:
-        try:
+        with suppress(HoldfastError):  # forgotten already
             self.stores[store].purge([id], ANA)
-        except HoldfastError:
-            pass
 
     @rule(store=st.integers(0, 1))
     def enrich(self, store: int) -> None:

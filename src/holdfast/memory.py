@@ -385,7 +385,7 @@ class Memory:
         unknown = set(named) - set(self._defaults)
         if unknown:
             raise InputError(f"unknown argument {', '.join(sorted(unknown))}; a scope has tenant, user, agent, session")
-        parts = {**self._defaults, **named}
+        parts = {**self._defaults, **{name: value for name, value in named.items() if value is not None}}
         if parts["user"] is None:
             raise ScopeError("whose memory? Name the user: user='ana', here or in Memory(..., user='ana')")
         return Scope(**parts)  # type: ignore[arg-type]

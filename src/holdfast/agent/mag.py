@@ -55,17 +55,22 @@ class MAGLoop:
         self._budget = budget
         self._write_back = write_back
 
-    def step(self, query: str, **scope: str | None) -> tuple[str, Trace]:
-        """One turn: the answer, and the trace of what it was made from. Raises what ``Memory.search`` and the model do."""
-        packed = self._memory.pack(query, budget=self._budget, **scope)
+    def step(
+        self, query: str, *, user: str | None = None, agent: str | None = None, session: str | None = None
+    ) -> tuple[str, Trace]:
+        """One turn: the answer, and the trace of what it was made from; both turns are kept under ``session``.
+
+        Raises what ``Memory.search`` and the model raise.
+        """
+        packed = self._memory.pack(query, budget=self._budget, user=user, agent=agent)
         answer = self._generate(packed.text, query)
         written: tuple[str, ...] = ()
         if self._write_back and answer.strip():
-            here = self._memory.scope(**scope)
+            here = self._memory.scope(user=user, agent=agent, session=session)
             origin = Origin(Channel.ASSISTANT, "assistant", trust=0.8, derived_from=tuple(c.ref for c in packed.cubes))
             turns = [
                 Cube(here, query, data={"role": "user"}, origin=Origin(Channel.USER, "user")),
                 Cube(here, answer, data={"role": "assistant"}, origin=origin),
             ]
-            written = self._memory.add(turns, **scope).ids
+            written = self._memory.add(turns, user=user, agent=agent, session=session).ids
         return answer, Trace(query, answer, packed.cubes, packed.tokens, written)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from holdfast.bench.plots import Bars, draw
 from holdfast.claims.base import Check, Result, Scale
-from holdfast.claims.plots import Bars, draw
 from holdfast.cube import Cube, Ref, Scope, Status
 from holdfast.errors import ConflictError, HoldfastError, NotFoundError
 from holdfast.manage.expiry import Expiry

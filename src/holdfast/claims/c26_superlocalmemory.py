@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from holdfast.bench.plots import Bars, draw
 from holdfast.claims.base import Check, Result, Scale
-from holdfast.claims.plots import Bars, draw
 from holdfast.encode.embedders import default_embedder, why_no_embedder
 from holdfast.errors import ClaimError
 from holdfast.manage.contradictions import SAME_AS, Claim, ClaimSheaf

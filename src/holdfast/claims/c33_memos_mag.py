@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from holdfast.agent.mag import MAGLoop, Trace
+from holdfast.bench.plots import Bars, draw
 from holdfast.claims.base import Check, Result, Scale
-from holdfast.claims.plots import Bars, draw
 from holdfast.memory import Memory
 
 number = 33

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from holdfast.cube import Cube, Scope, from_micros
 from holdfast.encode.base import Embedder
 from holdfast.errors import HoldfastError
-from holdfast.retrieve.arrays import Floats, top
+from holdfast.retrieve.arrays import Floats
 from holdfast.retrieve.fusion import (
     LEXICAL_CALIBRATION,
     LEXICAL_WEIGHTS,
@@ -142,12 +142,13 @@ class Recall:
         with self._lock:
             found = self._partitions.get(no)
             if found is None:
+                # Only when one more comes: with thousands of them, the sum would cost more than the search.
+                held = sum(partition.size for partition in self._partitions.values())
+                while held > CACHED_ROWS and len(self._partitions) > 1:
+                    _, dropped = self._partitions.popitem(last=False)
+                    held -= dropped.size
                 found = self._partitions[no] = Partition(self._store, no)
             self._partitions.move_to_end(no)
-            held = sum(partition.size for partition in self._partitions.values())
-            while held > CACHED_ROWS and len(self._partitions) > 1:
-                _, dropped = self._partitions.popitem(last=False)
-                held -= dropped.size
         return found
 
 
@@ -197,9 +198,7 @@ def rank(
 
 
 def _candidates(partition: Partition, query: Query, terms: Sequence[int], vector: Floats | None, shown: Mask) -> Ints:
-    found = partition.lexical.scores(terms, partition.size)
-    found *= shown
-    chosen = [top(found, POOL)]
+    chosen = [partition.lexical.best(terms, POOL, shown)]
     if vector is not None and partition.vectors is not None:
         near, cosines = partition.vectors.search(vector, POOL, shown)
         chosen.append(near[cosines > 0])
