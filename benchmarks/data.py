@@ -49,12 +49,6 @@ class Query:
     text: str
     vector: Floats
     truth: frozenset[int]
-    number: int
-
-    @property
-    def wordless(self) -> str:
-        """The same question in a word that no text holds, so that the vector alone can answer it."""
-        return f"qqqq{self.number}"
 
 
 class Data:
@@ -88,8 +82,8 @@ class Data:
         vectors = np.load(self.folder / "queries.npy")
         records = json.loads((self.folder / "queries.json").read_text())
         return [
-            Query(scope, text, vector, frozenset(truth), number)
-            for number, ((scope, text, truth), vector) in enumerate(zip(records, vectors, strict=True))
+            Query(scope, text, vector, frozenset(truth))
+            for (scope, text, truth), vector in zip(records, vectors, strict=True)
         ]
 
     def scope_of(self, numbers: Ints) -> Ints:
@@ -102,9 +96,7 @@ class Lookup:
 
     def __init__(self, data: Data, queries: Sequence[Query] = ()) -> None:
         self._data = data
-        self._few: dict[str, Floats] = {}
-        for query in queries:
-            self._few[query.text] = self._few[query.wordless] = query.vector
+        self._few = {query.text: query.vector for query in queries}
 
     def __call__(self, texts: Sequence[str]) -> Floats:
         """Vectors of shape (len(texts), 384). Raises KeyError for a text that is not of this data set."""

@@ -70,7 +70,7 @@ def serve(module: ModuleType, data: Data, store: Path, _: float) -> Answer:
     start = time.perf_counter()
     engine = module.Engine(store, data, queries)
     opened = time.perf_counter()
-    ask(engine, data, queries[0], "dense")
+    ask(engine, data, queries[0], module.MODES[0])
     answer: Answer = {
         "open_ms": 1e3 * (opened - start),
         "open_to_first_hit_ms": 1e3 * (time.perf_counter() - start),
@@ -118,7 +118,7 @@ def add(module: ModuleType, data: Data, store: Path, _: float) -> Answer:
         before = time.perf_counter()
         engine.add(number, scope, text, vector)
         after = time.perf_counter()
-        found = engine.search(text, vector, None if data.scopes == 1 else scope, K)
+        found = engine.search(text, vector, None if data.scopes == 1 else scope, K, module.MODES[0])
         visible += number in list(found)
         again = time.perf_counter()
         engine.settle()
@@ -164,7 +164,7 @@ def kill(module: ModuleType, data: Data, store: Path, _: float) -> Answer:
     for number in acknowledged:
         row = number - data.rows
         scope = None if data.scopes == 1 else int(extra.scopes[row])
-        missing += number not in list(engine.search(extra.texts[row], extra.vectors[row], scope, K))
+        missing += number not in list(engine.search(extra.texts[row], extra.vectors[row], scope, K, module.MODES[0]))
     engine.close()
     return {"acknowledged": len(acknowledged), "missing_after_kill": missing}
 
@@ -184,8 +184,8 @@ def victim(module: ModuleType, data: Data, store: Path, _: float) -> Answer:
 
 
 def ask(engine: Any, data: Data, query: Query, mode: str) -> Sequence[int]:
-    text = query.text if mode == "hybrid" else query.wordless
-    found: Sequence[int] = engine.search(text, query.vector, None if data.scopes == 1 else query.scope, K)
+    scope = None if data.scopes == 1 else query.scope
+    found: Sequence[int] = engine.search(query.text, query.vector, scope, K, mode)
     return found
 
 

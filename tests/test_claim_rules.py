@@ -390,9 +390,9 @@ anything = st.text(st.characters(exclude_categories=()), max_size=200)
 pieces = st.lists(
     st.sampled_from(
         (
-            "I;live;in;Lisbon;moved;to;from;Porto;no longer;my;sister;Ana;'s;is;am;allergic;nuts;and;,;.;love;hiking;don't;like;name;"
-            "the;deadline;was;June 20;response time;250ms;improved;favourite;colour;red;work;at;Acme;two;kids;I'm;vegan;not;years;old;"
-            '3;older than;me;\ud800;\x00;?;\n;";`;if;last week;yesterday'
+            "I;live;in;Lisbon;moved;to;from;Porto;no longer;my;sister;Ana;'s;is;am;allergic;nuts;and;,;.;love;hiking;don't;like;"
+            "name;the;deadline;was;June 20;response time;250ms;improved;favourite;colour;red;work;at;Acme;two;kids;I'm;vegan;not;"
+            'years;old;3;older than;me;\ud800;\x00;?;\n;";`;if;last week;yesterday'
         ).split(";")
     ),
     max_size=25,

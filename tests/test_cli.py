@@ -171,7 +171,7 @@ def test_the_same_through_the_installed_script():
     assert found["hits"][0]["text"] == "Grüße aus Köln 🌉"  # one trailing line end is the pipe's, not the memory's
     listed = script("search", "köln")
     assert listed.returncode == 0 and "2026-01-02  user" in listed.stdout and ESCAPE not in listed.stdout
-    assert script("search", "köln", "--user", "bob").stdout.startswith("Nothing found")
+    assert script("search", "köln", "--user", "bob").stdout.startswith("Nothing was ever remembered")
     assert script("--version").stdout.startswith("holdfast ")
     assert "COMMAND" in script("--help").stdout
 
@@ -321,7 +321,7 @@ def test_options_stand_before_or_after_the_command(cli):
     ):
         status, out, _ = cli(*argv)
         assert status == 0 and "tea" in out
-    assert cli("search", "tea", "--store", "a")[1].startswith("Nothing found")
+    assert cli("search", "tea", "--store", "a")[1].startswith("Nothing was ever remembered")
 
 
 # --- printing ---

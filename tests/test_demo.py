@@ -21,7 +21,7 @@ SCRIPT = Path(sys.executable).with_name("holdfast")
 def demo(folder: Path, *argv: str, columns: int = 80) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "COLUMNS": str(columns), "HOLDFAST_STORE": str(folder / "mine"), "HOLDFAST_USER": "nobody"}
     return subprocess.run(
-        [SCRIPT, "demo", *argv], capture_output=True, text=True, encoding="utf-8", timeout=100, env=env, cwd=folder
+        [SCRIPT, "demo", *argv], capture_output=True, text=True, encoding="utf-8", timeout=300, env=env, cwd=folder
     )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import json
 import sqlite3
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -327,6 +330,18 @@ def test_a_head_noted_earlier_proves_that_nothing_was_cut_off(folder: Path, doct
     status, answer = doctor("--head", f"{seq}:{hash}")
     assert status == 1 and any("cut or rewritten" in finding["what"] for finding in answer["findings"])
     assert main(["--store", str(folder), "doctor", "--head", "5"]) == 2
+
+
+def test_coverage_is_printed_where_there_is_a_taxonomy(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    found = {"headers": ["kind", "parts"], "rows": [["implicit", "none"]], "gaps": ["implicit memory"]}
+    fake = types.ModuleType("holdfast.taxonomy")
+    fake.__spec__ = importlib.machinery.ModuleSpec("holdfast.taxonomy", None)
+    fake.coverage = lambda: found  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "holdfast.taxonomy", fake)
+    assert main(["doctor", "--coverage"]) == 0
+    assert "gap: implicit memory" in capsys.readouterr().out
+    assert main(["doctor", "--coverage", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found
 
 
 def test_doctor_says_that_the_stores_embedder_is_missing(doctor) -> None:

@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 
 from holdfast.encode.embedders import default_embedder, open_embedder, why_no_embedder
 from holdfast.encode.embedders import minilm as minilm_module
+from holdfast.encode.embedders import minilm_graph as graph_module
 from holdfast.encode.embedders import weights as weights_module
 from holdfast.encode.embedders.artefact import cache_directory, load_or_build, write_atomically
 from holdfast.encode.embedders.minilm import ARTEFACT, MiniLM, session
-from holdfast.encode.embedders.minilm_graph import build
 from holdfast.encode.embedders.minilm_numpy import forward, gelu
+from holdfast.encode.embedders.onnx_writer import Graph
 from holdfast.encode.embedders.openai import OpenAIEmbedder
 from holdfast.encode.embedders.sentence_transformers import SentenceTransformerEmbedder
 from holdfast.encode.embedders.static import StaticTable
@@ -113,13 +114,13 @@ def test_minilm_agrees_with_torch(float32: MiniLM, int8: MiniLM, text: str) -> N
     tokens, expected = TORCH[text]
     assert len(minilm_module._tokens(load_tokenizer(), text)) == tokens
     assert np.abs(float32.embed([text])[0, :12] - expected).max() < 1e-4
-    assert np.abs(int8.embed([text])[0, :12] - expected).max() < 0.03
+    assert np.abs(int8.embed([text])[0, :12] - expected).max() < 0.015
 
 
 @needs_weights
 def test_numpy_and_the_float32_graph_agree() -> None:
     weights = load_weights()
-    run = session(build(weights, int8=False))
+    run = session(graph_module.build(weights, int8=False))
     rng = np.random.default_rng(7)
     for shape in [(1, 2), (3, 17), (2, 256)]:
         ids = rng.integers(0, 30522, shape)
@@ -134,11 +135,39 @@ def test_gelu_against_the_error_function() -> None:
 
 @needs_weights
 def test_int8_stays_near_float32(int8: MiniLM, float32: MiniLM) -> None:
-    texts = [text for text in [*TORCH, *TEXTS, *ODD] if text.strip("\0 ")]
+    texts = [*TORCH, *TEXTS, *ODD]
     a, b = int8.embed(texts), float32.embed(texts)
-    assert (a * b).sum(axis=1).min() > 0.98
+    assert (a * b).sum(axis=1).min() > 0.995
     upper = np.triu_indices(len(texts), 1)
-    assert np.corrcoef((a @ a.T)[upper], (b @ b.T)[upper])[0, 1] > 0.992
+    assert np.corrcoef((a @ a.T)[upper], (b @ b.T)[upper])[0, 1] > 0.998
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.3, 1.0, 3.0]))
+def test_int8_products_are_exact_on_every_processor(seed: int, tail: float) -> None:
+    rng = np.random.default_rng(seed)
+    weight = (rng.standard_t(tail + 1, size=(16, 5)) * 0.05).astype(np.float32)
+    values, scale = graph_module._quantise_columns(weight)
+    assert np.abs(values * scale - weight).max() <= scale.max() * 0.5001
+    pairs = values.astype(int).reshape(8, 2, 5)
+    # Bytes up to 255 times a pair must fit the 16 bits in which AVX2 adds them.
+    assert 255 * np.maximum(pairs, 0).sum(axis=1).max() < 2**15
+    assert 255 * np.minimum(pairs, 0).sum(axis=1).min() >= -(2**15)
+
+
+@needs_weights
+def test_onnxruntime_multiplies_the_real_weights_exactly() -> None:
+    weight = load_weights()["encoder.layer.3.attention.output.dense.weight"].T
+    values, _ = graph_module._quantise_columns(weight)
+    graph = Graph()
+    x = graph.input("x", np.uint8, ["n", 384])
+    product = graph.op("MatMulInteger", x, graph.constant(values), graph.scalar(128, np.uint8))
+    graph.output(graph.op("Cast", product, to=1), "y", np.float32, ["n", 384])
+    columns = values.T.astype(int)[:64]
+    rows = np.concatenate([np.where(columns > 0, 255, 0), np.where(columns < 0, 255, 0)]).astype(np.uint8)
+    onnxruntime = pytest.importorskip("onnxruntime")
+    run = onnxruntime.InferenceSession(graph.model(17), providers=["CPUExecutionProvider"])
+    assert np.array_equal(run.run(None, {"x": rows})[0], (rows.astype(int) - 128) @ values.astype(int))
 
 
 @needs_weights
@@ -261,7 +290,7 @@ def test_a_damaged_artefact_is_rebuilt_and_never_used(tmp_path: Path, int8: Mini
     path = tmp_path / ARTEFACT
     flipped = bytearray(good)
     flipped[len(good) // 2] ^= 1
-    other = build(load_weights(), int8=False)  # a sound model that is not the one wanted
+    other = graph_module.build(load_weights(), int8=False)  # a sound model that is not the one wanted
     for damaged in (b"", good[:-1], bytes(flipped), other):
         path.write_bytes(damaged)
         assert np.array_equal(MiniLM("int8", threads=1, cache=tmp_path).embed(TEXTS[:2]), expected)
@@ -271,18 +300,18 @@ def test_a_damaged_artefact_is_rebuilt_and_never_used(tmp_path: Path, int8: Mini
 
 @needs_weights
 def test_a_wrong_build_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = minilm_module.minilm_graph.build
+    real = graph_module.build
     embedder = MiniLM("int8", threads=1, cache=tmp_path)
 
     def wrong(weights: Any, *, int8: bool) -> bytes:
         name = "encoder.layer.3.output.dense.weight"
         return real({**weights, name: weights[name][:, ::-1]}, int8=int8)
 
-    monkeypatch.setattr(minilm_module.minilm_graph, "build", wrong)
+    monkeypatch.setattr(graph_module, "build", wrong)
     with pytest.raises(EmbedderError, match="is wrong: cosine"):
         embedder.embed(["a"])
     # Another file with the same vectors is refused too: its hash is not the one that the model id stands for.
-    monkeypatch.setattr(minilm_module.minilm_graph, "build", lambda w, int8: real(w, int8=int8) + b"\x28\x07")
+    monkeypatch.setattr(graph_module, "build", lambda w, int8: real(w, int8=int8) + b"\x28\x07")
     with pytest.raises(EmbedderError, match="sha256"):
         embedder.embed(["a"])
     assert list(tmp_path.iterdir()) == []
@@ -418,9 +447,13 @@ def test_without_onnxruntime_the_default_is_float32(monkeypatch: pytest.MonkeyPa
 
 
 @needs_weights
-def test_an_onnxruntime_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(EmbedderError, match="does not load"):
+def test_an_onnxruntime_that_does_not_load_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('libm is too old')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    with pytest.raises(EmbedderError, match="does not load .libm is too old"):
         MiniLM("int8", cache=cache).embed(["a"])
 
 
@@ -433,7 +466,7 @@ def test_changed_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(weights_module, "find_spec", lambda name: spec if name.startswith("gt_") else real(name))
     with pytest.raises(EmbedderError, match="force-reinstall"):
         load_weights()
-    with pytest.raises(EmbedderError, match="without tokenizer.json"):
+    with pytest.raises(EmbedderError, match=r"without tokenizer\.json"):
         load_tokenizer()
 
 
@@ -479,7 +512,11 @@ def test_static_vectors_are_the_weighted_means_of_the_paper(static: StaticTable)
 @needs_weights
 @settings(max_examples=30, deadline=None)
 @given(
-    st.lists(st.sampled_from("ana lisbon moved disk full invoice the of and tuesday".split()), min_size=1, max_size=9)
+    st.lists(
+        st.sampled_from(["ana", "lisbon", "moved", "disk", "full", "invoice", "the", "of", "and"]),
+        min_size=1,
+        max_size=9,
+    )
 )
 def test_static_vectors_know_no_order_and_no_length(static: StaticTable, words: list[str]) -> None:
     one = static.embed([" ".join(words)])
@@ -663,7 +700,7 @@ def test_openai_gives_up(server: Server) -> None:
         embedder.embed(TEXTS)
     assert len(server.requests) == 3
     server.plan = ["401"]
-    with pytest.raises(EmbedderError, match="text 0: .*401"):
+    with pytest.raises(EmbedderError, match=r"text 0: .*401"):
         embedder.embed(["a"])
     assert len(server.requests) == 4  # a wrong key is not tried again
 
@@ -705,7 +742,7 @@ def test_openai_names_the_text_that_is_refused(server: Server) -> None:
     embedder = _client(server, dimension=8)
     texts = [f"text {i}" for i in range(40)]
     texts[23] = "FORBIDDEN"
-    with pytest.raises(EmbedderError, match="refuses text 23: .*contains what is refused"):
+    with pytest.raises(EmbedderError, match=r"refuses text 23: .*contains what is refused"):
         embedder.embed(texts)
     server.requests.clear()
     server.plan = ["refuse"]  # too large as a whole, fine in halves

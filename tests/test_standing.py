@@ -66,14 +66,14 @@ def test_instructions(text: str, value: str, polarity: bool) -> None:
         ("I prefer going to bed by 9:30 pm", "going to bed by 9:30 pm", "prefers"),
         ("My preference is for window seats", "window seats", "prefers"),
         ("My preferred language is Rust.", "Rust", "preferred language"),
-        ("Ben strongly prefers LaTeX rather than Markdown", "LaTeX", "preference: latex / markdown"),
+        ("Ben Carver strongly prefers LaTeX rather than Markdown", "LaTeX", "preference: latex / markdown"),
         ("I prefer trains, can you book one?", "trains", "prefers"),
     ],
 )
 def test_preferences(text: str, value: str, attribute: str) -> None:
     (one,) = find_standing(text, "ana", NOW)
     assert (one.kind, one.value, one.attribute) == (Kind.PREFERENCE, value, attribute)
-    assert one.subject == ("Ben" if text.startswith("Ben") else "ana")
+    assert one.subject == ("Ben Carver" if text.startswith("Ben") else "ana")
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_the_opposite_ends_a_wish_and_nothing_else_does(first: str, then: str, e
 pieces = st.lists(
     st.sampled_from(
         (
-            "always;never;please;use;tabs;when I ask;about;,;.;don't;from now on;I prefer;over;tea;coffee;rather;than;my;preferred;is;"
-            'remember to;stop;using;?;\n;";\ud800;\x00;-;you should always;keep;your answers;short;that;it'
+            "always;never;please;use;tabs;when I ask;about;,;.;don't;from now on;I prefer;over;tea;coffee;rather;than;my;"
+            'preferred;is;remember to;stop;using;?;\n;";\ud800;\x00;-;you should always;keep;your answers;short;that;it'
         ).split(";")
     ),
     max_size=20,

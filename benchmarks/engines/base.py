@@ -31,8 +31,8 @@ class Engine(Protocol):
         """Wait until every row is searchable by its vector too, where ``add`` does not wait for that."""
         ...
 
-    def search(self, text: str, vector: Floats, scope: int | None, k: int) -> Sequence[int]:
-        """The row numbers of the k best, best first."""
+    def search(self, text: str, vector: Floats, scope: int | None, k: int, mode: str) -> Sequence[int]:
+        """The row numbers of the k best, best first, with their texts read; ``mode`` is one of the module's MODES."""
         ...
 
     def close(self) -> None:

@@ -10,7 +10,6 @@ from chromadb.config import Settings
 
 from benchmarks.data import Batch, Data, Floats, Query
 
-PACKAGE = "chromadb"
 VERSION = chromadb.__version__
 SETTINGS = "persistent client, HNSW in its default settings, inner product, scope in metadata"
 MODES = ("dense",)
@@ -42,7 +41,7 @@ class Engine:
     def add(self, number: int, scope: int, text: str, vector: Floats) -> None:
         self._rows.add(ids=[str(number)], embeddings=vector[None], documents=[text], metadatas=[{"scope": scope}])
 
-    def search(self, text: str, vector: Floats, scope: int | None, k: int) -> Sequence[int]:
+    def search(self, text: str, vector: Floats, scope: int | None, k: int, mode: str) -> Sequence[int]:
         where = None if scope is None else {"scope": scope}
         found = self._rows.query(query_embeddings=vector[None], n_results=k, where=where, include=["documents"])
         return [int(id) for id in found["ids"][0]]

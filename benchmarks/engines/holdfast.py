@@ -7,9 +7,11 @@ from itertools import groupby
 from pathlib import Path
 
 from benchmarks.data import DIMENSION, Batch, Data, Floats, Lookup, Query
-from holdfast import Memory, __version__
+from holdfast import Memory, Scope, __version__
+from holdfast.cube import to_micros
+from holdfast.retrieve.partition import View
+from holdfast.store.schema import PARTITION_BITS
 
-PACKAGE = "holdfast"
 VERSION = __version__
 SETTINGS = "durability full, rules for facts off (encoders=()), numpy only"
 MODES = ("hybrid", "dense")
@@ -50,9 +52,29 @@ class Engine:
     def add(self, number: int, scope: int, text: str, vector: Floats) -> None:
         self._memory.add({"role": "user", "content": text, "id": str(number)}, user=str(scope))
 
-    def search(self, text: str, vector: Floats, scope: int | None, k: int) -> Sequence[int]:
-        hits = self._memory.search(text, k=k, user="0" if scope is None else str(scope))
+    def search(self, text: str, vector: Floats, scope: int | None, k: int, mode: str) -> Sequence[int]:
+        user = "0" if scope is None else str(scope)
+        if mode == "dense":
+            return self._nearest(vector, self._memory.scope(user=user), k)
+        hits = self._memory.search(text, k=k, user=user)
         return [int(hit.cube.data["turn"]) for hit in hits]
+
+    def _nearest(self, vector: Floats, scope: Scope, k: int) -> Sequence[int]:
+        """The vector channel alone, which the facade does not offer, to compare it with stores that have no other."""
+        store = self._memory.store
+        number = store.partition(scope)
+        if number is None:
+            return []
+        partition = self._memory.recall.partition(number)
+        with partition.lock:
+            partition.catch_up()
+            if partition.vectors is None:
+                return []
+            shown = partition.visible(View(now=to_micros(store.now())))
+            rows, _ = partition.vectors.search(vector, k, shown)
+        rids = [number << PARTITION_BITS | row for row in rows.tolist()]
+        found = store.by_rids(scope, rids)
+        return [int(found[rid].cube.data["turn"]) for rid in rids if rid in found]
 
     def settle(self) -> None:
         self._memory.flush()

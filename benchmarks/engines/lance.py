@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from benchmarks.data import DIMENSION, Batch, Data, Floats, Query
 
-PACKAGE = "lancedb"
 VERSION = lancedb.__version__
 SETTINGS = "IVF_HNSW_SQ from 10,000 rows on, refine factor 5; scope a B-tree column, filtered before the search"
 MODES = ("dense",)
@@ -47,7 +46,7 @@ class Engine:
     def add(self, number: int, scope: int, text: str, vector: Floats) -> None:
         self._rows.add([{"number": number, "scope": scope, "text": text, "vector": vector}])
 
-    def search(self, text: str, vector: Floats, scope: int | None, k: int) -> Sequence[int]:
+    def search(self, text: str, vector: Floats, scope: int | None, k: int, mode: str) -> Sequence[int]:
         query = self._rows.search(vector).distance_type("dot").limit(k).refine_factor(5)
         if scope is not None:
             query = query.where(f"scope = {scope}", prefilter=True)

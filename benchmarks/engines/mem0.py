@@ -18,7 +18,6 @@ from benchmarks.data import DIMENSION, Batch, Data, Floats, Lookup, Query
 os.environ["MEM0_TELEMETRY"] = "False"
 from mem0 import Memory
 
-PACKAGE = "mem0ai"
 VERSION = version("mem0ai")
 SETTINGS = "infer=False, Qdrant in local mode (its default), given vectors, no keyword search (needs a download)"
 MODES = ("dense",)
@@ -71,7 +70,7 @@ class Engine:
     def add(self, number: int, scope: int, text: str, vector: Floats) -> None:
         self._memory.add(text, user_id=str(scope), metadata={"number": number}, infer=False)
 
-    def search(self, text: str, vector: Floats, scope: int | None, k: int) -> Sequence[int]:
+    def search(self, text: str, vector: Floats, scope: int | None, k: int, mode: str) -> Sequence[int]:
         user = "0" if scope is None else str(scope)
         found = self._memory.search(text, filters={"user_id": user}, top_k=k, threshold=0.0)
         return [hit["metadata"]["number"] for hit in found["results"]]

@@ -13,7 +13,6 @@ import sqlite_vec
 
 from benchmarks.data import DIMENSION, Batch, Data, Floats, Query
 
-PACKAGE = "sqlite-vec"
 VERSION = sqlite_vec.__version__
 SETTINGS = "float32, exact scan, WAL, synchronous FULL, scope a partition key"
 MODES = ("dense",)
@@ -55,7 +54,7 @@ class Engine:
                 "INSERT INTO near (number, scope, vector) VALUES (?, ?, ?)", (number, scope, vector.tobytes())
             )
 
-    def search(self, text: str, vector: Floats, scope: int | None, k: int) -> Sequence[int]:
+    def search(self, text: str, vector: Floats, scope: int | None, k: int, mode: str) -> Sequence[int]:
         here = "" if scope is None else f"AND scope = {int(scope)}"
         query = (
             f"WITH best AS (SELECT number, distance FROM near WHERE vector MATCH ? AND k = ? {here}) "

@@ -22,12 +22,13 @@ from holdfast.encode.checked import Checked
 from holdfast.encode.turns import Content, to_cubes
 from holdfast.enrichment import Enrichment, Progress
 from holdfast.errors import EmbedderError, InputError, NotFoundError, ScopeError
+from holdfast.manage.retraction import consequences
 from holdfast.retrieve.context import Packed, count_tokens, pack, without_recalled
 from holdfast.retrieve.hits import Hit, Hits
 from holdfast.retrieve.partition import View
 from holdfast.retrieve.search import Recall
 from holdfast.retrieve.text import ANALYSER, fold_terms
-from holdfast.store.base import Event, Operation, Where
+from holdfast.store.base import Action, Event, Operation, Where
 from holdfast.store.forget import Receipt, forget
 from holdfast.store.journal import Problem
 from holdfast.store.sqlite import SqliteStore
@@ -246,16 +247,25 @@ class Memory:
         return changes
 
     def undo(self, seq: int, *, reason: str = "", **scope: str | None) -> tuple[Cube, ...]:
-        """Take back the change that event ``seq`` belongs to, by a new change; an undo can be undone."""
+        """Take back the change that event ``seq`` belongs to, by a new change; an undo can be undone.
+
+        What was drawn from a memory that goes, goes with it, and what that had ended holds again.
+        """
         here = self.scope(**scope)
-        done = self._store.undo(seq, here, actor=here.path, reason=reason)
+        home = Scope(here.tenant, here.user)
+        txn = next((event.txn for event in self._store.events(seq - 1, scope=here) if event.seq == seq), None)
+        events = [event for event in self._store.events((txn or seq) - 1, scope=here) if event.txn == txn]
+        also = consequences(self._store, [event.id for event in events if event.action is Action.ADD], home)
+        done = self._store.undo(seq, here, also=also, actor=here.path, reason=reason)
         self._enrichment.wake()
         return done.cubes
 
     def retract(self, id: str, *, reason: str = "", **scope: str | None) -> None:
-        """Take a memory out of recall and keep it in history; ``restore`` brings it back."""
+        """Take a memory, and what was drawn from it alone, out of recall and keep all in history; ``undo`` brings it back."""
         here = self.scope(**scope)
-        self._store.commit([Operation.delete(self._store.get(id, here), reason)], actor=here.path)
+        cube = self._store.get(id, here)
+        also = consequences(self._store, [id], Scope(here.tenant, here.user))
+        self._store.commit([Operation.delete(cube, reason), *also], actor=here.path)
 
     def restore(self, id: str, *, reason: str = "", **scope: str | None) -> Cube:
         """Bring an archived or expired memory back into recall."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import re
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from holdfast.store.doctor import Finding, examine, mend, salvage
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.transfer import export_jsonl
 
+_TAXONOMY = "holdfast.taxonomy"
 _MARK = {"good": "ok", "note": "note", "wrong": "WRONG"}
 
 
@@ -41,9 +43,11 @@ def register(commands: Any) -> None:
         metavar="SEQ:HASH",
         help="what status said of the head earlier: it proves that nothing was cut off since",
     )
-    parser.add_argument(
-        "--coverage", action="store_true", help="print which kinds of memory the parts of Holdfast cover"
-    )
+    parser.set_defaults(coverage=False)
+    if importlib.util.find_spec(_TAXONOMY) is not None:
+        parser.add_argument(
+            "--coverage", action="store_true", help="print which kinds of memory are covered by which parts"
+        )
 
 
 def status(args: argparse.Namespace, screen: Screen) -> int:
@@ -235,6 +239,12 @@ def _embedder(path: Path) -> Finding:
 
 
 def _coverage(screen: Screen) -> int:
-    if importlib.util.find_spec("holdfast.taxonomy") is None:
-        raise StoreError("this build has no taxonomy to print")
-    raise NotImplementedError
+    """What the taxonomy says of every kind of memory: which parts cover it, and where nothing does."""
+    found = importlib.import_module(_TAXONOMY).coverage()
+    if screen.json:
+        screen.data(found)
+        return 0
+    screen.table(found["rows"], found["headers"], wide=len(found["headers"]) - 1)
+    for gap in found["gaps"]:
+        screen.say(f"gap: {gap}", hang=2)
+    return 0

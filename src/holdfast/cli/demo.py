@@ -20,7 +20,7 @@ from holdfast.cli.erase import receipt_lines
 from holdfast.cli.excerpt import excerpt
 from holdfast.cli.options import embedder
 from holdfast.cli.past import before, change_lines
-from holdfast.cli.recall import hit_lines
+from holdfast.cli.recall import hit_lines, sentence
 from holdfast.cli.sample import Question, Sample, load
 from holdfast.cli.screen import Screen
 from holdfast.cube import Cube, Kind, Status, utc
@@ -169,7 +169,7 @@ def _abstain(stage: _Stage) -> dict[str, Any]:
     abstained = hits.abstain or not hits
     _ask(screen, question)
     if abstained:
-        _tell(screen, f"No memory is likely to answer this{f': {hits.reason}' if hits.reason else ''}.", 2)
+        _tell(screen, sentence(hits.reason or "nothing here is likely to answer"), 2)
     else:
         _tell(screen, "This time it was not noticed that nothing answers; what came back is:", 2)
         hit_lines(screen, 1, hits[0], question.text, indent=_INDENT + 2)
@@ -326,7 +326,7 @@ def _ask(screen: Screen, question: Question, who: str = "") -> None:
 def _answer(screen: Screen, question: Question, hits: Hits, *, why: bool = False, indent: int = _INDENT) -> None:
     """The first hit, and where the turn stands that the data set marks as the answer."""
     if not hits:
-        screen.say(f"Nothing found{f': {hits.reason}' if hits.reason else ''}.", indent=indent + 2)
+        screen.say(sentence(hits.reason or "nothing was found"), indent=indent + 2)
         return
     hit_lines(screen, 1, hits[0], question.text, why=why, indent=indent)
     rank = _rank(hits, question)
@@ -353,5 +353,10 @@ def _varied(cubes: list[Cube], count: int) -> list[Cube]:
     for cube in cubes:
         by_kind.setdefault(str(cube.kind), []).append(cube)
     share = max(1, count // max(len(by_kind), 1))
-    chosen = [some[i * len(some) // share] for some in by_kind.values() for i in range(min(share, len(some)))]
+    chosen = [
+        some[i * len(some) // taken]
+        for some in by_kind.values()
+        for taken in [min(share, len(some))]
+        for i in range(taken)
+    ]
     return sorted(chosen, key=lambda cube: cube.valid_from or cube.recorded_at or utc(TODAY))

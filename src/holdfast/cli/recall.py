@@ -117,9 +117,9 @@ def _answer(
         screen.data({"query": query, "scope": memory.scope().path, **times, **hits_dict(hits)})
         return
     if not hits:
-        screen.say(f"Nothing found: {hits.reason or 'no memory matches'}.")
+        screen.say(sentence(hits.reason or "nothing was found"))
     elif hits.abstain:
-        screen.say(f"Nothing here is likely to answer this{f' ({hits.reason})' if hits.reason else ''}. The closest:")
+        screen.say(f"{sentence(hits.reason or 'nothing here is likely to answer')} The closest:")
     for rank, hit in enumerate(hits, 1):
         hit_lines(screen, rank, hit, query, why=args.why, full=args.full, id=True)
     notes(screen, [*hits.degraded, *waiting])
@@ -172,6 +172,11 @@ def hits_dict(hits: Hits) -> dict[str, Any]:
         "degraded": list(hits.degraded),
         "hits": [{"rank": rank, **hit.to_dict()} for rank, hit in enumerate(hits, 1)],
     }
+
+
+def sentence(reason: str) -> str:
+    """A search's reason as a sentence."""
+    return reason[:1].upper() + reason[1:].rstrip(".") + "."
 
 
 def notes(screen: Screen, degraded: list[str] | tuple[str, ...]) -> None:

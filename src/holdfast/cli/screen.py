@@ -10,10 +10,10 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from tabulate import tabulate
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 WIDEST = 120
 NARROWEST = 40
@@ -84,6 +84,8 @@ class Screen:
             room = max(20, self.width - others)
             for row in cells:
                 row[wide] = "\n".join(wrap(row[wide], room))
+        from tabulate import tabulate  # slow to import, and most commands print no table
+
         style = "simple" if headers else "plain"
         text = tabulate(cells, headers=headers, tablefmt=style, disable_numparse=True)
         self.line("\n".join(line.rstrip() for line in text.splitlines()))
@@ -104,6 +106,8 @@ class Screen:
 
     def bar(self, total: int | None, what: str, unit: str = " memories") -> tqdm[Any]:
         """A progress bar on standard error, seen only on a terminal."""
+        from tqdm import tqdm
+
         self.out.flush()
         return tqdm(
             total=total,

@@ -599,21 +599,27 @@ _PERFECT = re.compile(r"\b(?:have|has|been)\b|\w['’](?:ve|s)\b", re.I)
 
 _CLAUSE_END = re.compile(r"[.!?;\n]")
 _TENSES = re.compile(
-    r"\b(?:(?P<future>will|won't|shall|going\s+to|gonna|plan|plans|planning|next|upcoming|due|deadline|by|hope|hoping|want|"
-    r"wants|scheduled|appointment|meeting|see\s+you|see\s+ya|let's|can't\s+wait|looking\s+forward|excited\s+for|until|booked|wanna|how\s+about|sounds?\s+good|works\s+for|"
-    r"tomorrow|would\s+like)|(?P<past>was|were|did|didn't|had|has\s+been|have\s+been|went|got|saw|took|made|met|bought|came|"
-    r"gave|found|lost|won|left|began|felt|told|said|ate|spent|taught|wrote|ran|led|held|heard|kept|brought|thought|flew|"
-    r"drove|drew|chose|ago|since|(?!need|feed|speed|indeed|exceed|proceed|seed|weed)[a-z]{2,}ed))\b|(?P<will>'ll)\b",
+    r"\b(?:(?P<future>will|won't|shall|going\s+to|gonna|plan|plans|planning|next|upcoming|hope|hoping|wants?|wanna|scheduled|"
+    r"see\s+y(?:ou|a)|let's|can't\s+wait|looking\s+forward|excited\s+for|booked|how\s+about|sounds?\s+good|works\s+for|tomorrow|"
+    r"would\s+like)|(?P<past>was|were|did|didn't|had|has\s+been|have\s+been|went|got|saw|took|made|met|bought|came|gave|found|"
+    r"lost|won|left|began|felt|told|said|ate|spent|taught|wrote|ran|led|held|heard|kept|brought|thought|flew|drove|drew|"
+    r"chose|ago|since|(?!need|feed|speed|indeed|exceed|proceed|seed|weed)[a-z]{2,}ed))\b|(?P<soon>'ll)\b",
     re.I,
 )
+_DUE = re.compile(r"\b(?:due|deadline|by|until|appointment|meeting|exam|flight)\b", re.I)
 
 
 def _tense(text: str, start: int, end: int) -> int:
-    """Which way the clause looks: by the nearest telling word before the expression, else by the first one after it."""
+    """Which way the clause looks: by the nearest telling word before the expression, else by the first one after it.
+
+    Where no verb tells, what has a date is to come if one names it as such: a deadline, an appointment.
+    """
     before = _CLAUSE_END.split(text[max(0, start - 120) : start])[-1]
     after = _CLAUSE_END.split(text[end : end + 120], maxsplit=1)[0]
     cues = [*_TENSES.finditer(before)][-1:] or [*_TENSES.finditer(after)][:1]
-    return 0 if not cues else -1 if cues[0]["past"] else 1
+    if not cues:
+        return 1 if _DUE.search(before) else 0
+    return -1 if cues[0]["past"] else 1
 
 
 # --- the forms: an expression is read by the first that fits all of it ---

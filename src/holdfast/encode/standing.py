@@ -14,6 +14,7 @@ from datetime import datetime
 
 from holdfast.cube import Channel, Kind
 from holdfast.encode.base import Experience
+from holdfast.encode.people import COMMON_WORDS
 from holdfast.encode.said import Said
 from holdfast.encode.slots import Claim, is_heard, plain, said_at, settle, speaker
 from holdfast.store.base import Operation
@@ -159,7 +160,7 @@ _STOP = (
     r"and (?:i|it|that|my|we|can|then)|especially|in order|to (?:keep|ensure|make|avoid|reduce|grasp|fully|understand))\b)"
 )
 _OTHER = r"(?P<other>[^,.;:!?\n]+?)"
-_WHO = r"(?P<who>\bi|\b(?-i:[A-Z])\w+)"
+_WHO = r"(?P<who>\bi|\b(?-i:[A-Z])\w+(?: (?-i:[A-Z])\w+){0,2})"
 _HOW = r"(?: (?:really|generally|usually|strongly|always|definitely|actually|still|also|much|typically|now|clearly|just|would))*"
 _PREFERENCES = tuple(
     re.compile(pattern, re.I)
@@ -179,7 +180,7 @@ _POINTS = re.compile(
     r"(?:the )?(?:former|latter)\b",
     re.I,
 )
-_NOBODY = re.compile(r"(?:who|what|which|that|it|they|we|you|he|she|people|users|some|most)", re.I)
+_NOBODY = (COMMON_WORDS | {"users", "customers"}) - {"i", "my"}
 
 
 def _preferences(said: Said) -> Iterator[Claim]:
@@ -187,7 +188,7 @@ def _preferences(said: Said) -> Iterator[Claim]:
     matches = (match for pattern in _PREFERENCES for match in pattern.finditer(said.text))
     for match in sorted(matches, key=lambda one: (one.start(), not one.groupdict().get("other"), -one.end())):
         who, value = match["who"], match["v"].strip(" \"'“”")
-        if match.start() < taken or not plain(value) or _POINTS.match(value) or _NOBODY.fullmatch(who):
+        if match.start() < taken or not plain(value) or _POINTS.match(value) or who.casefold().split()[0] in _NOBODY:
             continue
         if said.is_relative(match.start()) or not said.asserts(match.start(), match.end()):
             continue

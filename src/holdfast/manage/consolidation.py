@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from holdfast.cube import Cube, Form, Kind, Ref, Scope, Status, Use
 from holdfast.errors import InputError
-from holdfast.manage.contradictions import claim_of
+from holdfast.manage.contradictions import claim_of, learnt_at
 from holdfast.store.base import Op, Operation, Store, Where
 
 _VERBATIM = frozenset({Kind.MESSAGE, Kind.DOCUMENT})
@@ -65,6 +65,7 @@ class _Candidate:
     cube: Cube
     words: tuple[str, ...]
     claim: tuple[object, ...] | None
+    learnt: datetime
     start: datetime
     end: datetime
 
@@ -104,7 +105,7 @@ class Consolidation:
         by_claim: dict[tuple[object, ...], list[int]] = defaultdict(list)
         clusters: list[list[_Candidate]] = []
         # The fullest text is kept; of equals the oldest, whose id others are likeliest to know.
-        for candidate in sorted(group, key=lambda c: (-len(c.words), c.cube.recorded_at or _END, c.cube.id)):
+        for candidate in sorted(group, key=lambda c: (-len(c.words), c.learnt, c.cube.id)):
             # A keeper has every word of its duplicates, so it is listed under their rarest.
             rarest = min(candidate.words, key=lambda word: (frequency[word], word), default="")
             near = by_word[rarest] + (by_claim[candidate.claim] if candidate.claim else [])
@@ -157,8 +158,9 @@ class Consolidation:
 def _candidate(cube: Cube, now: datetime) -> _Candidate:
     words = tuple(word for word in _TOKEN.findall(cube.text.casefold()) if word not in _ARTICLES)
     claim = claim_of(cube, now)
-    start = cube.valid_from or cube.recorded_at or now
-    return _Candidate(cube, words, claim.content if claim else None, start, cube.valid_to or _END)
+    learnt = learnt_at(cube, now)
+    start, end = cube.valid_from or learnt, cube.valid_to or _END
+    return _Candidate(cube, words, claim.content if claim else None, learnt, start, end)
 
 
 def _jaccard(a: _Candidate, b: _Candidate) -> float:

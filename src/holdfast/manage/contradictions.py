@@ -17,15 +17,17 @@ from __future__ import annotations
 
 import math
 import re
+import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.cube import RECALLABLE, Cube, Kind, Ref, Scope, Status, utc
+from holdfast.cube import RECALLABLE, Cube, Kind, Ref, Scope, Status, from_micros, utc
 from holdfast.encode.slots import plain, speaker
 from holdfast.errors import InputError
 from holdfast.store.base import Operation, Store, Where
@@ -656,8 +658,7 @@ def claim_of(cube: Cube, now: datetime) -> Claim | None:
     """The claim that a cube's data states, or None where it states none that can be compared.
 
     Reads ``subject``, ``attribute``, ``value`` (or ``canonical``, the value as it is compared) and, where present,
-    ``unit``, ``polarity`` (False or "negative" for a denial), ``functional`` and ``said_at``, which is when it was learnt
-    in the conversation; otherwise that is when the cube was recorded, or ``now``.
+    ``unit``, ``polarity`` (False or "negative" for a denial) and ``functional``.
     """
     data = cube.data
     entity, attribute, unit = (data.get(name) for name in ("subject", "attribute", "unit"))
@@ -678,12 +679,25 @@ def claim_of(cube: Cube, now: datetime) -> Claim | None:
             data.get("polarity", True) not in (False, "negative"),
             cube.origin.trust,
             cube.ref,
-            utc(data["said_at"]) if "said_at" in data else cube.recorded_at or now,
+            learnt_at(cube, now),
             functional if isinstance(functional, bool) else None,
         )
     except InputError:
         # Data is whatever an encoder or a user put there; what is no claim cannot contradict one.
         return None
+
+
+def learnt_at(cube: Cube, now: datetime) -> datetime:
+    """When a memory was first learnt: ``said_at`` in its data, else when its first version was recorded, else ``now``.
+
+    ``recorded_at`` is that of the version, and an old fact is not newer for having been touched; so later versions go back
+    to the time in the id where it is a UUIDv7.
+    """
+    with suppress(KeyError, InputError):  # data is whatever an encoder or a user put there, so it may not say
+        return utc(cube.data["said_at"])
+    recorded = cube.recorded_at or now
+    id = uuid.UUID(cube.id)
+    return recorded if cube.version == 1 or id.version != 7 else min(recorded, from_micros((id.int >> 80) * 1000))
 
 
 class Contradictions:

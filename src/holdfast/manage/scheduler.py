@@ -123,7 +123,8 @@ class WorkingSet:
         ]
         for move in out:
             del self._held[move.block.ref.id]
-        self._held.update((move.block.ref.id, move.block) for move in into)
+        # What stays is held as it was last asked for: its size may have been measured anew.
+        self._held = {id: chosen[id] for id in self._held} | {move.block.ref.id: move.block for move in into}
         return (*out, *into)
 
     def _favoured(self, id: str, density: float) -> float:

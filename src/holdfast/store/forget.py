@@ -6,6 +6,7 @@ store's folder the text or the random salt that lay beside it in its row.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -44,10 +45,10 @@ class Receipt:
 
     def verify(self) -> Receipt:
         """Look for anything that should be gone; return self. Raises IntegrityError that says where something was found."""
-        if self._store is None:
-            raise InputError("only the receipt that forget returned can verify; this one was read back")
         if self.planned:
             raise InputError("nothing was erased yet: this is the plan of a dry run")
+        if self._store is None:
+            raise InputError("only the receipt that forget returned can verify; this one was read back")
         found = [*_rows_left(self._store, self.ids), *_bytes_left(self._store, self._salts, self._slices)]
         if found:
             raise IntegrityError("not everything is gone: " + "; ".join(found))
@@ -126,10 +127,14 @@ def _rows_left(store: SqliteStore, ids: Sequence[str]) -> list[str]:
 def _bytes_left(store: SqliteStore, salts: Sequence[bytes], slices: Sequence[str]) -> list[str]:
     store.fold_log()
     left = [f"{file} still holds a row of it" for file in sorted(set(_found(store.folder, salts).values()))]
-    needles = {some.encode(): some for some in slices}
-    for needle, file in _found(store.folder, list(needles)).items():
-        if not store.holds_text(needles[needle]):  # what another memory says as well may stay
-            left.append(f"{file} still holds {needles[needle][:12]!r}...")
+    found = _found(store.folder, [some.encode() for some in slices])
+    if found:  # what another memory says as well may stay
+        said = {text for bodies in store.bodies() for text in _within(bodies.encode("utf-8", "replace"), list(found))}
+        left += [
+            f"{file} still holds {text[:12].decode(errors='replace')!r}..."
+            for text, file in found.items()
+            if text not in said
+        ]
     return left
 
 
@@ -152,10 +157,12 @@ def _found(folder: Path, needles: Sequence[bytes]) -> dict[bytes, str]:
 def _within(data: bytes, needles: Sequence[bytes]) -> list[bytes]:
     if len(needles) <= _FEW:
         return [needle for needle in needles if needle in data]
-    # Many at once: every window of 8 bytes is looked up in a table of the needles' first 8 bytes.
-    keys: dict[int, list[bytes]] = {}
+    # Many at once: every window of 8 bytes is looked up in a table that has, of each needle, the window that fewest share.
+    counts = Counter(needle[at : at + 8] for needle in needles for at in range(len(needle) - 7))
+    keys: dict[int, list[tuple[bytes, int]]] = {}
     for needle in needles:
-        keys.setdefault(int.from_bytes(needle[:8], "little"), []).append(needle)
+        at = min(range(len(needle) - 7), key=lambda at: counts[needle[at : at + 8]])
+        keys.setdefault(int.from_bytes(needle[at : at + 8], "little"), []).append((needle, at))
     known = np.fromiter(keys, np.uint64, len(keys))
     table = np.zeros(1 << 16, np.bool_)
     table[_spread(known)] = True
@@ -165,7 +172,11 @@ def _within(data: bytes, needles: Sequence[bytes]) -> list[bytes]:
         maybe = np.flatnonzero(table[_spread(windows)])
         for at in maybe[np.isin(windows[maybe], known)].tolist():
             start = offset + 8 * at
-            found += [some for some in keys[int(windows[at])] if data.startswith(some, start)]
+            found += [
+                some
+                for some, within in keys[int(windows[at])]
+                if start >= within and data.startswith(some, start - within)
+            ]
     return found
 
 

@@ -155,10 +155,13 @@ class SqliteStore:
                 batch.feedback(self._current(connection, id, scope), reward, rate)
             return batch.finish()
 
-    def undo(self, seq: int, scope: Scope, *, actor: str = "", reason: str = "") -> Commit:
+    def undo(
+        self, seq: int, scope: Scope, *, also: Sequence[Operation] = (), actor: str = "", reason: str = ""
+    ) -> Commit:
         """Take back the transaction that event ``seq`` belongs to, by new events: the past stays readable.
 
-        What it added is archived, what it changed returns to the version before. An undo can itself be undone. Raises
+        What it added is archived, what it changed returns to the version before; ``also`` holds what follows from that, and
+        is applied in the same transaction. An undo can itself be undone. Raises
         NotFoundError where the scope may not see all of it, and ConflictError when something was changed again since, or
         was purged.
         """
@@ -176,6 +179,8 @@ class SqliteStore:
             batch = _Batch(self, connection, actor)
             for some in reversed(made.values()):
                 batch.undo(some, scope, reason or f"undo of {events[0].txn}")
+            for operation in also:
+                batch.apply(operation)
             return batch.finish()
 
     def purge(
@@ -239,12 +244,12 @@ class SqliteStore:
             found["jobs"] = connection.execute(query).fetchone()[0]
         return found
 
-    def holds_text(self, words: str) -> bool:
-        """Whether any memory of anybody still holds these words."""
+    def bodies(self) -> Iterator[str]:
+        """The rows of everybody as they lie in the file, many in one piece, for the proof that something is not among them."""
         with self.connections.reading() as connection:
-            return (
-                connection.execute("SELECT 1 FROM cubes WHERE instr(body, ?) LIMIT 1", (words,)).fetchone() is not None
-            )
+            rows = connection.execute("SELECT body FROM cubes")
+            while some := rows.fetchmany(4096):
+                yield "\n".join(body for (body,) in some)
 
     # --- reading ---
 
@@ -273,7 +278,10 @@ class SqliteStore:
         values[:0] = part << schema.PARTITION_BITS, ((part + 1) << schema.PARTITION_BITS) - 1
         limit = f" LIMIT {int(where.limit)}" if where.limit is not None else ""
         query = f"{_SELECT} WHERE {' AND '.join(clauses)} ORDER BY cubes.rid{limit}"
-        return [_row(record) for record in connection.execute(query, values)]
+        found = map(_row, connection.execute(query, values))
+        return [
+            row for row in found if scope.covers(row.cube.scope)
+        ]  # by what it says of itself, not only by its columns
 
     def versions(self, id: str, scope: Scope) -> list[Row]:
         """Every version of one cube, oldest first. Raises NotFoundError."""
@@ -810,7 +818,9 @@ class _Batch:
         tables += [f"vectors_{no}" for (no,) in self.connection.execute("SELECT no FROM models")]
         for table in tables:
             self.connection.executemany(f"DELETE FROM {table} WHERE rid = ?", [(rid,) for rid in rids])
-        self.connection.executemany("DELETE FROM jobs WHERE rid = ?", [(rid,) for rid in rids])
+        self.connection.executemany(
+            "DELETE FROM jobs WHERE task = ? AND rid = ?", [(task, rid) for task in self.owed() for rid in rids]
+        )
         self.connection.execute("DELETE FROM links WHERE child = ?1 OR parent = ?1", (blob,))
         self.connection.execute("DELETE FROM uses WHERE id = ?", (blob,))
         part = rid >> schema.PARTITION_BITS
@@ -834,9 +844,11 @@ class _Batch:
                     f"INSERT INTO {table} SELECT ?, body FROM {table} WHERE rid = ?", (rid, row.rid)
                 )
             # What was still owed to the old version is owed to the new one.
-            self.connection.execute("UPDATE OR REPLACE jobs SET rid = ? WHERE rid = ?", (rid, row.rid))
+            move = "UPDATE OR REPLACE jobs SET rid = ? WHERE task = ? AND rid = ?"
+            self.connection.executemany(move, [(rid, task, row.rid) for task in self.owed()])
         else:
-            self.connection.execute("DELETE FROM jobs WHERE rid = ?", (row.rid,))
+            drop = "DELETE FROM jobs WHERE task = ? AND rid = ?"
+            self.connection.executemany(drop, [(task, row.rid) for task in self.owed()])
 
     def write(self, cube: Cube, action: Action, reason: str, learnt: int, *, owed: bool = True) -> int:
         if not cube.text and cube.blob is None:
@@ -869,6 +881,15 @@ class _Batch:
                 self.connection.execute("INSERT INTO jobs (task, rid) VALUES (?, ?)", (task, rid))
         self.cubes.append(cube)
         return rid
+
+    def owed(self) -> list[str]:
+        """The tasks that anything is owed: jobs are found by task and row, and by row alone only one by one."""
+        query = (
+            "WITH RECURSIVE t(task) AS (SELECT min(task) FROM jobs UNION ALL "
+            "SELECT (SELECT min(task) FROM jobs WHERE task > t.task) FROM t WHERE t.task IS NOT NULL) "
+            "SELECT task FROM t WHERE task IS NOT NULL"
+        )
+        return [task for (task,) in self.connection.execute(query)]
 
     def link(self, cube: Cube, part: int, id: bytes, ref: Ref) -> None:
         parent = _bytes(ref.id)

@@ -43,7 +43,7 @@ def load_or_build(directory: Path, name: str, sha256: str, build: Callable[[], b
     else:
         if hashlib.sha256(content).hexdigest() == sha256:
             return content
-        _log.warning("%s is damaged: building it anew.", path)
+        _log.warning("%s is not as it should be (damaged, or of another version): building it anew.", path)
     content = build()
     digest = hashlib.sha256(content).hexdigest()
     if digest != sha256:

@@ -35,7 +35,7 @@ Forward = Callable[[npt.NDArray[np.int64]], Vectors]
 
 VERSION = 1
 ARTEFACT = f"all-MiniLM-L6-v2-int8-{VERSION}.onnx"
-SHA256 = "df97212b775d9c92d99942f4df47ba4dab247a7d07c3a6e069956f767d4b8d8c"
+SHA256 = "99204a29088528ea2b911754a79b346e2265f461369db5b8d7cb0aa427b42ee3"
 
 # First components in float32 by torch 2.13.0 and transformers 5.24.0 (how: tests/test_embedders.py).
 GOLDEN: dict[str, tuple[float, ...]] = {
@@ -43,10 +43,10 @@ GOLDEN: dict[str, tuple[float, ...]] = {
     "今日は雨です。": (0.0356, 0.1093, 0.0781, 0.0249, -0.0331, 0.0406, 0.1191, 0.0143),
     "שלום, מה שלומך? 😀": (0.0109, 0.0988, 0.0023, -0.0095, -0.0968, 0.1183, 0.0972, -0.0459),
 }
-_TOLERANCE = {"int8": 0.03, "float32": 0.0005}
+_TOLERANCE = {"int8": 0.015, "float32": 0.0005}
 
-# A fresh artefact must come this near to float32 on each of these; they measured 0.989 to 0.997.
-_LEAST_COSINE = 0.985
+# A fresh artefact must come this near to float32 on each of these; they measured 0.9975 to 0.9993.
+_LEAST_COSINE = 0.99
 _PROBES = (
     *GOLDEN,
     "Ana asked whether the invoice of 3 March (€1,240.50) was ever paid; nobody could say.",

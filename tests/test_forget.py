@@ -1,0 +1,347 @@
+"""Erasing for good: the rows, the folds, the bytes, and what was made from them; and a receipt that would notice."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from holdfast.cube import Cube, Origin, Scope, Status, new_id
+from holdfast.encode.base import Experience
+from holdfast.enrichment import Enrichment
+from holdfast.errors import ConflictError, InputError, IntegrityError, NotFoundError
+from holdfast.memory import Memory
+from holdfast.store.base import Operation, Where
+from holdfast.store.forget import Receipt, _found, _within, forget
+from holdfast.store.sqlite import SqliteStore
+from support import ANA, BEN, Clock, HashEmbedder, add, open_memory, open_store, update
+
+
+@pytest.fixture
+def memory(folder: Path) -> Iterator[Memory]:
+    with open_memory(folder, embedder=HashEmbedder(dimension=8)) as opened:
+        yield opened
+        assert opened.verify() == []
+
+
+def everywhere(folder: Path) -> bytes:
+    """Every byte of every file of a store."""
+    return b"\n".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def test_nothing_is_left_of_what_was_forgotten(memory: Memory, folder: Path) -> None:
+    secret = "the launch code is Zarathustra-4711"
+    id = memory.add(secret, source="mail:7").ids[0]
+    memory.correct(id, "the launch code is Xylophone-0815, no longer the other")
+    kept = memory.add("the launch is on Monday").ids[0]
+    memory.feedback([id], 1.0)
+    memory.flush()
+    assert b"Zarathustra-4711" in everywhere(folder)
+    receipt = memory.forget(id, reason="asked to")
+    assert receipt.verify() is receipt
+    assert (
+        receipt.ids == (id,) and receipt.derived == () and receipt.seq == memory.store.head()[0] and not receipt.planned
+    )
+    left = everywhere(folder)
+    assert b"Zarathustra" not in left and b"Xylophone" not in left
+    assert id.replace("-", "").encode() not in left
+    assert [hit.id for hit in memory.search("launch code")] == [kept]
+    assert memory.search("Zarathustra") == [] and memory.as_of(memory.store.now()).search("Zarathustra") == []
+    for door in (
+        lambda: memory.get(id),
+        lambda: memory.get(id, version=1),
+        lambda: memory.correct(id, "back"),
+        lambda: memory.restore(id),
+        lambda: memory.forget(id),
+        lambda: memory.undo(1),
+    ):
+        with pytest.raises((NotFoundError, ConflictError)):
+            door()
+    with pytest.raises(ConflictError, match="forgotten"):
+        memory.undo(receipt.seq)
+    with pytest.raises(ConflictError, match="forgotten"):
+        memory.add(Cube(memory.scope(), secret, id=id))
+
+
+def test_what_was_made_from_it_goes_too(memory: Memory) -> None:
+    scope = memory.scope()
+    source = memory.add("Ana said she moved to Lisbon", session="s1").ids[0]
+    apart = memory.add("Ana likes tea").ids[0]
+
+    def derive(text: str, *parents: str, session: str | None = None) -> str:
+        refs = tuple(memory.get(parent).ref for parent in parents)
+        cube = Cube(Scope("default", "ana", None, session), text, "fact", origin=Origin(derived_from=refs))
+        return memory.apply([Operation.add(cube)], actor="test")[0].id
+
+    fact = derive("Ana lives in Lisbon", source, session="s2")
+    summary = derive("Ana: Lisbon, tea", fact, apart)
+    memory.retract(summary)
+    plan = memory.forget(source, dry_run=True, session="s1")
+    assert plan.planned and set(plan.ids) == {source, fact, summary} and set(plan.derived) == {fact, summary}
+    assert len(plan.preview) == 4 and plan.seq == 0, "every version is listed"
+    with pytest.raises(InputError, match="dry run"):
+        plan.verify()
+    assert memory.get(source), "a plan erases nothing"
+    receipt = memory.forget(source, session="s1")
+    assert set(receipt.ids) == set(plan.ids) and set(receipt.derived) == set(plan.derived)
+    receipt.verify()
+    assert [cube.id for cube in memory.select(Where())] == [apart]
+    assert memory.lineage(apart) == []
+    assert memory.get(apart).scope == scope
+
+
+def test_by_source_author_and_time(folder: Path) -> None:
+    time = Clock()
+    with open_memory(folder, clock=time) as memory:
+        memory.add("from the attacker", source="mail:evil", author="mallory")
+        archived = memory.add("from the attacker, taken back", source="mail:evil").ids[0]
+        memory.retract(archived)
+        memory.add("from mallory", author="mallory")
+        time.tick(60)
+        memory.add("late", author="ana")
+        memory.add("not mine", source="mail:evil", user="ben")
+        assert len(memory.forget(source="mail:evil").verify().ids) == 2
+        assert len(memory.forget(author="mallory").verify().ids) == 1
+        assert memory.forget(since=time.at, dry_run=True).preview[0].endswith("late")
+        assert len(memory.forget(since=time.at).ids) == 1
+        assert list(memory.select(Where())) == []
+        nothing = memory.forget(source="mail:nobody")
+        assert nothing.ids == () and not nothing.planned and nothing.seq == 0
+        nothing.verify()
+        for call in (memory.forget, lambda: memory.forget([])):
+            with pytest.raises(InputError, match="forget what"):
+                call()
+        with pytest.raises(NotFoundError):
+            memory.forget(new_id())
+        assert len(memory.forget(everything=True, user="ben").ids) == 1
+
+
+def test_one_unknown_id_and_nothing_goes(memory: Memory) -> None:
+    id = memory.add("stays").ids[0]
+    with pytest.raises(NotFoundError):
+        memory.forget([id, new_id()])
+    assert memory.get(id) and memory.store.head()[0] == 1
+
+
+def test_a_receipt_notices_what_is_left(memory: Memory, folder: Path) -> None:
+    """The negative control: whatever is put back, by row, by fold or by file, the receipt finds it."""
+    secret = "the launch code is Zarathustra-4711"
+    id = memory.add(secret).ids[0]
+    memory.flush()
+    behind = sqlite3.connect(folder / "holdfast.db", isolation_level=None)
+    tables = ("cubes", "terms", "names", "vectors_1")
+    saved = {table: behind.execute(f"SELECT * FROM {table}").fetchone() for table in tables}
+    receipt = memory.forget(id)
+    receipt.verify()
+    for table, row in saved.items():
+        behind.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+        with pytest.raises(IntegrityError, match="not everything is gone"):
+            receipt.verify()
+        behind.execute(f"DELETE FROM {table}")
+        receipt.verify()
+    salt = receipt._salts[0]
+    for name, data in (
+        ("backups/old.db", salt),
+        ("notes.txt", b"so: " + secret.encode()),
+        ("blobs/x", b"\0" * 9999 + salt),
+    ):
+        file = folder / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(data)
+        with pytest.raises(IntegrityError, match=file.name):
+            receipt.verify()
+        file.unlink()
+        receipt.verify()
+    memory.add(secret)
+    receipt.verify()  # another memory may say the same
+    behind.close()
+
+
+def test_a_receipt_tells_ids_and_never_words(memory: Memory) -> None:
+    receipt = memory.forget(memory.add("the launch code is Zarathustra").ids[0], reason="asked to")
+    told = receipt.to_dict()
+    assert told["erased"] == list(receipt.ids) and told["reason"] == "asked to"
+    assert "Zarathustra" not in str(told) and "Zarathustra" not in str(receipt.to_dict())
+    with pytest.raises(InputError, match="read back"):
+        Receipt(ANA, ("x",), (), "").verify()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1234", "é", "\ud800 half", 'say "so"\n\\ and\tmore', "日本語の秘密の暗号", "x" * 20_000, "\u0000" * 30, "🦊" * 9],
+)
+def test_texts_that_are_hard_to_look_for(memory: Memory, folder: Path, text: str) -> None:
+    memory.add("the one before")
+    receipt = memory.forget(memory.apply([Operation.add(Cube(memory.scope(), text))], actor="test")[0].id)
+    receipt.verify()
+    left = everywhere(folder)
+    assert receipt._salts[0] not in left
+    if len(text) > 8 and "\0" not in text:
+        assert text.encode("utf-8", "replace")[:24] not in left
+
+
+def test_rows_that_moved_between_pages_leave_nothing_behind(folder: Path) -> None:
+    """SQLite leaves copies of rows in the gaps of pages that it splits; several users' rows make it split in the middle."""
+    rng = random.Random(3)
+    store = open_store(folder)
+    scopes = [Scope("acme", f"user-{n}") for n in range(8)]
+    cubes: list[Cube] = []
+    for n in range(1000):
+        cubes += add(store, Cube(rng.choice(scopes), f"needle {n:06d} " + "x" * rng.randint(1, 900))).cubes
+        at = rng.randrange(len(cubes))
+        if n % 3 == 0:
+            cubes[at] = update(
+                store, cubes[at], status=Status.FROZEN if cubes[at].status is not Status.FROZEN else Status.ACTIVATED
+            )
+    victims = [cubes[n] for n in sorted(rng.sample(range(len(cubes)), 400))]
+    ids = {scope: [cube.id for cube in victims if cube.scope == scope] for scope in scopes}
+    erased = store.purge(ids[scopes[0]], scopes[0])
+    assert _found(folder, erased.salts), "the control: erasing the rows alone leaves bytes of them in the file"
+    for scope in scopes[1:]:
+        forget(store, scope, ids=ids[scope]).verify()
+    left = everywhere(folder)
+    assert not [cube.text[:13] for cube in victims if cube.scope != scopes[0] and cube.text[:13].encode() in left]
+    assert store.verify() == [] and len(list(store.select(scopes[0]))) > 50
+
+
+def test_a_backup_that_holds_it_goes_too(memory: Memory, folder: Path) -> None:
+    id = memory.add("the launch code is Zarathustra").ids[0]
+    backups = folder / "backups"
+    backups.mkdir()
+    (backups / "schema-1.db").write_bytes(b"Zarathustra")
+    (backups / "schema-1.partial").write_bytes(b"Zarathustra")
+    receipt = memory.forget(id)
+    assert list(backups.iterdir()) == [] and len(receipt.notes) == 2
+    receipt.verify()
+
+
+def test_a_reader_that_holds_on_to_the_past_is_told_of(
+    memory: Memory, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import holdfast.store.connection as connection_module
+
+    monkeypatch.setattr(connection_module, "BUSY_MS", 100)
+    with open_memory(folder) as other:  # opened with the short wait
+        id = other.add("the launch code is Zarathustra").ids[0]
+        with memory.store.connections.reading() as connection:
+            connection.execute("SELECT count(*) FROM cubes").fetchone()
+            receipt = other.forget(id)
+            with pytest.raises(IntegrityError, match="wal"):
+                receipt.verify()
+        receipt.verify()
+
+
+def test_workers_in_flight_bring_nothing_back(folder: Path) -> None:
+    """The row is read by the embedder and by an encoder while it is forgotten."""
+    started, go = threading.Event(), threading.Event()
+
+    class Slow(HashEmbedder):
+        def embed(self, texts: list[str]) -> np.ndarray:  # type: ignore[override]
+            started.set()
+            go.wait(10)
+            return super().embed(texts)
+
+    class Copying:
+        def encode(self, experience: Experience) -> list[Operation]:
+            started.set()
+            go.wait(10)
+            turn = experience.turns[0]
+            origin = Origin(derived_from=(turn.ref,))
+            return [Operation.add(Cube(turn.scope, f"fact of: {turn.text}", "fact", origin=origin))]
+
+    for worker_of in (
+        lambda store: Enrichment(store, Slow(dimension=8), ()),
+        lambda store: Enrichment(store, None, (Copying(),)),
+    ):
+        with open_memory(folder) as memory:
+            id = memory.add("the launch code is Zarathustra").ids[0]
+            started.clear()
+            go.clear()
+            worker = worker_of(memory.store)
+            thread = threading.Thread(target=worker.drain)
+            thread.start()
+            assert started.wait(10)
+            receipt = memory.forget(id)
+            go.set()
+            thread.join()
+            memory.flush()
+            receipt.verify()
+            assert memory.search("Zarathustra") == [] and list(memory.select(Where())) == []
+            assert memory.status()["backlog"] == {}, "no job is left for what is gone"
+
+
+def test_what_is_derived_at_the_very_moment_goes_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the question what is derived and the erasing nobody can derive anything more: it is one transaction."""
+    store, other = open_store(folder), open_store(folder)
+    source = add(store, Cube(ANA, "a source")).cubes[0]
+    plain = SqliteStore._closure
+    blocked: list[str] = []
+
+    def closure(self: SqliteStore, connection: sqlite3.Connection, ids: object) -> list[str]:
+        found = plain(self, connection, ids)  # type: ignore[arg-type]
+        cube = Cube(ANA, "derived just now", "fact", origin=Origin(derived_from=(source.ref,)))
+        thread = threading.Thread(target=lambda: blocked.append(repr(attempt(other, cube))))
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive(), "the writer waits for the purge"
+        self.waiting = thread  # type: ignore[attr-defined]
+        return found
+
+    def attempt(where: SqliteStore, cube: Cube) -> object:
+        try:
+            return add(where, cube)
+        except NotFoundError as error:
+            return error
+
+    monkeypatch.setattr(SqliteStore, "_closure", closure)
+    forget(store, ANA, ids=[source.id]).verify()
+    monkeypatch.undo()
+    store.waiting.join()  # type: ignore[attr-defined]
+    assert "NotFoundError" in blocked[0] and list(store.select(ANA)) == []
+
+
+def test_forgetting_in_one_program_empties_the_index_of_another(folder: Path) -> None:
+    with open_memory(folder) as one, open_memory(folder) as two:
+        id = one.add("Zarathustra spoke").ids[0]
+        one.add("somebody else spoke")
+        assert len(two.search("spoke")) == 2
+        one.forget(id)
+        assert [hit.text for hit in two.search("spoke Zarathustra")] == ["somebody else spoke"]
+
+
+def test_forgetting_a_thousand_takes_seconds(folder: Path) -> None:
+    import time
+
+    store = open_store(folder)
+    cubes = [
+        Cube(ANA, f"turn number {n} about nothing much", origin=Origin(reference="mail:evil")) for n in range(1500)
+    ]
+    for start in range(0, 1500, 500):
+        add(store, *cubes[start : start + 500])
+    add(store, *(Cube(BEN, f"turn number {n} about nothing much") for n in range(1500)))
+    begin = time.perf_counter()
+    receipt = forget(store, ANA, where=Where(source="mail:evil"))
+    receipt.verify()
+    assert len(receipt.ids) == 1500 and time.perf_counter() - begin < 20
+    assert len(list(store.select(BEN))) == 1500
+
+
+def test_many_needles_are_found_like_few() -> None:
+    rng = random.Random(5)
+    needles = [rng.randbytes(rng.randint(8, 40)) for _ in range(300)]
+    hidden = set(rng.sample(needles, 40))
+    data = b"".join(rng.randbytes(rng.randint(0, 50)) + needle for needle in hidden)
+    assert set(_within(data, needles)) == hidden
+    assert set(_within(data, needles[:10])) == hidden & set(needles[:10])
+    assert _within(b"short", needles) == [] and _within(b"", needles) == []
+
+
+def test_a_frozen_or_quarantined_memory_can_be_forgotten(memory: Memory) -> None:
+    for status in (Status.FROZEN, Status.QUARANTINED, Status.ARCHIVED, Status.EXPIRED):
+        cube = memory.apply([Operation.add(Cube(memory.scope(), f"{status}", status=status))], actor="test")[0]
+        memory.forget(cube.id).verify()
