@@ -172,8 +172,6 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
         "sqlite": sqlite3.sqlite_version,
         "load_average": os.getloadavg(),
         "seed": options.seed,
-        "scale": options.scale,
-        "engines": options.engines,
         "load_seconds": options.seconds,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -48,9 +49,14 @@ class HashEmbedder:
         found = np.zeros((len(texts), self.dimension), np.float32)
         for row, text in enumerate(texts):
             for word in tokens(text):
-                seed = int.from_bytes(hashlib.sha256(f"{self.model} {word}".encode()).digest()[:4])
-                found[row] += np.random.default_rng(seed).standard_normal(self.dimension).astype(np.float32)
+                found[row] += _direction(self.model, self.dimension, word)
         return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
+
+
+@functools.cache
+def _direction(model: str, dimension: int, word: str) -> np.ndarray:
+    seed = int.from_bytes(hashlib.sha256(f"{model} {word}".encode("utf-8", "surrogatepass")).digest()[:4])
+    return np.random.default_rng(seed).standard_normal(dimension).astype(np.float32)
 
 
 class Failing(HashEmbedder):

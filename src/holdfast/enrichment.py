@@ -26,6 +26,8 @@ from holdfast.store.sqlite import Row, SqliteStore
 EMBED, ENRICH = "embed", "enrich"
 BATCH = 256
 STOP_SECONDS = 10.0
+READ = 200_000
+"""Names and dates are read from so many characters of a text; a book would hold the queue for a minute."""
 _DAY = 86_400
 
 log = logging.getLogger("holdfast")
@@ -192,8 +194,9 @@ class Enrichment:
             for row in rows:
                 reference = row.cube.valid_from or row.cube.recorded_at
                 assert reference is not None
-                names.append((row.rid, pack_terms(find_names(row.cube.text))))
-                spans = [(span.first, span.last) for span in find_dates(row.cube.text, reference)]
+                text = row.cube.text[:READ]
+                names.append((row.rid, pack_terms(find_names(text))))
+                spans = [(span.first, span.last) for span in find_dates(text, reference)]
                 if spans:
                     days = [(int(a.timestamp()) // _DAY, int(b.timestamp() - 1) // _DAY) for a, b in spans]
                     dates.append((row.rid, np.asarray(days, "<i4").tobytes()))

@@ -30,9 +30,10 @@ number = 26
 name = "superlocalmemory"
 statement = (
     "Information geometry helps where a memory's uncertainty is real: exact Fisher–Rao beats cosine by 15 points on "
-    "distribution queries and the posterior predictive beats it by 5 on point queries (where Fisher–Rao itself loses); a "
-    "confining radial diffusion reaches its stationary law, which the paper's dynamics do not have; and a sheaf over claims "
-    "finds direct and indirect contradictions with an F1 of .95, which neither pairwise checks nor embeddings do."
+    "distribution queries, and on point queries, where Fisher–Rao itself loses, the posterior predictive beats cosine by 5 "
+    "if the noise differs by dimension; a confining radial diffusion reaches its stationary law, which the paper's dynamics "
+    "do not have; and a sheaf over claims finds direct and indirect contradictions with an F1 of .95, which neither "
+    "pairwise checks nor embeddings do."
 )
 arms = (
     "ours",

@@ -187,10 +187,13 @@ def _undo(stage: _Stage) -> dict[str, Any]:
     told = memory.search(question.text, k=5, user=user)
     _ask(screen, question)
     _answer(screen, question, told)
-    memory.undo(event, user=user, reason="it was not Sam who said so")
+    undone = memory.undo(event, user=user, reason="it was not Sam who said so")
     after = memory.search(question.text, k=5, user=user)
     screen.line()
     _tell(screen, f"$ holdfast undo {event} --reason 'it was not Sam who said so'")
+    drawn = [cube.text for cube in undone if cube.id != wrong and cube.status is Status.ARCHIVED]
+    if drawn:
+        _tell(screen, "What was drawn from it goes with it: " + "; ".join(f'"{text}"' for text in drawn))
     _ask(screen, question)
     _answer(screen, question, after)
     screen.line()
@@ -203,6 +206,7 @@ def _undo(stage: _Stage) -> dict[str, Any]:
         "wrong": wrong,
         "event": event,
         "recalled_before": wrong in [hit.id for hit in told],
+        "drawn": drawn,
         "recalled_after": any("Whiskers" in hit.text for hit in after),
         "history": [str(change.event.action) for change in changes],
     }

@@ -5,6 +5,7 @@ Every pass over all rows is one of two: BM25's postings and the vector scan. Wha
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -42,6 +43,13 @@ CACHED_ROWS = 2_000_000
 """How many rows of loaded partitions a process keeps; beyond that the least recently used are dropped and reloaded."""
 
 _DAY = 86_400.0
+_MAY_BE_DATED = re.compile(
+    r"\d|\b(?:ago|today|tonight|yesterday|tomorrow|last|past|next|this|since|until|before|after|week|month|year|spring|"
+    r"summer|autumn|fall|winter|other|(?:mon|tues|wednes|thurs|fri|satur|sun)day|jan|feb|mar|apr|may|june?|july?|aug|sep|oct|"
+    r"nov|dec)",
+    re.IGNORECASE,
+)
+"""A query without any of these names no time."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -81,8 +89,12 @@ class Recall:
         partition = self.partition(no)
         with partition.lock:
             partition.catch_up()
-            read = analyse(query, partition.authors)
-            vector = self.embed(read.spoken) if partition.model == self._model else None
+            read, model = analyse(query, partition.authors), partition.model
+        # Outside the lock: an embedder behind a network must not hold up the searches of others.
+        vector = self.embed(read.spoken) if model is not None and model == self._model else None
+        with partition.lock:
+            partition.catch_up()
+            vector = vector if partition.model == model else None
             ranked = rank(partition, read, vector, view, k)
             around = [_around(partition, row, neighbours, view) for row in ranked.rows.tolist()]
         wanted = {row for some in around for side in some for row in side} | set(ranked.rows.tolist())
@@ -165,7 +177,10 @@ def rank(
     following = _beside(partition, "next", rows, shown)
     lexical = partition.lexical
     flags = lexical.flags
-    zeros = np.zeros(len(rows), np.float32)
+    cosine = passage = cosine_after = np.zeros(len(rows), np.float32)
+    if vectors is not None and vector is not None:
+        cosine, cosine_after = vectors.cosines(vector, rows), vectors.cosines(vector, following)
+        passage = vectors.best_passages(vector, rows, cosine)
     one = query.authors if len(query.authors) == 1 else ()
     pool = Pool(
         counts=_table(partition, terms, rows),
@@ -177,9 +192,9 @@ def rank(
         segments=np.asarray([[token in some for token in query.tokens] for some in query.segments], np.bool_).reshape(
             -1, len(terms)
         ),
-        cosine=zeros if vectors is None or vector is None else vectors.cosines(vector, rows),
-        passage=zeros if vectors is None or vector is None else vectors.best_passages(vector, rows),
-        cosine_after=zeros if vectors is None or vector is None else vectors.cosines(vector, following),
+        cosine=cosine,
+        passage=passage,
+        cosine_after=cosine_after,
         session=partition.codes("session")[rows],
         author=_written_by(partition, rows, one),
         user=_written_by(partition, rows, () if partition.authors else (None, "user")),
@@ -206,7 +221,7 @@ def _candidates(partition: Partition, query: Query, terms: Sequence[int], vector
     chosen += [_beside(partition, side, some, shown) for side in ("previous", "next")]
     if Want.REQUEST in query.wants:
         standing = (partition.lexical.flags & (Sign.INSTRUCTION | Sign.PREFERENCE)) > 0
-        chosen.append(np.flatnonzero(standing & shown))
+        chosen.append(np.flatnonzero(standing & shown)[-POOL:])  # the newest, where somebody has laid down very many
     rows = np.unique(np.concatenate(chosen))
     return rows[rows >= 0]
 
@@ -222,7 +237,8 @@ def _table(partition: Partition, terms: Sequence[int], rows: Ints) -> Floats:
     """How often each term stands in each row; shape (rows, terms)."""
     if not terms:
         return np.zeros((len(rows), 0), np.float32)
-    return np.stack([partition.lexical.counts(term, rows) for term in terms], axis=1)
+    narrow = rows.astype(np.int32)  # as the postings are: else every look-up would widen them all
+    return np.stack([partition.lexical.counts(term, narrow) for term in terms], axis=1)
 
 
 def _written_by(partition: Partition, rows: Ints, names: Iterable[str | None]) -> Mask:
@@ -233,7 +249,9 @@ def _written_by(partition: Partition, rows: Ints, names: Iterable[str | None]) -
 
 def _spans(text: str, view: View) -> list[tuple[float, float]]:
     """The times that a query names, in days since 1970; relative ones count from the view's present."""
-    from holdfast.encode.dates import find_dates  # a large grammar, compiled on first use
+    if not _MAY_BE_DATED.search(text):
+        return []
+    from holdfast.encode.dates import find_dates  # a large grammar: compiled when a query may need it
 
     return [
         (span.first.timestamp() / _DAY, span.last.timestamp() / _DAY)

@@ -63,9 +63,9 @@ class VectorIndex:
         self._first.put(numbers, start + heads - np.arange(len(heads)))
         self._count.put(numbers, (counts - 1).astype(np.int32))
 
-    def best_passages(self, query: Floats, rows: npt.NDArray[np.integer]) -> Floats:
-        """Of each row, the cosine of its passage nearest to a query; the row's own cosine where it has none."""
-        found = self.cosines(query, rows)
+    def best_passages(self, query: Floats, rows: npt.NDArray[np.integer], own: Floats) -> Floats:
+        """Of each row, the cosine of its passage nearest to a query; its ``own`` cosine where it has none."""
+        found = own.copy()
         inside = np.flatnonzero(np.asarray(rows) < len(self._count.values))
         counts = self._count.values[rows[inside]]
         inside, counts = inside[counts > 0], counts[counts > 0]

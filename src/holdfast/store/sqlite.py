@@ -134,11 +134,18 @@ class SqliteStore:
         """
         if not any(operation.op is not Op.NONE for operation in operations):
             return Commit(0)
+        words = [self._words(operation) for operation in operations]  # before the lock: a long text takes a second
         with self.connections.writing() as connection:
             batch = _Batch(self, connection, actor)
-            for operation in operations:
+            for operation, batch.words in zip(operations, words, strict=True):
                 batch.apply(operation)
             return batch.finish()
+
+    def _words(self, operation: Operation) -> bytes | None:
+        if self._terms is None or operation.cube is None or operation.op is Op.DELETE:
+            return None
+        _check(operation.cube)
+        return self._terms(operation.cube)
 
     def feedback(
         self, ids: Iterable[str], scope: Scope, reward: float, *, rate: float = 0.3, actor: str = ""
@@ -720,6 +727,7 @@ class _Batch:
         self.cubes: list[Cube] = []
         self.duplicates: list[str] = []
         self.journal: list[tuple[Any, ...]] = []
+        self.words: bytes | None = None  # the lexical fold of the operation at hand, where it was made beforehand
 
     def apply(self, operation: Operation) -> None:
         if operation.op is Op.NONE:
@@ -851,12 +859,7 @@ class _Batch:
             self.connection.executemany(drop, [(task, row.rid) for task in self.owed()])
 
     def write(self, cube: Cube, action: Action, reason: str, learnt: int, *, owed: bool = True) -> int:
-        if not cube.text and cube.blob is None:
-            raise InputError("a memory needs a text or a tensor file; this one has neither")
-        if len(cube.text) * 4 > MAX_TEXT_BYTES and len(cube.text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
-            raise InputError(f"a memory's text may have {MAX_TEXT_BYTES // 2**20} MiB; split this one before adding it")
-        if cube.status is Status.PURGED:
-            raise InputError("a purged memory cannot be written; to erase one, use forget")
+        _check(cube)
         part, n = self.place(cube.scope.partition)
         rid = part << schema.PARTITION_BITS | n
         id = _bytes(cube.id)
@@ -875,7 +878,8 @@ class _Batch:
         for ref in cube.origin.derived_from:
             self.link(cube, part, id, ref)
         if self.store._terms is not None:
-            self.connection.execute("INSERT INTO terms VALUES (?, ?)", (rid, self.store._terms(cube)))
+            words = self.store._terms(cube) if self.words is None else self.words
+            self.connection.execute("INSERT INTO terms VALUES (?, ?)", (rid, words))
         if owed and cube.text.strip():
             for task in self.store.tasks:
                 self.connection.execute("INSERT INTO jobs (task, rid) VALUES (?, ?)", (task, rid))
@@ -937,6 +941,16 @@ class _Batch:
 
 
 # --- the form of a row ---
+
+
+def _check(cube: Cube) -> None:
+    if not cube.text and cube.blob is None:
+        raise InputError("a memory needs a text or a tensor file; this one has neither")
+    if len(cube.text) * 4 > MAX_TEXT_BYTES and len(cube.text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
+        raise InputError(f"a memory's text may have {MAX_TEXT_BYTES // 2**20} MiB; split this one before adding it")
+    if cube.status is Status.PURGED:
+        raise InputError("a purged memory cannot be written; to erase one, use forget")
+
 
 _READ = "SELECT cubes.rid, cubes.id, cubes.version, known_from, known_to, body, visits, last_use, utility, uncertainty"
 _SELECT = f"{_READ} FROM cubes LEFT JOIN uses ON uses.id = cubes.id"

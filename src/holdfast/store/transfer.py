@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
 from holdfast.cube import Channel, Cube, Kind, Ref, Scope
-from holdfast.errors import ConflictError, InputError, NotFoundError
+from holdfast.errors import ConflictError, InputError, NotFoundError, ScopeError
 from holdfast.store.base import Operation, Store, Where
 
 FORMAT = 1
@@ -62,7 +62,7 @@ def read_jsonl(lines: Iterable[str], scope: Scope) -> Iterator[Cube]:
             continue
         try:
             yield moved(Cube.from_dict(record), scope)
-        except InputError as error:
+        except (InputError, ScopeError) as error:
             raise InputError(f"line {number}: {error}") from error
 
 
@@ -90,7 +90,7 @@ def export_markdown(cubes: Iterable[Cube], out: TextIO) -> int:
     return count
 
 
-_ITEM = re.compile(r"- (?:<!-- (?P<record>\{.*?\}) -->(?: \*\*.*?\*\*)?)?(?P<words>.*)")
+_ITEM = re.compile(r"-(?: (?:<!-- (?P<record>\{.*?\}) -->(?: \*\*.*?\*\*)?)?(?P<words>.*))?")
 
 
 def read_markdown(lines: Iterable[str], scope: Scope) -> Iterator[Cube]:
@@ -112,7 +112,7 @@ def read_markdown(lines: Iterable[str], scope: Scope) -> Iterator[Cube]:
         if text or record.get("blob"):
             try:
                 yield moved(Cube.from_dict({**record, "text": text}), scope)
-            except InputError as error:
+            except (InputError, ScopeError) as error:
                 raise InputError(f"line {begun}: {error}") from error
 
     for number, raw in enumerate(lines, 1):
@@ -132,7 +132,7 @@ def read_markdown(lines: Iterable[str], scope: Scope) -> Iterator[Cube]:
                     raise InputError(f"line {number}: the comment is damaged; remove the item or restore it")
                 origin = {"channel": str(Channel.IMPORT), "trust": 0.8}
                 record = {"scope": scope.path, "kind": str(Kind.FACT), "origin": origin}
-            first = item["words"].strip()
+            first = (item["words"] or "").strip()
             words = [first] if first else []
         elif line.startswith("  ") and record is not None:
             words += [*[""] * blank, line[2:]]  # editors take the blanks off an empty line

@@ -51,7 +51,7 @@ _PROBES = (
     *GOLDEN,
     "Ana asked whether the invoice of 3 March (€1,240.50) was ever paid; nobody could say.",
     "def area(r): return 3.14159 * r ** 2",
-    "memory " * 100,
+    "memory " * 40,
 )
 
 # 254 pieces of English take about 1,200 characters: the first cut suffices for nearly every text, and where it does, its

@@ -1,0 +1,94 @@
+"""The harness measures what it says: true answers, one protocol, a report that hides no failure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from benchmarks import report, worker
+from benchmarks.data import K, Lookup, generate
+from benchmarks.engines import holdfast
+from benchmarks.limits import SyncedCommit
+
+
+@pytest.fixture(scope="module", params=[1, 3])
+def data(request, tmp_path_factory):
+    return generate(tmp_path_factory.mktemp("rows"), 300, request.param, seed=1)
+
+
+def test_the_answers_are_the_exact_nearest_of_the_scope(data):
+    scopes = data.scope_of(np.arange(data.rows))
+    assert np.bincount(scopes).tolist() == [data.rows // data.scopes] * data.scopes
+    for query in data.queries()[:20]:
+        scores = np.where(scopes == query.scope, data.vectors @ query.vector, -2.0)
+        assert query.truth == set(np.argsort(-scores)[:K].tolist())
+
+
+def test_the_same_seed_gives_the_same_data(data, tmp_path):
+    again = generate(tmp_path / "again", data.rows, data.scopes, data.seed)
+    assert np.array_equal(again.vectors, data.vectors)
+    assert [batch.texts for batch in again.batches(70)] == [batch.texts for batch in data.batches(70)]
+    assert [query.text for query in again.queries()] == [query.text for query in data.queries()]
+
+
+def test_a_text_has_its_own_vector_and_a_strange_one_none(data):
+    lookup = Lookup(data)
+    batch, extra = next(data.batches(50)), data.extra()
+    np.testing.assert_array_equal(lookup([batch.texts[17], extra.texts[3]]), [batch.vectors[17], extra.vectors[3]])
+    with pytest.raises(KeyError):
+        lookup(["never said"])
+
+
+def test_every_step_of_an_engine_is_measured(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "ADDS", 10)
+    store = tmp_path / "store"
+    store.mkdir()
+    loaded = worker.load(holdfast, data, store, 60.0)
+    assert loaded["rows"] == data.rows
+    assert loaded["complete"]
+    served = worker.serve(holdfast, data, store, 60.0)
+    assert served["search_dense"]["recall"] > 0.99
+    assert served["search_hybrid"]["p50"] > 0
+    added = worker.add(holdfast, data, store, 60.0)
+    assert added["visible_at_once"] == 1.0
+    assert added["add_limit"]["count"] == added["add"]["count"]
+
+
+def test_the_limit_is_written_to_the_disk(tmp_path):
+    limit = SyncedCommit(tmp_path)
+    assert limit.seconds(b"1234") > 0
+    limit.close()
+    assert b"1234" in (tmp_path / "limit.db").read_bytes()
+
+
+def test_the_report_names_failures_and_misses(tmp_path):
+    search = {"p50": 20.0, "p90": 25.0, "p99": 30.0, "count": 10, "recall": 0.5}
+    step = {"rows": 100_000, "complete": True, "searchable_rows_per_s": 10.0, "stored_rows_per_s": 20.0, "disk_mb": 1.0}
+    engines = {
+        "holdfast": {"load": step, "serve": {"search_hybrid": search, "search_dense": search}},
+        "chromadb": {"load": {"error": "it broke"}},
+        "mem0": {"load": {**step, "complete": False, "rows": 7, "stored_s": 60.0}},
+    }
+    about = {
+        "date": "2026-01-01",
+        "cores": 2,
+        "cpu": "a CPU",
+        "memory_gb": 8,
+        "python": "3",
+        "numpy": "2",
+        "sqlite": "3",
+    }
+    results = {
+        "about": {**about, "load_average": [0, 0, 0], "seed": 1},
+        "limits": {"read_bytes_per_s": 1e10},
+        "not_installed": {"lancedb": "no module"},
+        "cases": {"100,000 in 1 scope": {"rows": 100_000, "scopes": 1, "postings": 10.0, "engines": engines}},
+    }
+    report.write(results, tmp_path)
+    page = (tmp_path / "speed.md").read_text()
+    assert "| chromadb | load: it broke |" in page
+    assert "| mem0 | stopped after 60 s with 7 rows |" in page
+    assert "`lancedb` is not installed (no module)" in page
+    misses = [line for line in page.splitlines() if "**no**" in line]
+    assert len(misses) == 3  # both searches, and the recall
+    assert all("20 ms" in line or "0.5" in line for line in misses)
+    assert (tmp_path / "speed.png").stat().st_size > 1000

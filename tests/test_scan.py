@@ -1,0 +1,82 @@
+"""The fast paths of a search give what the plain ones give."""
+
+from __future__ import annotations
+
+import struct
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast import Memory
+from holdfast.retrieve.arrays import top
+from holdfast.retrieve.lexical import LexicalIndex
+from holdfast.retrieve.vectors import _single
+
+
+def index(texts: list[list[int]], cuts: set[int]) -> LexicalIndex:
+    """An index of texts given as numbers of words, appended in several calls."""
+    folds = []
+    for text in texts:
+        terms = sorted(set(text))
+        folds.append(struct.pack("<IB", len(text), 0) + b"".join(struct.pack("<IB", t, text.count(t)) for t in terms))
+    found = LexicalIndex()
+    ends = sorted({cut for cut in cuts if 0 < cut < len(texts)} | {len(texts)})
+    for start, end in zip([0, *ends], ends, strict=False):
+        found.append(list(range(start, end)), folds[start:end])
+    return found
+
+
+# Word 0 is the commonest: squaring a uniform number crowds the draws towards it.
+word = st.floats(0, 0.999).map(lambda x: int(40 * x * x))
+text = st.lists(word, min_size=1, max_size=12)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(text, min_size=1, max_size=120),
+    st.sets(st.integers(1, 119), max_size=4),
+    st.sets(word, min_size=1, max_size=5),
+    st.integers(1, 12),
+    st.integers(0, 2**32),
+)
+def test_skipping_common_words_finds_the_same_rows(texts, cuts, query, k, seed):
+    lexical = index(texts, cuts)
+    allowed = np.random.default_rng(seed).random(len(texts)) < 0.7
+    scores = lexical.scores(sorted(query), len(texts)) * allowed
+    expected, found = top(scores, k), lexical.best(sorted(query), k, allowed)
+    assert len(found) == len(expected)
+    np.testing.assert_allclose(scores[found], scores[expected], rtol=1e-5)
+
+
+def test_common_words_are_skipped_where_a_rare_one_settles_it(monkeypatch):
+    texts = [[0, 1, 2] for _ in range(500)] + [[0, 7, 7]] * 5
+    lexical = index(texts, set())
+    looked_up = []
+    counts = LexicalIndex.counts
+    monkeypatch.setattr(LexicalIndex, "counts", lambda self, t, rows: looked_up.append(t) or counts(self, t, rows))
+    found = lexical.best([0, 7], 3, np.ones(len(texts), np.bool_))
+    assert found.tolist() == [500, 501, 502]
+    assert looked_up == [0]
+
+
+def test_every_finite_half_is_widened_exactly():
+    half = np.arange(65_536, dtype=np.uint16).view(np.float16)
+    half = half[np.isfinite(half)]
+    assert np.array_equal(_single(half).view(np.uint32), half.astype(np.float32).view(np.uint32))
+
+
+def test_what_expires_is_gone_the_moment_it_does_although_masks_are_kept(tmp_path):
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    now = [start]
+    memory = Memory(tmp_path, user="ana", embedder=None, encoders=(), background=False, clock=lambda: now[0])
+    memory.add("the kettle is blue", ttl=timedelta(hours=1))
+    memory.add("the kettle is red")
+    memory.add("the kettle is old", ttl=timedelta(hours=2))
+    counts = []
+    for minutes in (0, 59, 60, 61, 119, 120, 121, 10):
+        now[0] = start + timedelta(minutes=minutes)
+        counts.append(len(memory.search("kettle")))
+    memory.close()
+    assert counts == [3, 3, 2, 2, 2, 1, 1, 3]
