@@ -59,3 +59,16 @@ def test_a_fact_with_another_source_stays(tmp_path: Path) -> None:
     memory.retract(two)
     assert memory.get(fact.id).status == "archived"
     memory.close()
+
+
+def test_the_encoders_part_of_a_correction_can_be_undone(tmp_path: Path) -> None:
+    memory = Memory(tmp_path, user="ana", embedder=None, background=False)
+    (id,) = memory.add("I live in Lisbon.", at="2026-01-01").ids
+    memory.flush()
+    memory.correct(id, "I live in Porto.")
+    memory.flush()
+    assert SUPERSEDED not in memory.get(id).data
+    memory.undo(memory.history()[-1].event.seq)
+    assert memory.status()["backlog"] == {} or "enrich" not in memory.status()["backlog"]
+    assert memory.verify() == []
+    memory.close()

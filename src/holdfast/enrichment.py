@@ -235,8 +235,12 @@ class Enrichment:
                 continue
             begin, end = claim.data.get("span", (0, 0))
             for ref in claim.origin.derived_from:
-                turn = self._store.get(ref.id, scope)
-                if turn.kind == Kind.MESSAGE and end - begin >= MOST * len(turn.text) and SUPERSEDED not in turn.data:
+                turn, quoted = self._store.get(ref.id, scope), self._store.get(ref.id, scope, version=ref.version)
+                if (
+                    turn.text != quoted.text or SUPERSEDED in turn.data
+                ):  # the turn itself was corrected: it is up to date
+                    continue
+                if turn.kind == Kind.MESSAGE and end - begin >= MOST * len(turn.text):
                     data = {**turn.data, SUPERSEDED: claim.valid_to.isoformat()}
                     marks.append(
                         Operation.update(turn.with_(data=data), f"{operation.reason}; the turn said only that")

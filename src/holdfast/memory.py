@@ -256,6 +256,8 @@ class Memory:
         txn = next((event.txn for event in self._store.events(seq - 1, scope=here) if event.seq == seq), None)
         events = [event for event in self._store.events((txn or seq) - 1, scope=here) if event.txn == txn]
         also = consequences(self._store, [event.id for event in events if event.action is Action.ADD], home)
+        touched = {event.id for event in events}  # these return to the version before by the undo itself
+        also = [operation for operation in also if operation.cube is None or operation.cube.id not in touched]
         done = self._store.undo(seq, here, also=also, actor=here.path, reason=reason)
         self._enrichment.wake()
         return done.cubes

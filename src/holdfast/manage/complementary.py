@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.errors import ConflictError, InputError, NotFoundError
+from holdfast.errors import InputError, NotFoundError
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -116,22 +116,37 @@ class FastStore:
 
 
 class SlowLearner:
-    """A two-layer perceptron p_θ(v|k) with rectified units, trained by Adam on distributions over the values."""
+    """A two-layer perceptron p_θ(v|k) with rectified units and dropout, trained by Adam on distributions over the values.
 
-    def __init__(self, dimension: int, values: int, *, hidden: int = 256, rate: float = 3e-3, seed: int = 0) -> None:
-        rng = np.random.default_rng(seed)
+    Dropout is what makes it learn the rule rather than the examples: without it, replaying the exceptions that pile up in
+    the fast store costs it what it had generalised.
+    """
+
+    def __init__(
+        self,
+        dimension: int,
+        values: int,
+        *,
+        hidden: int = 256,
+        rate: float = 3e-3,
+        dropout: float = 0.5,
+        seed: int = 0,
+    ) -> None:
+        self._rng = np.random.default_rng(seed)
         self.dimension = dimension
         self.values = values
         self.rate = rate
+        self.dropout = dropout
         # Keys have unit length, not unit entries: without the gain the hidden units start near zero.
         gain = 3.0
         self.weights: tuple[Floats, ...] = (
-            (gain * math.sqrt(2 / dimension) * rng.standard_normal((dimension, hidden))).astype(np.float32),
+            (gain * math.sqrt(2 / dimension) * self._rng.standard_normal((dimension, hidden))).astype(np.float32),
             np.zeros(hidden, np.float32),
-            (math.sqrt(1 / hidden) * rng.standard_normal((hidden, values))).astype(np.float32),
+            (math.sqrt(1 / hidden) * self._rng.standard_normal((hidden, values))).astype(np.float32),
             np.zeros(values, np.float32),
         )
         self._moments = tuple((np.zeros_like(weight), np.zeros_like(weight)) for weight in self.weights)
+        self._scale: Floats | None = None
         self._steps = 0
 
     @property
@@ -139,29 +154,65 @@ class SlowLearner:
         """How many numbers are learnt."""
         return sum(weight.size for weight in self.weights)
 
+    def calibrate(self, keys: Floats) -> None:
+        """Fix the scale of the inputs, once: every coordinate's largest magnitude among these keys becomes the same.
+
+        An encoder weighs coordinates for finding; what matters for answering is for the learner to find out.
+        """
+        if self._scale is None:
+            largest = np.abs(keys).max(0)
+            scale = 1 / np.where(largest > 0, largest, largest.max())
+            self._scale = (scale / np.sqrt(((keys * scale) ** 2).sum(1).mean())).astype(np.float32)
+
     def predict(self, keys: Floats) -> Floats:
         """Probabilities of the values, shape (n, values)."""
-        return self._forward(keys)[1]
+        return self._scores(self._hidden(self._scaled(keys)))
 
     def step(self, keys: Floats, targets: Floats, weights: Floats | None = None) -> None:
         """One step on the mean of w_j·CE(targets_j, p_θ(·|keys_j)); with p_old as a target this is KL(p_old‖p_θ)."""
-        hidden, scores = self._forward(keys)
-        error = (scores - targets) / np.float32(len(keys))
-        self.descend(keys, hidden, error if weights is None else error * weights[:, None])
+        inputs = self._scaled(keys)
+        hidden = self._hidden(inputs)
+        gain = 1 / (1 - self.dropout)
+        if self.dropout:
+            hidden *= np.float32(gain) * (self._rng.random(hidden.shape, dtype=np.float32) >= self.dropout)
+        error: Floats = (self._scores(hidden) - targets) / np.float32(len(keys))
+        self._descend(inputs, hidden, error if weights is None else error * weights[:, None], gain)
 
-    def _forward(self, keys: Floats) -> tuple[Floats, Floats]:
-        into, into_bias, out, out_bias = self.weights
-        hidden: Floats = np.maximum(keys @ into + into_bias, 0)
-        scores = hidden @ out + out_bias
+    def suppress(self, keys: Floats, banned: npt.NDArray[np.bool_], controls: Floats, targets: Floats) -> None:
+        """One step on −log(1 − Σ p_θ(banned)) for the keys, and on KL(targets‖p_θ) for the controls. No dropout.
+
+        ``banned`` (n, values) marks the values that a key must no longer be answered with.
+        """
+        inputs = self._scaled(np.concatenate([keys, controls]))
+        hidden = self._hidden(inputs)
+        scores = self._scores(hidden)
+        asked = scores[: len(keys)]
+        wrong: Floats = (asked * banned).sum(1, keepdims=True)
+        push = asked * (banned - wrong) / np.maximum(1 - wrong, np.float32(1e-6))
+        error = (np.concatenate([push, scores[len(keys) :] - targets]) / len(inputs)).astype(np.float32)
+        self._descend(inputs, hidden, error)
+
+    def _scaled(self, keys: Floats) -> Floats:
+        return keys if self._scale is None else keys * self._scale
+
+    def _hidden(self, inputs: Floats) -> Floats:
+        hidden: Floats = np.maximum(inputs @ self.weights[0] + self.weights[1], 0)
+        return hidden
+
+    def _scores(self, hidden: Floats) -> Floats:
+        scores: Floats = hidden @ self.weights[2] + self.weights[3]
         scores -= scores.max(1, keepdims=True)
         np.exp(scores, out=scores)
         scores /= scores.sum(1, keepdims=True)
-        return hidden, scores
+        return scores
 
-    def descend(self, keys: Floats, hidden: Floats, error: Floats) -> None:
-        """Adam on the gradient that ``error`` (n, values), the loss's slope at the scores, sends back."""
-        back = (error @ self.weights[2].T) * (hidden > 0)
-        slopes = (keys.T @ back, back.sum(0), hidden.T @ error, error.sum(0))
+    def _descend(self, inputs: Floats, hidden: Floats, error: Floats, gain: float = 1.0) -> None:
+        """Adam on the gradient that ``error`` (n, values), the loss's slope at the logits, sends back.
+
+        ``gain`` is what dropout multiplied the hidden units that it kept by.
+        """
+        back = np.float32(gain) * (error @ self.weights[2].T) * (hidden > 0)
+        slopes = (inputs.T @ back, back.sum(0), hidden.T @ error, error.sum(0))
         self._steps += 1
         rate = np.float32(self.rate * math.sqrt(1 - 0.999**self._steps) / (1 - 0.9**self._steps))
         for weight, slope, (first, second) in zip(self.weights, slopes, self._moments, strict=True):
@@ -192,7 +243,8 @@ class Gate:
     def __call__(self, nearest: Floats, entropy: Floats) -> Floats:
         """g for each read, shape (n,)."""
         with np.errstate(over="ignore"):
-            return 1 / (1 + np.exp(-(self.a * nearest + self.b * entropy + self.c)))
+            share = 1 / (1 + np.exp(-(self.a * nearest.astype(np.float64) + self.b * entropy + self.c)))
+        return share.astype(np.float32)
 
     def fit(self, nearest: Floats, entropy: Floats, fast: Floats, slow: Floats, *, rounds: int = 400) -> Gate:
         """The gate that makes the truth likeliest: max Σ_j log(g_j·fast_j + (1−g_j)·slow_j).
@@ -213,3 +265,283 @@ class Gate:
             point += 0.1 * (first / (1 - 0.9**round_)) / (np.sqrt(second / (1 - 0.99**round_)) + 1e-9)
         a, b = point[:2] / spread
         return Gate(float(a), float(b), float(point[2] - a * centre[0] - b * centre[1]))
+
+
+# --- the two together ---
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How consolidation is done (the defaults are those of the sheet; the survey gives none).
+
+    Fields
+        steps, batch: gradient steps a consolidation, replayed items a step (half recent, half old).
+        omega: items are replayed in proportion to surprise^omega.
+        controls: how many keys of released items are remembered, as inputs on which the learner must not change.
+        control_weight: λ of λ·KL(p_old‖p_θ) on half a batch of them.
+        jitter: length of the noise added to replayed keys: how far a question's key lies from the key as written.
+        forgotten: a deleted value is suppressed until its probability is at most this share of an even guess.
+    """
+
+    steps: int = 150
+    batch: int = 128
+    omega: float = 0.5
+    controls: int = 512
+    control_weight: float = 1.0
+    jitter: float = 0.1
+    release_at: float = 0.95
+    checks: int = 3
+    forgotten: float = 0.1
+    patience: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An answer: probabilities (n, values), the fast store's share g (n,), and the cosine of the nearest item (n,)."""
+
+    probabilities: Floats
+    share: Floats
+    nearest: Floats
+
+    @property
+    def values(self) -> Ints:
+        """The likeliest value of each read."""
+        likeliest: Ints = self.probabilities.argmax(1)
+        return likeliest
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What remains on record of an item that only the slow learner still holds: whence and when, not what it said."""
+
+    id: str
+    source: str
+    written: int
+    consolidation: int
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Consolidation:
+    """What one consolidation did: items replayed, items released by it, items left in the fast store."""
+
+    replayed: int
+    released: tuple[str, ...]
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """What became of a deleted item: where it was, and how likely the slow learner still finds it at its key.
+
+    ``clean`` is False where the learner could not be brought to ``limit``: it must then be trained anew.
+    """
+
+    id: str
+    from_store: bool
+    from_weights: bool
+    steps: int
+    probability: float
+    limit: float
+
+    @property
+    def clean(self) -> bool:
+        """Whether the value is no likelier than the limit."""
+        return self.probability <= self.limit
+
+
+class ComplementaryMemory:
+    """The hybrid: write at once, read from both, consolidate offline, delete from both.
+
+    ``fast`` and ``slow`` must have the same dimension and number of values (InputError otherwise). The gate is fitted
+    anew at every consolidation, on stored items of which half are hidden from the store, unless ``fit_gate`` is False.
+    """
+
+    def __init__(
+        self,
+        fast: FastStore,
+        slow: SlowLearner,
+        gate: Gate | None = None,
+        *,
+        settings: Settings | None = None,
+        fit_gate: bool = True,
+        seed: int = 0,
+    ) -> None:
+        if (fast.dimension, fast.values) != (slow.dimension, slow.values):
+            raise InputError("the fast store and the slow learner must have the same dimension and number of values")
+        self.fast = fast
+        self.slow = slow
+        self.gate = gate or Gate()
+        self.settings = settings or Settings()
+        self.fit_gate = fit_gate
+        self._rng = np.random.default_rng(seed)
+        self._writes = 0
+        self._slept_at = 0
+        self._sleeps = 0
+        self._releases: dict[str, Release] = {}
+        self._controls: dict[str, Floats] = {}
+
+    @property
+    def releases(self) -> Mapping[str, Release]:
+        """The lineage of every item that was released, by id."""
+        return MappingProxyType(self._releases)
+
+    def write(self, id: str, key: Floats, value: int, *, source: str = "") -> Item:
+        """Keep a fact at once. The same id again supersedes the old value, also one that was released.
+
+        ``key`` has shape (dimension,) and unit length. Raises InputError.
+        """
+        key = np.asarray(key, np.float32)
+        if key.shape != (self.fast.dimension,) or abs(float(key @ key) - 1) > 1e-3:
+            raise InputError(f"a key is a unit vector of {self.fast.dimension} numbers")
+        if not 0 <= value < self.fast.values:
+            raise InputError(f"a value is a number from 0 to {self.fast.values - 1}, not {value}")
+        self._writes += 1
+        self._controls.pop(id, None)  # the learner must be free to change its mind about it
+        believed = float(self.slow.predict(key[None])[0, value])
+        item = Item(id, key, int(value), source, self._writes, -math.log(max(believed, 1e-9)))
+        self.fast.put(item)
+        return item
+
+    def read(self, keys: Floats) -> Reading:
+        """Answer reads of shape (n, dimension) from both systems."""
+        slow = self.slow.predict(keys)
+        fast, nearest = self.fast.read(keys)
+        share = self.gate(nearest, _entropy(slow))
+        mixed: Floats = share[:, None] * fast + (1 - share[:, None]) * slow
+        return Reading(mixed, share, nearest)
+
+    def consolidate(self) -> Consolidation:
+        """Replay the fast store to the slow learner, release what it now keeps unaided, fit the gate anew."""
+        self._sleeps += 1
+        items = self.fast.items
+        if not items:
+            return Consolidation(0, (), 0)
+        keys = np.stack([item.key for item in items])
+        labels = np.array([item.value for item in items])
+        self.slow.calibrate(keys)
+        replayed = self._replay(items, keys, labels)
+        self._slept_at = self._writes
+        believed = self.slow.predict(keys)[np.arange(len(items)), labels]
+        released = []
+        for item, belief in zip(items, believed, strict=True):
+            passed = item.passed + 1 if belief >= self.settings.release_at else 0
+            if passed >= self.settings.checks:
+                self._release(item, float(belief))
+                released.append(item.id)
+            else:
+                self.fast.put(replace(item, passed=passed))
+        if self.fit_gate:
+            self._fit()
+        return Consolidation(replayed, tuple(released), len(self.fast))
+
+    def delete(self, id: str, *, key: Floats | None = None) -> Deletion:
+        """Take an item out of the store, the controls and the weights.
+
+        An item that was released is no longer in the store, so its key must be given (InputError otherwise). Raises
+        NotFoundError for an id that was never written.
+        """
+        stored, release = id in self.fast, id in self._releases
+        if not stored and not release:
+            raise NotFoundError(f"there is no item {id!r}")
+        if not stored and key is None:
+            raise InputError(f"{id!r} was released into the weights; give its key, so that it can be unlearnt there")
+        item = self.fast.remove(id) if stored else None
+        self._releases.pop(id, None)
+        self._controls.pop(id, None)
+        target = np.asarray(item.key if item is not None else key, np.float32)[None]
+        believed = self.slow.predict(target)[0]
+        banned = believed >= 0.5  # what the weights say for certain: the released value, or one it superseded
+        if item is not None:
+            banned[item.value] = True
+        limit = self.settings.forgotten / self.fast.values
+        steps = self._unlearn(target, banned, limit) if banned.any() else 0
+        left = float(self.slow.predict(target)[0, banned].max(initial=0.0))
+        return Deletion(id, stored, release, steps, left, limit)
+
+    def report(self) -> dict[str, float]:
+        """Sizes, for the capacity report: items in the store, released, control keys, parameters, writes."""
+        return {
+            "stored": len(self.fast),
+            "released": len(self._releases),
+            "controls": len(self._controls),
+            "parameters": self.slow.parameters,
+            "writes": self._writes,
+            "consolidations": self._sleeps,
+        }
+
+    def _replay(self, items: Sequence[Item], keys: Floats, labels: Ints) -> int:
+        """Train on replay; an item that passed its last check is left out, so that its next check is unaided."""
+        settings = self.settings
+        targets = np.eye(self.fast.values, dtype=np.float32)[labels]
+        # The 0.05 nats keep what was no surprise in the mix: it too must pass its checks.
+        weights = np.array([(item.surprise + 0.05) ** settings.omega for item in items])
+        asleep = np.array([item.passed == 0 for item in items])
+        recent = np.array([item.written > self._slept_at for item in items])
+        pools = [pool for pool in (np.flatnonzero(asleep & recent), np.flatnonzero(asleep & ~recent)) if len(pool)]
+        if not pools:
+            return 0
+        drawn = [
+            self._rng.choice(
+                pool, (settings.steps, settings.batch // len(pools)), p=weights[pool] / weights[pool].sum()
+            )
+            for pool in pools
+        ]
+        controls = np.array(list(self._controls.values()), np.float32).reshape(-1, self.fast.dimension)
+        before = self.slow.predict(controls)
+        half = settings.batch // 2 if len(controls) and settings.control_weight else 0
+        loads = np.ones(len(drawn) * drawn[0].shape[1] + half, np.float32)
+        loads[len(loads) - half :] = settings.control_weight
+        for step in range(settings.steps):
+            batch = np.concatenate([rows[step] for rows in drawn])
+            shown = self._jittered(keys[batch]), targets[batch]
+            if half:
+                held = self._rng.integers(len(controls), size=half)
+                shown = np.concatenate([shown[0], controls[held]]), np.concatenate([shown[1], before[held]])
+            self.slow.step(*shown, loads)
+        return sum(len(pool) for pool in pools)
+
+    def _release(self, item: Item, belief: float) -> None:
+        self.fast.remove(item.id)
+        self._releases[item.id] = Release(item.id, item.source, item.written, self._sleeps, belief)
+        if len(self._controls) < self.settings.controls:
+            self._controls[item.id] = item.key
+        elif self._controls and self._rng.random() < self.settings.controls / len(self._releases):
+            del self._controls[list(self._controls)[self._rng.integers(len(self._controls))]]
+            self._controls[item.id] = item.key
+
+    def _fit(self) -> None:
+        items = self.fast.items
+        chosen = [items[index] for index in self._rng.permutation(len(items))[:1000]]
+        if len(chosen) < 20:
+            return
+        keys = self._jittered(np.stack([item.key for item in chosen]))
+        rows, labels = np.arange(len(chosen)), np.array([item.value for item in chosen])
+        fast, nearest = self.fast.read(keys, without=[item.id if row % 2 else None for row, item in enumerate(chosen)])
+        slow = self.slow.predict(keys)
+        self.gate = self.gate.fit(nearest, _entropy(slow), fast[rows, labels], slow[rows, labels])
+
+    def _unlearn(self, key: Floats, banned: npt.NDArray[np.bool_], limit: float) -> int:
+        stored = [item.key for item in self.fast.items]
+        picked = [stored[index] for index in self._rng.permutation(len(stored))[: self.settings.batch]]
+        controls = np.array([*picked, *self._controls.values()], np.float32).reshape(-1, self.fast.dimension)
+        before = self.slow.predict(controls)
+        for step in range(self.settings.patience):
+            if self.slow.predict(key)[0, banned].max() <= limit:
+                return step
+            held = self._rng.integers(len(controls), size=self.settings.batch // 2 if len(controls) else 0)
+            asked = np.concatenate([key, self._jittered(np.repeat(key, 7, 0))])
+            self.slow.suppress(asked, np.repeat(banned[None], len(asked), 0), controls[held], before[held])
+        return self.settings.patience
+
+    def _jittered(self, keys: Floats) -> Floats:
+        noise = self._rng.standard_normal(keys.shape, dtype=np.float32)
+        moved: Floats = keys + np.float32(self.settings.jitter / math.sqrt(keys.shape[1])) * noise
+        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+        return moved
+
+
+def _entropy(probabilities: Floats) -> Floats:
+    """H(p) in nats, shape (n,)."""
+    entropy: Floats = -(probabilities * np.log(np.maximum(probabilities, np.float32(1e-9)))).sum(1)
+    return entropy
