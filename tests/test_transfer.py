@@ -55,7 +55,7 @@ texts = st.text(max_size=40) | st.sampled_from(
 )
 moments = st.datetimes(datetime(1900, 1, 1), datetime(2025, 12, 31)).map(utc)
 sessions = st.sampled_from([None, "s1", "chat-7: *starred* <b>"])
-floats = st.floats(-1, 1)
+floats = st.floats(-1, 1) | st.just(-0.0)
 
 
 @st.composite

@@ -52,7 +52,14 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         Check("stale reads of the control, which must fail", measured["stale cache (control)"]["stale reads"], 1),
         *(Check(what, float(ok), 1.0) for what, ok in held.items()),
     ]
-    settings = {"memories": memories, "requests": requests, "budget": 0.10, "zipf": 1.1, "updates": 0.10, "half_life": HALF_LIFE}
+    settings = {
+        "memories": memories,
+        "requests": requests,
+        "budget": 0.10,
+        "zipf": 1.1,
+        "updates": 0.10,
+        "half_life": HALF_LIFE,
+    }
     return Result(
         measured, tuple(checks), settings, notes=("the cached-activation part of this claim is not built yet",)
     )

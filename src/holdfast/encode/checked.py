@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -16,14 +17,14 @@ class Checked:
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
 
-    @property
+    @cached_property
     def model(self) -> str:
-        """The embedder's own name."""
+        """The embedder's name, as it first gave it."""
         return self._embedder.model
 
-    @property
+    @cached_property
     def dimension(self) -> int:
-        """The embedder's own dimension."""
+        """The embedder's dimension, as it first gave it: a service that changes it later is not believed."""
         return self._embedder.dimension
 
     def embed(self, texts: Sequence[str]) -> Vectors:

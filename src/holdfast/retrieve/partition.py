@@ -99,7 +99,7 @@ class Partition:
             except BaseException as error:
                 self._seen.clear()  # half a step would look like a whole one; the next search loads afresh
                 self._reset()
-                if isinstance(error, IndexError | ValueError) and not isinstance(error, HoldfastError):
+                if isinstance(error, IndexError | TypeError | ValueError) and not isinstance(error, HoldfastError):
                     raise IntegrityError(
                         f"an index of this store is damaged ({error}); no memory is lost. Make it again: holdfast doctor --repair"
                     ) from error

@@ -23,7 +23,8 @@ _UNREADABLE = (AttributeError, KeyError, OverflowError, TypeError, ValueError)  
 
 def use_digest(values: tuple[Any, ...]) -> bytes:
     """What a feedback event vouches for: the digest of (visits, last use in microseconds, utility, uncertainty)."""
-    return hashlib.sha256(json.dumps(values, default=repr).encode()).digest()
+    same = [value + 0.0 if isinstance(value, float) else value for value in values]  # SQLite keeps no minus zero
+    return hashlib.sha256(json.dumps(same, default=repr).encode()).digest()
 
 
 def check_store(

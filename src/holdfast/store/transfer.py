@@ -68,9 +68,7 @@ def read_jsonl(lines: Iterable[str], scope: Scope) -> Iterator[Cube]:
 
 def export_markdown(cubes: Iterable[Cube], out: TextIO) -> int:
     """Headings by kind and session, an item a memory: its words to read and edit, and the rest in a comment."""
-    out.write(
-        "# Memories\n\nEdit the words, delete an item, or add one as `- words`. Comments keep what words do not say.\n"
-    )
+    out.write("# Memories\n\nEdit the words, or add an item as `- words`. Comments keep what words do not say.\n")
     heading = None
     count = 0
     for cube in cubes:

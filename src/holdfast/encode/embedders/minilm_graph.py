@@ -4,7 +4,7 @@ Every run holds texts of one and the same length in tokens, so there is no paddi
 quantises weights per output column and activations per token (symmetric, scale max|x| / 127): a text's vector then does
 not depend on what shares its run, as it does with the per-tensor DynamicQuantizeLinear, and it lies closer to float32.
 A few channels are far larger than the rest in every text; they are scaled down before quantising and the weights that
-read them scaled up, as in SmoothQuant (2211.10438, eq. 3), which takes two thirds of the remaining error away.
+read them scaled up, as in SmoothQuant (2211.10438, eq. 3), which takes three fifths of the remaining error away.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """A static table of word vectors, the cheap second opinion: weighted means as in SIF (Arora et al., ICLR 2017, eq. 1).
 
-The rows are all-MiniLM-L6-v2's own input embeddings. On LoCoMo and LongMemEval they retrieve better than rows obtained by
-passing each vocabulary entry through the model (the way of Model2Vec), and cost no forward pass to make.
+The rows are all-MiniLM-L6-v2's own input embeddings. By themselves they retrieve slightly better than rows made by passing
+each vocabulary entry through the model and reducing to 256 dimensions (the way of Model2Vec), and cost no forward pass.
+Weighted alike, evidence recall@10 on LoCoMo is 0.511 against 0.507, recall@5 on the LongMemEval evidence pool 0.630
+against 0.612.
 """
 
 from __future__ import annotations
