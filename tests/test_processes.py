@@ -20,7 +20,6 @@ import pytest
 
 from holdfast.aio import AsyncMemory
 from holdfast.cube import Cube, Scope
-from holdfast.errors import StoreError
 from holdfast.memory import Memory
 from holdfast.store.base import Operation
 from support import ANA, HashEmbedder, add, open_memory, open_store, texts
@@ -346,7 +345,6 @@ def test_a_call_does_not_block_the_loop(folder: Path) -> None:
     assert asyncio.run(work()) >= 10
 
 
-@pytest.mark.xfail(reason="AsyncMemory.close closes beside the calls under way, not after them", raises=StoreError)
 def test_closing_waits_for_the_calls_under_way(folder: Path) -> None:
     async def work() -> None:
         memory = AsyncMemory(folder, user="ana", embedder=None, encoders=(), durability="normal", workers=2)

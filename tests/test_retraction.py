@@ -72,3 +72,13 @@ def test_the_encoders_part_of_a_correction_can_be_undone(tmp_path: Path) -> None
     assert memory.status()["backlog"] == {} or "enrich" not in memory.status()["backlog"]
     assert memory.verify() == []
     memory.close()
+
+
+def test_a_correction_in_the_same_batch_outdates_the_turn_too(tmp_path: Path) -> None:
+    memory = Memory(tmp_path, user="ana", embedder=None, background=False)
+    (first,) = memory.add("My favourite colour is green.", at="2026-01-01").ids
+    memory.add("Actually, my favourite colour is blue now.", at="2026-02-01")
+    memory.flush()
+    assert _colours(memory) == [("blue", True), ("green", False)]
+    assert SUPERSEDED in memory.get(first).data
+    memory.close()

@@ -62,8 +62,8 @@ class AsyncMemory:
 
     async def close(self) -> None:
         """Wait for the calls under way, then close the memory and the pool."""
-        await self.run(self.memory.close)
-        self._pool.shutdown()
+        await asyncio.to_thread(self._pool.shutdown)
+        await asyncio.to_thread(self.memory.close)
 
     async def __aenter__(self) -> Self:
         return self

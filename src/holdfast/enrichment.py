@@ -18,6 +18,7 @@ import numpy as np
 from holdfast.cube import Channel, Cube, Kind, Scope
 from holdfast.encode.base import Embedder, Encoder, Experience
 from holdfast.errors import ConflictError, EmbedderError, HoldfastError
+from holdfast.manage.retraction import ENDED_BY
 from holdfast.retrieve.context import SUPERSEDED
 from holdfast.retrieve.text import embeddable, pack_terms
 from holdfast.store.base import Op, Operation, Where
@@ -231,8 +232,9 @@ class Enrichment:
         marks = []
         for operation in proposed:
             claim = operation.cube
-            if operation.op is not Op.UPDATE or claim is None or claim.valid_to is None:
+            if operation.op not in (Op.ADD, Op.UPDATE) or claim is None or ENDED_BY not in claim.data:
                 continue
+            assert claim.valid_to is not None
             begin, end = claim.data.get("span", (0, 0))
             for ref in claim.origin.derived_from:
                 turn, quoted = self._store.get(ref.id, scope), self._store.get(ref.id, scope, version=ref.version)

@@ -67,7 +67,7 @@ class _Size:
 
 
 _SIZES: Mapping[Scale, _Size] = {
-    "quick": _Size(400, 20, 150, (1_500, 5_000, 15_000), 300, 20_000, 200),
+    "quick": _Size(400, 20, 150, (1_500, 5_000, 15_000), 300, 40_000, 200),
     "full": _Size(600, 30, 150, (5_000, 16_000, 50_000), 450, 100_000, 400),
 }
 
@@ -105,7 +105,7 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
             "associative read against attention, largest difference", association["difference"], 1e-6, at_least=False
         ),
         Check("classical net below 0.05·d patterns", association["classical, 0.05·d"], 0.95),
-        Check("classical net at 0.28·d patterns", association["classical, 0.28·d"], 0.05, at_least=False),
+        Check("classical net at 0.2·d patterns", association["classical, 0.2·d"], 0.05, at_least=False),
         Check("R² of log capacity over dimension, modern net", association["exponential fit"], 0.95),
     )
     return Result(
@@ -472,7 +472,7 @@ def _association(size: _Size, seed: int) -> dict[str, Any]:
     return {
         "difference": max(_difference(rng) for _ in range(20)),
         "classical, 0.05·d": _classical(round(0.05 * largest), largest, size.trials, rng),
-        "classical, 0.28·d": _classical(round(0.28 * largest), largest, size.trials, rng),
+        "classical, 0.2·d": _classical(round(0.2 * largest), largest, size.trials, rng),
         "exponential fit": float(1 - errors.var() / np.log2(modern).var()),
         "modern": {f"patterns kept, d={d}": float(n) for d, n in zip(_DIMENSIONS, modern, strict=True)},
         "classical": {f"patterns kept, d={d}": float(n) for d, n in zip(_CLASSICAL, classical, strict=True)},

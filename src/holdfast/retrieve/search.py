@@ -190,7 +190,7 @@ def rank(
         mean_length=lexical.mean_length,
         idf=np.asarray([lexical.idf(term) for term in terms], np.float32),
         segments=np.asarray([[token in some for token in query.tokens] for some in query.segments], np.bool_).reshape(
-            -1, len(terms)
+            len(query.segments), len(terms)
         ),
         cosine=cosine,
         passage=passage,
