@@ -389,7 +389,7 @@ def _plot(report: dict[str, Any], path: Path) -> None:
             ),
             Bars(
                 {arm: entry[metric][0] for arm, entry in without.items()},
-                title="what each channel adds",
+                title="one group of channels left out",
                 label=metric,
                 ours=("holdfast",),
                 limits=(0, 1),

@@ -33,7 +33,7 @@ arms = ("memory-augmented generation", "stateless RAG", "stateless RAG, newest f
 
 _FACTS = {"quick": 60, "full": 200, "gpu": 200}
 _NOUNS = "colour film song dish book sport city flower drink season animal tree game painter dance".split()
-_ROOMS = "home school work travel summer winter childhood weekend holiday sunday office garden".split()
+_ROOMS = "home school work travel summer winter childhood weekend holiday sunday office garden birthday rainy".split()
 _VALUES = (
     "amber basil cedar dahlia ember fennel garnet hazel indigo jasmine kelp lilac maple nutmeg olive pepper quince russet "
     "saffron thistle umber violet willow yarrow zinnia"

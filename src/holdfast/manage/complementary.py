@@ -21,7 +21,42 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from holdfast.cube import Form
 from holdfast.errors import InputError, NotFoundError
+from holdfast.taxonomy import (
+    Evolution,
+    Formation,
+    Function,
+    MemoryProfile,
+    Modality,
+    Retrieval,
+    Subform,
+    Subject,
+    Trainable,
+)
+
+PROFILE = (
+    MemoryProfile(
+        Form.TEXT,
+        Subform.FLAT,
+        (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+        evolution=(Evolution.UPDATE_EXTERNAL, Evolution.CONSOLIDATE_GLOBAL),
+        retrieval=(Retrieval.ON_REQUEST, Retrieval.SEMANTIC, Retrieval.AGGREGATE),
+        subject=(Subject.USER, Subject.WORLD),
+        modality=(Modality.VECTOR,),
+    ),
+    MemoryProfile(
+        Form.WEIGHTS,
+        Subform.EXTERNAL,
+        (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+        formation=(Formation.INTERNALISE,),
+        evolution=(Evolution.UPDATE_INTERNAL, Evolution.CONSOLIDATE_GLOBAL),
+        retrieval=(Retrieval.ON_REQUEST,),
+        subject=(Subject.USER, Subject.WORLD),
+        modality=(Modality.VECTOR,),
+        trainable=Trainable.FULL,
+    ),
+)
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
