@@ -22,8 +22,8 @@ BUSY_MS = 60_000
 IDLE_READERS = 8
 """How many reading connections are kept open for the next reader; more are opened when more threads read at once."""
 
-FORK_WAIT_SECONDS = 10.0
-"""How long a fork waits for other threads to finish what they are reading."""
+PAUSE_SECONDS = 10.0
+"""How long a fork, or a look at the bytes of the file, waits for other threads to finish what they are reading."""
 
 _NETWORK_FILESYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ncpfs", "fuse.sshfs", "9p.sshfs"})
 
@@ -218,32 +218,51 @@ class Connections:
             connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten, not just unlinked
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute("PRAGMA cache_size = -16000")
-            connection.execute("PRAGMA mmap_size = 268435456")
+            # No mapped file: where the disk fails or the file is cut, that would be a signal and not an error.
+            connection.execute("PRAGMA mmap_size = 0")
         except BaseException:
             connection.close()
             raise
         return connection
 
-    # --- forks ---
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """While the block runs, nothing in this process has the store's file open.
 
-    def before_fork(self) -> bool:
-        """Let everybody finish, then close; return whether all could be closed. Nobody gets in until ``after_fork``."""
+        Whoever opens and closes a file by other means than SQLite cancels all locks that his process holds on it (POSIX says
+        so): two programs would then write at once, and the file would be destroyed. So the bytes of a store are read here or
+        in another process, never beside an open connection. Raises StoreError where a reader does not end.
+        """
+        with _registry:
+            paused = _pause(self.file)
+            try:
+                if not all(shut for _, shut in paused):
+                    raise StoreError(
+                        f"{self.file} is being read in this process for too long; nothing was done, try again"
+                    )
+                yield
+            finally:
+                for some, _ in paused:
+                    some.resume()
+
+    def pause(self) -> bool:
+        """Let everybody finish, then close; return whether all could be closed. Nobody gets in until ``resume``."""
         self.lock.acquire()
         self._pool.acquire()
         own = getattr(self._local, "connection", None) is not None
-        quiet = self._pool.wait_for(lambda: self._reading <= own, FORK_WAIT_SECONDS)
+        quiet = self._pool.wait_for(lambda: self._reading <= own, PAUSE_SECONDS)
         if own or not quiet or (self._writer is not None and self._writer.in_transaction):
             return False
         self._shut()
         return True
 
-    def after_fork(self) -> None:
-        """Let everybody in again."""
+    def resume(self) -> None:
+        """Let everybody in again; files are opened when they are needed."""
         self._pool.release()
         self.lock.release()
 
 
-# --- forks: what all stores of a process do together ---
+# --- what all stores of a process do together ---
 
 _registry = threading.Lock()
 _living: weakref.WeakSet[Connections] = weakref.WeakSet()
@@ -252,17 +271,21 @@ _carried: set[tuple[int, int]] = set()
 """Device and inode of the files that were open in this process when it was forked: SQLite cannot open them safely."""
 
 
+def _pause(file: Path | None = None) -> list[tuple[Connections, bool]]:
+    """Pause all stores of this process, or all that have one file open; hold ``_registry`` meanwhile."""
+    process = os.getpid()
+    found = [some for some in list(_living) if some._process == process and not some._closed]
+    return [(some, some.pause()) for some in found if file is None or some.file.resolve() == file.resolve()]
+
+
 def _before_fork() -> None:
     _registry.acquire()
-    process = os.getpid()
-    _forking[:] = [
-        (some, some.before_fork()) for some in list(_living) if some._process == process and not some._closed
-    ]
+    _forking[:] = _pause()
 
 
 def _after_fork_in_parent() -> None:
     for some, _ in _forking:
-        some.after_fork()
+        some.resume()
     _forking.clear()
     _registry.release()
 
@@ -272,7 +295,7 @@ def _after_fork_in_child() -> None:
         if not shut and some.file.exists():
             status = some.file.stat()
             _carried.add((status.st_dev, status.st_ino))
-        some.after_fork()
+        some.resume()
     _forking.clear()
     _registry.release()
 

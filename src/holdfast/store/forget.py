@@ -97,7 +97,9 @@ def forget(
         for copy in sorted((store.folder / "backups").glob("*")):
             copy.unlink()
             notes.append(f"the backup {copy.name} held it too and was removed")
-        if _found(store.folder, erased.salts):
+        with store.connections.away():
+            traces = _found(store.folder, erased.salts)
+        if traces:
             store.compact()
     return Receipt(
         scope,
@@ -126,8 +128,10 @@ def _rows_left(store: SqliteStore, ids: Sequence[str]) -> list[str]:
 
 def _bytes_left(store: SqliteStore, salts: Sequence[bytes], slices: Sequence[str]) -> list[str]:
     store.fold_log()
-    left = [f"{file} still holds a row of it" for file in sorted(set(_found(store.folder, salts).values()))]
-    found = _found(store.folder, [some.encode() for some in slices])
+    with store.connections.away():
+        rows = _found(store.folder, salts)
+        found = _found(store.folder, [some.encode() for some in slices])
+    left = [f"{file} still holds a row of it" for file in sorted(set(rows.values()))]
     if found:  # what another memory says as well may stay
         said = {text for bodies in store.bodies() for text in _within(bodies.encode("utf-8", "replace"), list(found))}
         left += [
@@ -139,7 +143,10 @@ def _bytes_left(store: SqliteStore, salts: Sequence[bytes], slices: Sequence[str
 
 
 def _found(folder: Path, needles: Sequence[bytes]) -> dict[bytes, str]:
-    """Which of some byte strings (8 bytes or longer) are anywhere in a folder's files, and the name of a file that holds it."""
+    """Which of some byte strings (8 bytes or longer) are anywhere in a folder's files, and the name of a file that holds it.
+
+    To be called while the store's connections are ``away``.
+    """
     found: dict[bytes, str] = {}
     if not needles:
         return found
