@@ -213,19 +213,22 @@ class SlowLearner:
         error: Floats = (self._scores(hidden) - targets) / np.float32(len(keys))
         self._descend(inputs, hidden, error if weights is None else error * weights[:, None], gain)
 
-    def suppress(self, keys: Floats, banned: npt.NDArray[np.bool_], controls: Floats, targets: Floats) -> None:
-        """One step on −log(1 − Σ p_θ(banned)) for the keys, and on KL(targets‖p_θ) for the controls. No dropout.
+    def suppress(self, key: Floats, value: int, limit: float, others: Floats) -> None:
+        """Make ``value`` no likelier than ``limit`` at one key (dimension,), changing the other keys' answers least.
 
-        ``banned`` (n, values) marks the values that a key must no longer be answered with.
+        A rank-one edit of the output layer, in closed form: the logit of the value falls along C⁻¹h, where h are the
+        key's hidden units and C is the second moment of those of ``others`` (n, dimension), as in locate-and-edit.
         """
-        inputs = self._scaled(np.concatenate([keys, controls]))
-        hidden = self._hidden(inputs)
-        scores = self._scores(hidden)
-        asked = scores[: len(keys)]
-        wrong: Floats = (asked * banned).sum(1, keepdims=True)
-        push = asked * (banned - wrong) / np.maximum(1 - wrong, np.float32(1e-6))
-        error = (np.concatenate([push, scores[len(keys) :] - targets]) / len(inputs)).astype(np.float32)
-        self._descend(inputs, hidden, error)
+        believed = float(self.predict(key[None])[0, value])
+        if believed <= limit:
+            return
+        hidden = self._hidden(self._scaled(np.concatenate([key[None], others]))).astype(np.float64)
+        mine, theirs = hidden[0], hidden[1:]
+        moment = theirs.T @ theirs + 1e-3 * float(mine @ mine) * np.eye(len(mine))
+        direction = np.linalg.solve(moment, mine)
+        believed = min(believed, 1 - 1e-6)
+        fall = math.log(believed / (1 - believed)) - math.log(limit / (1 - limit))
+        self.weights[2][:, value] -= ((fall + 1e-2) * direction / (mine @ direction)).astype(np.float32)
 
     def _scaled(self, keys: Floats) -> Floats:
         return keys if self._scale is None else keys * self._scale
@@ -327,7 +330,6 @@ class Settings:
     release_at: float = 0.95
     checks: int = 3
     forgotten: float = 0.1
-    patience: int = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +377,6 @@ class Deletion:
     id: str
     from_store: bool
     from_weights: bool
-    steps: int
     probability: float
     limit: float
 
@@ -484,15 +485,17 @@ class ComplementaryMemory:
         item = self.fast.remove(id) if stored else None
         self._releases.pop(id, None)
         self._controls.pop(id, None)
-        target = np.asarray(item.key if item is not None else key, np.float32)[None]
-        believed = self.slow.predict(target)[0]
-        banned = believed >= 0.5  # what the weights say for certain: the released value, or one it superseded
+        target = np.asarray(item.key if item is not None else key, np.float32)
+        believed = self.slow.predict(target[None])[0]
+        banned = believed >= 0.5  # what the weights are sure of: the released value, or one that it superseded
         if item is not None:
             banned[item.value] = True
         limit = self.settings.forgotten / self.fast.values
-        steps = self._unlearn(target, banned, limit) if banned.any() else 0
-        left = float(self.slow.predict(target)[0, banned].max(initial=0.0))
-        return Deletion(id, stored, release, steps, left, limit)
+        others = np.array([item.key for item in self.fast.items] + list(self._controls.values()), np.float32)
+        for value in np.flatnonzero(banned):
+            self.slow.suppress(target, int(value), limit, others.reshape(-1, self.fast.dimension))
+        left = float(self.slow.predict(target[None])[0, banned].max(initial=0.0))
+        return Deletion(id, stored, release, left, limit)
 
     def report(self) -> dict[str, float]:
         """Sizes, for the capacity report: items in the store, released, control keys, parameters, writes."""
@@ -555,19 +558,6 @@ class ComplementaryMemory:
         fast, nearest = self.fast.read(keys, without=[item.id if row % 2 else None for row, item in enumerate(chosen)])
         slow = self.slow.predict(keys)
         self.gate = self.gate.fit(nearest, _entropy(slow), fast[rows, labels], slow[rows, labels])
-
-    def _unlearn(self, key: Floats, banned: npt.NDArray[np.bool_], limit: float) -> int:
-        stored = [item.key for item in self.fast.items]
-        picked = [stored[index] for index in self._rng.permutation(len(stored))[: self.settings.batch]]
-        controls = np.array([*picked, *self._controls.values()], np.float32).reshape(-1, self.fast.dimension)
-        before = self.slow.predict(controls)
-        for step in range(self.settings.patience):
-            if self.slow.predict(key)[0, banned].max() <= limit:
-                return step
-            held = self._rng.integers(len(controls), size=self.settings.batch // 2 if len(controls) else 0)
-            asked = np.concatenate([key, self._jittered(np.repeat(key, 7, 0))])
-            self.slow.suppress(asked, np.repeat(banned[None], len(asked), 0), controls[held], before[held])
-        return self.settings.patience
 
     def _jittered(self, keys: Floats) -> Floats:
         noise = self._rng.standard_normal(keys.shape, dtype=np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import sqlite3
 import threading
@@ -22,12 +23,20 @@ BUSY_MS = 60_000
 IDLE_READERS = 8
 """How many reading connections are kept open for the next reader; more are opened when more threads read at once."""
 
+FOLD_AFTER = 1000
+"""After so many changed rows the write-ahead log is folded into the file."""
+
+LOG_BYTES = 4 * 2**20
+"""A log that was folded in is cut to this size; a program that finds a longer one folds it in with its first commit."""
+
 PAUSE_SECONDS = 10.0
 """How long a fork, or a look at the bytes of the file, waits for other threads to finish what they are reading."""
 
 _NETWORK_FILESYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ncpfs", "fuse.sshfs", "9p.sshfs"})
 
 _numbers = itertools.count(1)
+
+log = logging.getLogger("holdfast")
 
 C = TypeVar("C", bound=sqlite3.Connection)
 
@@ -59,6 +68,7 @@ class Connections:
         self._process = os.getpid()
         self._closed = False
         self._writer: sqlite3.Connection | None = None
+        self._folded = 0
         self._idle: list[Reader] = []
         self._reading = 0
         self._pool = threading.Condition()
@@ -112,6 +122,8 @@ class Connections:
         self._check()
         with self.lock, translated(self.file):
             connection = self.writer
+            if connection.total_changes - self._folded >= FOLD_AFTER:
+                self._fold(connection)
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -130,6 +142,24 @@ class Connections:
             self._shut()
 
     # --- inside ---
+
+    def _fold(self, writer: sqlite3.Connection) -> None:
+        """Copy the write-ahead log into the file, while this process holds all writers off, so that the next begins it anew.
+
+        SQLite would do so by itself, beside other writers; up to version 3.51.2 that can destroy the file when somebody
+        begins the log anew at the same moment (sqlite.org/wal.html, "the WAL-reset bug"), and no Python can be sure of a
+        newer one.
+        """
+        self._folded = writer.total_changes
+        writer.execute("BEGIN IMMEDIATE")
+        try:
+            with self.reader() as connection:
+                if not connection.in_transaction:
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except StoreError as error:  # the log is as good a place as the file; it is tried again
+            log.warning("the write-ahead log is not folded in: %s", error)
+        finally:
+            writer.execute("ROLLBACK")
 
     def _check(self) -> None:
         if os.getpid() != self._process:
@@ -180,6 +210,8 @@ class Connections:
 
     def _open_writer(self) -> sqlite3.Connection:
         connection = self._open(sqlite3.Connection)
+        log_file = self.file.with_name(self.file.name + "-wal")
+        self._folded = -FOLD_AFTER if log_file.exists() and log_file.stat().st_size > LOG_BYTES else 0
         try:
             schema.version(
                 connection
@@ -216,6 +248,8 @@ class Connections:
         try:
             connection.execute(f"PRAGMA synchronous = {'FULL' if self.durability == 'full' else 'NORMAL'}")
             connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten, not just unlinked
+            connection.execute("PRAGMA wal_autocheckpoint = 0")  # see _fold
+            connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute("PRAGMA cache_size = -16000")
             # No mapped file: where the disk fails or the file is cut, that would be a signal and not an error.
