@@ -181,6 +181,11 @@ def rank(
     if vectors is not None and vector is not None:
         cosine, cosine_after = vectors.cosines(vector, rows), vectors.cosines(vector, following)
         passage = vectors.best_passages(vector, rows, cosine)
+        # A row whose vector is still in the queue is given the benefit of the doubt: what was said a moment ago must not
+        # lose to rows that have nothing but a meaning.
+        waiting = ~_held(vectors.present, rows)
+        cosine[waiting] = cosine[~waiting].max(initial=0.0)
+        passage[waiting] = passage[~waiting].max(initial=0.0)
     one = query.authors if len(query.authors) == 1 else ()
     pool = Pool(
         counts=_table(partition, terms, rows),
@@ -239,6 +244,14 @@ def _table(partition: Partition, terms: Sequence[int], rows: Ints) -> Floats:
         return np.zeros((len(rows), 0), np.float32)
     narrow = rows.astype(np.int32)  # as the postings are: else every look-up would widen them all
     return np.stack([partition.lexical.counts(term, narrow) for term in terms], axis=1)
+
+
+def _held(mask: Mask, rows: Ints) -> Mask:
+    """The mask at some rows; False beyond its end."""
+    inside = rows < len(mask)
+    found = np.zeros(len(rows), np.bool_)
+    found[inside] = mask[rows[inside]]
+    return found
 
 
 def _written_by(partition: Partition, rows: Ints, names: Iterable[str | None]) -> Mask:
