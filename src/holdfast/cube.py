@@ -159,7 +159,8 @@ def _after_fork() -> None:
     _uuid_lock = threading.Lock()  # another thread of the parent may have held it
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # not where there is no fork
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 # --- scope ---

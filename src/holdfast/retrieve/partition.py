@@ -120,13 +120,13 @@ class Partition:
             for rid, known_to in changes.ended.items():
                 self._columns["known_to"].values[rid & _LOW] = known_to
                 self._live.values[rid & _LOW] = False
-            if changes.ended:
+            if changes.ended or fresh:
                 self._order_turns()
             else:
                 self._append_turns(rows)
         if (serving and serving[0]) != self._fold:
             self._load_vectors(serving)
-        for fold, rids in () if fresh else changes.arrivals:
+        for fold, rids in changes.arrivals:
             if fold == self._fold:
                 self._put_vectors(
                     self._store.fold_rows(fold, [rid for rid in rids if not self._has_vector(rid & _LOW)])

@@ -518,8 +518,18 @@ class SqliteStore:
             }
 
     def changes(self, part: int, seq: int, arrival: int) -> Changes:
-        """What an index of a partition has to catch up with after event ``seq`` and arrival ``arrival``."""
+        """What an index of a partition has to catch up with after event ``seq`` and arrival ``arrival``.
+
+        After event 0 that is all rows with all their folds, as they are now, so only the watermarks are said.
+        """
         with self.connections.reading() as connection:
+            if seq == 0:
+                last, come = connection.execute(
+                    "SELECT (SELECT coalesce(max(seq), 0) FROM journal WHERE part = ?1), "
+                    "(SELECT coalesce(max(n), 0) FROM arrivals WHERE part = ?1)",
+                    (part,),
+                ).fetchone()
+                return Changes(last, come, {}, [])
             events = connection.execute(
                 "SELECT seq, action, id FROM journal WHERE part = ? AND seq > ? ORDER BY seq", (part, seq)
             ).fetchall()
