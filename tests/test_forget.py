@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +32,15 @@ def memory(folder: Path) -> Iterator[Memory]:
         assert opened.verify() == []
 
 
-def everywhere(folder: Path) -> bytes:
+def everywhere(store: SqliteStore) -> bytes:
     """Every byte of every file of a store."""
-    return b"\n".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+    with store.connections.away():
+        return b"\n".join(path.read_bytes() for path in sorted(store.folder.rglob("*")) if path.is_file())
+
+
+def found(store: SqliteStore, needles: Sequence[bytes]) -> dict[bytes, str]:
+    with store.connections.away():
+        return _found(store.folder, needles)
 
 
 def test_nothing_is_left_of_what_was_forgotten(memory: Memory, folder: Path) -> None:
@@ -41,13 +50,13 @@ def test_nothing_is_left_of_what_was_forgotten(memory: Memory, folder: Path) -> 
     kept = memory.add("the launch is on Monday").ids[0]
     memory.feedback([id], 1.0)
     memory.flush()
-    assert b"Zarathustra-4711" in everywhere(folder)
+    assert b"Zarathustra-4711" in everywhere(memory.store)
     receipt = memory.forget(id, reason="asked to")
     assert receipt.verify() is receipt
     assert (
         receipt.ids == (id,) and receipt.derived == () and receipt.seq == memory.store.head()[0] and not receipt.planned
     )
-    left = everywhere(folder)
+    left = everywhere(memory.store)
     assert b"Zarathustra" not in left and b"Xylophone" not in left
     assert id.replace("-", "").encode() not in left
     assert [hit.id for hit in memory.search("launch code")] == [kept]
@@ -179,7 +188,7 @@ def test_texts_that_are_hard_to_look_for(memory: Memory, folder: Path, text: str
     memory.add("the one before")
     receipt = memory.forget(memory.apply([Operation.add(Cube(memory.scope(), text))], actor="test")[0].id)
     receipt.verify()
-    left = everywhere(folder)
+    left = everywhere(memory.store)
     assert receipt._salts[0] not in left
     if len(text) > 8 and "\0" not in text:
         assert text.encode("utf-8", "replace")[:24] not in left
@@ -201,10 +210,10 @@ def test_rows_that_moved_between_pages_leave_nothing_behind(folder: Path) -> Non
     victims = [cubes[n] for n in sorted(rng.sample(range(len(cubes)), 400))]
     ids = {scope: [cube.id for cube in victims if cube.scope == scope] for scope in scopes}
     erased = store.purge(ids[scopes[0]], scopes[0])
-    assert _found(folder, erased.salts), "the control: erasing the rows alone leaves bytes of them in the file"
+    assert found(store, erased.salts), "the control: erasing the rows alone leaves bytes of them in the file"
     for scope in scopes[1:]:
         forget(store, scope, ids=ids[scope]).verify()
-    left = everywhere(folder)
+    left = everywhere(store)
     assert not [cube.text[:13] for cube in victims if cube.scope != scopes[0] and cube.text[:13].encode() in left]
     assert store.verify() == [] and len(list(store.select(scopes[0]))) > 50
 
@@ -220,20 +229,67 @@ def test_a_backup_that_holds_it_goes_too(memory: Memory, folder: Path) -> None:
     receipt.verify()
 
 
-def test_a_reader_that_holds_on_to_the_past_is_told_of(
-    memory: Memory, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_reader_of_another_program_that_holds_on_to_the_past_is_told_of(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import holdfast.store.connection as connection_module
+    import holdfast.store.sqlite as sqlite_module
 
-    monkeypatch.setattr(connection_module, "BUSY_MS", 100)
-    with open_memory(folder) as other:  # opened with the short wait
-        id = other.add("the launch code is Zarathustra").ids[0]
-        with memory.store.connections.reading() as connection:
-            connection.execute("SELECT count(*) FROM cubes").fetchone()
-            receipt = other.forget(id)
-            with pytest.raises(StoreError, match="being read"):  # nothing is proved while somebody reads
-                receipt.verify()
+    with open_memory(folder) as memory:
+        id = memory.add("the launch code is Zarathustra").ids[0]
+    script = f"""
+import sys
+from pathlib import Path
+from holdfast.store.sqlite import SqliteStore
+with SqliteStore(Path({str(folder)!r})).connections.reading() as connection:
+    connection.execute("SELECT count(*) FROM cubes").fetchone()
+    print("reading", flush=True)
+    sys.stdin.readline()
+"""
+    other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "reading\n"
+    monkeypatch.setattr(sqlite_module, "FOLD_SECONDS", 0.1)
+    with open_memory(folder) as memory:
+        receipt = memory.forget(id)
+        assert memory.search("Zarathustra") == []
+        with pytest.raises(IntegrityError, match="holdfast.db"):
+            receipt.verify()
+        other.communicate("go\n")
         receipt.verify()
+
+
+def test_a_look_at_the_bytes_waits_for_readers_of_this_program(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    import holdfast.store.connection as connection_module
+    import holdfast.store.sqlite as sqlite_module
+
+    monkeypatch.setattr(connection_module, "PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(sqlite_module, "FOLD_SECONDS", 0.1)
+    id = memory.add("the launch code is Zarathustra").ids[0]
+    with memory.store.connections.reading() as connection:
+        connection.execute("SELECT count(*) FROM cubes").fetchone()
+        receipt = memory.forget(id)
+        assert receipt.notes
+        with pytest.raises(StoreError, match="try again"):
+            receipt.verify()
+    receipt.verify()
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Linux lists its locks")
+def test_a_look_at_the_bytes_does_not_cost_the_process_its_locks(memory: Memory, folder: Path) -> None:
+    """Opening and closing SQLite's files beside it cancels its locks; then two programs write at once."""
+
+    def locks(name: str) -> int:
+        inode = (folder / name).stat().st_ino
+        lines = Path("/proc/locks").read_text().splitlines()
+        return sum(f":{inode} " in line and f" {os.getpid()} " in line for line in lines)
+
+    id = memory.add("tea").ids[0]
+    with open_memory(folder) as other:  # of the same process, with connections of its own
+        list(other.select())
+        memory.forget(id).verify()
+        for opened in (memory, other):
+            opened.add("coffee")
+            assert list(opened.select())
+        assert locks("holdfast.db") and locks("holdfast.db-shm")
 
 
 def test_workers_in_flight_bring_nothing_back(folder: Path) -> None:

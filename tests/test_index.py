@@ -443,3 +443,27 @@ def test_a_partition_that_failed_half_way_starts_afresh(folder: Path, monkeypatc
     partition.catch_up()
     words = [term(token) for token in tokens("tea coffee")]
     assert partition.size == 2 and (partition.lexical.scores(words, 2) > 0).all()
+
+
+@given(
+    documents,
+    st.lists(vocabulary, min_size=1, max_size=4, unique=True),
+    st.integers(1, 6),
+    st.randoms(use_true_random=False),
+)
+def test_the_best_by_words_are_those_of_the_highest_scores(
+    texts: list[list[str]], query: list[str], k: int, random: object
+) -> None:
+    """Also where some words are so common that their postings are left out."""
+    index = LexicalIndex()
+    many = texts * 40
+    for start in range(0, len(many), 37):
+        some = range(start, min(start + 37, len(many)))
+        index.append(list(some), [pack_terms(many[row]) for row in some])
+    allowed = np.asarray([random.random() < 0.7 for _ in many], np.bool_)  # type: ignore[attr-defined]
+    terms = [term(word) for word in query]
+    for mask in (allowed, np.ones(len(many), np.bool_), np.zeros(len(many), np.bool_)):
+        scores = index.scores(terms, len(many)) * mask
+        found, expected = index.best(terms, k, mask), top(scores, k)
+        assert len(found) == len(expected) and mask[found].all()
+        assert scores[found].tolist() == pytest.approx(scores[expected].tolist(), rel=1e-5)

@@ -29,6 +29,8 @@ FOLD_AFTER = 1000
 LOG_BYTES = 4 * 2**20
 """A log that was folded in is cut to this size; a program that finds a longer one folds it in with its first commit."""
 
+CUT_BYTES = 64 * 2**10
+
 PAUSE_SECONDS = 10.0
 """How long a fork, or a look at the bytes of the file, waits for other threads to finish what they are reading."""
 
@@ -132,6 +134,27 @@ class Connections:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    def cut_log(self) -> bool:
+        """Fold the log in and begin it anew with one small commit; return whether nothing of before is left in it.
+
+        SQLite's own TRUNCATE would keep all writers waiting for a slow reader, and where it cannot, work beside them.
+        """
+        self._check()
+        with self.lock, translated(self.file):
+            writer = self.writer
+            self._fold(writer)
+            writer.execute("PRAGMA journal_size_limit = 0")
+            try:
+                writer.execute("BEGIN IMMEDIATE")
+                writer.execute("INSERT OR REPLACE INTO meta VALUES ('log', 'cut')")
+                writer.execute("COMMIT")
+            finally:
+                if writer.in_transaction:
+                    writer.execute("ROLLBACK")
+                writer.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
+            log_file = self.file.with_name(self.file.name + "-wal")
+            return not log_file.exists() or log_file.stat().st_size < CUT_BYTES
 
     def close(self) -> None:
         """Close every connection; the last process to close folds the log into the file."""

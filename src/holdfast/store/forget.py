@@ -98,13 +98,9 @@ def forget(
             copy.unlink()
             notes.append(f"the backup {copy.name} held it too and was removed")
         try:
-            with store.connections.away():
-                traces = _found(store.folder, erased.salts)
-        except StoreError:  # it is erased; only the look through the files has to wait
-            traces = {}
-            notes.append("somebody here was reading, so the files were not looked through; verify() does that")
-        if traces:
-            store.compact()
+            _scrub(store, erased.salts)
+        except StoreError as error:  # it is erased; only the bytes of before may still lie about
+            notes.append(f"the files were not looked through ({error}); verify() says whether anything is left in them")
     return Receipt(
         scope,
         ids,
@@ -117,6 +113,15 @@ def forget(
         _salts=erased.salts,
         _slices=tuple(dict.fromkeys(some for cube in erased.versions for some in _slices(cube.text))),
     )
+
+
+def _scrub(store: SqliteStore, salts: Sequence[bytes]) -> None:
+    """Take away the copies of rows that SQLite leaves in its log, and in the gaps of pages that it has split."""
+    store.fold_log()
+    with store.connections.away():
+        traces = _found(store.folder, salts)
+    if traces:
+        store.compact()
 
 
 def _slices(text: str) -> list[str]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +44,9 @@ _ANY = Where()
 
 FOLDS = ("terms", "names", "dates")
 """The folds that are the same for every embedding model; vectors have a table a model, ``vectors_N``."""
+
+FOLD_SECONDS = 5.0
+"""How long an erasure waits for readers of the write-ahead log that it wants to cut."""
 
 LEASE_SECONDS = 60
 """How long a worker has to finish the jobs it took; after that others may take them."""
@@ -215,18 +219,19 @@ class SqliteStore:
                     salts.append(salt)
                 batch.purge(id, reason)
             done = batch.finish()
-        if salts:
-            self.fold_log()
         return Erased(done.seq, tuple(named), tuple(versions), tuple(salts))
 
     def fold_log(self) -> bool:
-        """Fold the write-ahead log into the file and cut it to nothing: it still holds the pages of before.
+        """Fold the write-ahead log into the file and cut it to next to nothing: it still holds the pages of before.
 
-        False where a reader of another program still needs it; the log is then cut when that reader has ended.
+        False where a reader still needs it for longer than FOLD_SECONDS. Nobody is kept waiting meanwhile.
         """
-        with self.connections.lock, translated(self.connections.file):
-            busy = self.connections.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        return not busy
+        ends = time.monotonic() + FOLD_SECONDS
+        while not self.connections.cut_log():
+            if time.monotonic() > ends:
+                return False
+            time.sleep(0.02)
+        return True
 
     def compact(self) -> None:
         """Write the whole file anew, without the gaps, where SQLite leaves bytes of rows that it has moved."""
