@@ -46,6 +46,7 @@ class Enrichment:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._working = threading.Lock()
+        self._held = False  # whether to take what others have taken
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
         self.trouble: str | None = None
@@ -103,28 +104,42 @@ class Enrichment:
             embedded, refused = self._embed(part) if self.embedder is not None else (0, 0)
             return enriched + embedded, failed + refused
 
-    def drain(self, scope: Scope | None = None, progress: Progress | None = None) -> None:
-        """Work until nothing that can be done now is left; a batch that fails does not stop the next ones, three do."""
-        failures = 0
+    def drain(self, scope: Scope | None = None, progress: Progress | None = None) -> int:
+        """Work until nothing that can be done now is left; return how many jobs were done.
+
+        A batch that fails does not stop the next ones, three in a row do.
+        """
+        total = failures = 0
         while not self._stop.is_set():
             done, failed = self._batch(scope)
+            total += done
             if progress is not None:
                 progress("enriched", done)
             failures = 0 if done else failures + 1
             if not done and (not failed or failures == 3):
-                return
+                break
+        return total
 
     def complete(self, progress: Progress | None = None) -> tuple[int, str | None]:
-        """Embed every row that lacks a vector of this model; return how many still do, and the last error."""
-        while True:
-            self._store.retry()  # also what other programs hold: theirs are another model's vectors
+        """Embed every row that lacks a vector of this model; return how many cannot be, and the last error.
+
+        What other programs have taken is taken too: theirs are another model's vectors. Rows that they add meanwhile are
+        left to the queue.
+        """
+        self._held = True
+        try:
+            while self.drain(progress=progress):
+                table = self.table()
+                assert table is not None
+                left, error = self._store.lacking(table)
+                if not left:
+                    return 0, None
             table = self.table()
             assert table is not None
-            before = self._store.lacking(table)[0]
-            self.drain(progress=progress)
             left, error = self._store.lacking(table)
-            if not left or left >= before:
-                return left, error
+            return (left, error) if error else (0, None)
+        finally:
+            self._held = False
 
     def table(self) -> str | None:
         """The vector table of this embedder in this store; made on first use. None without an embedder.
@@ -141,7 +156,8 @@ class Enrichment:
                 f"this store's vectors are of {serving} by now, and this program embeds with {self.embedder.model}; open the "
                 "store again"
             )
-        no = self._store.add_model(self.embedder.model, self.embedder.dimension)
+        # Not beside another model: the store may have changed to one since we looked.
+        no = self._store.add_model(self.embedder.model, self.embedder.dimension, beside=False)
         if serving is None:
             self._store.serve(no)
         return f"vectors_{no}"
@@ -155,7 +171,7 @@ class Enrichment:
             return 0, 0
         embedder = self.embedder
         assert embedder is not None and table is not None
-        rids = self._store.take(EMBED, BATCH, partition=part, lacking=table)
+        rids = self._store.take(EMBED, BATCH, partition=part, lacking=table, held=self._held)
         if not rids:
             return 0, 0
         rows = self._store.texts(rids)  # without those that were forgotten meanwhile

@@ -441,10 +441,13 @@ class SqliteStore:
         )
         return [rid for rid in rids if rid not in owing]
 
-    def take(self, task: str, limit: int, *, partition: int | None = None, lacking: str | None = None) -> list[int]:
+    def take(
+        self, task: str, limit: int, *, partition: int | None = None, lacking: str | None = None, held: bool = False
+    ) -> list[int]:
         """Take up to ``limit`` due jobs, oldest first, for LEASE_SECONDS; return their row numbers.
 
-        Of rows without an entry in the table ``lacking``, where one is given. Jobs that failed before are taken in ever
+        Of rows without an entry in the table ``lacking``, where one is given; with ``held``, also jobs that others have
+        taken or put off. Jobs that failed before are taken in ever
         smaller batches, so that one bad row ends up alone. If the process dies, the lease runs out and another process
         takes them.
         """
@@ -456,7 +459,7 @@ class SqliteStore:
         without = f" AND NOT EXISTS (SELECT 1 FROM {_table(lacking)} AS t WHERE t.rid = jobs.rid)" if lacking else ""
         # A time far ahead was written before the clock was set back: such a job is due.
         due = (
-            "SELECT rid, attempts FROM jobs WHERE task = ?1 AND (not_before <= ?2 OR not_before > ?2 + 7200000000) "
+            f"SELECT rid, attempts FROM jobs WHERE task = ?1 AND ({int(held)} OR not_before <= ?2 OR not_before > ?2 + 7200000000) "
             f"AND rid BETWEEN ?3 AND ?4{without} ORDER BY rid LIMIT ?5"
         )
         with self.connections.reading() as connection:
@@ -623,10 +626,11 @@ class SqliteStore:
                 for no, name, dimension, active in connection.execute("SELECT * FROM models ORDER BY no")
             ]
 
-    def add_model(self, name: str, dimension: int) -> int:
+    def add_model(self, name: str, dimension: int, *, beside: bool = True) -> int:
         """Give a model a table of its own and queue every recallable row for it; return its number.
 
-        The model that serves now goes on serving until ``activate``.
+        The model that serves now goes on serving until ``activate``. Without ``beside``, raises ConflictError where the
+        store has vectors of other models only.
         """
         with self.connections.writing() as connection:
             found = connection.execute("SELECT no, dimension FROM models WHERE name = ?", (name,)).fetchone()
@@ -638,6 +642,8 @@ class SqliteStore:
                     )
                 return int(found[0])
             no = connection.execute("SELECT coalesce(max(no), 0) + 1 FROM models").fetchone()[0]
+            if no > 1 and not beside:
+                raise ConflictError(f"this store's vectors are not of {name!r} by now; open the store again")
             connection.execute("INSERT INTO models VALUES (?, ?, ?, 0)", (no, name, dimension))
             connection.execute(f"CREATE TABLE vectors_{no} (rid INTEGER PRIMARY KEY, body BLOB NOT NULL)")
             connection.execute(
