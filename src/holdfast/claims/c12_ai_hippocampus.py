@@ -67,8 +67,8 @@ class _Size:
 
 
 _SIZES: Mapping[Scale, _Size] = {
-    "quick": _Size(400, 20, 150, (1_500, 5_000, 15_000), 300, 40_000, 200),
-    "full": _Size(600, 30, 150, (5_000, 16_000, 50_000), 450, 100_000, 400),
+    "quick": _Size(600, 30, 150, (1_500, 5_000, 15_000), 300, 40_000, 200),
+    "full": _Size(600, 30, 150, (5_000, 16_000, 50_000), 300, 100_000, 400),
 }
 
 
@@ -93,7 +93,7 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         Check("fast store at the end, share of facts", ours["store"], 0.40, at_least=False),
         Check("deleted facts left in the store", ours["deleted in store"], 0.0, at_least=False),
         Check(
-            "deleted values produced by the weights",
+            "probability of the deleted values in the weights",
             ours["deleted in weights"],
             1 / _VALUES,
             at_least=False,
@@ -143,11 +143,12 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         series={"capacity": capacity["series"], "association": association["series"]},
         notes=(
             "Updates and deletions fall on the arbitrary facts: a deleted value that a rule restores would be no leak.",
-            "All arms read the same keys. A name's words weigh three times a description's, as what identifies should; "
-            "nearest neighbours over evenly weighted words would generalise better (arm 'store only', metric "
-            "'unseen entities, even words').",
+            "All arms read the same keys, in which a name's words weigh three times a description's, as what identifies "
+            "should. Nearest neighbours over evenly weighted words would generalise far better (arm 'store only', metric "
+            "'unseen entities, even words'), and the margin over the store alone would shrink to about two points.",
             "Bits stored are n·(b − cross-entropy), clipped at 0 for the table as a whole; the survey's figure of about 2 "
-            "bits per parameter is for large, long-trained models and is not expected here.",
+            "bits per parameter is for large, long-trained models and is not expected here. The exponential fit depends on "
+            "the learning rate: at twice the rate recall rises faster at first and R² falls to 0.97.",
         ),
     )
 
@@ -170,11 +171,11 @@ def plot(result: Result, path: Path) -> None:
         )
     )
     capacity, association = result.series["capacity"], result.series["association"]
-    curves = {f"{count:,} parameters": (curve["epochs"], curve["recall"]) for count, curve in capacity.items()}
-    fits = {f"fit {count:,}": (curve["epochs"], curve["fit"]) for count, curve in capacity.items()}
+    curves = {f"{int(count):,} parameters": (curve["epochs"], curve["recall"]) for count, curve in capacity.items()}
+    fits = [(curve["epochs"], curve["fit"]) for curve in capacity.values()]
     panels.append(
         plots.Lines(
-            {**curves, **{"C* − α·exp(−β·epoch)": next(iter(fits.values()))}},
+            {**curves, "fit of the largest": fits[-1]},
             title="Recall of a random table, by epoch",
             x_label="epoch",
             percent=True,
@@ -373,7 +374,7 @@ def _measure(stream: _Stream, seed: int, memory: ComplementaryMemory, current: I
     steady = ~np.isin(facts, np.concatenate([stream.updated, stream.deleted]))
     answers = memory.read(_asked(stream.keys, seed)).values
     right = answers == current
-    leaked = memory.slow.predict(_asked(stream.keys[stream.deleted], seed)).argmax(1)
+    believed = memory.slow.predict(_asked(stream.keys, seed))[stream.deleted, stream.values[stream.deleted]]
     strangers = memory.read(_asked(stream.stranger_keys, seed)).values
     metrics = {
         "last block": float(right[steady & (facts >= len(facts) - stream.block)].mean()),
@@ -388,7 +389,7 @@ def _measure(stream: _Stream, seed: int, memory: ComplementaryMemory, current: I
         "store": len(memory.fast) / len(facts),
         "released": memory.report()["released"] / len(facts),
         "deleted in store": float(sum(str(fact) in memory.fast for fact in stream.deleted)),
-        "deleted in weights": float(np.mean(leaked == stream.values[stream.deleted])),
+        "deleted in weights": float(believed.mean()),
     }
 
 
@@ -407,6 +408,7 @@ def _unit(vectors: Floats) -> Floats:
 
 _BITS = 4
 _LOAD = 3.0
+_RATE = 5e-3
 _INPUTS = 64
 
 
@@ -422,12 +424,12 @@ def _capacity(size: _Size, seed: int) -> dict[str, Any]:
         keys = _unit(rng.standard_normal((facts, _INPUTS)).astype(np.float32))
         labels = rng.integers(values, size=facts)
         targets = np.eye(values, dtype=np.float32)[labels]
-        learner = SlowLearner(_INPUTS, values, hidden=hidden, rate=1e-2, dropout=0.0, seed=seed)
+        learner = SlowLearner(_INPUTS, values, hidden=hidden, rate=_RATE, dropout=0.0, seed=seed)
         learner.calibrate(keys)
         recall = []
         for epoch in range(size.epochs + size.epochs // 3):
             # A constant rate gives the curve that is fitted; then the rate falls to nothing, so that it saturates.
-            learner.rate = 1e-2 * min(1.0, 3 * (1 - (epoch - size.epochs) / size.epochs) - 2)
+            learner.rate = _RATE * min(1.0, 3 * (1 - (epoch - size.epochs) / size.epochs) - 2)
             for batch in np.array_split(rng.permutation(facts), 16):
                 learner.step(keys[batch], targets[batch])
             if epoch < size.epochs:

@@ -213,22 +213,21 @@ class SlowLearner:
         error: Floats = (self._scores(hidden) - targets) / np.float32(len(keys))
         self._descend(inputs, hidden, error if weights is None else error * weights[:, None], gain)
 
-    def suppress(self, key: Floats, value: int, limit: float, others: Floats) -> None:
-        """Make ``value`` no likelier than ``limit`` at one key (dimension,), changing the other keys' answers least.
+    def suppress(self, keys: Floats, value: int, target: float, others: Floats) -> None:
+        """Make ``value`` about as likely as ``target`` at one key, changing the answers to other keys least.
 
-        A rank-one edit of the output layer, in closed form: the logit of the value falls along C⁻¹h, where h are the
-        key's hidden units and C is the second moment of those of ``others`` (n, dimension), as in locate-and-edit.
+        ``keys`` (m, dimension) is the key and some near it, ``others`` (n, dimension) are keys that must keep theirs. A
+        rank-one edit of the output layer in closed form: the value's logit falls along C⁻¹h, where h is the mean of the
+        keys' hidden units and C the second moment of the others', as locate-and-edit does with facts.
         """
-        believed = float(self.predict(key[None])[0, value])
-        if believed <= limit:
-            return
-        hidden = self._hidden(self._scaled(np.concatenate([key[None], others]))).astype(np.float64)
-        mine, theirs = hidden[0], hidden[1:]
-        moment = theirs.T @ theirs + 1e-3 * float(mine @ mine) * np.eye(len(mine))
-        direction = np.linalg.solve(moment, mine)
-        believed = min(believed, 1 - 1e-6)
-        fall = math.log(believed / (1 - believed)) - math.log(limit / (1 - limit))
-        self.weights[2][:, value] -= ((fall + 1e-2) * direction / (mine @ direction)).astype(np.float32)
+        believed = min(float(self.predict(keys)[:, value].mean()), 1 - 1e-6)
+        here = self._hidden(self._scaled(keys)).astype(np.float64).mean(0)
+        there = self._hidden(self._scaled(others)).astype(np.float64)
+        moment = there.T @ there
+        ridge = 0.1 * max(float(np.trace(moment)), float(here @ here)) / len(here)
+        direction = np.linalg.solve(moment + ridge * np.eye(len(here)), here)
+        fall = math.log(believed / (1 - believed)) - math.log(target / (1 - target))
+        self.weights[2][:, value] -= (fall * direction / (here @ direction)).astype(np.float32)
 
     def _scaled(self, keys: Floats) -> Floats:
         return keys if self._scale is None else keys * self._scale
@@ -318,13 +317,13 @@ class Settings:
         controls: how many keys of released items are remembered, as inputs on which the learner must not change.
         control_weight: λ of λ·KL(p_old‖p_θ) on half a batch of them.
         jitter: length of the noise added to replayed keys: how far a question's key lies from the key as written.
-        forgotten: a deleted value is suppressed until its probability is at most this share of an even guess.
+        forgotten: a deleted value likelier than an even guess is brought down to this share of an even guess.
     """
 
     steps: int = 150
     batch: int = 128
     omega: float = 0.5
-    controls: int = 512
+    controls: int = 1024
     control_weight: float = 1.0
     jitter: float = 0.1
     release_at: float = 0.95
@@ -371,7 +370,7 @@ class Consolidation:
 class Deletion:
     """What became of a deleted item: where it was, and how likely the slow learner still finds it at its key.
 
-    ``clean`` is False where the learner could not be brought to ``limit``: it must then be trained anew.
+    ``limit`` is an even guess. Where ``clean`` is False the edit did not reach it: the learner must be trained anew.
     """
 
     id: str
@@ -490,12 +489,14 @@ class ComplementaryMemory:
         banned = believed >= 0.5  # what the weights are sure of: the released value, or one that it superseded
         if item is not None:
             banned[item.value] = True
-        limit = self.settings.forgotten / self.fast.values
+        even = 1 / self.fast.values
+        near = np.concatenate([target[None], self._jittered(np.repeat(target[None], 8, 0))])
         others = np.array([item.key for item in self.fast.items] + list(self._controls.values()), np.float32)
-        for value in np.flatnonzero(banned):
-            self.slow.suppress(target, int(value), limit, others.reshape(-1, self.fast.dimension))
+        for value in map(int, np.flatnonzero(banned)):
+            if self.slow.predict(near)[:, value].mean() > even:
+                self.slow.suppress(near, value, self.settings.forgotten * even, others.reshape(-1, self.fast.dimension))
         left = float(self.slow.predict(target[None])[0, banned].max(initial=0.0))
-        return Deletion(id, stored, release, left, limit)
+        return Deletion(id, stored, release, left, even)
 
     def report(self) -> dict[str, float]:
         """Sizes, for the capacity report: items in the store, released, control keys, parameters, writes."""
