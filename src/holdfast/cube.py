@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote, unquote
 
 from holdfast.errors import HoldfastError, InputError, ScopeError
@@ -208,13 +208,14 @@ class Scope:
         """Whether a read in this scope may see a cube written in ``other``."""
         return all(mine is None or mine == theirs for mine, theirs in zip(self.parts, other.parts, strict=True))
 
-    @classmethod
-    def parse(cls, path: str) -> Self:
+    @staticmethod
+    @functools.lru_cache(maxsize=65_536)
+    def parse(path: str) -> Scope:
         """The inverse of ``path``; trailing parts may be left out. Raises ScopeError."""
         parts = path.split("/")
         if not 2 <= len(parts) <= 4:
             raise ScopeError(f"{path!r} is not a scope; write tenant/user[/agent[/session]]")
-        return cls(*(None if part == "-" else unquote(part) for part in parts))  # type: ignore[arg-type]
+        return Scope(*(None if part == "-" else unquote(part) for part in parts))  # type: ignore[arg-type]
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -408,20 +409,31 @@ class Cube:
                     expires_at=_time(policy.get("expires_at")),
                     sensitivity=str(policy.get("sensitivity", "normal")),
                     readers=tuple(map(str, list(policy.get("readers", ())))),
-                ),
+                )
+                if policy
+                else _NO_POLICY,
                 use=Use(
                     visits=int(use.get("visits", 0)),
                     last_use=_time(use.get("last_use")),
                     utility=float(use.get("utility", 0.0)),
                     uncertainty=float(use.get("uncertainty", 1.0)),
-                ),
-                id=str(uuid.UUID(record["id"])) if record.get("id") else new_id(),
+                )
+                if use
+                else _UNUSED,
+                id=_normal(record["id"]) if record.get("id") else new_id(),
                 version=record.get("version", 1),
             )
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             if isinstance(error, HoldfastError):
                 raise
             raise InputError(f"this is not a cube's record: {type(error).__name__}: {error}") from error
+
+
+_NO_POLICY, _UNUSED = Policy(), Use()
+
+
+def _normal(id: str) -> str:
+    return id if _ID.fullmatch(id) else str(uuid.UUID(id))
 
 
 def _iso(when: datetime | None) -> str | None:

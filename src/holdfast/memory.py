@@ -348,7 +348,8 @@ class Memory:
     @property
     def degraded(self) -> list[str]:
         """What could not be used, each in one line with what to do; empty when all is well."""
-        return [*self._trouble(), *self.recall.degraded()]
+        serving = next((name for _, name, _, active in self._store.models() if active), None)
+        return [*self._trouble(), *self.recall.degraded(serving)]
 
     @property
     def store(self) -> SqliteStore:
@@ -408,12 +409,6 @@ class Memory:
         found = list(self._degraded)
         if self._enrichment.trouble:
             found.append(self._enrichment.trouble)
-        mine = self._enrichment.embedder
-        serving = next((name for _, name, _, active in self._store.models() if active), None)
-        if mine is not None and serving is not None and serving != mine.model:
-            found.append(
-                f"the store's vectors are of {serving} by now, so search is lexical here: open the store again"
-            )
         return found
 
     def _search(

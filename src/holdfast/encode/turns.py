@@ -76,7 +76,8 @@ def to_cubes(
         elif isinstance(item, Mapping):
             cube = _message(item, scope, kind, common, at, position)
             said = cube.text
-            cube = cube.with_(text=clean(said))
+            text = clean(said)
+            cube = cube if text == said else cube.with_(text=text)
         else:
             raise InputError(f"item {position} must be a string, a message or a cube, not {type(item).__name__}")
         reason = _nothing(cube)
@@ -91,7 +92,7 @@ def to_cubes(
         if seen[turn] > 1 and "turn" not in cube.data:
             cube = cube.with_(data={**cube.data, "turn": f"again-{seen[turn]}"})
         level = TRUST[cube.origin.channel] if trust is None else trust
-        cubes.append(cube.with_(origin=replace(cube.origin, trust=level)))
+        cubes.append(cube if level == cube.origin.trust else cube.with_(origin=replace(cube.origin, trust=level)))
     if not cubes and not reasons:
         reasons.append("there was nothing to add: the list is empty")
     return cubes, reasons

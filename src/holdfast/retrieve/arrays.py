@@ -40,6 +40,14 @@ class Column:
             self._room[rows] = values
 
 
+def distinct(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The different values of a small array, sorted; several times as fast as ``np.unique``."""
+    ordered = np.sort(rows)
+    first = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    return ordered[first]
+
+
 def top(scores: Floats, k: int) -> Rows:
     """The rows of the k largest positive scores, best first; ties by row.
 

@@ -18,7 +18,7 @@ dev questions and BEAM 100K chats 1 to 5 only. ``bench/reference.py`` computes t
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -229,19 +229,26 @@ def features(pool: Pool, wants: Collection[Want]) -> Features:
     else:
         segment = words
 
+    sessions, member = np.unique(pool.session, return_inverse=True)
+
+    def best_of_session(values: Floats) -> Floats:
+        best = np.full(len(sessions), -np.inf, np.float32)
+        np.maximum.at(best, member, values)
+        return best[member]
+
     def wanted(flags: Bools, want: Want) -> Floats:
         return flags.astype(np.float32) if want in wants else np.zeros(n, np.float32)
 
     return Features(
         words=words,
         best_words=words / max(float(words.max(initial=0.0)), 1e-9),
-        session_words=_best_of_group(words, pool.session),
+        session_words=best_of_session(words),
         window=held @ pool.idf / total,
         segment=segment,
         meaning=pool.cosine,
         passage=pool.passage,
         meaning_after=pool.cosine_after,
-        session_meaning=_best_of_group(pool.cosine, pool.session),
+        session_meaning=best_of_session(pool.cosine),
         author=pool.author.astype(np.float32),
         user=pool.user.astype(np.float32),
         recounted=wanted(pool.assistant, Want.ASSISTANT),
@@ -257,10 +264,7 @@ def features(pool: Pool, wants: Collection[Want]) -> Features:
 
 def fuse(found: Features, weights: Weights) -> tuple[Floats, dict[str, Floats]]:
     """Scores of shape (n,), and what each channel adds to them; the contributions sum to the score."""
-    parts = {
-        name: (weight * getattr(found, name)).astype(np.float32)
-        for name, weight in zip(CHANNELS, astuple(weights), strict=True)
-    }
+    parts = {name: np.float32(getattr(weights, name)) * getattr(found, name) for name in CHANNELS}
     return np.sum(list(parts.values()), axis=0, dtype=np.float32), parts
 
 
@@ -284,12 +288,3 @@ def nearness(said: npt.NDArray[np.float64], spans: Sequence[tuple[float, float]]
         gap = np.maximum(np.maximum(first - said, said - last), 0.0)
         near = np.fmax(near, np.exp(-gap / max(TURN, (last - first) / ASKED)))
     return near.astype(np.float32)
-
-
-def _best_of_group(values: Floats, groups: Ints) -> Floats:
-    if not len(values):
-        return values
-    names, member = np.unique(groups, return_inverse=True)
-    best = np.full(len(names), -np.inf, np.float32)
-    np.maximum.at(best, member, values)
-    return best[member]

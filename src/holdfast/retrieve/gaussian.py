@@ -18,7 +18,19 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from holdfast.cube import Form
 from holdfast.errors import InputError
+from holdfast.taxonomy import Evolution, Function, MemoryProfile, Modality, Retrieval, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+    evolution=(Evolution.UPDATE_EXTERNAL,),
+    retrieval=(Retrieval.SEMANTIC,),
+    subject=(Subject.USER, Subject.WORLD),
+    modality=(Modality.VECTOR,),
+)
 
 Floats = npt.NDArray[np.float64]
 

@@ -13,7 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.retrieve.arrays import Column, Floats, Rows, top
+from holdfast.cube import Form
+from holdfast.retrieve.arrays import Column, Floats, Rows, distinct, top
+from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+    retrieval=(Retrieval.LEXICAL,),
+    subject=(Subject.USER, Subject.WORLD),
+)
 
 K1, B = 1.5, 0.75
 """BM25 of the first stage, which chooses the candidates; the fused score has its own (``fusion``)."""
@@ -51,6 +61,7 @@ class LexicalIndex:
         self._documents = 0
         self._tokens = 0.0
         self._norms: Floats | None = None
+        self._idf: dict[int, float] = {}
 
     def append(self, rows: Sequence[int], folds: Sequence[bytes]) -> None:
         """Add rows by their lexical folds (``text.fold_terms``); a row is added once, the rows of a call in order."""
@@ -69,6 +80,7 @@ class LexicalIndex:
         self._documents += len(numbers)
         self._tokens += float(lengths.sum())
         self._norms = None
+        self._idf.clear()
         body = np.ones(len(records), np.bool_)
         body[heads] = False
         owner = np.repeat(numbers.astype(np.int32), sizes)
@@ -79,8 +91,11 @@ class LexicalIndex:
 
     def idf(self, term: int) -> float:
         """ln(1 + (N - df + 0.5) / (df + 0.5)): never negative, and the most for a word that nothing holds."""
-        df = sum(len(segment.postings(term)[0]) for segment in self._segments)
-        return float(np.log1p((self._documents - df + 0.5) / (df + 0.5)))
+        found = self._idf.get(term)
+        if found is None:
+            df = sum(len(segment.postings(term)[0]) for segment in self._segments)
+            found = self._idf[term] = float(np.log1p((self._documents - df + 0.5) / (df + 0.5)))
+        return found
 
     def scores(self, terms: Sequence[int], size: int) -> Floats:
         """BM25 of every row for a query's distinct terms; shape (size,), 0 where no word matches."""
@@ -135,7 +150,7 @@ class LexicalIndex:
         norms: Floats,
     ) -> Rows:
         """The best of the rows that score ``least`` already, after the rest of the words is looked up in those alone."""
-        rows = np.unique(np.concatenate([some[found[some] >= least] for some in seen]))
+        rows = distinct(np.concatenate([some[found[some] >= least] for some in seen]))
         scores = found[rows]
         for idf, term in rest:
             counts = self.counts(term, rows)

@@ -8,6 +8,17 @@ from __future__ import annotations
 
 import re
 
+from holdfast.cube import Form
+from holdfast.taxonomy import Formation, Function, MemoryProfile, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+    formation=(Formation.STRUCTURE_CHUNKS,),
+    subject=(Subject.USER, Subject.WORLD),
+)
+
 PASSAGE_WORDS = 28
 """A passage holds whole sentences up to this many words."""
 WHOLE_WORDS = 42

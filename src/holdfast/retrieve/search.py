@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.cube import Cube, Scope, from_micros
+from holdfast.cube import Cube, Form, Scope, from_micros
 from holdfast.encode.base import Embedder
 from holdfast.errors import HoldfastError
-from holdfast.retrieve.arrays import Floats
+from holdfast.retrieve.arrays import Floats, distinct
 from holdfast.retrieve.fusion import (
     LEXICAL_CALIBRATION,
     LEXICAL_WEIGHTS,
@@ -38,6 +38,22 @@ from holdfast.retrieve.signs import Sign
 from holdfast.retrieve.text import term
 from holdfast.store.schema import PARTITION_BITS
 from holdfast.store.sqlite import SqliteStore
+from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+    retrieval=(
+        Retrieval.ON_REQUEST,
+        Retrieval.REWRITE,
+        Retrieval.DECOMPOSE,
+        Retrieval.HYBRID,
+        Retrieval.RERANK,
+        Retrieval.FILTER,
+    ),
+    subject=(Subject.USER, Subject.WORLD),
+)
 
 CACHED_ROWS = 2_000_000
 """How many rows of loaded partitions a process keeps; beyond that the least recently used are dropped and reloaded."""
@@ -84,7 +100,7 @@ class Recall:
             return Hits(
                 abstain=True,
                 reason=f"nothing was ever remembered for {scope.partition}",
-                degraded=(*degraded, *self.degraded()),
+                degraded=(*degraded, *self.degraded(None)),
             )
         partition = self.partition(no)
         with partition.lock:
@@ -92,13 +108,14 @@ class Recall:
             read, model = analyse(query, partition.authors), partition.model
         # Outside the lock: an embedder behind a network must not hold up the searches of others.
         vector = self.embed(read.spoken) if model is not None and model == self._model else None
-        with partition.lock:
+        # One view of the store: what is ranked is what is read.
+        with partition.lock, self._store.connections.reading():
             partition.catch_up()
             vector = vector if partition.model == model else None
             ranked = rank(partition, read, vector, view, k)
             around = [_around(partition, row, neighbours, view) for row in ranked.rows.tolist()]
-        wanted = {row for some in around for side in some for row in side} | set(ranked.rows.tolist())
-        found = self._store.by_rids(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
+            wanted = {row for some in around for side in some for row in side} | set(ranked.rows.tolist())
+            found = self._store.by_rids(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
         cubes = {rid & ((1 << PARTITION_BITS) - 1): row.cube for rid, row in found.items()}
         hits = [
             Hit(
@@ -119,11 +136,17 @@ class Recall:
             reason = f"nothing here is likely to answer: the best hit has a chance of {best:.2f}"
         else:
             reason = ""
-        return Hits(hits, abstain=bool(reason), reason=reason, degraded=(*degraded, *self.degraded()))
+        return Hits(hits, abstain=bool(reason), reason=reason, degraded=(*degraded, *self.degraded(model)))
 
-    def degraded(self) -> tuple[str, ...]:
-        """What this recall cannot use."""
-        return (self._trouble,) if self._trouble else ()
+    def degraded(self, serving: str | None) -> tuple[str, ...]:
+        """What this recall cannot use, where the store's vectors are of the model ``serving``."""
+        found = (self._trouble,) if self._trouble else ()
+        if self._model is None or serving in (None, self._model):
+            return found
+        return (
+            f"the store's vectors are of {serving} by now, so search is lexical here: open the store again",
+            *found,
+        )
 
     @property
     def _model(self) -> str | None:
@@ -177,9 +200,14 @@ def rank(
     following = _beside(partition, "next", rows, shown)
     lexical = partition.lexical
     flags = lexical.flags
+    # What is looked up of a row, of the one before and of the one after is looked up once: they are mostly the same rows.
+    needed = distinct(np.concatenate((rows, previous, following)))
+    here, before, after = (np.searchsorted(needed, some) for some in (rows, previous, following))
+    counts = _table(partition, terms, needed)
     cosine = passage = cosine_after = np.zeros(len(rows), np.float32)
     if vectors is not None and vector is not None:
-        cosine, cosine_after = vectors.cosines(vector, rows), vectors.cosines(vector, following)
+        cosines = vectors.cosines(vector, needed)
+        cosine, cosine_after = cosines[here], cosines[after]
         passage = vectors.best_passages(vector, rows, cosine)
         # A row whose vector is still in the queue is given the benefit of the doubt: what was said a moment ago must not
         # lose to rows that have nothing but a meaning.
@@ -188,9 +216,9 @@ def rank(
         passage[waiting] = passage[~waiting].max(initial=0.0)
     one = query.authors if len(query.authors) == 1 else ()
     pool = Pool(
-        counts=_table(partition, terms, rows),
-        before=_table(partition, terms, previous) > 0,
-        after=_table(partition, terms, following) > 0,
+        counts=counts[here],
+        before=counts[before] > 0,
+        after=counts[after] > 0,
         lengths=lexical.lengths[rows],
         mean_length=lexical.mean_length,
         idf=np.asarray([lexical.idf(term) for term in terms], np.float32),
@@ -227,7 +255,7 @@ def _candidates(partition: Partition, query: Query, terms: Sequence[int], vector
     if Want.REQUEST in query.wants:
         standing = (partition.lexical.flags & (Sign.INSTRUCTION | Sign.PREFERENCE)) > 0
         chosen.append(np.flatnonzero(standing & shown)[-POOL:])  # the newest, where somebody has laid down very many
-    rows = np.unique(np.concatenate(chosen))
+    rows = distinct(np.concatenate(chosen))
     return rows[rows >= 0]
 
 
@@ -256,8 +284,12 @@ def _held(mask: Mask, rows: Ints) -> Mask:
 
 def _written_by(partition: Partition, rows: Ints, names: Iterable[str | None]) -> Mask:
     """Which of some rows were written by any of these authors."""
-    labels = partition.labels("author")
-    return np.isin(partition.codes("author")[rows], [labels[name] for name in names if name in labels])
+    labels, codes = partition.labels("author"), partition.codes("author")[rows]
+    found = np.zeros(len(rows), np.bool_)
+    for name in names:
+        if name in labels:
+            found |= codes == labels[name]
+    return found
 
 
 def _spans(text: str, view: View) -> list[tuple[float, float]]:
@@ -273,6 +305,8 @@ def _spans(text: str, view: View) -> list[tuple[float, float]]:
 
 
 def _around(partition: Partition, row: int, count: int, view: View) -> tuple[list[int], list[int]]:
+    if not count:
+        return [], []
     shown = partition.visible(view)
     sides = []
     for side in ("previous", "next"):

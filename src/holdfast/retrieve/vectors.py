@@ -15,7 +15,18 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from holdfast.cube import Form
 from holdfast.retrieve.arrays import Column, Floats, Rows, top
+from holdfast.taxonomy import Function, MemoryProfile, Modality, Retrieval, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+    retrieval=(Retrieval.SEMANTIC,),
+    subject=(Subject.USER, Subject.WORLD),
+    modality=(Modality.VECTOR,),
+)
 
 EXACT_ROWS = 20_000
 RESCORED = 500

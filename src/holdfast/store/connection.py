@@ -119,21 +119,30 @@ class Connections:
                     connection.execute("ROLLBACK")  # it only read
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, alone among all processes; all of it becomes durable, or none of it."""
+    def writing(self, *, lazily: bool = False) -> Iterator[sqlite3.Connection]:
+        """One transaction, alone among all processes; all of it becomes durable, or none of it.
+
+        ``lazily``: it becomes durable with the next one that is not. For what is done again where a power cut takes it.
+        """
         self._check()
         with self.lock, translated(self.file):
             connection = self.writer
             if connection.total_changes - self._folded >= FOLD_AFTER:
                 self._fold(connection)
-            connection.execute("BEGIN IMMEDIATE")
+            lazily = lazily and self.durability == "full"
+            if lazily:
+                connection.execute("PRAGMA synchronous = NORMAL")
             try:
+                connection.execute("BEGIN IMMEDIATE")
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+            finally:
+                if lazily:
+                    connection.execute("PRAGMA synchronous = FULL")
 
     def cut_log(self) -> bool:
         """Fold the log in and begin it anew with one small commit; return whether nothing of before is left in it.

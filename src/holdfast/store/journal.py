@@ -25,8 +25,10 @@ def link(previous: bytes, fields: tuple[Any, ...]) -> bytes:
 
     ``fields`` is (seq, txn, at in microseconds, actor, action, partition path, id, version, reason, digest in hex).
     """
-    encoded = json.dumps(fields, ensure_ascii=True, separators=(",", ":")).encode()
-    return hashlib.sha256(previous + encoded).digest()
+    return hashlib.sha256(previous + _ENCODER.encode(fields).encode()).digest()
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -413,14 +413,15 @@ class SqliteStore:
 
         Rows that were purged meanwhile are left out, so that nothing comes back.
         """
-        with self.connections.writing() as connection:
+        with self.connections.writing(lazily=True) as connection:
             for table, rows in folds.items():
-                living = [
-                    row for row in rows if connection.execute("SELECT 1 FROM cubes WHERE rid = ?", row[:1]).fetchone()
-                ]
-                connection.executemany(f"INSERT OR REPLACE INTO {_table(table)} (rid, body) VALUES (?, ?)", living)
+                connection.executemany(
+                    f"INSERT OR REPLACE INTO {_table(table)} (rid, body) "
+                    "SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM cubes WHERE rid = ?1)",
+                    rows,
+                )
                 by_part: dict[int, list[int]] = {}
-                for rid, _ in living:
+                for rid, _ in rows:
                     by_part.setdefault(rid >> schema.PARTITION_BITS, []).append(rid)
                 for part, rids in by_part.items():
                     _arrive(connection, part, table, rids)
@@ -432,6 +433,8 @@ class SqliteStore:
     def _everywhere(connection: sqlite3.Connection, task: str, rids: Sequence[int]) -> list[int]:
         """Those rows that every model has a vector of; the others are due again at once, for the other models' workers."""
         tables = [f"vectors_{no}" for (no,) in connection.execute("SELECT no FROM models")]
+        if len(tables) == 1:
+            return list(rids)
         lacking = " OR ".join(f"NOT EXISTS (SELECT 1 FROM {table} WHERE rid = ?1)" for table in tables)
         query = f"SELECT 1 FROM cubes WHERE rid = ?1 AND ({lacking})"
         owing = {rid for rid in rids if connection.execute(query, (rid,)).fetchone()}
@@ -467,7 +470,7 @@ class SqliteStore:
             if first is None:
                 return []
         limit = max(1, limit >> min(first[1], 16))
-        with self.connections.writing() as connection:
+        with self.connections.writing(lazily=True) as connection:
             rids = [rid for rid, _ in connection.execute(due, (task, now, low, high, limit))]
             connection.executemany(
                 "UPDATE jobs SET not_before = ? WHERE task = ? AND rid = ?", [(lease, task, rid) for rid in rids]
@@ -486,12 +489,12 @@ class SqliteStore:
 
     def settle(self, task: str, rids: Sequence[int]) -> None:
         """Take finished jobs off the queue."""
-        with self.connections.writing() as connection:
+        with self.connections.writing(lazily=True) as connection:
             connection.executemany("DELETE FROM jobs WHERE task = ? AND rid = ?", [(task, rid) for rid in rids])
 
     def postpone(self, task: str, rids: Sequence[int], error: str) -> None:
         """Put failed jobs back with a growing delay (1 s doubling to 1 h). They are never dropped."""
-        with self.connections.writing() as connection:
+        with self.connections.writing(lazily=True) as connection:
             now = to_micros(self._clock())
             for rid in rids:
                 connection.execute(
@@ -772,9 +775,11 @@ class _Batch:
                 self.duplicates.append(_text(found[0]))
                 return
         id = _bytes(cube.id)
-        if self.connection.execute("SELECT 1 FROM tombstones WHERE id = ?", (id,)).fetchone():
+        query = "SELECT EXISTS (SELECT 1 FROM tombstones WHERE id = ?1), EXISTS (SELECT 1 FROM cubes WHERE id = ?1)"
+        forgotten, taken = self.connection.execute(query, (id,)).fetchone()
+        if forgotten:
             raise ConflictError(f"memory {cube.id} was forgotten; it does not come back under the same id")
-        if self.connection.execute("SELECT 1 FROM cubes WHERE id = ?", (id,)).fetchone():
+        if taken:
             held = self.store._visible(self.connection, cube.id, cube.scope)
             if held is None or content_key(held.cube) != key:
                 raise ConflictError(
@@ -782,7 +787,8 @@ class _Batch:
                 )
             self.duplicates.append(cube.id)
             return
-        self.write(replace(cube, version=1), Action.ADD, reason, self.learnt(cube))
+        first = cube if cube.version == 1 else replace(cube, version=1)
+        self.write(first, Action.ADD, reason, self.learnt(cube), key=key)
         if cube.use != Use():  # an import brings what feedback said elsewhere
             self.use(id, cube.use)
 
@@ -879,7 +885,9 @@ class _Batch:
             drop = "DELETE FROM jobs WHERE task = ? AND rid = ?"
             self.connection.executemany(drop, [(task, row.rid) for task in self.owed()])
 
-    def write(self, cube: Cube, action: Action, reason: str, learnt: int, *, owed: bool = True) -> int:
+    def write(
+        self, cube: Cube, action: Action, reason: str, learnt: int, *, owed: bool = True, key: bytes | None = None
+    ) -> int:
         _check(cube)
         part, n = self.place(cube.scope.partition)
         rid = part << schema.PARTITION_BITS | n
@@ -888,11 +896,11 @@ class _Batch:
         cube = replace(cube, recorded_at=from_micros(learnt))
         body = pack(cube)
         self.record(action, cube.scope.partition, part, id, cube.version, reason, digest(salt, body))
-        key = content_key(cube) if cube.status in HELD else None
+        held = (key or content_key(cube)) if cube.status in HELD else None
         try:
             self.connection.execute(
                 "INSERT INTO cubes VALUES (?,?,?,?,?,NULL,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                (rid, id, cube.version, self.seq, learnt, *_columns(cube), key, salt, body),
+                (rid, id, cube.version, self.seq, learnt, *_columns(cube), held, salt, body),
             )
         except sqlite3.IntegrityError as error:
             raise ConflictError(f"the same memory is held already under another id: {cube.text[:80]!r}") from error
@@ -981,7 +989,7 @@ _SELECT_SALTED = f"{_READ}, salt FROM cubes LEFT JOIN uses ON uses.id = cubes.id
 def _row(record: Sequence[Any]) -> Row:
     rid, id, version, known_from, known_to, body, visits, last_use, utility, uncertainty = record
     try:
-        cube = Cube.from_dict({**json.loads(body), "id": _text(id), "version": version})
+        cube = Cube.from_dict(json.loads(body) | {"id": _text(id), "version": version})
     except (TypeError, ValueError) as error:
         raise IntegrityError(
             f"row {rid} of the store is damaged ({error}); nothing was changed. See: holdfast doctor"
@@ -1022,12 +1030,16 @@ def pack(cube: Cube) -> str:
 
 
 def _json(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = _ENCODER.encode(value)
     try:
         text.encode()
     except UnicodeEncodeError:  # lone surrogates: escaped, they survive verbatim
-        text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+        text = _ESCAPING.encode(value)
     return text
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_ESCAPING = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False)
 
 
 def written(text: str) -> str:
@@ -1039,7 +1051,10 @@ def content_key(cube: Cube) -> bytes:
     """What makes two adds the same memory: place, kind, speaker, words, stated time, and position where one is given."""
     claim = [cube.data.get(field) for field in ("subject", "attribute", "value", "polarity", "turn")]
     identity = [cube.scope.path, cube.kind, cube.origin.author, cube.text, cube.blob, _micros(cube.valid_from), claim]
-    return hashlib.sha256(json.dumps(identity, default=str).encode()).digest()
+    return hashlib.sha256(_IDENTITY.encode(identity).encode()).digest()
+
+
+_IDENTITY = json.JSONEncoder(default=str)
 
 
 def _wording(cube: Cube) -> tuple[Any, ...]:
@@ -1111,7 +1126,10 @@ def _bytes(id: str) -> bytes:
 
 
 def _text(id: bytes) -> str:
-    return str(uuid.UUID(bytes=id))
+    if len(id) != 16:
+        raise ValueError("an id has 16 bytes")
+    written = id.hex()
+    return f"{written[:8]}-{written[8:12]}-{written[12:16]}-{written[16:20]}-{written[20:]}"
 
 
 def _table(name: str) -> str:
