@@ -26,7 +26,7 @@ def main(data: Data, answer: Path) -> None:
     alone, imported = [], []
     for _ in range(ROUNDS):
         start = time.perf_counter()
-        embedder.embed([f"user\n{text}" for text in texts])  # what the store has embedded: the speaker on a line before
+        embedder.embed(texts)
         alone.append(TEXTS / (time.perf_counter() - start))
         with tempfile.TemporaryDirectory() as folder, Memory(folder, embedder=embedder, background=False) as memory:
             start = time.perf_counter()

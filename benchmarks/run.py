@@ -32,6 +32,7 @@ ROOT = Path(__file__).parent.parent
 SCALES = {"1k": 1_000, "10k": 10_000, "100k": 100_000, "1m": 1_000_000}
 ENGINES = {
     "holdfast": "holdfast",
+    "holdfast[fast]": "holdfast_fast",
     "chromadb": "chroma",
     "lancedb": "lance",
     "sqlite-vec": "sqlite_vec",

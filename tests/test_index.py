@@ -159,8 +159,18 @@ def test_up_to_twenty_thousand_rows_the_scan_is_exact() -> None:
             assert np.allclose(cosines, table[rows].astype(np.float32) @ query, atol=1e-5)
 
 
+@pytest.fixture(params=["numpy", "turbovec"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What scans above EXACT_ROWS: numpy alone, or the extra ``fast``."""
+    if request.param == "turbovec":
+        pytest.importorskip("turbovec", reason="the extra fast is not installed")
+    monkeypatch.setattr(vectors_module, "installed", lambda dimension: request.param == "turbovec")
+    return str(request.param)
+
+
 @pytest.mark.parametrize(("clusters", "spread"), [(60, 0.5), (60, 2.0), (40, 0.3)])
-def test_above_that_the_scan_over_bits_finds_99_of_100(clusters: int, spread: float) -> None:
+@pytest.mark.usefixtures("engine")
+def test_above_that_the_scan_over_codes_finds_99_of_100(clusters: int, spread: float) -> None:
     """Wide clusters, hardly any, and so tight ones that the signs alone cannot tell their members apart."""
     rng = np.random.default_rng(2)
     table = clustered(rng, 40_000, 128, clusters, spread)
@@ -180,6 +190,7 @@ def test_above_that_the_scan_over_bits_finds_99_of_100(clusters: int, spread: fl
     assert min(found.values()) >= 0.99 * 400, found
 
 
+@pytest.mark.usefixtures("engine")
 def test_a_narrow_mask_is_scanned_exactly_in_a_large_index() -> None:
     rng = np.random.default_rng(3)
     table = clustered(rng, 30_000, 64, 30, 0.8)
@@ -195,18 +206,36 @@ def test_a_narrow_mask_is_scanned_exactly_in_a_large_index() -> None:
     )
 
 
-def test_the_change_from_exact_to_bits_loses_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_change_from_exact_to_codes_loses_no_row(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vectors_module, "EXACT_ROWS", 50)
+    monkeypatch.setattr(vectors_module, "SCANNED_ROWS", 0)
     rng = np.random.default_rng(4)
-    table = clustered(rng, 130, 70, 3, 1.0)  # a dimension that does not fill its last word
-    index = VectorIndex(70)
+    dimension = 70 if engine == "numpy" else 72  # one that does not fill its last word of bits
+    table = clustered(rng, 130, dimension, 3, 1.0)
+    index = VectorIndex(dimension)
     for start, end in ((0, 40), (60, 100), (40, 60), (100, 130)):
         index.put(np.arange(start, end), table[start:end])
     assert index.present.all()
+    for row in range(130):
+        assert index.search(table[row].astype(np.float32), 1)[0].tolist() == [row]
     rows = np.arange(-1, 131)
     cosines = index.cosines(table[5].astype(np.float32), rows)
     assert cosines[0] == cosines[-1] == 0
     assert np.allclose(cosines[1:-1], table.astype(np.float32) @ table[5].astype(np.float32), atol=1e-5)
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_vector_set_anew_replaces_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors_module, "EXACT_ROWS", 50)
+    monkeypatch.setattr(vectors_module, "SCANNED_ROWS", 0)
+    table = clustered(np.random.default_rng(6), 200, 64, 5, 1.0)
+    index = VectorIndex(64)
+    index.put(np.arange(0, 200, 2), table[:100])
+    index.put(np.arange(0, 100, 2), table[100:150])
+    expected = np.concatenate((table[100:150], table[50:100])).astype(np.float32)
+    for n in range(100):
+        rows, cosines = index.search(expected[n], 3)
+        assert rows[0] == 2 * n and cosines[0] > 0.99 and (rows % 2 == 0).all() and len(set(rows.tolist())) == 3
 
 
 def test_a_row_without_a_vector_is_never_near() -> None:

@@ -1,4 +1,4 @@
-"""Holdfast through its public facade, with an embedder that hands over the given vectors."""
+"""Holdfast through its public facade, with an embedder that hands over the given vectors; numpy alone."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from holdfast.store.schema import PARTITION_BITS
 VERSION = __version__
 SETTINGS = "durability full, rules for facts off (encoders=()), numpy only"
 MODES = ("hybrid", "dense")
+WITHOUT = ("turbovec",)
 
 
 class Given:
@@ -27,8 +28,8 @@ class Given:
         self._lookup = lookup
 
     def embed(self, texts: Sequence[str]) -> Floats:
-        """The vector of each text's last line: the store puts the speaker on a line before it."""
-        return self._lookup([text.rpartition("\n")[2] for text in texts])
+        """Vectors of shape (len(texts), 384)."""
+        return self._lookup(texts)
 
 
 class Engine:

@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.integer]
 
-POOL = 200
+POOL = 100
 """How many candidates the lexical and the dense channel each bring."""
 
 K1, B = 0.3, 0.4

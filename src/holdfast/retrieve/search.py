@@ -85,7 +85,7 @@ class Recall:
 
     def __init__(self, store: SqliteStore, embedder: Embedder | None) -> None:
         self._store = store
-        self._embedder = embedder
+        self.embedder = embedder
         self._partitions: OrderedDict[int, Partition] = OrderedDict()
         self._queries: OrderedDict[str, Floats] = OrderedDict()
         self._lock = threading.Lock()
@@ -150,18 +150,18 @@ class Recall:
 
     @property
     def _model(self) -> str | None:
-        return self._embedder.model if self._embedder is not None else None
+        return self.embedder.model if self.embedder is not None else None
 
     def embed(self, query: str) -> Floats | None:
         """A query's vector, from the cache where it was asked before; None without an embedder, or when it fails."""
-        if self._embedder is None:
+        if self.embedder is None:
             return None
         with self._lock:
             if query in self._queries:
                 self._queries.move_to_end(query)
                 return self._queries[query]
         try:
-            vector: Floats = self._embedder.embed([query])[0]
+            vector: Floats = self.embedder.embed([query])[0]
         except HoldfastError as error:
             self._trouble = f"the embedder fails ({error}); search is lexical"
             return None

@@ -1,22 +1,21 @@
 """Nearest vectors in one partition, without a graph.
 
 A filtered graph index loses most of the right answers (FAISS-HNSW 0.38, pgvector 0.08 with a 1 % filter); a scan loses
-none. So: up to EXACT_ROWS rows an exact product in float32; above, a scan over sign bits of the rotated vectors (one
-popcount a word), whose best RESCORED rows are scored again from float16, and as many more, up to MOST_RESCORED, as the bits
-cannot tell from them.
+none. So: up to EXACT_ROWS rows an exact product in float32; above, a scan over codes of a few bits, by the extra ``fast``
+where it is installed (``code_scan``) and else by numpy (``sign_scan``), whose best rows are scored again from float16.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from holdfast.cube import Form
-from holdfast.retrieve.arrays import Column, Floats, Rows, top
+from holdfast.retrieve.arrays import Column, Floats, Rows
+from holdfast.retrieve.code_scan import CodeScan, installed
+from holdfast.retrieve.sign_scan import SignScan
 from holdfast.taxonomy import Function, MemoryProfile, Modality, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -29,15 +28,9 @@ PROFILE = MemoryProfile(
 )
 
 EXACT_ROWS = 20_000
-RESCORED = 500
-MOST_RESCORED = 20_000
-DEVIATIONS = 2.5
-CERTAIN = 10
-"""So many first results are looked for that thoroughly; a pool's tail is no nearer than thousands of others."""
-_PARALLEL_ROWS = 250_000
-_BLOCK = 32_768
+SCANNED_ROWS = 2_500
+"""Above EXACT_ROWS, so many allowed rows or fewer are scored one by one rather than scanned for."""
 _SIGN_AND_MAGNITUDE = np.int32(-0x70000001)  # 0x8fffffff
-_WORDS_A_BYTE = 3  # of 64 bits each: so many differences at most still fit a byte, and bytes add up fastest
 _REBIAS = np.float32(2.0**112)
 
 
@@ -48,8 +41,7 @@ class VectorIndex:
         self.dimension = dimension
         self._exact: Column | None = Column(np.float32, dimension)
         self._half = Column(np.float16, dimension)
-        # One column a word: adding up six popcounts a row is then six straight passes over memory.
-        self._bits = [Column(np.uint64) for _ in range(_words(dimension))]
+        self._scan: CodeScan | SignScan = CodeScan(dimension) if installed(dimension) else SignScan(dimension)
         self._present = Column(np.bool_)
         self._passages = Column(np.float16, dimension)
         self._first = Column(np.int64)  # of each row, where its passages begin
@@ -96,14 +88,13 @@ class VectorIndex:
             self._exact.put(rows, _single(vectors))
             if len(self._exact.values) <= EXACT_ROWS:
                 return
-            rows = np.arange(len(self._exact.values))
-            vectors = self._exact.values.astype(np.float16)  # it came from float16, so nothing is lost
+            rows = np.flatnonzero(self._present.values)
+            vectors = self._exact.values[rows].astype(np.float16)  # it came from float16, so nothing is lost
             self._exact = None
         self._half.put(rows, vectors)
         for start in range(0, len(rows), 8192):
             some = slice(start, start + 8192)
-            for column, bits in zip(self._bits, _sign_bits(_single(vectors[some])).T, strict=True):
-                column.put(rows[some], bits)
+            self._scan.put(rows[some], _single(vectors[some]))
 
     def search(self, query: Floats, k: int, allowed: npt.NDArray[np.bool_] | None = None) -> tuple[Rows, Floats]:
         """The k nearest rows by cosine, best first, and their cosines; of the allowed rows only, where given.
@@ -142,7 +133,7 @@ class VectorIndex:
         count = int(mask.sum())
         if count == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        if self._exact is not None or count <= max(4 * RESCORED, EXACT_ROWS // 8):
+        if self._exact is not None or count <= SCANNED_ROWS:
             rows = np.flatnonzero(mask)
             if self._exact is not None and count == len(self._exact.values):
                 cosines: Floats = self._exact.values @ query
@@ -152,56 +143,7 @@ class VectorIndex:
                 keep = np.argpartition(-cosines, k)[: k + 1]
                 rows, cosines = rows[keep], cosines[keep]
             return rows, cosines
-        # Agreeing bits + 1, so that 0 can mean "not allowed" and ``top`` takes positive scores only.
-        agreeing = self._agreement(query)
-        if count < len(mask):
-            agreeing *= mask
-        rows = top(agreeing, max(RESCORED, 4 * k))
-        cosines = self.cosines(query, rows)
-        least = self._least_agreement(cosines, min(k, CERTAIN))
-        if len(rows) == max(RESCORED, 4 * k) and least < agreeing[rows[-1]]:
-            rows = top(agreeing * (agreeing >= least), max(MOST_RESCORED, len(rows)))
-            cosines = self.cosines(query, rows)
-        return rows, cosines
-
-    def _least_agreement(self, cosines: Floats, k: int) -> float:
-        """The agreement below which a row as near as the k-th best so far is hardly ever found.
-
-        Two unit vectors at angle a differ in a bit with chance p = a / pi, so in d bits about d p times, give or take
-        the root of d p (1 - p). Where many rows lie close together this lets all of them be scored again.
-        """
-        angle = float(np.arccos(np.clip(np.partition(cosines, len(cosines) - k)[len(cosines) - k], -1.0, 1.0)))
-        p = angle / np.pi
-        differing = self.dimension * p + DEVIATIONS * float(np.sqrt(self.dimension * p * (1 - p)))
-        return max(64 * len(self._bits) + 1 - differing, 1.0)
-
-    def _agreement(self, query: Floats) -> Floats:
-        bits = _sign_bits(query[None])[0]
-        columns: list[npt.NDArray[np.uint64]] = [column.values for column in self._bits]
-        size = len(columns[0])
-        found = np.empty(size, np.float32)
-        most = 64 * len(columns) + 1
-
-        def scan(part: slice) -> None:
-            block = found[part]
-            unlike = np.empty(len(block), np.uint64)
-            count = np.empty(len(block), np.uint8)
-            block[:] = most
-            for start in range(0, len(columns), _WORDS_A_BYTE):
-                differing = np.zeros(len(block), np.uint8)
-                for column, word in zip(columns[start : start + _WORDS_A_BYTE], bits[start:], strict=False):
-                    np.bitwise_xor(column[part], word, out=unlike)
-                    differing += np.bitwise_count(unlike, out=count)
-                block -= differing
-
-        # Blocks that stay in the cache; numpy lets go of the interpreter lock, so two of them run at once.
-        parts = [slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK)]
-        if size < _PARALLEL_ROWS:
-            for part in parts:
-                scan(part)
-        else:
-            list(_pool().map(scan, parts))
-        return found
+        return self._scan.near(query, k, mask, lambda some: self.cosines(query, some))
 
 
 def _single(half: npt.NDArray[np.float16]) -> Floats:
@@ -215,32 +157,6 @@ def _single(half: npt.NDArray[np.float16]) -> Floats:
     found: Floats = bits.view(np.float32)
     found *= _REBIAS
     return found
-
-
-def _words(dimension: int) -> int:
-    return -(-dimension // 64)
-
-
-@cache
-def _rotation(dimension: int) -> Floats:
-    """A fixed random rotation: it spreads what the vectors say evenly over all sign bits."""
-    gaussian = np.random.default_rng(384).standard_normal((dimension, dimension))
-    orthogonal, triangular = np.linalg.qr(gaussian)
-    rotated: Floats = (orthogonal * np.sign(np.diag(triangular))).astype(np.float32)
-    return rotated
-
-
-def _sign_bits(vectors: Floats) -> npt.NDArray[np.uint64]:
-    """Signs of the rotated vectors, 64 to a word; shape (n, words)."""
-    bits = np.packbits(vectors @ _rotation(vectors.shape[1]) > 0, axis=1)
-    padded = np.zeros((len(bits), 8 * _words(vectors.shape[1])), np.uint8)
-    padded[:, : bits.shape[1]] = bits
-    return padded.view(np.uint64)
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(2, thread_name_prefix="holdfast-scan")
 
 
 def _fit(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:
