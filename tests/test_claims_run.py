@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import date
 from pathlib import Path
 
 import pytest
 
+from holdfast.bench.workload import make_world
+from holdfast.claims import c43_memory_survey as c43
 from holdfast.claims.runner import list_claims, run_claim
 from holdfast.errors import ClaimError
+from holdfast.taxonomy import Function
 
 
-@pytest.mark.parametrize("number", [14, 33])
+@pytest.mark.parametrize("number", [14, 33, 43])
 def test_a_claim_holds_and_leaves_its_evidence(number: int, tmp_path: Path) -> None:
     report = run_claim(number, evidence_dir=tmp_path, seeds=[3], today=date(2026, 1, 1))
     failed = [check.name for check in report.result.checks if not check.holds]
@@ -34,3 +38,25 @@ def test_a_claim_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ClaimError):
         run_claim(99, evidence_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_workload_of_claim_43_is_the_same_for_the_same_seed_and_asks_nothing_that_nothing_answers() -> None:
+    def told(seed: int) -> tuple[object, ...]:
+        world = make_world(5, seed)
+        return world.events, tuple((task.function, task.question) for task in world.tasks), world.examples
+
+    assert told(100) == told(100) and told(100) != told(101)
+    world = make_world(5, 100)
+    assert Counter(task.function for task in world.tasks) == dict.fromkeys(Function, 5)
+    assert not any(task.solve([]) for task in world.tasks)
+    # Router and tasks never share a wording, so that routing is more than looking up.
+    assert not {question for question, _ in world.examples} & {task.question for task in world.tasks}
+
+
+def test_the_router_of_claim_43_knows_nothing_but_the_profiles() -> None:
+    world = make_world(5, 100)
+    profiles = {memory.name: memory.profile for memory in (make() for make in c43._CONFIGURATIONS)}
+    honest, misled = (c43._Router(known, world.examples) for known in (profiles, c43._dealt(profiles, 0)))
+    for task in world.tasks:
+        assert task.function in profiles[honest.choose(task.question)].function
+        assert task.function not in profiles[misled.choose(task.question)].function

@@ -10,7 +10,7 @@ The form is decided by where the unit of memory lives when it is read, not by ho
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -188,8 +188,13 @@ _NOT_YET = "planned; the room {} is not built yet"
 
 GAPS: Mapping[tuple[Form, Function] | Subform | Dynamic, str] = {
     **{(Form.STATE, function): _NOT_YET.format("latent") for function in Function},
+    (
+        Form.TEXT,
+        Function.CASES,
+    ): "planned: tasks with their outcome, recalled by likeness and utility (arXiv 2601.03192)",
     (Form.TEXT, Function.STRATEGIES): "planned: sheets of lessons and concepts (arXiv 2504.07952, 2509.04439)",
     (Form.TEXT, Function.SKILLS): "planned: skill libraries (arXiv 2602.02474), with the sandbox that they need",
+    (Form.TEXT, Function.WORK_SINGLE): "planned: long observations condensed before the model reads them",
     (Form.WEIGHTS, Function.CASES): _NOT_YET.format("weights"),
     (Form.WEIGHTS, Function.STRATEGIES): _NOT_YET.format("weights"),
     (Form.WEIGHTS, Function.SKILLS): _NOT_YET.format("weights"),
@@ -206,9 +211,9 @@ GAPS: Mapping[tuple[Form, Function] | Subform | Dynamic, str] = {
     Formation.DISTILL_EXPERIENCE: "planned: lessons, concepts and skills from trajectories",
     Formation.LATENT: _NOT_YET.format("latent"),
     Evolution.CONSOLIDATE_CLUSTER: "planned: concepts from clusters of experience (arXiv 2509.04439)",
-    Retrieval.DECOMPOSE: "not planned: splitting a question is the caller's work, who knows what it is for",
     Retrieval.GRAPH: "planned with the graph of entities",
     Retrieval.GENERATIVE: "not planned: recall must show its sources, and generated memory has none",
+    Retrieval.COMPRESS: "not planned: what does not fit a budget is left out whole; cut short, it may say something else",
 }
 """Cells and sub-types that nothing covers, on purpose, and why. What is covered must not stand here."""
 
@@ -280,7 +285,10 @@ class Matrix:
 
 def matrix(package: Path | None = None) -> Matrix:
     """Coverage by what is declared."""
-    declared = [(module, profile) for module, many in profiles(package).items() for profile in many]
+    return _matrix([(module, profile) for module, many in profiles(package).items() for profile in many])
+
+
+def _matrix(declared: Sequence[tuple[str, MemoryProfile]]) -> Matrix:
     kinds: tuple[type[StrEnum], ...] = (Subform, Formation, Evolution, Retrieval)
     return Matrix(
         cells={
@@ -302,9 +310,38 @@ def gaps(package: Path | None = None) -> dict[str, str]:
     return matrix(package).gaps
 
 
-def serving(function: Function, package: Path | None = None) -> tuple[str, ...]:
-    """The modules whose memory serves a function, in whatever form."""
-    return _unique(m for m, many in profiles(package).items() if any(function in p.function for p in many))
+def coverage(package: Path | None = None) -> dict[str, list[Any]]:
+    """The matrix as a table for people, with what is missing.
+
+    ``headers``, and ``rows`` with functions and sub-types down, forms across: how many mechanisms, "–" for none; the
+    last column names them without the package. ``gaps`` has one line a reason, with all that it explains.
+    """
+    many = [(module.split(".", 1)[1], profile) for module, some in profiles(package).items() for profile in some]
+    found = _matrix(many)
+    axes: dict[str, tuple[type[StrEnum], Callable[[MemoryProfile], tuple[StrEnum, ...]]]] = {
+        "FUNCTION": (Function, lambda profile: profile.function),
+        "SUB-TYPE": (Subform, lambda profile: (profile.subform,)),
+        "FORMATION": (Formation, lambda profile: profile.formation),
+        "EVOLUTION": (Evolution, lambda profile: profile.evolution),
+        "RETRIEVAL": (Retrieval, lambda profile: profile.retrieval),
+    }
+    rows: list[list[str]] = []
+    for axis, (kind, of) in axes.items():
+        rows.append([axis, *("" for _ in Form), ""])
+        for value in kind:
+            by_form = {form: _unique(m for m, p in many if p.form is form and value in of(p)) for form in Form}
+            names = _unique(module for modules in by_form.values() for module in modules)
+            possible = [value.form] if isinstance(value, Subform) else [*Form]
+            counts = (str(len(by_form[form]) or "–") if form in possible else "" for form in Form)
+            rows.append([str(value), *counts, ", ".join(names)])
+    reasons: dict[str, list[str]] = {}
+    for gap, reason in found.gaps.items():
+        reasons.setdefault(reason or "no reason is given", []).append(gap)
+    return {
+        "headers": ["", *map(str, Form), "mechanisms"],
+        "rows": rows,
+        "gaps": [f"{'; '.join(places)} → {reason}" for reason, places in reasons.items()],
+    }
 
 
 def _unique(modules: Iterable[str]) -> tuple[str, ...]:

@@ -9,9 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from holdfast.cube import Channel, Cube, Origin, Ref
+from holdfast.cube import Channel, Cube, Form, Origin, Ref
 from holdfast.memory import Memory
 from holdfast.retrieve.context import count_tokens
+from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+    retrieval=(Retrieval.AUTOMATIC,),
+    subject=(Subject.USER, Subject.AGENT),
+)
 
 Generate = Callable[[str, str], str]
 """(recalled context, query) -> answer. The context is fenced data, or "" where nothing is worth telling."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +21,6 @@ from holdfast.store.doctor import Finding, examine, mend, salvage
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.transfer import export_jsonl
 
-_TAXONOMY = "holdfast.taxonomy"
 _MARK = {"good": "ok", "note": "note", "wrong": "WRONG"}
 
 
@@ -43,11 +40,11 @@ def register(commands: Any) -> None:
         metavar="SEQ:HASH",
         help="what status said of the head earlier: it proves that nothing was cut off since",
     )
-    parser.set_defaults(coverage=False)
-    if importlib.util.find_spec(_TAXONOMY) is not None:
-        parser.add_argument(
-            "--coverage", action="store_true", help="print which kinds of memory are covered by which parts"
-        )
+    parser.add_argument(
+        "--coverage",
+        action="store_true",
+        help="print which kinds of memory are covered by which mechanisms, and what is left out and why; needs no store",
+    )
 
 
 def status(args: argparse.Namespace, screen: Screen) -> int:
@@ -239,12 +236,15 @@ def _embedder(path: Path) -> Finding:
 
 
 def _coverage(screen: Screen) -> int:
-    """What the taxonomy says of every kind of memory: which parts cover it, and where nothing does."""
-    found = importlib.import_module(_TAXONOMY).coverage()
+    """What the taxonomy says of every kind of memory: which mechanisms cover it, and where none does."""
+    from holdfast.taxonomy import coverage
+
+    found = coverage()
     if screen.json:
         screen.data(found)
         return 0
-    screen.table(found["rows"], found["headers"], wide=len(found["headers"]) - 1)
+    screen.table([found["headers"], *found["rows"]], wide=len(found["headers"]) - 1)
+    screen.line()
     for gap in found["gaps"]:
-        screen.say(f"gap: {gap}", hang=2)
+        screen.say(f"gap: {gap}", hang=5)
     return 0

@@ -13,13 +13,23 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from holdfast.cube import Channel, Kind
+from holdfast.cube import Channel, Form, Kind
 from holdfast.encode.base import Experience
 from holdfast.encode.dates import Grain, find_dates
 from holdfast.encode.people import CALENDAR_WORDS, COMMON_WORDS
 from holdfast.encode.said import Said
 from holdfast.encode.slots import Claim, is_heard, said_at, settle, speaker
 from holdfast.store.base import Operation
+from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+    formation=(Formation.DISTILL_FACTS, Formation.STRUCTURE_ENTITIES),
+    evolution=(Evolution.UPDATE_EXTERNAL,),
+    subject=(Subject.USER, Subject.WORLD),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from holdfast.cube import Channel, Cube, Kind, utc
+from holdfast.cube import Channel, Cube, Form, Kind, utc
 from holdfast.encode.base import Experience
 from holdfast.encode.junk import why_nothing
 from holdfast.encode.slots import Claim, is_heard, plain, said_at, settle, speaker
 from holdfast.errors import ExtractionError, InputError, MissingExtraError
 from holdfast.store.base import Operation
+from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Subform, Subject
 
 try:
     import openai
@@ -29,6 +30,15 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+    formation=(Formation.DISTILL_FACTS, Formation.STRUCTURE_ENTITIES),
+    evolution=(Evolution.UPDATE_EXTERNAL,),
+    subject=(Subject.USER, Subject.WORLD),
+)
 
 
 @dataclass(frozen=True, slots=True)

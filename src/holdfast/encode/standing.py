@@ -12,12 +12,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from holdfast.cube import Channel, Kind
+from holdfast.cube import Channel, Form, Kind
 from holdfast.encode.base import Experience
 from holdfast.encode.people import COMMON_WORDS
 from holdfast.encode.said import Said
 from holdfast.encode.slots import Claim, is_heard, plain, said_at, settle, speaker
 from holdfast.store.base import Operation
+from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Subform
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_USER,),
+    formation=(Formation.DISTILL_FACTS,),
+    evolution=(Evolution.UPDATE_EXTERNAL,),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,15 @@ from holdfast.cube import Cube, Form, Kind, Ref, Scope, Status, Use
 from holdfast.errors import InputError
 from holdfast.manage.contradictions import claim_of, learnt_at
 from holdfast.store.base import Op, Operation, Store, Where
+from holdfast.taxonomy import Evolution, Function, MemoryProfile, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+    evolution=(Evolution.CONSOLIDATE_LOCAL,),
+    subject=(Subject.USER, Subject.WORLD),
+)
 
 _VERBATIM = frozenset({Kind.MESSAGE, Kind.DOCUMENT})
 # Signs, currencies and question marks can change what is said, so only neutral punctuation is dropped.

@@ -27,10 +27,19 @@ from datetime import UTC, datetime
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.cube import RECALLABLE, Cube, Kind, Ref, Scope, Status, from_micros, utc
+from holdfast.cube import RECALLABLE, Cube, Form, Kind, Ref, Scope, Status, from_micros, utc
 from holdfast.encode.slots import plain, speaker
 from holdfast.errors import InputError
 from holdfast.store.base import Operation, Store, Where
+from holdfast.taxonomy import Evolution, Function, MemoryProfile, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+    evolution=(Evolution.UPDATE_EXTERNAL,),
+    subject=(Subject.USER, Subject.WORLD),
+)
 
 Floats = npt.NDArray[np.float64]
 

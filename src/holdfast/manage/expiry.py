@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from holdfast.cube import TRANSITIONS, Scope, Status
+from holdfast.cube import TRANSITIONS, Form, Scope, Status
 from holdfast.store.base import Operation, Store, Where
+from holdfast.taxonomy import Evolution, Function, MemoryProfile, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+    evolution=(Evolution.FORGET_BY_TIME,),
+    subject=(Subject.USER, Subject.WORLD),
+)
 
 _CAN_EXPIRE = tuple(status for status in Status if Status.EXPIRED in TRANSITIONS[status])
 

@@ -21,9 +21,18 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.cube import Cube, Kind, Scope, Status
+from holdfast.cube import Cube, Form, Kind, Scope, Status
 from holdfast.errors import InputError
 from holdfast.store.base import Operation, Store, Where
+from holdfast.taxonomy import Evolution, Function, MemoryProfile, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+    evolution=(Evolution.FORGET_BY_TIME, Evolution.FORGET_BY_FREQUENCY, Evolution.FORGET_BY_IMPORTANCE),
+    subject=(Subject.USER, Subject.WORLD),
+)
 
 Floats = npt.NDArray[np.float64]
 

@@ -14,8 +14,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from holdfast.cube import Ref
+from holdfast.cube import Form, Ref
 from holdfast.errors import InputError
+from holdfast.taxonomy import Evolution, Function, MemoryProfile, Retrieval, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.WORK_MULTI,),
+    evolution=(Evolution.FORGET_BY_TIME, Evolution.FORGET_BY_FREQUENCY),
+    retrieval=(Retrieval.AUTOMATIC,),
+    subject=(Subject.USER, Subject.WORLD),
+)
 
 _NEGLIGIBLE = 1e-3
 
