@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 from holdfast.cube import Cube
 from holdfast.memory import Added, Memory
 from holdfast.retrieve.hits import Hits
+from holdfast.retrieve.resemblance import Likeness
 from holdfast.store.forget import Receipt
 
 P = ParamSpec("P")
@@ -43,6 +44,10 @@ class AsyncMemory:
     async def context(self, *args: Any, **options: Any) -> str:
         """See ``Memory.context``."""
         return await self.run(self.memory.context, *args, **options)
+
+    async def alike(self, *args: Any, **options: Any) -> list[Likeness]:
+        """See ``Memory.alike``."""
+        return await self.run(self.memory.alike, *args, **options)
 
     async def get(self, *args: Any, **options: Any) -> Cube:
         """See ``Memory.get``."""

@@ -26,6 +26,7 @@ from holdfast.manage.retraction import consequences
 from holdfast.retrieve.context import Packed, count_tokens, pack, without_recalled
 from holdfast.retrieve.hits import Hit, Hits
 from holdfast.retrieve.partition import View
+from holdfast.retrieve.resemblance import FEWEST, Likeness
 from holdfast.retrieve.search import Recall
 from holdfast.retrieve.text import ANALYSER, fold_terms
 from holdfast.store.base import Action, Event, Operation, Where
@@ -213,6 +214,18 @@ class Memory:
     ) -> Packed:
         """As ``context``, with the cubes, at their versions, that the text holds."""
         return self._pack(query, self.scope(**scope), budget, k, count, known=None, true_at=None)
+
+    def alike(self, texts: Sequence[str], *, k: int = 5, **scope: str | None) -> list[Likeness]:
+        """The k sessions that are most like several texts (a conversation, a profile), the nearest first.
+
+        A single text is a question: ``search`` answers it. Raises InputError for fewer than two texts, EmbedderError where
+        there is no embedder.
+        """
+        if isinstance(texts, str) or len(texts) < FEWEST or not all(isinstance(text, str) for text in texts):
+            raise InputError("alike compares several texts, such as a conversation's turns; for one text use search")
+        here = self.scope(**scope)
+        view = View(now=to_micros(self._store.now()), kinds=(Kind.MESSAGE,), agent=here.agent, session=here.session)
+        return self.recall.alike(texts, here, view, k)
 
     def get(self, id: str, *, version: int | None = None, **scope: str | None) -> Cube:
         """One memory by its id. Raises NotFoundError."""

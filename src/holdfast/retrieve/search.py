@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from holdfast.cube import Cube, Form, Scope, from_micros
 from holdfast.encode.base import Embedder
-from holdfast.errors import HoldfastError
+from holdfast.errors import EmbedderError, HoldfastError
 from holdfast.retrieve.arrays import Floats, distinct
 from holdfast.retrieve.fusion import (
     LEXICAL_CALIBRATION,
@@ -34,6 +34,7 @@ from holdfast.retrieve.fusion import (
 from holdfast.retrieve.hits import Hit, Hits
 from holdfast.retrieve.partition import Mask, Partition, View
 from holdfast.retrieve.query import Query, Want, analyse
+from holdfast.retrieve.resemblance import Likeness, nearest_sessions
 from holdfast.retrieve.signs import Sign
 from holdfast.retrieve.text import term
 from holdfast.store.schema import PARTITION_BITS
@@ -137,6 +138,26 @@ class Recall:
         else:
             reason = ""
         return Hits(hits, abstain=bool(reason), reason=reason, degraded=(*degraded, *self.degraded(model)))
+
+    def alike(self, texts: Sequence[str], scope: Scope, view: View, k: int) -> list[Likeness]:
+        """The k sessions whose visible rows are most like some texts. Raises EmbedderError where nothing can embed them."""
+        if self.embedder is None:
+            raise EmbedderError(
+                "likeness is a matter of meaning, and this memory has no embedder; see: holdfast status"
+            )
+        no = self._store.partition(scope)
+        if no is None:
+            return []
+        vectors = np.asarray(self.embedder.embed(list(texts)), np.float32)
+        partition = self.partition(no)
+        with partition.lock:
+            partition.catch_up()
+            if partition.model != self._model:
+                raise EmbedderError(
+                    f"the store's vectors are of {partition.model or 'no model yet'}, not of {self._model}; call flush, or open "
+                    "the store again"
+                )
+            return nearest_sessions(partition, vectors, partition.visible(view), k)
 
     def degraded(self, serving: str | None) -> tuple[str, ...]:
         """What this recall cannot use, where the store's vectors are of the model ``serving``."""

@@ -110,7 +110,7 @@ class VectorIndex:
         source = self._half if self._exact is None else self._exact
         found = np.zeros(len(rows), np.float32)
         here = np.flatnonzero((rows >= 0) & (rows < len(source.values)))
-        chosen = source.values[rows[here]]
+        chosen = source.values.take(rows[here], axis=0)  # faster than by brackets
         found[here] = (chosen if self._exact is not None else _single(chosen)) @ query
         return found
 
