@@ -134,6 +134,8 @@ def test_hours_and_open_ends(text: str, first: str, last: str, grain: str) -> No
         ("see you on Tuesday", "2023-06-13"),
         ("it arrived on the 11th", "2023-05-11"),
         ("the exam will be on the 11th", "2023-06-11"),
+        ("the meeting on April 15", "2024-04-15"),
+        ("the meeting notes from April 15", "2023-04-15"),  # what is written down has been
         ("June 12 suits me", "2023-06-12"),  # no tense: the nearest
         ("June 7 suits me", "2023-06-07"),
     ],

@@ -606,7 +606,10 @@ _TENSES = re.compile(
     r"chose|ago|since|(?!need|feed|speed|indeed|exceed|proceed|seed|weed)[a-z]{2,}ed))\b|(?P<soon>'ll)\b",
     re.I,
 )
-_DUE = re.compile(r"\b(?:due|deadline|by|until|appointment|meeting|exam|flight)\b", re.I)
+_DUE = re.compile(
+    r"\b(?:due|deadline|by|until|(?:appointment|meeting|exam|flight)(?!\s+(?:notes|minutes|summary|recording|results?)))\b",
+    re.I,
+)
 
 
 def _tense(text: str, start: int, end: int) -> int:
