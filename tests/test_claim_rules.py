@@ -125,6 +125,7 @@ def test_statements_are_read(text: str, claims: list[tuple[str, str, str, bool]]
         "If I lived in Lisbon, I'd swim. If I live in Lisbon I swim.",
         "I wish I lived in Lisbon, maybe I work at Acme",
         "I don't think I live in Lisbon",
+        "I'll see which one I like better, or like most.",
         "Write a story where my name is Bob and I live in Paris.",
         'She said "I live in Paris" and left',
         "Ben told me I work at Acme",

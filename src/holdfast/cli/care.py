@@ -243,7 +243,7 @@ def _coverage(screen: Screen) -> int:
     if screen.json:
         screen.data(found)
         return 0
-    screen.table([found["headers"], *found["rows"]], wide=len(found["headers"]) - 1)
+    screen.table(found["rows"], found["headers"], wide=len(found["headers"]) - 1)
     screen.line()
     for gap in found["gaps"]:
         screen.say(f"gap: {gap}", hang=5)

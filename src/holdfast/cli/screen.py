@@ -78,7 +78,9 @@ class Screen:
         cells = [[plain("" if cell is None else str(cell)) for cell in row] for row in rows]
         if not cells:
             return
-        widest = [max(display_width(row[i]) for row in [headers or cells[0], *cells]) for i in range(len(cells[0]))]
+        # tabulate makes a column two wider than its header.
+        head = [display_width(header) + 2 for header in headers] or [0] * len(cells[0])
+        widest = [max(head[i], *(display_width(row[i]) for row in cells)) for i in range(len(cells[0]))]
         if wide is not None:
             others = sum(size for i, size in enumerate(widest) if i != wide) + 2 * (len(widest) - 1)
             room = max(20, self.width - others)

@@ -91,7 +91,9 @@ _NO_TOPICS = _words(
     "part thing things moment memory memories way one time times place spot people person bit ones day reason goal idea kind "
     "sort type stuff"
 )
-_NO_DEEDS = _words("to think say see hear know be get do have make keep seeing hearing knowing when a an the also")
+_NO_DEEDS = _words(
+    "to think say see hear know be get do have make keep seeing hearing knowing when a an the also better best more most"
+)
 _WITHIN_DEEDS = _words("to the and or out up about around")
 _NOT_PART = _words("current currently new latest recent present now the our my")
 
