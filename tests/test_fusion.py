@@ -25,7 +25,7 @@ DATA = Path(os.environ.get("HOLDFAST_DATA") or Path(__file__).parents[2] / "shar
 def pool(n: int, t: int, seed: int = 0) -> Pool:
     rng = np.random.default_rng(seed)
     flags = [rng.random(n) < 0.5 for _ in range(8)]
-    floats = [rng.random(n).astype(np.float32) for _ in range(4)]
+    floats = [rng.random(n).astype(np.float32) for _ in range(5)]
     return Pool(
         counts=rng.integers(0, 3, (n, t)).astype(np.float32),
         before=rng.random((n, t)) < 0.3,
@@ -37,6 +37,7 @@ def pool(n: int, t: int, seed: int = 0) -> Pool:
         cosine=floats[0],
         passage=floats[1],
         cosine_after=floats[2],
+        entities=floats[4],
         session=rng.integers(0, 3, n),
         author=flags[0],
         user=flags[1],

@@ -263,8 +263,6 @@ def snapshot(partition: Partition) -> dict[str, object]:
     """Everything that a search reads, in a form that does not depend on how it came."""
     size = partition.size
     words = [term(word) for word in ("tea", "coffee", "milk", "porto", "ben", "monday")]
-    owners, spans = partition.spans
-    dates = sorted(zip(owners.tolist(), map(tuple, spans.tolist()), strict=True))
     held = partition.vectors.present.tolist() if partition.vectors is not None else []
     rows = np.arange(size)
     moments = [to_micros(START) + seconds * 1_000_000 for seconds in range(-5, 40)]
@@ -275,8 +273,11 @@ def snapshot(partition: Partition) -> dict[str, object]:
         "size": size,
         "words": partition.lexical.scores(words, size).tolist(),
         "counts": [partition.lexical.counts(word, rows).tolist() for word in words],
-        "names": [partition.names.counts(word, rows).tolist() for word in words],
-        "dates": dates,
+        "names": [partition.entities.postings.counts(word, rows).tolist() for word in words],
+        "entities": [
+            partition.entities.activation([name], np.ones(size, np.bool_)).tolist() for name in ("porto", "ben")
+        ],
+        "dated": partition.dated.tolist(),
         "model": partition.model,
         "present": held + [False] * (size - len(held)),
         "trust": partition.trust.tolist(),

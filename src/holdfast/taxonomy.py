@@ -200,7 +200,6 @@ GAPS: Mapping[tuple[Form, Function] | Subform | Dynamic, str] = {
     (Form.WEIGHTS, Function.SKILLS): _NOT_YET.format("weights"),
     (Form.WEIGHTS, Function.WORK_SINGLE): "not planned: parameters are too slow to write for the work of one turn",
     (Form.WEIGHTS, Function.WORK_MULTI): "not planned: fast weights are state in this product (room latent)",
-    Subform.PLANAR: "planned: the graph of entities as a memory of its own; today entities are a channel of search",
     Subform.HIERARCHICAL: "planned: sheets over facts over turns",
     Subform.GENERATED: _NOT_YET.format("latent"),
     Subform.REUSED: _NOT_YET.format("latent"),
@@ -211,7 +210,6 @@ GAPS: Mapping[tuple[Form, Function] | Subform | Dynamic, str] = {
     Formation.DISTILL_EXPERIENCE: "planned: lessons, concepts and skills from trajectories",
     Formation.LATENT: _NOT_YET.format("latent"),
     Evolution.CONSOLIDATE_CLUSTER: "planned: concepts from clusters of experience (arXiv 2509.04439)",
-    Retrieval.GRAPH: "planned with the graph of entities",
     Retrieval.GENERATIVE: "not planned: recall must show its sources, and generated memory has none",
     Retrieval.COMPRESS: "not planned: what does not fit a budget is left out whole; cut short, it may say something else",
 }

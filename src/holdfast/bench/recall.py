@@ -55,6 +55,7 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "without meaning": ("meaning", "passage", "meaning_after", "session_meaning"),
     "without passages": ("passage",),
     "without neighbours and session": ("window", "meaning_after", "session_words", "session_meaning", "answer"),
+    "without names": ("entities",),
     "without who": ("author", "user", "recounted", "summed_up"),
     "without when": ("dated", "time"),
     "without standing rules": ("instruction", "preference"),

@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from holdfast.bench.data import Conversation, Question, Turn
 from holdfast.encode.dates import find_dates
+from holdfast.encode.people import find_names
 from holdfast.retrieve import fusion
+from holdfast.retrieve.entities import DECAY, HOPS, LEAST
 from holdfast.retrieve.fusion import (
     LEXICAL_CALIBRATION,
     LEXICAL_WEIGHTS,
@@ -57,6 +59,7 @@ class Prepared:
     asks: npt.NDArray[np.float32]
     instruction: npt.NDArray[np.bool_]
     preference: npt.NDArray[np.bool_]
+    names: list[frozenset[str]]
 
 
 def prepare(conversation: Conversation, embed: Embed | None) -> Prepared:
@@ -92,6 +95,7 @@ def prepare(conversation: Conversation, embed: Embed | None) -> Prepared:
         asks=np.array(["?" in turn.text for turn in turns], np.float32),
         instruction=np.array([turn.role == "user" and is_instruction(turn.text) for turn in turns]),
         preference=np.array([turn.role == "user" and is_preference(turn.text) for turn in turns]),
+        names=[frozenset(find_names(turn.text)) for turn in turns],
     )
 
 
@@ -122,11 +126,12 @@ def candidates(
         cosine = prepared.vectors @ vector
         passage = np.full(len(turns), -1.0, np.float32)
         np.maximum.at(passage, prepared.passage_rows, prepared.passage_vectors @ vector)
+    activation = _activation(prepared, query.names)
     rows = np.arange(len(turns))
     if pool is not None:
         norm = K1 * (1 - B + B * lengths / lengths.mean())
         first = (idf * counts * (K1 + 1) / (counts + norm[:, None])).sum(1)
-        chosen = np.concatenate([top(first, pool), top(cosine, pool)])
+        chosen = np.concatenate([top(first, pool), top(cosine, pool), top(activation, pool)])
         chosen = np.concatenate([chosen, prepared.before[chosen], prepared.after[chosen]])
         if Want.REQUEST in query.wants:
             chosen = np.concatenate([chosen, np.flatnonzero(prepared.instruction | prepared.preference)])
@@ -157,6 +162,7 @@ def candidates(
                 cosine=cosine[rows],
                 passage=passage[rows],
                 cosine_after=beside(cosine, prepared.after),
+                entities=activation[rows],
                 session=prepared.session[rows],
                 author=np.array([one and turns[row].speaker in query.authors for row in rows], np.bool_),
                 user=np.array([talk and turns[row].role == "user" for row in rows], np.bool_),
@@ -207,6 +213,33 @@ def top(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
     """The numbers of the k largest positive scores, best first; ties by number."""
     order = np.argsort(-scores, kind="stable")[:k]
     return order[scores[order] > 0]
+
+
+def _activation(prepared: Prepared, seeds: Sequence[str]) -> npt.NDArray[np.float32]:
+    """What ``entities.EntityIndex.activation`` finds, name by name."""
+    n = len(prepared.names)
+    rows = {
+        name: [row for row, held in enumerate(prepared.names) if name in held]
+        for name in set(seeds).union(*prepared.names)
+    }
+    found = np.zeros(n, np.float32)
+    # Rows whose text holds no name count too: the index has them all.
+    idf = {name: float(np.log1p((n - len(rows[name]) + 0.5) / (len(rows[name]) + 0.5))) for name in seeds}
+    for name in seeds:
+        found[rows[name]] += np.float32(idf[name] / sum(idf.values()))
+    active: dict[str, float] = {}
+    frontier = dict.fromkeys(seeds, 1.0)
+    for _ in range(HOPS):
+        reached: dict[str, float] = {}
+        for name, level in frontier.items():
+            passed = DECAY * level / max(len(rows[name]), 1) ** 0.5
+            for other in set().union(*(prepared.names[row] for row in rows[name])) - set(seeds):
+                if passed >= LEAST and passed > active.get(other, 0.0):
+                    active[other] = reached[other] = passed
+        frontier = reached
+    for name, level in active.items():
+        found[rows[name]] = np.maximum(found[rows[name]], np.float32(level))
+    return found
 
 
 def _searchable(turn: Turn) -> str:

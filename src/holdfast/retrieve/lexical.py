@@ -30,10 +30,14 @@ K1, B = 1.5, 0.75
 
 _FEW = 65_536
 
-_RECORD = np.dtype([("term", "<u4"), ("count", "u1")])  # as text.RECORD packs it
+RECORD = np.dtype([("term", "<u4"), ("count", "u1")])
+"""A record of a fold, as ``text.RECORD`` packs it."""
 
 Rows32 = npt.NDArray[np.int32]
 Counts = npt.NDArray[np.uint8]
+
+
+_NOWHERE: Rows32 = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +72,10 @@ class LexicalIndex:
         if not rows:
             return
         sizes = np.fromiter((len(fold) for fold in folds), np.int64, len(folds))
-        if (sizes == 0).any() or (sizes % _RECORD.itemsize).any():
+        if (sizes == 0).any() or (sizes % RECORD.itemsize).any():
             raise ValueError("a row's words are cut short")
-        sizes //= _RECORD.itemsize
-        records = np.frombuffer(b"".join(folds), _RECORD)
+        sizes //= RECORD.itemsize
+        records = np.frombuffer(b"".join(folds), RECORD)
         numbers = np.asarray(rows, np.int64)
         heads = np.cumsum(sizes) - sizes
         lengths = (records["term"][heads] & 0xFFFFFF).astype(np.float32)
@@ -156,6 +160,10 @@ class LexicalIndex:
             counts = self.counts(term, rows)
             scores += np.float32(idf * (K1 + 1)) * counts / (counts + norms[rows])
         return rows[top(scores, k)].astype(np.int64)
+
+    def rows(self, term: int) -> Rows:
+        """The rows that hold a term."""
+        return np.concatenate([segment.postings(term)[0] for segment in self._segments] or [_NOWHERE]).astype(np.int64)
 
     def counts(self, term: int, rows: npt.NDArray[np.integer]) -> Floats:
         """How often a term stands in each of some rows; shape (len(rows),). A row of -1 holds nothing."""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from holdfast.cube import RECALLABLE
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.retrieve.arrays import Column
+from holdfast.retrieve.entities import EntityIndex
 from holdfast.retrieve.lexical import LexicalIndex
 from holdfast.retrieve.text import ROLES
 from holdfast.retrieve.vectors import VectorIndex
@@ -24,7 +25,6 @@ from holdfast.store.sqlite import SqliteStore
 
 FOREVER = np.iinfo(np.int64).max
 _LOW = (1 << PARTITION_BITS) - 1
-_DATE = np.dtype([("first", "<i4"), ("last", "<i4")])
 
 Mask = npt.NDArray[np.bool_]
 
@@ -60,7 +60,7 @@ class Partition:
         self._seq = self._arrival = 0
         self.size = 0
         self.lexical = LexicalIndex()
-        self.names = LexicalIndex()
+        self.entities = EntityIndex()
         self.vectors: VectorIndex | None = None
         self.model: str | None = None
         self._fold: str | None = None
@@ -75,8 +75,6 @@ class Partition:
         self._recallable = Column(np.bool_)
         self._trust = Column(np.float32)
         self._mentioned = {fold: Column(np.bool_) for fold in ("names", "dates")}
-        self._dated = Column(np.int32)  # the owner of each date span
-        self._spans = Column(np.int32, 2)
         self._speaks = Column(np.bool_)  # the row has a date span
         self._mask: tuple[View, int, int, Mask] | None = None
 
@@ -234,13 +232,9 @@ class Partition:
         rows = sorted(fresh)
         here.values[rows] = True
         if fold == "names":
-            self.names.append(rows, [fresh[row] for row in rows])
-            return
-        sizes = [len(fresh[row]) // _DATE.itemsize for row in rows]
-        spans = np.frombuffer(b"".join(fresh[row] for row in rows), np.int32).reshape(-1, 2)
-        at = np.arange(len(self._dated.values), len(self._dated.values) + len(spans))
-        self._dated.put(at, np.repeat(np.asarray(rows, np.int32), sizes))
-        self._spans.put(at, spans)
+            self.entities.append(rows, [fresh[row] for row in rows])
+        else:
+            self._speaks.values[rows] = True
 
     # --- what searches read ---
 
@@ -307,8 +301,3 @@ class Partition:
         """Which rows speak of a time; shape (size,)."""
         found: Mask = self._speaks.values
         return found
-
-    @property
-    def spans(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-        """(owner row, (first day, last day)) of every time that a text speaks of; days since 1970."""
-        return self._dated.values, self._spans.values

@@ -33,6 +33,7 @@ class Query:
         focus: without wrapping; this is what the words of ``terms`` come from.
         spoken: what to embed: the focus, with a single named author turned into "I", since turns are in the first person.
         authors: the known authors whom it names.
+        names: the keys of the other names in it, as ``people.find_names`` gives them.
         tokens: stems to look up, distinct, in order, without stop words, question words and author names.
         segments: the tokens of each of its parts, where it has at least two (``what did I pay for A and B``).
         wants: what it is after.
@@ -42,6 +43,7 @@ class Query:
     focus: str
     spoken: str
     authors: frozenset[str]
+    names: tuple[str, ...]
     tokens: tuple[str, ...]
     segments: tuple[tuple[str, ...], ...]
     wants: frozenset[Want]
@@ -57,7 +59,8 @@ def analyse(text: str, authors: Collection[str] = ()) -> Query:
     found = _tokens(focus, plain) or _tokens(text, set()) or tuple(stem(word) for word in dict.fromkeys(words(text)))
     spoken = _first_person(focus, text, next(iter(named))) if len(named) == 1 else focus
     segments = tuple(dict.fromkeys(tokens for part in _parts(focus) if (tokens := _tokens(part, plain))))
-    return Query(text, focus, spoken, named, found, segments if len(segments) > 1 else (), _wants(text))
+    names = _others(text, named)
+    return Query(text, focus, spoken, named, names, found, segments if len(segments) > 1 else (), _wants(text))
 
 
 # --- words ---
@@ -78,6 +81,9 @@ def _tokens(text: str, without: set[str]) -> tuple[str, ...]:
 
 # --- people ---
 
+_READ = 10_000
+"""Names are read from so many characters of a query."""
+
 
 def _forms(text: str, author: str) -> list[str]:
     """The capitalised words of a text that stand for an author: any part of the name, or three letters or more of its start."""
@@ -95,6 +101,15 @@ def _names(text: str, author: str) -> bool:
     return bool(author.strip()) and (
         bool(_forms(text, author)) or re.search(rf"(?<!\w){re.escape(author)}(?!\w)", text, re.I) is not None
     )
+
+
+def _others(text: str, authors: Collection[str]) -> tuple[str, ...]:
+    if text.islower():
+        return ()
+    from holdfast.encode.people import find_names  # compiles a grammar: when a query may hold a name
+
+    known = {form.casefold() for author in authors for form in (author, *author.split())}
+    return tuple(name for name in find_names(text[:_READ]) if name.casefold() not in known)
 
 
 def _first_person(focus: str, text: str, author: str) -> str:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from holdfast.cube import Cube, Form, Scope, from_micros
 from holdfast.encode.base import Embedder
 from holdfast.errors import EmbedderError, HoldfastError
-from holdfast.retrieve.arrays import Floats, distinct
+from holdfast.retrieve.arrays import Floats, distinct, top
 from holdfast.retrieve.fusion import (
     LEXICAL_CALIBRATION,
     LEXICAL_WEIGHTS,
@@ -216,7 +216,8 @@ def rank(
     terms = [term(token) for token in query.tokens]
     vectors = partition.vectors if vector is not None else None
     fitted, calibration = (Weights(), Calibration()) if vectors is not None else (LEXICAL_WEIGHTS, LEXICAL_CALIBRATION)
-    rows = _candidates(partition, query, terms, vector, shown)
+    activation = partition.entities.activation(query.names, shown) if query.names else None
+    rows = _candidates(partition, query, terms, vector, activation, shown)
     previous = _beside(partition, "previous", rows, shown)
     following = _beside(partition, "next", rows, shown)
     lexical = partition.lexical
@@ -249,6 +250,7 @@ def rank(
         cosine=cosine,
         passage=passage,
         cosine_after=cosine_after,
+        entities=activation[rows] if activation is not None else np.zeros(len(rows), np.float32),
         session=partition.codes("session")[rows],
         author=_written_by(partition, rows, one),
         user=_written_by(partition, rows, () if partition.authors else (None, "user")),
@@ -266,11 +268,20 @@ def rank(
     return Ranked(rows[best], scores[best], chance[best], {name: part[best] for name, part in parts.items()})
 
 
-def _candidates(partition: Partition, query: Query, terms: Sequence[int], vector: Floats | None, shown: Mask) -> Ints:
+def _candidates(
+    partition: Partition,
+    query: Query,
+    terms: Sequence[int],
+    vector: Floats | None,
+    activation: Floats | None,
+    shown: Mask,
+) -> Ints:
     chosen = [partition.lexical.best(terms, POOL, shown)]
     if vector is not None and partition.vectors is not None:
         near, cosines = partition.vectors.search(vector, POOL, shown)
         chosen.append(near[cosines > 0])
+    if activation is not None:
+        chosen.append(top(activation, POOL))
     some = np.concatenate(chosen)
     chosen += [_beside(partition, side, some, shown) for side in ("previous", "next")]
     if Want.REQUEST in query.wants:
