@@ -25,6 +25,7 @@ from holdfast.store.sqlite import SqliteStore
 
 FOREVER = np.iinfo(np.int64).max
 _LOW = (1 << PARTITION_BITS) - 1
+_SPAN_BYTES = 8  # of a time that a text speaks of: its first and its last day
 
 Mask = npt.NDArray[np.bool_]
 
@@ -234,6 +235,8 @@ class Partition:
         if fold == "names":
             self.entities.append(rows, [fresh[row] for row in rows])
         else:
+            if any(not body or len(body) % _SPAN_BYTES for body in fresh.values()):
+                raise ValueError("a row's dates are cut short")
             self._speaks.values[rows] = True
 
     # --- what searches read ---
