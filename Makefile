@@ -32,7 +32,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 claims: $(STAMP)
-	$(BIN)/holdfast claims run --all --scale quick
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/holdfast claims run --all --scale quick
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.run

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.claims import plots
+from holdfast.bench import plots
 from holdfast.claims.base import Check, Result, Scale
 from holdfast.errors import ClaimError
 from holdfast.manage.complementary import (
@@ -55,11 +55,13 @@ METRICS = ("last block", "first block", "unseen entities", "updated", "deleted")
 
 @dataclass(frozen=True, slots=True)
 class _Size:
-    """How large the three parts are at one scale."""
+    """How large the three parts are at one scale; ``hidden`` and ``rate`` are those of every arm's slow learner."""
 
     entities: int
     blocks: int
     steps: int
+    hidden: int
+    rate: float
     networks: tuple[int, ...]
     epochs: int
     patterns: int
@@ -67,8 +69,8 @@ class _Size:
 
 
 _SIZES: Mapping[Scale, _Size] = {
-    "quick": _Size(600, 30, 150, (1_500, 5_000, 15_000), 300, 40_000, 200),
-    "full": _Size(600, 30, 150, (5_000, 16_000, 50_000), 300, 100_000, 400),
+    "quick": _Size(400, 25, 180, 384, 2.2e-3, (1_500, 5_000, 15_000), 200, 40_000, 200),
+    "full": _Size(600, 30, 150, 512, 2e-3, (5_000, 16_000, 50_000), 200, 100_000, 400),
 }
 
 
@@ -130,10 +132,9 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
             "deleted": 0.05,
             "values": _VALUES,
             "query noise": _NOISE,
-            "consolidation": {
-                field: getattr(_SETTINGS, field)
-                for field in ("steps", "batch", "omega", "controls", "jitter", "checks")
-            },
+            "weight of a word": _WEIGHTS,
+            "slow learner": {"hidden": size.hidden, "rate": size.rate},
+            "consolidation": asdict(_settings(size)),
             "networks": list(size.networks),
             "epochs": size.epochs,
             "bits": _BITS,
@@ -143,49 +144,65 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         series={"capacity": capacity["series"], "association": association["series"]},
         notes=(
             "Updates and deletions fall on the arbitrary facts: a deleted value that a rule restores would be no leak.",
-            "All arms read the same keys, in which a name's words weigh three times a description's, as what identifies "
-            "should. Nearest neighbours over evenly weighted words would generalise far better (arm 'store only', metric "
-            "'unseen entities, even words'), and the margin over the store alone would shrink to about two points.",
-            "Bits stored are n·(b − cross-entropy), clipped at 0 for the table as a whole; the survey's figure of about 2 "
-            "bits per parameter is for large, long-trained models and is not expected here. The exponential fit depends on "
-            "the learning rate: at twice the rate recall rises faster at first and R² falls to 0.97.",
+            "All arms read the same keys, sums of words that weigh ln n where there are n to choose from, as a text search "
+            "weighs them. Soft nearest neighbours over such keys generalise by themselves, so the lead over the store alone "
+            "hangs on the keys. At full scale, seed 0, the store alone answers 0.50 of what is asked of unseen entities, and we "
+            "lead by 9.7 points; 0.83 where all words weigh alike (3.5 points), 0.40 where a name's words weigh thrice a "
+            "description's (10.9 points). With all-MiniLM-L6-v2 on such facts written as sentences it answered 0.49 to 0.58. "
+            "Of the five metrics the store alone loses only this one, so that even a memory without a fault would lead by "
+            "about ten points and no more.",
+            "The keys of a quarter of the facts, without values, are kept as control inputs after release (metric 'control "
+            "keys'); they are not counted in the size of the fast store.",
+            "Replay draws all facts alike. In proportion to surprise^0.5 it costs 3 points on unseen entities and 1.5 on "
+            "average (quick scale, seed 0, learning rate 0.0025): the surprising facts are the arbitrary ones.",
+            "Of the deleted values the weights may still name one in twenty by chance, so the check on them leaves no room "
+            "for a leak.",
+            "Bits stored are n·(b − cross-entropy), clipped at 0 for the table as a whole, after 200 epochs and a cooling of "
+            "67; the survey's figure of about 2 bits per parameter is for large, long-trained models and is not expected "
+            "here. The exponential fit depends on the learning rate.",
+            "The survey's last point, that simple baselines belong in every table, is kept by `holdfast bench locomo`, which "
+            "prints flat BM25, flat vectors and the latency of a search beside the full stack.",
         ),
     )
 
 
 def plot(result: Result, path: Path) -> None:
-    """Draw the arms by metric, recall over epochs with its fit, and capacity by dimension."""
+    """Draw the arms by metric, the size of the store, recall over epochs with its fit, and capacity by dimension."""
     systems = [arm for arm in arms if arm in result.arms and METRICS[0] in result.arms[arm]]
     look: dict[str, Any] = {"ours": ["complementary"], "bounds": ["joint training"], "percent": True}
     panels: list[plots.Panel] = [
-        plots.Bars({arm: result.arms[arm][metric] for arm in systems}, title=title, limits=(0.0, 1.18), **look)
+        plots.Bars({arm: result.arms[arm][metric] for arm in systems}, title=title, limits=(0.0, 1.19), **look)
         for metric, title in zip(("average", *METRICS), _TITLES, strict=True)
     ]
     panels.append(
         plots.Bars(
             {arm: result.arms[arm]["store"] for arm in systems},
-            title="Size of the fast store, share of facts",
+            title="Facts kept in the fast store: few is good",
             required=0.40,
             at_least=False,
+            limits=(0.0, 1.19),
             **look,
         )
     )
     capacity, association = result.series["capacity"], result.series["association"]
-    curves = {f"{int(count):,} parameters": (curve["epochs"], curve["recall"]) for count, curve in capacity.items()}
-    fits = [(curve["epochs"], curve["fit"]) for curve in capacity.values()]
+    sizes = {f"{int(count) / 1000:.1f}k": curve for count, curve in capacity.items()}
+    largest = list(sizes.values())[-1]
     panels.append(
         plots.Lines(
-            {**curves, "fit of the largest": fits[-1]},
-            title="Recall of a random table, by epoch",
-            x_label="epoch",
+            {
+                **{size: (curve["epochs"], curve["recall"]) for size, curve in sizes.items()},
+                "fit": (largest["epochs"], largest["fit"]),
+            },
+            title="Recall of a random table, and its fit",
+            x_label="epoch, by number of parameters",
             percent=True,
-            ours=list(curves),
+            ours=list(sizes),
         )
     )
     panels.append(
         plots.Lines(
             {arm: (curve["dimension"], curve["patterns"]) for arm, curve in association.items()},
-            title="Patterns kept at noise 0.2",
+            title="Patterns restored at noise 0.2",
             x_label="dimension",
             log_y=True,
             ours=["modern"],
@@ -194,18 +211,19 @@ def plot(result: Result, path: Path) -> None:
     plots.draw(
         path,
         panels,
-        title="Fast storage and slow consolidation keep together what either alone loses",
-        subtitle=f"{result.settings['facts']:,} facts in {result.settings['blocks']} blocks; random tables; random patterns",
+        title="A fast store and a slow learner together keep what each alone loses, in a smaller store",
+        subtitle=f"Shares answered rightly of {result.settings['facts']:,} facts in {result.settings['blocks']} blocks: "
+        "many is good. Hollow: the upper bound, which sees all facts at once.",
     )
 
 
 _TITLES = (
-    "Average of the five",
-    "Last block",
-    "First block",
+    "Average of the five below",
+    "Facts of the last block",
+    "Facts of the first block",
     "Unseen entities, by rule",
-    "Updated facts",
-    "Deleted facts, not produced",
+    "Updated facts, new value",
+    "Deleted facts, old value not produced",
 )
 
 
@@ -217,9 +235,8 @@ _VALUES = 20
 _ATTRIBUTES, _LEVELS = 8, 8
 _NAMES = 60
 _NOISE = 0.2
-_WEIGHTS = {"name": 3.0, "attribute": 1.0, "relation": 2.0}
+_WEIGHTS = {"name": math.log(_NAMES), "attribute": math.log(_LEVELS), "relation": math.log(_RELATIONS)}
 _STRANGERS = 200
-_SETTINGS = Settings(jitter=_NOISE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,19 +309,25 @@ def _stream(size: _Size, seed: int) -> _Stream:
     )
 
 
+def _settings(size: _Size) -> Settings:
+    controls = size.entities * _RELATIONS // 4
+    return Settings(steps=size.steps, controls=controls, control_weight=2.0, jitter=_NOISE)
+
+
 def _systems(size: _Size, seed: int) -> dict[str, dict[str, float]]:
-    stream = _stream(size, seed)
-    ours = replace(_SETTINGS, steps=size.steps)
-    # The baselines train as long as we do, on uniform replay, without releasing anything.
-    plain = replace(ours, omega=0.0, controls=0, checks=10**9)
+    stream, ours = _stream(size, seed), _settings(size)
+    # The baselines train as long as we do, on the same replay, without releasing anything.
+    plain = replace(ours, controls=0, checks=0)
     budget = round(0.4 * len(stream.keys))
     results = {
-        "complementary": _play(stream, size, seed, _memory(stream, seed, ours, None)),
-        "weights only": _play(stream, size, seed, _memory(stream, seed, plain, Gate.fixed(0)), buffer=0),
-        "weights + rehearsal": _play(stream, size, seed, _memory(stream, seed, plain, Gate.fixed(0)), buffer=budget),
-        "store only": _play(stream, size, seed, _memory(stream, seed, plain, Gate.fixed(1)), train=False),
-        "fixed mixture": _play(stream, size, seed, _memory(stream, seed, plain, Gate.fixed(0.5))),
-        "joint training": _joint(stream, size, seed, _memory(stream, seed, plain, Gate.fixed(0))),
+        "complementary": _play(stream, size, seed, _memory(stream, size, seed, ours, None)),
+        "weights only": _play(stream, size, seed, _memory(stream, size, seed, plain, Gate.fixed(0)), buffer=0),
+        "weights + rehearsal": _play(
+            stream, size, seed, _memory(stream, size, seed, plain, Gate.fixed(0)), buffer=budget
+        ),
+        "store only": _play(stream, size, seed, _memory(stream, size, seed, plain, Gate.fixed(1)), train=False),
+        "fixed mixture": _play(stream, size, seed, _memory(stream, size, seed, plain, Gate.fixed(0.5))),
+        "joint training": _joint(stream, size, seed, _memory(stream, size, seed, plain, Gate.fixed(0))),
     }
     even = FastStore(stream.even.shape[1], _VALUES)
     for index, (key, value) in enumerate(zip(stream.even, stream.values, strict=True)):
@@ -314,14 +337,13 @@ def _systems(size: _Size, seed: int) -> dict[str, dict[str, float]]:
     return results
 
 
-def _memory(stream: _Stream, seed: int, settings: Settings, gate: Gate | None) -> ComplementaryMemory:
+def _memory(stream: _Stream, size: _Size, seed: int, settings: Settings, gate: Gate | None) -> ComplementaryMemory:
     dimension = stream.keys.shape[1]
     return ComplementaryMemory(
         FastStore(dimension, _VALUES),
-        SlowLearner(dimension, _VALUES, seed=seed),
+        SlowLearner(dimension, _VALUES, hidden=size.hidden, rate=size.rate, seed=seed),
         gate,
         settings=settings,
-        fit_gate=gate is None,
         seed=seed,
     )
 
@@ -388,6 +410,7 @@ def _measure(stream: _Stream, seed: int, memory: ComplementaryMemory, current: I
         "average": float(np.mean(list(metrics.values()))),
         "store": len(memory.fast) / len(facts),
         "released": memory.report()["released"] / len(facts),
+        "control keys": memory.report()["controls"] / len(facts),
         "deleted in store": float(sum(str(fact) in memory.fast for fact in stream.deleted)),
         "deleted in weights": float(believed.mean()),
     }
@@ -410,6 +433,7 @@ _BITS = 4
 _LOAD = 3.0
 _RATE = 5e-3
 _INPUTS = 64
+_EVERY = 4
 
 
 def _capacity(size: _Size, seed: int) -> dict[str, Any]:
@@ -425,17 +449,16 @@ def _capacity(size: _Size, seed: int) -> dict[str, Any]:
         labels = rng.integers(values, size=facts)
         targets = np.eye(values, dtype=np.float32)[labels]
         learner = SlowLearner(_INPUTS, values, hidden=hidden, rate=_RATE, dropout=0.0, seed=seed)
-        learner.calibrate(keys)
         recall = []
         for epoch in range(size.epochs + size.epochs // 3):
             # A constant rate gives the curve that is fitted; then the rate falls to nothing, so that it saturates.
             learner.rate = _RATE * min(1.0, 3 * (1 - (epoch - size.epochs) / size.epochs) - 2)
             for batch in np.array_split(rng.permutation(facts), 16):
                 learner.step(keys[batch], targets[batch])
-            if epoch < size.epochs:
+            if epoch < size.epochs and epoch % _EVERY == _EVERY - 1:
                 recall.append(float(np.mean(learner.predict(keys).argmax(1) == labels)))
         entropy = -np.log2(np.maximum(learner.predict(keys)[np.arange(facts), labels], 1e-12)).mean()
-        epochs = np.arange(1, size.epochs + 1)
+        epochs = np.arange(_EVERY, size.epochs + 1, _EVERY)
         fitted, r2 = _saturating(epochs, np.array(recall))
         densities.append(facts * max(0.0, _BITS - float(entropy)) / learner.parameters)
         fits.append(r2)

@@ -8,6 +8,12 @@ what is replayed to it offline; the gate decides, read by read, whom to believe:
 An item leaves the fast store only when the slow learner has answered it with ``release_at`` or more in ``checks``
 consolidations in a row, and it is not replayed again after the first of them: what is released is what the learner keeps
 unaided. The record of where the item came from stays.
+
+    memory = ComplementaryMemory(FastStore(384, 20), SlowLearner(384, 20))
+    memory.write("ana:city", key, 7, source="chat:12")      # found by the very next read
+    memory.read(keys).values                                # the likeliest value of each
+    memory.consolidate()                                    # offline; returns what was released
+    memory.delete("ana:city", key=key).clean                # out of the store and out of the weights
 """
 
 from __future__ import annotations
@@ -60,6 +66,8 @@ PROFILE = (
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+
+_SPARED = 1024  # keys whose answers a deletion must not change; more cost time and change nothing
 
 
 # --- the fast store ---
@@ -126,8 +134,9 @@ class FastStore:
         """What the neighbours say: probabilities (n, values), and the cosine of the nearest (n,).
 
         ``without[j]`` names the item that read j must not see. Where there is nothing to see, all values are equally
-        likely and the nearest is at −1.
+        likely and the nearest is at −1. Raises InputError unless ``keys`` has shape (n, dimension).
         """
+        _check_keys(keys, self.dimension)
         if not self._items:
             return np.full((len(keys), self.values), 1 / self.values, np.float32), np.full(len(keys), -1.0, np.float32)
         if self._matrix is None:
@@ -142,7 +151,9 @@ class FastStore:
         nearest = cosines.max(1)
         blind = np.isneginf(nearest)
         nearest[blind] = -1.0
-        votes: Floats = np.exp(self.beta * (cosines - nearest[:, None])) @ labels
+        cosines -= nearest[:, None]
+        cosines *= np.float32(self.beta)
+        votes: Floats = np.exp(cosines, out=cosines) @ labels
         votes[blind] = 1.0
         return votes / votes.sum(1, keepdims=True), nearest
 
@@ -167,6 +178,8 @@ class SlowLearner:
         dropout: float = 0.5,
         seed: int = 0,
     ) -> None:
+        if min(dimension, values, hidden) < 1 or not 0.0 <= dropout < 1.0:
+            raise InputError("a learner needs dimension, values and hidden of at least 1, and a dropout in [0, 1)")
         self._rng = np.random.default_rng(seed)
         self.dimension = dimension
         self.values = values
@@ -181,7 +194,6 @@ class SlowLearner:
             np.zeros(values, np.float32),
         )
         self._moments = tuple((np.zeros_like(weight), np.zeros_like(weight)) for weight in self.weights)
-        self._scale: Floats | None = None
         self._steps = 0
 
     @property
@@ -189,73 +201,69 @@ class SlowLearner:
         """How many numbers are learnt."""
         return sum(weight.size for weight in self.weights)
 
-    def calibrate(self, keys: Floats) -> None:
-        """Fix the scale of the inputs, once: every coordinate's largest magnitude among these keys becomes the same.
-
-        An encoder weighs coordinates for finding; what matters for answering is for the learner to find out.
-        """
-        if self._scale is None:
-            largest = np.abs(keys).max(0)
-            scale = 1 / np.where(largest > 0, largest, largest.max())
-            self._scale = (scale / np.sqrt(((keys * scale) ** 2).sum(1).mean())).astype(np.float32)
-
     def predict(self, keys: Floats) -> Floats:
-        """Probabilities of the values, shape (n, values)."""
-        return self._scores(self._hidden(self._scaled(keys)))
+        """Probabilities of the values, shape (n, values). Raises InputError unless ``keys`` is (n, dimension)."""
+        _check_keys(keys, self.dimension)
+        return self._scores(self._hidden(keys))
 
     def step(self, keys: Floats, targets: Floats, weights: Floats | None = None) -> None:
-        """One step on the mean of w_j·CE(targets_j, p_θ(·|keys_j)); with p_old as a target this is KL(p_old‖p_θ)."""
-        inputs = self._scaled(keys)
-        hidden = self._hidden(inputs)
-        gain = 1 / (1 - self.dropout)
-        if self.dropout:
-            hidden *= np.float32(gain) * (self._rng.random(hidden.shape, dtype=np.float32) >= self.dropout)
-        error: Floats = (self._scores(hidden) - targets) / np.float32(len(keys))
-        self._descend(inputs, hidden, error if weights is None else error * weights[:, None], gain)
-
-    def suppress(self, keys: Floats, value: int, target: float, others: Floats) -> None:
-        """Make ``value`` about as likely as ``target`` at one key, changing the answers to other keys least.
-
-        ``keys`` (m, dimension) is the key and some near it, ``others`` (n, dimension) are keys that must keep theirs. A
-        rank-one edit of the output layer in closed form: the value's logit falls along C⁻¹h, where h is the mean of the
-        keys' hidden units and C the second moment of the others', as locate-and-edit does with facts.
-        """
-        believed = min(float(self.predict(keys)[:, value].mean()), 1 - 1e-6)
-        here = self._hidden(self._scaled(keys)).astype(np.float64).mean(0)
-        there = self._hidden(self._scaled(others)).astype(np.float64)
-        moment = there.T @ there
-        ridge = 0.1 * max(float(np.trace(moment)), float(here @ here)) / len(here)
-        direction = np.linalg.solve(moment + ridge * np.eye(len(here)), here)
-        fall = math.log(believed / (1 - believed)) - math.log(target / (1 - target))
-        self.weights[2][:, value] -= (fall * direction / (here @ direction)).astype(np.float32)
-
-    def _scaled(self, keys: Floats) -> Floats:
-        return keys if self._scale is None else keys * self._scale
-
-    def _hidden(self, inputs: Floats) -> Floats:
-        hidden: Floats = np.maximum(inputs @ self.weights[0] + self.weights[1], 0)
-        return hidden
-
-    def _scores(self, hidden: Floats) -> Floats:
-        scores: Floats = hidden @ self.weights[2] + self.weights[3]
-        scores -= scores.max(1, keepdims=True)
-        np.exp(scores, out=scores)
-        scores /= scores.sum(1, keepdims=True)
-        return scores
-
-    def _descend(self, inputs: Floats, hidden: Floats, error: Floats, gain: float = 1.0) -> None:
-        """Adam on the gradient that ``error`` (n, values), the loss's slope at the logits, sends back.
-
-        ``gain`` is what dropout multiplied the hidden units that it kept by.
-        """
-        back = np.float32(gain) * (error @ self.weights[2].T) * (hidden > 0)
-        slopes = (inputs.T @ back, back.sum(0), hidden.T @ error, error.sum(0))
+        """One step of Adam down ``gradient``."""
         self._steps += 1
         rate = np.float32(self.rate * math.sqrt(1 - 0.999**self._steps) / (1 - 0.9**self._steps))
+        slopes = self.gradient(keys, targets, weights)
         for weight, slope, (first, second) in zip(self.weights, slopes, self._moments, strict=True):
             first += np.float32(0.1) * (slope - first)
             second += np.float32(0.001) * (slope * slope - second)
             weight -= rate * first / (np.sqrt(second) + np.float32(1e-8))
+
+    def gradient(self, keys: Floats, targets: Floats, weights: Floats | None = None) -> tuple[Floats, ...]:
+        """The slopes, in the shapes of ``weights``, of the mean of w_j·CE(targets_j, p_θ(·|keys_j)).
+
+        With p_old as a target this is the slope of KL(p_old‖p_θ). Dropout is drawn anew at each call.
+        """
+        hidden = self._hidden(keys)
+        gain = np.float32(1 / (1 - self.dropout))
+        if self.dropout:
+            hidden *= self._rng.random(hidden.shape, np.float32) >= self.dropout
+            hidden *= gain
+        error: Floats = (self._scores(hidden) - targets) / np.float32(len(keys))
+        if weights is not None:
+            error *= weights[:, None]
+        back: Floats = error @ self.weights[2].T
+        back *= hidden > 0
+        back *= gain
+        return keys.T @ back, back.sum(0), hidden.T @ error, error.sum(0)
+
+    def suppress(self, keys: Floats, values: Ints, target: float, others: Floats) -> None:
+        """Make each of ``values`` at most about as likely as ``target`` at one key, changing the answers to other keys least.
+
+        ``keys`` (m, dimension) is the key and some near it, ``others`` (n, dimension) are keys that must keep theirs. A
+        rank-one edit of the output layer in closed form: the values' logits fall along C⁻¹h, where h is the mean of the
+        keys' hidden units and C the second moment of the others', as locate-and-edit does with facts.
+        """
+        here = self._hidden(keys).mean(0)
+        there = self._hidden(others)
+        moment = (there.T @ there).astype(np.float64)
+        ridge = 0.1 * max(float(np.trace(moment)), float(here @ here)) / len(here)
+        direction = np.linalg.solve(moment + ridge * np.eye(len(here)), here.astype(np.float64))
+        believed = np.clip(self.predict(keys).mean(0).astype(np.float64), 1e-6, 1.0)
+        # What the other values share between them changes too, since all add up to one.
+        rest = max(1.0 - believed[values].sum(), 1e-6) / (1.0 - target * len(values))
+        fall = np.maximum(np.log(believed[values] / (target * rest)), 0.0)
+        self.weights[2][:, values] -= np.outer(direction / (here @ direction), fall).astype(np.float32)
+
+    def _hidden(self, inputs: Floats) -> Floats:
+        hidden: Floats = inputs @ self.weights[0]
+        hidden += self.weights[1]
+        return np.maximum(hidden, 0, out=hidden)
+
+    def _scores(self, hidden: Floats) -> Floats:
+        scores: Floats = hidden @ self.weights[2]
+        scores += self.weights[3]
+        scores -= scores.max(1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(1, keepdims=True)
+        return scores
 
 
 # --- the gate ---
@@ -309,26 +317,36 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How consolidation is done (the defaults are those of the sheet; the survey gives none).
+    """How consolidation is done; the survey gives no values.
 
     Fields
         steps, batch: gradient steps a consolidation, replayed items a step (half recent, half old).
-        omega: items are replayed in proportion to surprise^omega.
+        omega: items are replayed in proportion to surprise^omega; at 0, where all are alike, rules are learnt best.
         controls: how many keys of released items are remembered, as inputs on which the learner must not change.
         control_weight: λ of λ·KL(p_old‖p_θ) on half a batch of them.
         jitter: length of the noise added to replayed keys: how far a question's key lies from the key as written.
+        release_at, checks: how likely the slow learner must find an item, in how many consolidations in a row, before it
+            leaves the fast store; with 0 checks nothing leaves.
         forgotten: a deleted value likelier than an even guess is brought down to this share of an even guess.
     """
 
     steps: int = 150
     batch: int = 128
-    omega: float = 0.5
+    omega: float = 0.0
     controls: int = 1024
     control_weight: float = 1.0
     jitter: float = 0.1
     release_at: float = 0.95
     checks: int = 3
     forgotten: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.batch < 2 or self.controls < 0 or self.checks < 0:
+            raise InputError("steps, controls and checks are not negative, and a batch has at least 2 items")
+        if min(self.omega, self.control_weight, self.jitter) < 0 or not 0 < self.release_at <= 1:
+            raise InputError("omega, control_weight and jitter are not negative; release_at lies above 0, up to 1")
+        if not 0 < self.forgotten <= 1:
+            raise InputError(f"forgotten is a share of an even guess, above 0 and up to 1, not {self.forgotten}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,8 +406,9 @@ class Deletion:
 class ComplementaryMemory:
     """The hybrid: write at once, read from both, consolidate offline, delete from both.
 
-    ``fast`` and ``slow`` must have the same dimension and number of values (InputError otherwise). The gate is fitted
-    anew at every consolidation, on stored items of which half are hidden from the store, unless ``fit_gate`` is False.
+    ``fast`` and ``slow`` must have the same dimension and number of values (InputError otherwise). A gate that is given
+    stays as it is; without one, a gate is fitted anew at every consolidation, on stored items of which half are hidden
+    from the store. The state is in memory alone.
     """
 
     def __init__(
@@ -399,7 +418,6 @@ class ComplementaryMemory:
         gate: Gate | None = None,
         *,
         settings: Settings | None = None,
-        fit_gate: bool = True,
         seed: int = 0,
     ) -> None:
         if (fast.dimension, fast.values) != (slow.dimension, slow.values):
@@ -408,7 +426,7 @@ class ComplementaryMemory:
         self.slow = slow
         self.gate = gate or Gate()
         self.settings = settings or Settings()
-        self.fit_gate = fit_gate
+        self._fitted = gate is None
         self._rng = np.random.default_rng(seed)
         self._writes = 0
         self._slept_at = 0
@@ -426,11 +444,10 @@ class ComplementaryMemory:
 
         ``key`` has shape (dimension,) and unit length. Raises InputError.
         """
-        key = np.asarray(key, np.float32)
-        if key.shape != (self.fast.dimension,) or abs(float(key @ key) - 1) > 1e-3:
-            raise InputError(f"a key is a unit vector of {self.fast.dimension} numbers")
-        if not 0 <= value < self.fast.values:
-            raise InputError(f"a value is a number from 0 to {self.fast.values - 1}, not {value}")
+        key = np.array(key, np.float32)
+        self._check_key(key)
+        if not isinstance(value, int | np.integer) or not 0 <= value < self.fast.values:
+            raise InputError(f"a value is a whole number from 0 to {self.fast.values - 1}, not {value!r}")
         self._writes += 1
         self._controls.pop(id, None)  # the learner must be free to change its mind about it
         believed = float(self.slow.predict(key[None])[0, value])
@@ -439,7 +456,7 @@ class ComplementaryMemory:
         return item
 
     def read(self, keys: Floats) -> Reading:
-        """Answer reads of shape (n, dimension) from both systems."""
+        """Answer reads of shape (n, dimension) from both systems. Raises InputError for any other shape."""
         slow = self.slow.predict(keys)
         fast, nearest = self.fast.read(keys)
         share = self.gate(nearest, _entropy(slow))
@@ -454,19 +471,18 @@ class ComplementaryMemory:
             return Consolidation(0, (), 0)
         keys = np.stack([item.key for item in items])
         labels = np.array([item.value for item in items])
-        self.slow.calibrate(keys)
         replayed = self._replay(items, keys, labels)
         self._slept_at = self._writes
         believed = self.slow.predict(keys)[np.arange(len(items)), labels]
         released = []
-        for item, belief in zip(items, believed, strict=True):
+        for item, belief in zip(items, believed, strict=True) if self.settings.checks else ():
             passed = item.passed + 1 if belief >= self.settings.release_at else 0
             if passed >= self.settings.checks:
                 self._release(item, float(belief))
                 released.append(item.id)
-            else:
+            elif passed != item.passed:
                 self.fast.put(replace(item, passed=passed))
-        if self.fit_gate:
+        if self._fitted:
             self._fit()
         return Consolidation(replayed, tuple(released), len(self.fast))
 
@@ -474,28 +490,30 @@ class ComplementaryMemory:
         """Take an item out of the store, the controls and the weights.
 
         An item that was released is no longer in the store, so its key must be given (InputError otherwise). Raises
-        NotFoundError for an id that was never written.
+        NotFoundError for an id that was never written, or was deleted before.
         """
         stored, release = id in self.fast, id in self._releases
         if not stored and not release:
             raise NotFoundError(f"there is no item {id!r}")
         if not stored and key is None:
             raise InputError(f"{id!r} was released into the weights; give its key, so that it can be unlearnt there")
-        item = self.fast.remove(id) if stored else None
+        target = np.array(self.fast.get(id).key if stored else key, np.float32)
+        self._check_key(target)
+        believed = self.slow.predict(target[None])[0]
+        # The record of a release does not say what was released: it is what the weights find likeliest. Whatever else they
+        # are sure of at this key is a value that was superseded.
+        banned = believed >= 0.5
+        if release:
+            banned[believed.argmax()] = True
+        if stored:
+            banned[self.fast.remove(id).value] = True
         self._releases.pop(id, None)
         self._controls.pop(id, None)
-        target = np.asarray(item.key if item is not None else key, np.float32)
-        believed = self.slow.predict(target[None])[0]
-        banned = believed >= 0.5  # what the weights are sure of: the released value, or one that it superseded
-        if item is not None:
-            banned[item.value] = True
         even = 1 / self.fast.values
-        near = np.concatenate([target[None], self._jittered(np.repeat(target[None], 8, 0))])
-        others = np.array([item.key for item in self.fast.items] + list(self._controls.values()), np.float32)
-        for value in map(int, np.flatnonzero(banned)):
-            if self.slow.predict(near)[:, value].mean() > even:
-                self.slow.suppress(near, value, self.settings.forgotten * even, others.reshape(-1, self.fast.dimension))
-        left = float(self.slow.predict(target[None])[0, banned].max(initial=0.0))
+        if believed[banned].max() > even:
+            near = np.concatenate([target[None], self._jittered(np.repeat(target[None], 8, 0))])
+            self.slow.suppress(near, np.flatnonzero(banned), self.settings.forgotten * even, self._spared())
+        left = float(self.slow.predict(target[None])[0, banned].max())
         return Deletion(id, stored, release, left, even)
 
     def report(self) -> dict[str, float]:
@@ -531,9 +549,10 @@ class ComplementaryMemory:
         half = settings.batch // 2 if len(controls) and settings.control_weight else 0
         loads = np.ones(len(drawn) * drawn[0].shape[1] + half, np.float32)
         loads[len(loads) - half :] = settings.control_weight
+        noise = self._noise(1024)
         for step in range(settings.steps):
             batch = np.concatenate([rows[step] for rows in drawn])
-            shown = self._jittered(keys[batch]), targets[batch]
+            shown = _unit(keys[batch] + noise[self._rng.integers(len(noise), size=len(batch))]), targets[batch]
             if half:
                 held = self._rng.integers(len(controls), size=half)
                 shown = np.concatenate([shown[0], controls[held]]), np.concatenate([shown[1], before[held]])
@@ -560,11 +579,33 @@ class ComplementaryMemory:
         slow = self.slow.predict(keys)
         self.gate = self.gate.fit(nearest, _entropy(slow), fast[rows, labels], slow[rows, labels])
 
+    def _spared(self) -> Floats:
+        """Keys whose answers a deletion must not change, shape (n, dimension): a sample of what is known."""
+        known = [item.key for item in self.fast.items] + list(self._controls.values())
+        chosen = self._rng.permutation(len(known))[:_SPARED]
+        return np.array([known[index] for index in chosen], np.float32).reshape(-1, self.fast.dimension)
+
+    def _check_key(self, key: Floats) -> None:
+        # Written so that a NaN is refused too.
+        if key.shape != (self.fast.dimension,) or not abs(float(key @ key) - 1) <= 1e-3:
+            raise InputError(f"a key is a vector of {self.fast.dimension} numbers and of length 1")
+
+    def _noise(self, count: int) -> Floats:
+        shape = count, self.fast.dimension
+        return self._rng.standard_normal(shape, np.float32) * np.float32(self.settings.jitter / math.sqrt(shape[1]))
+
     def _jittered(self, keys: Floats) -> Floats:
-        noise = self._rng.standard_normal(keys.shape, dtype=np.float32)
-        moved: Floats = keys + np.float32(self.settings.jitter / math.sqrt(keys.shape[1])) * noise
-        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
-        return moved
+        return _unit(keys + self._noise(len(keys)))
+
+
+def _unit(vectors: Floats) -> Floats:
+    vectors /= np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
+    return vectors
+
+
+def _check_keys(keys: Floats, dimension: int) -> None:
+    if keys.ndim != 2 or keys.shape[1] != dimension:
+        raise InputError(f"keys have the shape (n, {dimension}), not {keys.shape}")
 
 
 def _entropy(probabilities: Floats) -> Floats:
