@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from holdfast.bench import metrics, reference
 from holdfast.bench.data import Conversation, Question, Turn, load_locomo, load_longmemeval
 from holdfast.retrieve import fusion
-from holdfast.retrieve.fusion import CHANNELS, Calibration, Pool, Weights, features, fuse, nearness, relevance
+from holdfast.retrieve.fusion import (
+    CHANNELS,
+    Calibration,
+    Pool,
+    Weights,
+    contributions,
+    features,
+    fuse,
+    nearness,
+    relevance,
+)
 from holdfast.retrieve.passages import PASSAGE_WORDS, WHOLE_WORDS, passages
 from holdfast.retrieve.query import Want, analyse
 from holdfast.retrieve.standing import is_instruction, is_preference
@@ -56,7 +66,8 @@ def pool(n: int, t: int, seed: int = 0) -> Pool:
 @given(st.integers(0, 20), st.integers(0, 5), st.integers(0, 1000), st.sets(st.sampled_from(list(Want))))
 def test_contributions_sum_to_the_score_and_chances_keep_its_order(n, t, seed, wants):
     found = features(pool(n, t, seed), wants)
-    scores, parts = fuse(found, Weights())
+    scores = fuse(found, Weights())
+    parts = contributions(found, Weights(), np.arange(n))
     assert list(parts) == list(CHANNELS)
     assert scores.shape == (n,) and np.isfinite(scores).all()
     np.testing.assert_allclose(np.sum([*parts.values(), np.zeros(n)], axis=0), scores, atol=1e-4)
@@ -69,10 +80,10 @@ def test_contributions_sum_to_the_score_and_chances_keep_its_order(n, t, seed, w
 def test_shares_are_shares(n, t, seed):
     found = features(pool(n, t, seed), ())
     for name in ("window", "best_words", "time"):
-        values = getattr(found, name)
+        values = found[name]
         assert (values >= 0).all() and (values <= 1 + 1e-6).all()
-    assert (found.words <= fusion.K1 + 1).all()
-    assert (found.session_words >= found.words).all() and (found.session_meaning >= found.meaning).all()
+    assert (found["words"] <= fusion.K1 + 1).all()
+    assert (found["session_words"] >= found["words"]).all() and (found["session_meaning"] >= found["meaning"]).all()
 
 
 def test_bm25_and_window_by_hand():
@@ -88,9 +99,9 @@ def test_bm25_and_window_by_hand():
     )
     found = features(one, ())
     bm25 = 3 * 2 * (fusion.K1 + 1) / (2 + fusion.K1)
-    np.testing.assert_allclose(found.words, [bm25 / 4, 0], rtol=1e-6)
-    np.testing.assert_allclose(found.window, [(3 + 0.6 * 1) / 4, 0.4 * 1 / 4], rtol=1e-6)
-    np.testing.assert_allclose(found.segment, found.words)
+    np.testing.assert_allclose(found["words"], [bm25 / 4, 0], rtol=1e-6)
+    np.testing.assert_allclose(found["window"], [(3 + 0.6 * 1) / 4, 0.4 * 1 / 4], rtol=1e-6)
+    np.testing.assert_allclose(found["segment"], found["words"])
 
 
 def test_a_segment_that_is_wholly_matched_counts_in_full():
@@ -101,7 +112,7 @@ def test_a_segment_that_is_wholly_matched_counts_in_full():
         segments=np.array([[1, 0], [0, 1]], bool),
     )
     found = features(one, ())
-    np.testing.assert_allclose(found.segment, 4 * found.words, rtol=1e-6)
+    np.testing.assert_allclose(found["segment"], 4 * found["words"], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -116,8 +127,8 @@ def test_a_segment_that_is_wholly_matched_counts_in_full():
 )
 def test_flags_count_only_where_the_query_wants_them(channel, flag, want):
     some = pool(12, 2)
-    np.testing.assert_array_equal(getattr(features(some, {want}), channel), getattr(some, flag).astype(np.float32))
-    assert not getattr(features(some, set(Want) - {want}), channel).any()
+    np.testing.assert_array_equal(features(some, {want})[channel], getattr(some, flag).astype(np.float32))
+    assert not features(some, set(Want) - {want})[channel].any()
 
 
 def test_no_word_and_no_meaning_counts_against_a_row():

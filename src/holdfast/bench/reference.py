@@ -201,12 +201,12 @@ def rank(
     weights = weights or (LEXICAL_WEIGHTS if embed is None else Weights())
     calibration = calibration or (LEXICAL_CALIBRATION if embed is None else Calibration())
     found = candidates(prepared, question, embed)
-    scores, parts = fusion.fuse(found.features, weights)
+    scores = fusion.fuse(found.features, weights)
     chances = fusion.relevance(found.features, scores, calibration)
     best = np.lexsort((found.rows, -scores))[:k]
     turns = prepared.conversation.turns
     ids = tuple(turns[row].id for row in found.rows[best])
-    return Ranking(ids, scores[best], chances[best], {name: part[best] for name, part in parts.items()})
+    return Ranking(ids, scores[best], chances[best], fusion.contributions(found.features, weights, best))
 
 
 def top(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:

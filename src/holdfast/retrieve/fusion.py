@@ -18,8 +18,10 @@ dev questions and BEAM 100K chats 1 to 5 only. ``bench/reference.py`` computes t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -93,58 +95,6 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class Features:
-    """The channels, one array of shape (n,) each; ``Weights`` has the same names.
-
-    Fields
-        words: BM25 as a share of the sum of the query's idf, between 0 and K1 + 1.
-        best_words: ``words`` divided by its largest value in the pool.
-        session_words: the largest ``words`` in the row's session.
-        window: the share of the query's idf whose tokens stand in the row (1), the turn before (0.6) or after (0.4).
-        segment: the largest BM25 share of any one segment; ``words`` where there are no segments.
-        meaning, passage, meaning_after: the cosines of ``Pool``; session_meaning: the largest ``meaning`` in the session.
-        entities: that of ``Pool``.
-        author: 1 where the row is by the one named author.
-        user: 1 for a user's row in a chat with an assistant.
-        recounted: 1 for an assistant's row, where the query asks what the assistant said.
-        summed_up: 1 for an assistant's row, where the query asks for a summary.
-        length: ln(1 + tokens) / 5.
-        answer: 1 where the turn before holds a question.
-        dated: 1 where the row holds a time expression and the query asks when.
-        instruction, preference: 1 for such a row where the query is a request.
-        time: how near the row is to a time that the query names, between 0 and 1.
-    """
-
-    words: Floats
-    best_words: Floats
-    session_words: Floats
-    window: Floats
-    segment: Floats
-    meaning: Floats
-    passage: Floats
-    meaning_after: Floats
-    session_meaning: Floats
-    entities: Floats
-    author: Floats
-    user: Floats
-    recounted: Floats
-    summed_up: Floats
-    length: Floats
-    answer: Floats
-    dated: Floats
-    instruction: Floats
-    preference: Floats
-    time: Floats
-
-    def matrix(self) -> npt.NDArray[np.float64]:
-        """All channels, shape (number of channels, n), in the order of ``CHANNELS``."""
-        return np.stack([np.asarray(getattr(self, name), np.float64) for name in CHANNELS])
-
-
-CHANNELS: tuple[str, ...] = tuple(field.name for field in fields(Features))
-
-
-@dataclass(frozen=True, slots=True)
 class Weights:
     """What one unit of each channel adds to the score. The defaults were fitted on the dev part with MiniLM vectors.
 
@@ -174,6 +124,41 @@ class Weights:
     instruction: float = 3.7
     preference: float = 2.96
     time: float = 4.56
+
+
+CHANNELS: tuple[str, ...] = tuple(field.name for field in fields(Weights))
+_AT = {name: at for at, name in enumerate(CHANNELS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """The channels of n candidates, ``found["words"]`` and so on, shape (n,) each; ``Weights`` has the same names.
+
+    Channels
+        words: BM25 as a share of the sum of the query's idf, between 0 and K1 + 1.
+        best_words: ``words`` divided by its largest value in the pool.
+        session_words: the largest ``words`` in the row's session.
+        window: the share of the query's idf whose tokens stand in the row (1), the turn before (0.6) or after (0.4).
+        segment: the largest BM25 share of any one segment; ``words`` where there are no segments.
+        meaning, passage, meaning_after: the cosines of ``Pool``; session_meaning: the largest ``meaning`` in the session.
+        entities: that of ``Pool``.
+        author: 1 where the row is by the one named author.
+        user: 1 for a user's row in a chat with an assistant.
+        recounted: 1 for an assistant's row, where the query asks what the assistant said.
+        summed_up: 1 for an assistant's row, where the query asks for a summary.
+        length: ln(1 + tokens) / 5.
+        answer: 1 where the turn before holds a question.
+        dated: 1 where the row holds a time expression and the query asks when.
+        instruction, preference: 1 for such a row where the query is a request.
+        time: how near the row is to a time that the query names, between 0 and 1.
+    """
+
+    table: Floats
+    """All of them, shape (channels, n), in the order of ``CHANNELS``: a score is one product."""
+
+    def __getitem__(self, channel: str) -> Floats:
+        found: Floats = self.table[_AT[channel]]
+        return found
 
 
 LEXICAL_WEIGHTS = Weights(
@@ -245,44 +230,58 @@ def features(pool: Pool, wants: Collection[Want]) -> Features:
         np.maximum.at(best, member, values)
         return best[member]
 
-    def wanted(flags: Bools, want: Want) -> Floats:
-        return flags.astype(np.float32) if want in wants else np.zeros(n, np.float32)
+    found = Features(np.zeros((len(CHANNELS), n), np.float32))
+    channels: dict[str, npt.NDArray[Any]] = {
+        "words": words,
+        "best_words": words / max(float(words.max(initial=0.0)), 1e-9),
+        "session_words": best_of_session(words),
+        "window": held @ pool.idf / total,
+        "segment": segment,
+        "meaning": pool.cosine,
+        "passage": pool.passage,
+        "meaning_after": pool.cosine_after,
+        "session_meaning": best_of_session(pool.cosine),
+        "entities": pool.entities,
+        "author": pool.author,
+        "user": pool.user,
+        "length": np.log1p(pool.lengths) / 5,
+        "answer": pool.asked_before,
+        "time": pool.time,
+    }
+    if Want.ASSISTANT in wants:
+        channels["recounted"] = pool.assistant
+    if Want.SUMMARY in wants:
+        channels["summed_up"] = pool.assistant
+    if Want.TIME in wants:
+        channels["dated"] = pool.dated
+    if Want.REQUEST in wants:
+        channels |= {"instruction": pool.instruction, "preference": pool.preference}
+    for name, values in channels.items():
+        found[name][:] = values
+    return found
 
-    return Features(
-        words=words,
-        best_words=words / max(float(words.max(initial=0.0)), 1e-9),
-        session_words=best_of_session(words),
-        window=held @ pool.idf / total,
-        segment=segment,
-        meaning=pool.cosine,
-        passage=pool.passage,
-        meaning_after=pool.cosine_after,
-        session_meaning=best_of_session(pool.cosine),
-        entities=pool.entities,
-        author=pool.author.astype(np.float32),
-        user=pool.user.astype(np.float32),
-        recounted=wanted(pool.assistant, Want.ASSISTANT),
-        summed_up=wanted(pool.assistant, Want.SUMMARY),
-        length=(np.log1p(pool.lengths) / 5).astype(np.float32),
-        answer=pool.asked_before.astype(np.float32),
-        dated=wanted(pool.dated, Want.TIME),
-        instruction=wanted(pool.instruction, Want.REQUEST),
-        preference=wanted(pool.preference, Want.REQUEST),
-        time=pool.time,
-    )
+
+def fuse(found: Features, weights: Weights) -> Floats:
+    """The scores, shape (n,)."""
+    scores: Floats = _vector(weights) @ found.table
+    return scores
 
 
-def fuse(found: Features, weights: Weights) -> tuple[Floats, dict[str, Floats]]:
-    """Scores of shape (n,), and what each channel adds to them; the contributions sum to the score."""
-    parts = {name: np.float32(getattr(weights, name)) * getattr(found, name) for name in CHANNELS}
-    return np.sum(list(parts.values()), axis=0, dtype=np.float32), parts
+def contributions(found: Features, weights: Weights, at: Ints) -> dict[str, Floats]:
+    """What each channel adds to the scores of some candidates, shape (len(at),) each; they sum to the score."""
+    return dict(zip(CHANNELS, _vector(weights)[:, None] * found.table[:, at], strict=True))
+
+
+@functools.lru_cache(maxsize=64)
+def _vector(weights: Weights) -> Floats:
+    return np.asarray([getattr(weights, name) for name in CHANNELS], np.float32)
 
 
 def relevance(found: Features, scores: Floats, calibration: Calibration) -> Floats:
     """The chance, between 0 and 1, that each candidate is evidence for an answer; shape (n,)."""
     best = np.sort(scores)[::-1][:_BEST]
     mean = (best.sum() + calibration.nothing * (_BEST - len(best))) / _BEST
-    logit = calibration.bias + calibration.lead * (scores - mean) + calibration.passage * found.passage
+    logit = calibration.bias + calibration.lead * (scores - mean) + calibration.passage * found["passage"]
     chance: Floats = (1 / (1 + np.exp(-logit))).astype(np.float32)
     return chance
 

@@ -26,6 +26,7 @@ from holdfast.retrieve.fusion import (
     Calibration,
     Pool,
     Weights,
+    contributions,
     features,
     fuse,
     nearness,
@@ -59,6 +60,9 @@ PROFILE = MemoryProfile(
 CACHED_ROWS = 2_000_000
 """How many rows of loaded partitions a process keeps; beyond that the least recently used are dropped and reloaded."""
 
+CACHED_NUMBERS = 100_000
+"""How many tenants' and users' partition numbers a process remembers."""
+
 _DAY = 86_400.0
 _MAY_BE_DATED = re.compile(
     r"\d|\b(?:ago|today|tonight|yesterday|tomorrow|last|past|next|this|since|until|before|after|week|month|year|spring|"
@@ -89,6 +93,7 @@ class Recall:
         self.embedder = embedder
         self._partitions: OrderedDict[int, Partition] = OrderedDict()
         self._queries: OrderedDict[str, Floats] = OrderedDict()
+        self._numbers: dict[str, int] = {}
         self._lock = threading.Lock()
         self._trouble: str | None = None
 
@@ -96,7 +101,7 @@ class Recall:
         self, query: str, scope: Scope, view: View, k: int, neighbours: int = 0, *, degraded: Sequence[str] = ()
     ) -> Hits:
         """The k best visible rows of a scope for a query, each with up to ``neighbours`` turns before and after it."""
-        no = self._store.partition(scope)
+        no = self._number(scope)
         if no is None:
             return Hits(
                 abstain=True,
@@ -118,12 +123,14 @@ class Recall:
             wanted = {row for some in around for side in some for row in side} | set(ranked.rows.tolist())
             found = self._store.by_rids(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
         cubes = {rid & ((1 << PARTITION_BITS) - 1): row.cube for rid, row in found.items()}
+        scores, chances = ranked.scores.tolist(), ranked.relevance.tolist()
+        parts = {name: part.tolist() for name, part in ranked.parts.items() if part.any()}
         hits = [
             Hit(
                 cubes[row],
-                float(ranked.scores[at]),
-                float(ranked.relevance[at]),
-                {name: float(part[at]) for name, part in ranked.parts.items() if part[at]},
+                scores[at],
+                chances[at],
+                {name: part[at] for name, part in parts.items() if part[at]},
                 _pick(cubes, around[at][0]),
                 _pick(cubes, around[at][1]),
             )
@@ -145,7 +152,7 @@ class Recall:
             raise EmbedderError(
                 "likeness is a matter of meaning, and this memory has no embedder; see: holdfast status"
             )
-        no = self._store.partition(scope)
+        no = self._number(scope)
         if no is None:
             return []
         vectors = np.asarray(self.embedder.embed(list(texts)), np.float32)
@@ -158,6 +165,18 @@ class Recall:
                     "the store again"
                 )
             return nearest_sessions(partition, vectors, partition.visible(view), k)
+
+    def _number(self, scope: Scope) -> int | None:
+        """A partition's number; once given it never changes."""
+        path = scope.partition
+        found = self._numbers.get(path)
+        if found is None:
+            found = self._store.partition(scope)
+            if found is not None:
+                if len(self._numbers) >= CACHED_NUMBERS:
+                    self._numbers.clear()
+                self._numbers[path] = found
+        return found
 
     def degraded(self, serving: str | None) -> tuple[str, ...]:
         """What this recall cannot use, where the store's vectors are of the model ``serving``."""
@@ -262,10 +281,10 @@ def rank(
         time=nearness(partition.column("said")[rows] / (_DAY * 1e6), _spans(query.text, view)),
     )
     found = features(pool, query.wants)
-    scores, parts = fuse(found, weights or fitted)
+    scores = fuse(found, weights or fitted)
     chance = relevance(found, scores, calibration)
     best = np.lexsort((rows, -scores))[:k]
-    return Ranked(rows[best], scores[best], chance[best], {name: part[best] for name, part in parts.items()})
+    return Ranked(rows[best], scores[best], chance[best], contributions(found, weights or fitted, best))
 
 
 def _candidates(

@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from holdfast.retrieve.arrays import Column, Floats, Rows, top
 
-RESCORED = 500
+RESCORED = 250
 MOST_RESCORED = 20_000
 DEVIATIONS = 2.5
 CERTAIN = 10
 """So many first results are looked for that thoroughly; a pool's tail is no nearer than thousands of others."""
 _PARALLEL_ROWS = 250_000
-_BLOCK = 32_768
+_BLOCK = 65_536
 _WORDS_A_BYTE = 3  # of 64 bits each: so many differences at most still fit a byte, and bytes add up fastest
 
 
@@ -49,7 +49,7 @@ class SignScan:
         agreeing = self._agreement(query)
         if not allowed.all():
             agreeing *= allowed
-        count = max(RESCORED, 4 * k)
+        count = max(RESCORED, 2 * k)
         rows = top(agreeing, count)
         found = cosines(rows)
         least = self._least_agreement(found, min(k, CERTAIN))
