@@ -650,6 +650,22 @@ def test_a_long_reason_or_actor_and_broken_characters_in_them(folder: Path) -> N
     assert store.verify() == [] and "because ?" in next(iter(store.events())).reason
 
 
+@pytest.mark.parametrize(
+    "before", [(), ("I do not know.",), ("The ferry was late.", "Soup for lunch.", "A new kettle.")]
+)
+def test_what_was_said_a_moment_ago_is_told_before_its_vector_is_there(folder: Path, before: tuple[str, ...]) -> None:
+    embedder = HashEmbedder()
+    with open_memory(folder, embedder=embedder) as memory:
+        memory.store.serve(memory.store.add_model(embedder.model, embedder.dimension))
+        if before:
+            memory.add(list(before))
+            memory.flush()
+        memory.add("I moved to Lisbon in May.")
+        hits = memory.search("Where do I live, Lisbon or Porto?")
+        assert hits[0].text == "I moved to Lisbon in May." and not hits.abstain, hits.reason
+        assert "Lisbon in May" in memory.context("Where do I live, Lisbon or Porto?")
+
+
 def test_the_status_says_what_is_degraded(folder: Path) -> None:
     with Memory(folder, user="ana", embedder=None, background=False) as memory:
         status = memory.status()

@@ -234,7 +234,6 @@ def rank(
     shown = partition.visible(view)
     terms = [term(token) for token in query.tokens]
     vectors = partition.vectors if vector is not None else None
-    fitted, calibration = (Weights(), Calibration()) if vectors is not None else (LEXICAL_WEIGHTS, LEXICAL_CALIBRATION)
     activation = partition.entities.activation(query.names, shown) if query.names else None
     rows = _candidates(partition, query, terms, vector, activation, shown)
     previous = _beside(partition, "previous", rows, shown)
@@ -246,13 +245,14 @@ def rank(
     here, before, after = (np.searchsorted(needed, some) for some in (rows, previous, following))
     counts = _table(partition, terms, needed)
     cosine = passage = cosine_after = np.zeros(len(rows), np.float32)
+    waiting = ~_held(vectors.present, rows) if vectors is not None else np.ones(len(rows), np.bool_)
+    by_words = bool(waiting.all())
     if vectors is not None and vector is not None:
         cosines = vectors.cosines(vector, needed)
         cosine, cosine_after = cosines[here], cosines[after]
         passage = vectors.best_passages(vector, rows, cosine)
         # A row whose vector is still in the queue is given the benefit of the doubt: what was said a moment ago must not
         # lose to rows that have nothing but a meaning.
-        waiting = ~_held(vectors.present, rows)
         cosine[waiting] = cosine[~waiting].max(initial=0.0)
         passage[waiting] = passage[~waiting].max(initial=0.0)
     one = query.authors if len(query.authors) == 1 else ()
@@ -281,10 +281,15 @@ def rank(
         time=nearness(partition.column("said")[rows] / (_DAY * 1e6), _spans(query.text, view)),
     )
     found = features(pool, query.wants)
-    scores = fuse(found, weights or fitted)
-    chance = relevance(found, scores, calibration)
+    fitted = weights or (LEXICAL_WEIGHTS if by_words else Weights())
+    scores = fuse(found, fitted)
+    chance = relevance(found, scores, LEXICAL_CALIBRATION if by_words else Calibration())
+    if waiting.any() and not by_words:
+        # Nor must it look unlikely for want of a meaning: by its words alone it may be just what was asked for.
+        told = relevance(found, fuse(found, LEXICAL_WEIGHTS), LEXICAL_CALIBRATION)
+        chance[waiting] = np.maximum(chance, told)[waiting]
     best = np.lexsort((rows, -scores))[:k]
-    return Ranked(rows[best], scores[best], chance[best], contributions(found, weights or fitted, best))
+    return Ranked(rows[best], scores[best], chance[best], contributions(found, fitted, best))
 
 
 def _candidates(
