@@ -11,7 +11,7 @@ import numpy as np
 WORDS_BYTES = 48
 """What a scan must read a row at the least: 384 dimensions at one bit."""
 
-RESCORED, RESCORED_BYTES = 500, 768
+RESCORED, RESCORED_BYTES = 250, 768
 """And then the best rows again, in float16, so that the recall is that of an exact search."""
 
 POSTING_BYTES = 5

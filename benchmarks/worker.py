@@ -249,8 +249,7 @@ def main() -> None:
     start = time.perf_counter()
     module = importlib.import_module(f"benchmarks.engines.{options.engine}")
     imported = time.perf_counter() - start
-    for package in getattr(module, "WITHOUT", ()):
-        sys.modules[package] = None  # type: ignore[assignment]  # as if it were not installed
+    getattr(module, "prepare", lambda: None)()
     before = os.getloadavg()[0]
     answer = STEPS[options.step](module, Data(options.data), options.store, options.seconds)
     about = {"version": module.VERSION, "settings": module.SETTINGS, "import_ms": 1e3 * imported}

@@ -31,7 +31,7 @@ def main() -> None:
     def generate(context: str, query: str) -> str:
         """Ask the model, with what was recalled beside the question."""
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{context}\n\n{query}".strip()}]
-        answer = client.chat.completions.create(model=options.model, messages=messages)  # type: ignore[arg-type]
+        answer = client.chat.completions.create(model=options.model, messages=messages)
         return answer.choices[0].message.content or ""
 
     with Memory(options.store, user=options.user) as memory:

@@ -41,6 +41,15 @@ def test_a_conversation_finds_the_one_that_it_is_like(memory: Memory) -> None:
     assert found[0].session == "boat" and len(found) == 3
     assert [one.distance for one in found] == sorted(one.distance for one in found)
     assert {one.turns for one in found} == {4}
+    # Each distance is that of the two known means, and of nothing simpler.
+    embed = HashEmbedder().embed
+    prior = np.maximum(
+        embed([turn for turns in TALKS.values() for turn in turns]).astype(np.float16).var(0, np.float64), 1e-8
+    )
+    asked = known_mean(embed(["is the boat a sail boat", "the mast of the boat"]).astype(np.float64), prior)
+    for one in found:
+        held = known_mean(embed(TALKS[one.session]).astype(np.float64), prior)
+        assert one.distance == pytest.approx(float(fisher_rao(*asked, *held)), rel=0.02)
     assert [one.session for one in memory.alike(TALKS["tea"], k=1)] == ["tea"]
     assert memory.alike(TALKS["tea"])[0].distance == pytest.approx(0, abs=0.2)
     there, back = memory.alike(TALKS["garden"]), memory.alike(TALKS["garden"][::-1])
@@ -67,7 +76,7 @@ def test_it_sees_what_the_scope_may_see(memory: Memory) -> None:
 def test_one_text_and_no_embedder_are_refused(memory: Memory, tmp_path: Path) -> None:
     for wrong in ("a single text", ["one"], [], ["two", 3]):
         with pytest.raises(InputError, match="several texts"):
-            memory.alike(wrong)  # type: ignore[arg-type]
+            memory.alike(wrong)
     with Memory(tmp_path / "lexical", user="ana", embedder=None, background=False) as lexical:
         lexical.add(["one", "two"], session="s")
         with pytest.raises(EmbedderError, match="no embedder"):

@@ -808,3 +808,22 @@ def test_policy_comes_back(store: SqliteStore) -> None:
     policy = Policy(utc("2030-01-01"), "secret", ("ana", "bot"))
     cube = add(store, Cube(ANA, "x", policy=policy)).cubes[0]
     assert store.get(cube.id, ANA).policy == policy
+
+
+def test_what_the_queue_commits_lazily_leaves_the_next_commit_synced(folder: Path) -> None:
+    store = open_store(folder, durability="full")
+    try:
+        writer = store.connections.writer
+
+        def level() -> int:
+            return int(writer.execute("PRAGMA synchronous").fetchone()[0])
+
+        assert level() == 2
+        with store.connections.writing(lazily=True):
+            assert level() == 1
+        assert level() == 2
+        with pytest.raises(ZeroDivisionError), store.connections.writing(lazily=True):
+            raise ZeroDivisionError
+        assert level() == 2
+    finally:
+        store.close()

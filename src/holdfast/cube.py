@@ -395,12 +395,14 @@ class Cube:
                 valid_from=_time(record.get("valid_from")),
                 valid_to=_time(record.get("valid_to")),
                 recorded_at=_time(record.get("recorded_at")),
-                origin=_origin(
-                    origin.get("channel", Channel.USER),
-                    origin.get("author"),
-                    origin.get("reference"),
-                    origin.get("trust", 1.0),
-                    tuple((str(id), int(version)) for id, version in origin.get("derived_from", ())),
+                origin=Origin(
+                    channel=Channel(origin.get("channel", Channel.USER)),
+                    author=origin.get("author"),
+                    reference=origin.get("reference"),
+                    trust=origin.get("trust", 1.0),
+                    derived_from=tuple(
+                        Ref(_normal(id), int(version)) for id, version in origin.get("derived_from", ())
+                    ),
                 ),
                 status=Status(record.get("status", Status.GENERATED)),
                 policy=Policy(
@@ -428,15 +430,6 @@ class Cube:
 
 
 _NO_POLICY, _UNUSED = Policy(), Use()
-
-
-@functools.lru_cache(maxsize=4096)
-def _origin(
-    channel: str, author: str | None, reference: str | None, trust: float, sources: tuple[tuple[str, int], ...]
-) -> Origin:
-    """The rows of a conversation mostly have one of a few origins."""
-    refs = tuple(Ref(_normal(id), version) for id, version in sources)
-    return Origin(Channel(channel), author, reference, trust, refs)
 
 
 def _normal(id: str) -> str:

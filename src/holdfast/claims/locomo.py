@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from holdfast.bench import recall
 
@@ -13,7 +14,6 @@ SINGLE = ("BM25", "dense", recall.NAMED, "recency")
 """The single channels that the hybrid is held against."""
 
 
-@functools.cache
 def evidence_recall(data: Path, k: int) -> Mapping[str, float]:
     """Recall of the evidence turns among the first k, over categories 1 to 4, by arm.
 
@@ -31,4 +31,6 @@ def gain(recalled: Mapping[str, float]) -> float:
     return recalled[HYBRID] - max(score for arm, score in recalled.items() if arm != HYBRID)
 
 
-_run = functools.cache(lambda data: recall.run("locomo", data / "locomo"))
+@functools.cache
+def _run(data: Path) -> dict[str, Any]:
+    return recall.run("locomo", data / "locomo")

@@ -66,7 +66,6 @@ class LexicalIndex:
         self._tokens = 0.0
         self._norms: Floats | None = None
         self._idf: dict[int, float] = {}
-        self._room = np.empty(0, np.float32)
 
     def append(self, rows: Sequence[int], folds: Sequence[bytes]) -> None:
         """Add rows by their lexical folds (``text.fold_terms``); a row is added once, the rows of a call in order."""
@@ -122,11 +121,7 @@ class LexicalIndex:
         (MaxScore, Turtle and Flood 1995): a row that holds only words of the rest cannot beat the k-th best so far.
         ``allowed`` has shape (size,).
         """
-        # The same room each time: with a million rows, fresh zeros cost more than the sums.
-        if len(self._room) < len(allowed):
-            self._room = np.empty(len(allowed), np.float32)
-        found = self._room[: len(allowed)]
-        found[:] = 0.0
+        found = np.zeros(len(allowed), np.float32)
         norms = self._norm(len(allowed))
         rarest = sorted(((self.idf(term), term) for term in terms), reverse=True)
         bounds = np.cumsum([idf for idf, _ in rarest][::-1])[::-1] * (

@@ -76,7 +76,6 @@ class Partition:
         self._recallable = Column(np.bool_)
         self._trust = Column(np.float32)
         self._mentioned = {fold: Column(np.bool_) for fold in ("names", "dates")}
-        self._speaks = Column(np.bool_)  # the row has a date span
         self._mask: tuple[View, int, int, Mask] | None = None
 
     # --- following the journal ---
@@ -161,7 +160,8 @@ class Partition:
         self._recallable.put(rows, recallable)
         self._live.put(rows, recallable & np.asarray([known_to is None for known_to in table[2]], np.bool_))
         self._trust.put(rows, np.asarray(table[11], np.float32))
-        self._speaks.resize(self.size)
+        for mentioned in self._mentioned.values():
+            mentioned.resize(self.size)
         for column in self._near.values():
             column.resize(self.size)
         self._first.put(rows, rows)
@@ -226,7 +226,6 @@ class Partition:
     def _put_mentions(self, fold: str, found: Sequence[tuple[int, bytes]]) -> None:
         """Take in names or dates of rows that have none here yet; a worker that was overtaken puts the same ones twice."""
         here = self._mentioned[fold]
-        here.resize(self.size)
         fresh = {rid & _LOW: body for rid, body in found if not here.values[rid & _LOW]}
         if not fresh:
             return
@@ -234,10 +233,8 @@ class Partition:
         here.values[rows] = True
         if fold == "names":
             self.entities.append(rows, [fresh[row] for row in rows])
-        else:
-            if any(not body or len(body) % _SPAN_BYTES for body in fresh.values()):
-                raise ValueError("a row's dates are cut short")
-            self._speaks.values[rows] = True
+        elif any(not body or len(body) % _SPAN_BYTES for body in fresh.values()):
+            raise ValueError("a row's dates are cut short")
 
     # --- what searches read ---
 
@@ -302,5 +299,5 @@ class Partition:
     @property
     def dated(self) -> Mask:
         """Which rows speak of a time; shape (size,)."""
-        found: Mask = self._speaks.values
+        found: Mask = self._mentioned["dates"].values  # a row without a time has no such fold
         return found

@@ -41,7 +41,7 @@ class VectorIndex:
         self.dimension = dimension
         self._exact: Column | None = Column(np.float32, dimension)
         self._half = Column(np.float16, dimension)
-        self._scan: CodeScan | SignScan = CodeScan(dimension) if installed(dimension) else SignScan(dimension)
+        self._scan: CodeScan | SignScan | None = None  # above EXACT_ROWS: most scopes never get there
         self._present = Column(np.bool_)
         self._passages = Column(np.float16, dimension)
         self._first = Column(np.int64)  # of each row, where its passages begin
@@ -91,6 +91,8 @@ class VectorIndex:
             rows = np.flatnonzero(self._present.values)
             vectors = self._exact.values[rows].astype(np.float16)  # it came from float16, so nothing is lost
             self._exact = None
+            self._scan = CodeScan(self.dimension) if installed(self.dimension) else SignScan(self.dimension)
+        assert self._scan is not None
         self._half.put(rows, vectors)
         for start in range(0, len(rows), 8192):
             some = slice(start, start + 8192)
@@ -143,6 +145,7 @@ class VectorIndex:
                 keep = np.argpartition(-cosines, k)[: k + 1]
                 rows, cosines = rows[keep], cosines[keep]
             return rows, cosines
+        assert self._scan is not None
         return self._scan.near(query, k, mask, lambda some: self.cosines(query, some))
 
 
