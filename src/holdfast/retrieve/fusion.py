@@ -183,7 +183,8 @@ LEXICAL_WEIGHTS = Weights(
     preference=3.06,
     time=3.76,
 )
-"""The same fit without the four channels of meaning: for a scope that has no vectors."""
+"""The same fit without the four channels of meaning: for a scope that has no vectors. ``entities`` at 1 adds 0.001 to 0.002 of
+nDCG@10 to the dev parts, and 0.000 to 0.004 to the held-out ones."""
 
 
 @dataclass(frozen=True, slots=True)
