@@ -242,7 +242,7 @@ def test_forgetting_beside_other_writers_destroys_nothing(folder: Path) -> None:
         print("ready", flush=True)
         sys.stdin.readline()
         for n in range(25):
-            kept, gone = memory.add([f"{sys.argv[3]} kept {n} " + "x" * (n * 37), f"{sys.argv[3]} gone {n} " + "x" * (n * 91)]).ids
+            kept, gone = memory.add([f"{sys.argv[3]} kept {n} " + "x" * (n * 37), f"{sys.argv[3]} gone {n} " + f"{sys.argv[3]}/{n};" * (n * 11)]).ids
             memory.correct(kept, f"{sys.argv[3]} kept {n} for good " + "y" * (n * 53))
             memory.forget(gone).verify()
     """
