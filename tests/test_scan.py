@@ -6,6 +6,7 @@ import struct
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,11 +55,25 @@ def test_common_words_are_skipped_where_a_rare_one_settles_it(monkeypatch):
     texts = [[0, 1, 2] for _ in range(500)] + [[0, 7, 7]] * 5
     lexical = index(texts, set())
     looked_up = []
-    counts = LexicalIndex.counts
-    monkeypatch.setattr(LexicalIndex, "counts", lambda self, t, rows: looked_up.append(t) or counts(self, t, rows))
+    counts = LexicalIndex._counts
+    monkeypatch.setattr(
+        LexicalIndex, "_counts", lambda self, w, rows: looked_up.append(w.rows) or counts(self, w, rows)
+    )
     found = lexical.best([0, 7], 3, np.ones(len(texts), np.bool_))
     assert found.tolist() == [500, 501, 502]
-    assert looked_up == [0]
+    assert looked_up == [505]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(text, min_size=1, max_size=120), st.sets(st.integers(1, 119), max_size=4), word, st.integers(0, 2**32))
+def test_a_word_counted_row_by_row_gives_the_same_counts(texts, cuts, query, seed):
+    rows = np.random.default_rng(seed).integers(-1, len(texts) + 2, 40)
+    with pytest.MonkeyPatch.context() as patch:
+        expected = index(texts, cuts).counts(query, rows)
+        patch.setattr("holdfast.retrieve.lexical._MANY_ROWS", 0)
+        lexical = index(texts, cuts)
+        for _ in range(2):
+            assert lexical.counts(query, rows).tolist() == expected.tolist()
 
 
 def test_every_finite_half_is_widened_exactly():

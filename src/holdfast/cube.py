@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 from holdfast.errors import HoldfastError, InputError, ScopeError
@@ -112,6 +112,8 @@ def utc(when: datetime | str) -> datetime:
             raise InputError(f"{when!r} is not a time; write it as 2026-01-31 or 2026-01-31T12:00:00+00:00") from error
     if not isinstance(when, datetime):
         raise InputError(f"a time must be a datetime or an ISO 8601 string, not {type(when).__name__}")
+    if when.tzinfo is UTC:
+        return when
     try:
         return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
     except OverflowError as error:
@@ -135,6 +137,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def _aware(name: str, when: datetime | None) -> None:
     if when is not None and (not isinstance(when, datetime) or when.tzinfo is None):
         raise InputError(f"{name} must be a datetime with a time zone, as utc() makes it, not {when!r}")
+
+
+def _string_or_none(value: object) -> bool:
+    return value is None or isinstance(value, str)
 
 
 # --- identity ---
@@ -206,7 +212,12 @@ class Scope:
 
     def covers(self, other: Scope) -> bool:
         """Whether a read in this scope may see a cube written in ``other``."""
-        return all(mine is None or mine == theirs for mine, theirs in zip(self.parts, other.parts, strict=True))
+        return (
+            self.tenant == other.tenant
+            and self.user == other.user
+            and (self.agent is None or self.agent == other.agent)
+            and (self.session is None or self.session == other.session)
+        )
 
     @staticmethod
     @functools.lru_cache(maxsize=65_536)
@@ -252,7 +263,7 @@ class Origin:
     def __post_init__(self) -> None:
         if not isinstance(self.channel, Channel):
             raise InputError(f"channel must be one of {', '.join(Channel)}, not {self.channel!r}")
-        if not isinstance(self.author, str | None) or not isinstance(self.reference, str | None):
+        if not _string_or_none(self.author) or not _string_or_none(self.reference):
             raise InputError(f"author and reference must be strings, not {self.author!r}, {self.reference!r}")
         if not isinstance(self.trust, int | float) or not 0.0 <= self.trust <= 1.0:
             raise InputError(f"trust must lie between 0 and 1, not {self.trust!r}")
@@ -321,14 +332,15 @@ class Cube:
             raise InputError(f"kind must be a lower-case word such as 'fact', not {self.kind!r}")
         if not isinstance(self.form, Form) or not isinstance(self.status, Status):
             raise InputError(f"form and status must be a Form and a Status, not {self.form!r}, {self.status!r}")
-        if not isinstance(self.blob, str | None) or not isinstance(self.data, Mapping):
+        if not _string_or_none(self.blob) or not (type(self.data) is dict or isinstance(self.data, Mapping)):
             raise InputError("blob must be a string, and data a mapping")
         if not isinstance(self.id, str) or not _ID.fullmatch(self.id):
             raise InputError(f"id must be a UUID in lower case, not {self.id!r}")
         if not isinstance(self.version, int) or self.version < 1:
             raise InputError(f"version must be a number from 1 on, not {self.version!r}")
-        for name in ("valid_from", "valid_to", "recorded_at"):
-            _aware(name, getattr(self, name))
+        _aware("valid_from", self.valid_from)
+        _aware("valid_to", self.valid_to)
+        _aware("recorded_at", self.recorded_at)
         if self.valid_from and self.valid_to and self.valid_to < self.valid_from:
             raise InputError(f"a memory cannot end ({self.valid_to}) before it begins ({self.valid_from})")
 
@@ -384,27 +396,26 @@ class Cube:
     def from_dict(cls, record: Mapping[str, Any]) -> Cube:
         """Read what ``to_dict`` wrote; absent fields take their defaults. Raises InputError."""
         try:
-            origin, policy, use = (record.get(key) or {} for key in ("origin", "policy", "use"))
+            origin, policy, use = record.get("origin") or {}, record.get("policy") or {}, record.get("use") or {}
+            sources = origin.get("derived_from")
             return cls(
                 scope=Scope.parse(record["scope"]),
                 text=record.get("text", ""),
                 kind=record.get("kind", Kind.MESSAGE),
-                form=Form(record.get("form", Form.TEXT)),
+                form=_one_of(_FORMS, record.get("form", "text")),
                 blob=record.get("blob"),
                 data=record.get("data") or {},
                 valid_from=_time(record.get("valid_from")),
                 valid_to=_time(record.get("valid_to")),
                 recorded_at=_time(record.get("recorded_at")),
                 origin=Origin(
-                    channel=Channel(origin.get("channel", Channel.USER)),
+                    channel=_one_of(_CHANNELS, origin.get("channel", "user")),
                     author=origin.get("author"),
                     reference=origin.get("reference"),
                     trust=origin.get("trust", 1.0),
-                    derived_from=tuple(
-                        Ref(_normal(id), int(version)) for id, version in origin.get("derived_from", ())
-                    ),
+                    derived_from=tuple(Ref(_normal(id), int(version)) for id, version in sources) if sources else (),
                 ),
-                status=Status(record.get("status", Status.GENERATED)),
+                status=_one_of(_STATUSES, record.get("status", "generated")),
                 policy=Policy(
                     expires_at=_time(policy.get("expires_at")),
                     sensitivity=str(policy.get("sensitivity", "normal")),
@@ -430,6 +441,20 @@ class Cube:
 
 
 _NO_POLICY, _UNUSED = Policy(), Use()
+
+# Looked up by value in a third of the time that the enumeration takes: a search reads many rows.
+_FORMS = {str(form): form for form in Form}
+_CHANNELS = {str(channel): channel for channel in Channel}
+_STATUSES = {str(status): status for status in Status}
+
+E = TypeVar("E")
+
+
+def _one_of(known: Mapping[str, E], value: str) -> E:
+    found = known.get(value)
+    if found is None:
+        raise ValueError(f"{value!r} is none of {', '.join(known)}")
+    return found
 
 
 def _normal(id: str) -> str:

@@ -206,7 +206,8 @@ def rank(
     best = np.lexsort((found.rows, -scores))[:k]
     turns = prepared.conversation.turns
     ids = tuple(turns[row].id for row in found.rows[best])
-    return Ranking(ids, scores[best], chances[best], fusion.contributions(found.features, weights, best))
+    parts = dict(zip(fusion.CHANNELS, fusion.contributions(found.features, weights, best).T, strict=True))
+    return Ranking(ids, scores[best], chances[best], parts)
 
 
 def top(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:

@@ -126,6 +126,8 @@ class Weights:
     time: float = 4.56
 
 
+WEIGHTS = Weights()
+
 CHANNELS: tuple[str, ...] = tuple(field.name for field in fields(Weights))
 _AT = {name: at for at, name in enumerate(CHANNELS)}
 
@@ -202,6 +204,8 @@ class Calibration:
     nothing: float = 3.6
 
 
+CALIBRATION = Calibration()
+
 LEXICAL_CALIBRATION = Calibration(lead=0.9, passage=0.0, bias=-2.56, nothing=0.9)
 """For ``LEXICAL_WEIGHTS``."""
 
@@ -224,24 +228,18 @@ def features(pool: Pool, wants: Collection[Want]) -> Features:
     else:
         segment = words
 
-    sessions, member = np.unique(pool.session, return_inverse=True)
-
-    def best_of_session(values: Floats) -> Floats:
-        best = np.full(len(sessions), -np.inf, np.float32)
-        np.maximum.at(best, member, values)
-        return best[member]
-
+    session_words, session_meaning = _best_of_group(pool.session, words, pool.cosine)
     found = Features(np.zeros((len(CHANNELS), n), np.float32))
     channels: dict[str, npt.NDArray[Any]] = {
         "words": words,
         "best_words": words / max(float(words.max(initial=0.0)), 1e-9),
-        "session_words": best_of_session(words),
+        "session_words": session_words,
         "window": held @ pool.idf / total,
         "segment": segment,
         "meaning": pool.cosine,
         "passage": pool.passage,
         "meaning_after": pool.cosine_after,
-        "session_meaning": best_of_session(pool.cosine),
+        "session_meaning": session_meaning,
         "entities": pool.entities,
         "author": pool.author,
         "user": pool.user,
@@ -262,15 +260,28 @@ def features(pool: Pool, wants: Collection[Want]) -> Features:
     return found
 
 
+def _best_of_group(group: Ints, *values: Floats) -> list[Floats]:
+    """The largest of some values in the group of each candidate; shape (n,) each."""
+    order = group.argsort(kind="stable")
+    ordered = group[order]
+    first = np.ones(len(order), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    member = np.empty(len(order), np.intp)
+    member[order] = first.cumsum() - 1
+    starts = first.nonzero()[0]
+    return [np.maximum.reduceat(some[order], starts)[member] for some in values]
+
+
 def fuse(found: Features, weights: Weights) -> Floats:
     """The scores, shape (n,)."""
     scores: Floats = _vector(weights) @ found.table
     return scores
 
 
-def contributions(found: Features, weights: Weights, at: Ints) -> dict[str, Floats]:
-    """What each channel adds to the scores of some candidates, shape (len(at),) each; they sum to the score."""
-    return dict(zip(CHANNELS, _vector(weights)[:, None] * found.table[:, at], strict=True))
+def contributions(found: Features, weights: Weights, at: Ints) -> Floats:
+    """What each of ``CHANNELS`` adds to the scores of some candidates, shape (len(at), channels); a row sums to its score."""
+    parts: Floats = found.table[:, at].T * _vector(weights)
+    return parts
 
 
 @functools.lru_cache(maxsize=64)
@@ -280,7 +291,7 @@ def _vector(weights: Weights) -> Floats:
 
 def relevance(found: Features, scores: Floats, calibration: Calibration) -> Floats:
     """The chance, between 0 and 1, that each candidate is evidence for an answer; shape (n,)."""
-    best = np.sort(scores)[::-1][:_BEST]
+    best = np.sort(scores)[-_BEST:]
     mean = (best.sum() + calibration.nothing * (_BEST - len(best))) / _BEST
     logit = calibration.bias + calibration.lead * (scores - mean) + calibration.passage * found["passage"]
     chance: Floats = (1 / (1 + np.exp(-logit))).astype(np.float32)

@@ -29,6 +29,10 @@ K1, B = 1.5, 0.75
 """BM25 of the first stage, which chooses the candidates; the fused score has its own (``fusion``)."""
 
 _FEW = 65_536
+_KNOWN_WORDS = 4_096  # looked up and kept until the next row comes
+_MANY_ROWS = 50_000  # from so many rows on, a word that stands in one of _COMMON is counted row by row ...
+_COMMON = 16
+_COMMON_WORDS = 64  # ... for so many words at most
 
 RECORD = np.dtype([("term", "<u4"), ("count", "u1")])
 """A record of a fold, as ``text.RECORD`` packs it."""
@@ -48,11 +52,23 @@ class _Segment:
     counts: Counts
 
     def postings(self, term: int) -> tuple[Rows32, Counts]:
-        at = int(np.searchsorted(self.terms, np.uint32(term)))
+        at = int(self.terms.searchsorted(np.uint32(term)))
         if at == len(self.terms) or self.terms[at] != term:
             return self.rows[:0], self.counts[:0]
         here = slice(self.starts[at], self.starts[at + 1])
         return self.rows[here], self.counts[here]
+
+
+class _Word:
+    """A word as a search needs it: how rare it is, and where it stands."""
+
+    __slots__ = ("counted", "idf", "postings", "rows")
+
+    def __init__(self, segments: Sequence[_Segment], term: int, documents: int) -> None:
+        self.postings = [some for segment in segments if len((some := segment.postings(term))[0])]
+        self.rows = sum(len(rows) for rows, _ in self.postings)
+        self.idf = float(np.log1p((documents - self.rows + 0.5) / (self.rows + 0.5)))
+        self.counted: Counts | None = None
 
 
 class LexicalIndex:
@@ -65,7 +81,8 @@ class LexicalIndex:
         self._documents = 0
         self._tokens = 0.0
         self._norms: Floats | None = None
-        self._idf: dict[int, float] = {}
+        self._words: dict[int, _Word] = {}
+        self._common = 0
 
     def append(self, rows: Sequence[int], folds: Sequence[bytes]) -> None:
         """Add rows by their lexical folds (``text.fold_terms``); a row is added once, the rows of a call in order."""
@@ -84,7 +101,7 @@ class LexicalIndex:
         self._documents += len(numbers)
         self._tokens += float(lengths.sum())
         self._norms = None
-        self._idf.clear()
+        self._forget_words()
         body = np.ones(len(records), np.bool_)
         body[heads] = False
         owner = np.repeat(numbers.astype(np.int32), sizes)
@@ -95,23 +112,16 @@ class LexicalIndex:
 
     def idf(self, term: int) -> float:
         """ln(1 + (N - df + 0.5) / (df + 0.5)): never negative, and the most for a word that nothing holds."""
-        found = self._idf.get(term)
-        if found is None:
-            df = sum(len(segment.postings(term)[0]) for segment in self._segments)
-            found = self._idf[term] = float(np.log1p((self._documents - df + 0.5) / (df + 0.5)))
-        return found
+        return self._word(term).idf
 
     def scores(self, terms: Sequence[int], size: int) -> Floats:
         """BM25 of every row for a query's distinct terms; shape (size,), 0 where no word matches."""
         found = np.zeros(size, np.float32)
         norms = self._norm(size)
-        for term in terms:
-            idf = np.float32(self.idf(term))
-            for segment in self._segments:
-                rows, counts = segment.postings(term)
-                if len(rows):
-                    # Within a segment a row stands once under a term, so += by index is safe.
-                    found[rows] += idf * np.float32(K1 + 1) * counts / (counts + norms[rows])
+        for word in map(self._word, terms):
+            for rows, counts in word.postings:
+                # Within a segment a row stands once under a term, so += by index is safe.
+                found[rows] += np.float32(word.idf) * np.float32(K1 + 1) * counts / (counts + norms[rows])
         return found
 
     def best(self, terms: Sequence[int], k: int, allowed: npt.NDArray[np.bool_]) -> Rows:
@@ -123,59 +133,92 @@ class LexicalIndex:
         """
         found = np.zeros(len(allowed), np.float32)
         norms = self._norm(len(allowed))
-        rarest = sorted(((self.idf(term), term) for term in terms), reverse=True)
-        bounds = np.cumsum([idf for idf, _ in rarest][::-1])[::-1] * (
-            K1 + 1
-        )  # no row gains more from term i and the rest
+        rarest = sorted(map(self._word, terms), key=lambda word: word.idf, reverse=True)
+        bounds = [0.0]  # of each word on: no row gains more from it and the rest
+        for word in reversed(rarest):
+            bounds.insert(0, bounds[0] + word.idf * (K1 + 1))
         least = 0.0  # at least k rows score this much
-        everything = bool(allowed.all())
+        everything = np.count_nonzero(allowed) == len(allowed)
         seen: list[Rows32] = []
-        for at, (idf, term) in enumerate(rarest):
+        held = 0
+        for at, word in enumerate(rarest):
             if bounds[at] < least:
-                return self._finish(seen, found, rarest[at:], least - float(bounds[at]), k, norms)
-            for segment in self._segments:
-                rows, counts = segment.postings(term)
+                return self._finish(seen, found, rarest[at:], bounds[at:], least, k, norms)
+            for rows, counts in word.postings:
                 if not everything:
                     here = allowed[rows]
                     rows, counts = rows[here], counts[here]
-                found[rows] += np.float32(idf * (K1 + 1)) * counts / (counts + norms[rows])
+                found[rows] += np.float32(word.idf * (K1 + 1)) * counts / (counts + norms[rows])
                 seen.append(rows)
-                if k <= len(rows) <= _FEW:  # among more the k-th best costs more to find than it spares
-                    least = max(least, float(np.partition(found[rows], len(rows) - k)[len(rows) - k]))
+                held += len(rows)
+            if at + 1 < len(rarest) and k <= held <= _FEW:  # among more the k-th best costs more to find than it spares
+                some = found[seen[0] if len(seen) == 1 else distinct(np.concatenate(seen))]
+                if len(some) >= k:
+                    least = float(np.partition(some, len(some) - k)[len(some) - k])
         return top(found, k)
 
     def _finish(
         self,
         seen: Sequence[Rows32],
         found: Floats,
-        rest: Sequence[tuple[float, int]],
+        rest: Sequence[_Word],
+        bounds: Sequence[float],
         least: float,
         k: int,
         norms: Floats,
     ) -> Rows:
-        """The best of the rows that score ``least`` already, after the rest of the words is looked up in those alone."""
-        rows = distinct(np.concatenate([some[found[some] >= least] for some in seen]))
+        """The best of the rows that may reach ``least``, after the rest of the words is looked up in those alone."""
+        rows = distinct(np.concatenate(seen))
         scores = found[rows]
-        for idf, term in rest:
-            counts = self.counts(term, rows)
-            scores += np.float32(idf * (K1 + 1)) * counts / (counts + norms[rows])
+        for word, bound in zip(rest, bounds, strict=False):
+            hopeful = scores >= least - bound
+            rows, scores = rows[hopeful], scores[hopeful]
+            counts = self._counts(word, rows)
+            scores += np.float32(word.idf * (K1 + 1)) * counts / (counts + norms[rows])
         return rows[top(scores, k)].astype(np.int64)
 
     def rows(self, term: int) -> Rows:
         """The rows that hold a term."""
-        return np.concatenate([segment.postings(term)[0] for segment in self._segments] or [_NOWHERE]).astype(np.int64)
+        return np.concatenate([rows for rows, _ in self._word(term).postings] or [_NOWHERE]).astype(np.int64)
 
     def counts(self, term: int, rows: npt.NDArray[np.integer]) -> Floats:
         """How often a term stands in each of some rows; shape (len(rows),). A row of -1 holds nothing."""
-        found = np.zeros(len(rows), np.float32)
-        rows = rows.astype(np.int32, copy=False)  # as the postings are: or each search would copy them all
-        for segment in self._segments:
-            held, counts = segment.postings(term)
-            if len(held):
-                at = np.minimum(np.searchsorted(held, rows), len(held) - 1)
-                here = held[at] == rows
-                found[here] = counts[at[here]]
+        return self._counts(self._word(term), rows.astype(np.int32, copy=False))
+
+    def _word(self, term: int) -> _Word:
+        found = self._words.get(term)
+        if found is None:
+            if len(self._words) >= _KNOWN_WORDS:
+                self._forget_words()
+            found = self._words[term] = _Word(self._segments, term, self._documents)
         return found
+
+    def _forget_words(self) -> None:
+        self._words.clear()
+        self._common = 0
+
+    def _counts(self, word: _Word, rows: Rows32) -> Floats:
+        found = np.zeros(len(rows), np.float32)
+        if word.rows * _COMMON > self._documents > _MANY_ROWS and self._count_by_row(word):
+            assert word.counted is not None
+            inside = (rows >= 0) & (rows < len(word.counted))
+            found[inside] = word.counted[rows[inside]]
+            return found
+        for held, counts in word.postings:
+            at = held.searchsorted(rows)
+            np.minimum(at, len(held) - 1, out=at)
+            here = held[at] == rows
+            found[here] = counts[at[here]]
+        return found
+
+    def _count_by_row(self, word: _Word) -> bool:
+        """Where rows are many, the steps of a search in a common word's postings miss the cache, each of them."""
+        if word.counted is None and self._common < _COMMON_WORDS:
+            word.counted = np.zeros(len(self._lengths.values), np.uint8)
+            for rows, counts in word.postings:
+                word.counted[rows] = counts
+            self._common += 1
+        return word.counted is not None
 
     @property
     def mean_length(self) -> float:

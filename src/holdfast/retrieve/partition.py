@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +76,8 @@ class Partition:
         self._recallable = Column(np.bool_)
         self._trust = Column(np.float32)
         self._mentioned = {fold: Column(np.bool_) for fold in ("names", "dates")}
-        self._mask: tuple[View, int, int, Mask] | None = None
+        self._mask: tuple[tuple[object, ...], int, int, Mask] | None = None
+        self._authors: tuple[int, frozenset[str]] = (0, frozenset())
 
     # --- following the journal ---
 
@@ -240,8 +241,8 @@ class Partition:
 
     def visible(self, view: View) -> Mask:
         """Which rows a view shows; shape (size,)."""
-        timeless = replace(view, now=0)
-        if self._mask is not None and self._mask[0] == timeless and self._mask[1] <= view.now < self._mask[2]:
+        asked = (view.known, view.true_at, view.kinds, view.agent, view.session)
+        if self._mask is not None and self._mask[0] == asked and self._mask[1] <= view.now < self._mask[2]:
             return self._mask[3]
         until = FOREVER  # when the next memory ends or expires; up to then the answer is the same
         if view.known is None:
@@ -263,7 +264,7 @@ class Partition:
         if view.kinds:
             codes = [self._labels["kind"].get(kind, -1) for kind in view.kinds]
             shown &= np.isin(self._codes["kind"].values, codes)
-        self._mask = (timeless, view.now, until, shown)
+        self._mask = (asked, view.now, until, shown)
         return shown
 
     def column(self, name: str) -> npt.NDArray[np.int64]:
@@ -294,7 +295,10 @@ class Partition:
     @property
     def authors(self) -> frozenset[str]:
         """The people who speak here (not the parts of a chat, such as "user")."""
-        return frozenset(name for name in self._labels["author"] if name is not None) - ROLES
+        labels = self._labels["author"]
+        if self._authors[0] != len(labels):
+            self._authors = len(labels), frozenset(name for name in labels if name is not None) - ROLES
+        return self._authors[1]
 
     @property
     def dated(self) -> Mask:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,11 +19,13 @@ from holdfast.encode.base import Embedder
 from holdfast.errors import EmbedderError, HoldfastError
 from holdfast.retrieve.arrays import Floats, distinct, top
 from holdfast.retrieve.fusion import (
+    CALIBRATION,
+    CHANNELS,
     LEXICAL_CALIBRATION,
     LEXICAL_WEIGHTS,
     POOL,
     UNLIKELY,
-    Calibration,
+    WEIGHTS,
     Pool,
     Weights,
     contributions,
@@ -60,10 +62,8 @@ PROFILE = MemoryProfile(
 CACHED_ROWS = 2_000_000
 """How many rows of loaded partitions a process keeps; beyond that the least recently used are dropped and reloaded."""
 
-CACHED_NUMBERS = 100_000
-"""How many tenants' and users' partition numbers a process remembers."""
-
 _DAY = 86_400.0
+_QUESTION, _INSTRUCTION, _PREFERENCE = int(Sign.QUESTION), int(Sign.INSTRUCTION), int(Sign.PREFERENCE)
 _MAY_BE_DATED = re.compile(
     r"\d|\b(?:ago|today|tonight|yesterday|tomorrow|last|past|next|this|since|until|before|after|week|month|year|spring|"
     r"summer|autumn|fall|winter|other|(?:mon|tues|wednes|thurs|fri|satur|sun)day|jan|feb|mar|apr|may|june?|july?|aug|sep|oct|"
@@ -77,12 +77,12 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """The best rows of a partition, best first, with what each channel adds to each; arrays of shape (k,)."""
+    """The best rows of a partition, best first; arrays of shape (k,). ``parts``: what each of ``CHANNELS`` adds (k, channels)."""
 
     rows: Ints
     scores: Floats
     relevance: Floats
-    parts: dict[str, Floats]
+    parts: Floats
 
 
 class Recall:
@@ -93,7 +93,6 @@ class Recall:
         self.embedder = embedder
         self._partitions: OrderedDict[int, Partition] = OrderedDict()
         self._queries: OrderedDict[str, Floats] = OrderedDict()
-        self._numbers: dict[str, int] = {}
         self._lock = threading.Lock()
         self._trouble: str | None = None
 
@@ -101,7 +100,7 @@ class Recall:
         self, query: str, scope: Scope, view: View, k: int, neighbours: int = 0, *, degraded: Sequence[str] = ()
     ) -> Hits:
         """The k best visible rows of a scope for a query, each with up to ``neighbours`` turns before and after it."""
-        no = self._number(scope)
+        no = self._store.partition(scope)
         if no is None:
             return Hits(
                 abstain=True,
@@ -124,13 +123,13 @@ class Recall:
             found = self._store.by_rids(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
         cubes = {rid & ((1 << PARTITION_BITS) - 1): row.cube for rid, row in found.items()}
         scores, chances = ranked.scores.tolist(), ranked.relevance.tolist()
-        parts = {name: part.tolist() for name, part in ranked.parts.items() if part.any()}
+        parts = ranked.parts.tolist()
         hits = [
             Hit(
                 cubes[row],
                 scores[at],
                 chances[at],
-                {name: part[at] for name, part in parts.items() if part[at]},
+                {name: part for name, part in zip(CHANNELS, parts[at], strict=True) if part},
                 _pick(cubes, around[at][0]),
                 _pick(cubes, around[at][1]),
             )
@@ -152,7 +151,7 @@ class Recall:
             raise EmbedderError(
                 "likeness is a matter of meaning, and this memory has no embedder; see: holdfast status"
             )
-        no = self._number(scope)
+        no = self._store.partition(scope)
         if no is None:
             return []
         vectors = np.asarray(self.embedder.embed(list(texts)), np.float32)
@@ -165,18 +164,6 @@ class Recall:
                     "the store again"
                 )
             return nearest_sessions(partition, vectors, partition.visible(view), k)
-
-    def _number(self, scope: Scope) -> int | None:
-        """A partition's number; once given it never changes."""
-        path = scope.partition
-        found = self._numbers.get(path)
-        if found is None:
-            found = self._store.partition(scope)
-            if found is not None:
-                if len(self._numbers) >= CACHED_NUMBERS:
-                    self._numbers.clear()
-                self._numbers[path] = found
-        return found
 
     def degraded(self, serving: str | None) -> tuple[str, ...]:
         """What this recall cannot use, where the store's vectors are of the model ``serving``."""
@@ -240,22 +227,29 @@ def rank(
     following = _beside(partition, "next", rows, shown)
     lexical = partition.lexical
     flags = lexical.flags
+    authors, labels = partition.codes("author")[rows], partition.labels("author")
     # What is looked up of a row, of the one before and of the one after is looked up once: they are mostly the same rows.
     needed = distinct(np.concatenate((rows, previous, following)))
-    here, before, after = (np.searchsorted(needed, some) for some in (rows, previous, following))
+    here, before, after = (needed.searchsorted(some) for some in (rows, previous, following))
     counts = _table(partition, terms, needed)
-    cosine = passage = cosine_after = np.zeros(len(rows), np.float32)
-    waiting = ~_held(vectors.present, rows) if vectors is not None else np.ones(len(rows), np.bool_)
-    by_words = bool(waiting.all())
+    nothing, silent = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.float32)
+    cosine = passage = cosine_after = silent
+    waiting = nothing
+    by_words = True
     if vectors is not None and vector is not None:
+        waiting = ~_held(vectors.present, rows)
+        by_words = bool(waiting.all())
         cosines = vectors.cosines(vector, needed)
         cosine, cosine_after = cosines[here], cosines[after]
         passage = vectors.best_passages(vector, rows, cosine)
-        # A row whose vector is still in the queue is given the benefit of the doubt: what was said a moment ago must not
-        # lose to rows that have nothing but a meaning.
-        cosine[waiting] = cosine[~waiting].max(initial=0.0)
-        passage[waiting] = passage[~waiting].max(initial=0.0)
-    one = query.authors if len(query.authors) == 1 else ()
+        if waiting.any():
+            # A row whose vector is still in the queue is given the benefit of the doubt: what was said a moment ago must not
+            # lose to rows that have nothing but a meaning.
+            cosine[waiting] = cosine[~waiting].max(initial=0.0)
+            passage[waiting] = passage[~waiting].max(initial=0.0)
+    wants = query.wants
+    request = Want.REQUEST in wants
+    spans = _spans(query.text, view)
     pool = Pool(
         counts=counts[here],
         before=counts[before] > 0,
@@ -269,22 +263,22 @@ def rank(
         cosine=cosine,
         passage=passage,
         cosine_after=cosine_after,
-        entities=activation[rows] if activation is not None else np.zeros(len(rows), np.float32),
+        entities=activation[rows] if activation is not None else silent,
         session=partition.codes("session")[rows],
-        author=_written_by(partition, rows, one),
-        user=_written_by(partition, rows, () if partition.authors else (None, "user")),
-        assistant=_written_by(partition, rows, ("assistant",)),
-        asked_before=(previous >= 0) & ((flags[previous] & Sign.QUESTION) > 0),
-        dated=partition.dated[rows],
-        instruction=(flags[rows] & Sign.INSTRUCTION) > 0,
-        preference=(flags[rows] & Sign.PREFERENCE) > 0,
-        time=nearness(partition.column("said")[rows] / (_DAY * 1e6), _spans(query.text, view)),
+        author=_written_by(authors, labels, query.authors) if len(query.authors) == 1 else nothing,
+        user=_written_by(authors, labels, () if partition.authors else (None, "user")),
+        assistant=_written_by(authors, labels, ("assistant",)),
+        asked_before=(previous >= 0) & ((flags[previous] & _QUESTION) > 0),
+        dated=partition.dated[rows] if Want.TIME in wants else nothing,
+        instruction=(flags[rows] & _INSTRUCTION) > 0 if request else nothing,
+        preference=(flags[rows] & _PREFERENCE) > 0 if request else nothing,
+        time=nearness(partition.column("said")[rows] / (_DAY * 1e6), spans) if spans else silent,
     )
-    found = features(pool, query.wants)
-    fitted = weights or (LEXICAL_WEIGHTS if by_words else Weights())
+    found = features(pool, wants)
+    fitted = weights or (LEXICAL_WEIGHTS if by_words else WEIGHTS)
     scores = fuse(found, fitted)
-    chance = relevance(found, scores, LEXICAL_CALIBRATION if by_words else Calibration())
-    if waiting.any() and not by_words:
+    chance = relevance(found, scores, LEXICAL_CALIBRATION if by_words else CALIBRATION)
+    if not by_words and waiting.any():
         # Nor must it look unlikely for want of a meaning: by its words alone it may be just what was asked for.
         told = relevance(found, fuse(found, LEXICAL_WEIGHTS), LEXICAL_CALIBRATION)
         chance[waiting] = np.maximum(chance, told)[waiting]
@@ -309,7 +303,7 @@ def _candidates(
     some = np.concatenate(chosen)
     chosen += [_beside(partition, side, some, shown) for side in ("previous", "next")]
     if Want.REQUEST in query.wants:
-        standing = (partition.lexical.flags & (Sign.INSTRUCTION | Sign.PREFERENCE)) > 0
+        standing = (partition.lexical.flags & (_INSTRUCTION | _PREFERENCE)) > 0
         chosen.append(np.flatnonzero(standing & shown)[-POOL:])  # the newest, where somebody has laid down very many
     rows = distinct(np.concatenate(chosen))
     return rows[rows >= 0]
@@ -318,7 +312,7 @@ def _candidates(
 def _beside(partition: Partition, side: str, rows: Ints, shown: Mask) -> Ints:
     """The turn before or after each row in its session; -1 where there is none, or none that may be seen."""
     beside = partition.neighbours(side)[rows].astype(np.int64)
-    beside[(beside >= 0) & ~shown[beside]] = -1
+    beside[~shown[beside]] = -1  # where there is none, -1 takes the last row's mask, and stays -1 either way
     return beside
 
 
@@ -338,13 +332,12 @@ def _held(mask: Mask, rows: Ints) -> Mask:
     return found
 
 
-def _written_by(partition: Partition, rows: Ints, names: Iterable[str | None]) -> Mask:
-    """Which of some rows were written by any of these authors."""
-    labels, codes = partition.labels("author"), partition.codes("author")[rows]
-    found = np.zeros(len(rows), np.bool_)
+def _written_by(authors: npt.NDArray[np.int32], labels: Mapping[str | None, int], names: Iterable[str | None]) -> Mask:
+    """Which of some rows, given by the numbers of their authors, are by any of these."""
+    found = np.zeros(len(authors), np.bool_)
     for name in names:
         if name in labels:
-            found |= codes == labels[name]
+            found |= authors == labels[name]
     return found
 
 

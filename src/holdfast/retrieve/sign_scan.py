@@ -47,7 +47,7 @@ class SignScan:
         """
         # Agreeing bits + 1, so that 0 can mean "not allowed" and ``top`` takes positive scores only.
         agreeing = self._agreement(query)
-        if not allowed.all():
+        if np.count_nonzero(allowed) < len(allowed):
             agreeing *= allowed
         count = max(RESCORED, 2 * k)
         rows = top(agreeing, count)

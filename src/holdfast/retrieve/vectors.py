@@ -132,7 +132,7 @@ class VectorIndex:
 
     def _near(self, query: Floats, k: int, allowed: npt.NDArray[np.bool_] | None) -> tuple[Rows, Floats]:
         mask = self.present if allowed is None else self.present & _fit(allowed, len(self.present))
-        count = int(mask.sum())
+        count = int(np.count_nonzero(mask))
         if count == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         if self._exact is not None or count <= SCANNED_ROWS:

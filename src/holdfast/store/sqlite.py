@@ -48,6 +48,9 @@ FOLDS = ("terms", "names", "dates")
 FOLD_SECONDS = 5.0
 """How long an erasure waits for readers of the write-ahead log that it wants to cut."""
 
+KNOWN_PARTITIONS = 100_000
+"""How many tenants' and users' partition numbers a process remembers."""
+
 LEASE_SECONDS = 60
 """How long a worker has to finish the jobs it took; after that others may take them."""
 
@@ -111,6 +114,7 @@ class SqliteStore:
         self.tasks = tuple(tasks)
         self._terms = terms
         self._clock = clock or _now
+        self._numbers: dict[str, int] = {}
         file = self.folder / "holdfast.db"
         with translated(file):
             if self.folder.exists() and not self.folder.is_dir():
@@ -305,7 +309,7 @@ class SqliteStore:
     def by_rids(self, scope: Scope, rids: Sequence[int]) -> dict[int, Row]:
         """The rows with these numbers that the scope may see."""
         with self.connections.reading() as connection:
-            part = self._part(connection, scope.partition)
+            part = self._number(connection, scope.partition)
             found: dict[int, Row] = {}
             for start in range(0, len(rids), 500):
                 some = [int(rid) for rid in rids[start : start + 500]]
@@ -356,8 +360,11 @@ class SqliteStore:
 
     def partition(self, scope: Scope) -> int | None:
         """The partition's number, or None while nothing was ever written there."""
+        known = self._numbers.get(scope.partition)
+        if known is not None:
+            return known
         with self.connections.reading() as connection:
-            return self._part(connection, scope.partition)
+            return self._number(connection, scope.partition)
 
     def partitions(self) -> list[str]:
         """The paths tenant/user of everything in the store."""
@@ -676,6 +683,15 @@ class SqliteStore:
     def now(self) -> datetime:
         """The store's time."""
         return self._clock()
+
+    def _number(self, reading: sqlite3.Connection, path: str) -> int | None:
+        """As ``_part``, from memory where it was read before: once committed, a partition's number never changes."""
+        found = self._numbers.get(path)
+        if found is None and (found := self._part(reading, path)) is not None:
+            if len(self._numbers) >= KNOWN_PARTITIONS:
+                self._numbers.clear()
+            self._numbers[path] = found
+        return found
 
     @staticmethod
     def _part(connection: sqlite3.Connection, path: str) -> int | None:
