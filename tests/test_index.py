@@ -511,3 +511,12 @@ def test_the_best_by_words_are_those_of_the_highest_scores(
         found, expected = index.best(terms, k, mask), top(scores, k)
         assert len(found) == len(expected) and mask[found].all()
         assert scores[found].tolist() == pytest.approx(scores[expected].tolist(), rel=1e-5)
+
+
+def test_a_query_that_names_who_has_just_spoken_for_the_first_time_is_read_as_such(tmp_path: Path) -> None:
+    with open_memory(tmp_path) as here, open_memory(tmp_path) as there:
+        here.add({"role": "user", "name": "Ana", "content": "our boat is for sale"}, session="s")
+        assert "author" not in here.search("what did Zoe say of a boat?")[0].channels
+        there.add({"role": "user", "name": "Zoe", "content": "my boat leaks"}, session="t")
+        best = here.search("what did Zoe say of a boat?")[0]
+        assert best.text == "my boat leaks" and best.channels["author"] > 0

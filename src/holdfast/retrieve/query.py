@@ -58,7 +58,10 @@ def analyse(text: str, authors: Collection[str] = ()) -> Query:
     }
     found = _tokens(focus, plain) or _tokens(text, set()) or tuple(stem(word) for word in dict.fromkeys(words(text)))
     spoken = _first_person(focus, text, next(iter(named))) if len(named) == 1 else focus
-    segments = tuple(dict.fromkeys(tokens for part in _parts(focus) if (tokens := _tokens(part, plain))))
+    parts = _parts(focus)
+    segments = (
+        tuple(dict.fromkeys(tokens for part in parts if (tokens := _tokens(part, plain)))) if len(parts) > 1 else ()
+    )
     names = _others(text, named)
     return Query(text, focus, spoken, named, names, found, segments if len(segments) > 1 else (), _wants(text))
 

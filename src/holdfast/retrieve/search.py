@@ -108,32 +108,34 @@ class Recall:
                 degraded=(*degraded, *self.degraded(None)),
             )
         partition = self.partition(no)
-        with partition.lock:
+        if not partition.watermark:
             partition.catch_up()
-            read, model = analyse(query, partition.authors), partition.model
-        # Outside the lock: an embedder behind a network must not hold up the searches of others.
-        vector = self.embed(read.spoken) if model is not None and model == self._model else None
-        # One view of the store: what is ranked is what is read.
-        with partition.lock, self._store.connections.reading():
-            partition.catch_up()
-            vector = vector if partition.model == model else None
-            ranked = rank(partition, read, vector, view, k)
-            around = [_around(partition, row, neighbours, view) for row in ranked.rows.tolist()]
-            wanted = {row for some in around for side in some for row in side} | set(ranked.rows.tolist())
-            found = self._store.by_rids(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
+        for again in (True, False):
+            authors, model = partition.authors, partition.model
+            read = analyse(query, authors)
+            # Outside the lock: an embedder behind a network must not hold up the searches of others.
+            vector = self.embed(read.spoken) if model is not None and model == self._model else None
+            # One view of the store: what is ranked is what is read.
+            with partition.lock, self._store.connections.reading():
+                partition.catch_up()
+                if again and (partition.authors, partition.model) != (authors, model):
+                    continue  # somebody has spoken here for the first time: the query may name them
+                vector = vector if partition.model == model else None
+                ranked = rank(partition, read, vector, view, k)
+                rows = ranked.rows.tolist()
+                around = {row: _around(partition, row, neighbours, view) for row in rows} if neighbours else {}
+                wanted = {row for some in around.values() for side in some for row in side}.union(rows)
+                found = self._store.by_rids(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
+            break
         cubes = {rid & ((1 << PARTITION_BITS) - 1): row.cube for rid, row in found.items()}
-        scores, chances = ranked.scores.tolist(), ranked.relevance.tolist()
-        parts = ranked.parts.tolist()
+        parts = (
+            {name: part for name, part in zip(CHANNELS, some, strict=True) if part} for some in ranked.parts.tolist()
+        )
         hits = [
-            Hit(
-                cubes[row],
-                scores[at],
-                chances[at],
-                {name: part for name, part in zip(CHANNELS, parts[at], strict=True) if part},
-                _pick(cubes, around[at][0]),
-                _pick(cubes, around[at][1]),
+            Hit(cubes[row], score, chance, why, *(_pick(cubes, side) for side in around.get(row, ())))
+            for row, score, chance, why in zip(
+                rows, ranked.scores.tolist(), ranked.relevance.tolist(), parts, strict=True
             )
-            for at, row in enumerate(ranked.rows.tolist())
             if row in cubes
         ]
         best = max((hit.relevance for hit in hits), default=0.0)
@@ -354,8 +356,6 @@ def _spans(text: str, view: View) -> list[tuple[float, float]]:
 
 
 def _around(partition: Partition, row: int, count: int, view: View) -> tuple[list[int], list[int]]:
-    if not count:
-        return [], []
     shown = partition.visible(view)
     sides = []
     for side in ("previous", "next"):
