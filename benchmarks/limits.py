@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-WORDS_BYTES = 48
-"""What a scan must read a row at the least: 384 dimensions at one bit."""
+WORDS_BYTES = 25
+"""What a scan must read a row at the least: 192 of its 384 sign bits, and the others of one row in 32."""
 
 RESCORED, RESCORED_BYTES = 250, 768
 """And then the best rows again, in float16, so that the recall is that of an exact search."""

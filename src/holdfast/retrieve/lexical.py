@@ -28,7 +28,7 @@ PROFILE = MemoryProfile(
 K1, B = 1.5, 0.75
 """BM25 of the first stage, which chooses the candidates; the fused score has its own (``fusion``)."""
 
-_FEW = 65_536
+_FEW = 16_384
 _KNOWN_WORDS = 4_096  # looked up and kept until the next row comes
 _MANY_ROWS = 50_000  # from so many rows on, a word that stands in one of _COMMON is counted row by row ...
 _COMMON = 16

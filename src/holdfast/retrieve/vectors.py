@@ -27,7 +27,7 @@ PROFILE = MemoryProfile(
     modality=(Modality.VECTOR,),
 )
 
-EXACT_ROWS = 20_000
+EXACT_ROWS = 10_000
 SCANNED_ROWS = 2_500
 """Above EXACT_ROWS, so many allowed rows or fewer are scored one by one rather than scanned for."""
 _SIGN_AND_MAGNITUDE = np.int32(-0x70000001)  # 0x8fffffff
