@@ -250,8 +250,8 @@ _NOTES = """## How to read it
 - All engines had the same texts (8 to 30 words of a Zipf vocabulary of 60,000, no stop list: the commonest word stands in
   four of five texts) and the same 384-d unit vectors; no embedder ran, except where the embedder is named.
 - Holdfast's search is over words and vectors unless it says "vector only"; the peers' is over vectors, so theirs does less.
-- `holdfast` scans by numpy alone, `holdfast[fast]` by turbovec; they differ in scopes of more than 10,000 memories only.
-  Without AVX-512 turbovec is the slower one: Holdfast then leaves it alone, and here it was made to use it.
+- `holdfast` searches by numpy alone, `holdfast[fast]` by loops that numba compiles; they differ in scopes of
+  more than 10,000 memories only.
 - A durable add has returned, survives `kill -9`, and is found by the next search: by words and vector for the peers, by
   words for Holdfast, whose vector follows from a queue; the line "until found by vector too" waits for it.
 - The limit of an add is one synced SQLite commit of the same bytes on the same disk, taken turn about with the adds. The

@@ -18,7 +18,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
 from holdfast.cube import Cube, Kind, Scope, Status, to_micros, utc
 from holdfast.enrichment import Enrichment
 from holdfast.errors import HoldfastError
-from holdfast.retrieve import code_scan
+from holdfast.retrieve import loops
 from holdfast.retrieve import vectors as vectors_module
 from holdfast.retrieve.arrays import Column, top
 from holdfast.retrieve.lexical import K1, B, LexicalIndex
@@ -160,26 +160,14 @@ def test_in_a_small_scope_the_scan_is_exact() -> None:
             assert np.allclose(cosines, table[rows].astype(np.float32) @ query, atol=1e-5)
 
 
-@pytest.fixture(params=["numpy", "turbovec"])
+@pytest.fixture(params=["numpy", "compiled"])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What scans above EXACT_ROWS: numpy alone, or the extra ``fast``."""
-    if request.param == "turbovec":
-        pytest.importorskip("turbovec", reason="the extra fast is not installed")
-    monkeypatch.setattr(vectors_module, "installed", lambda dimension: request.param == "turbovec")
+    if request.param == "compiled":
+        pytest.importorskip("numba", reason="the extra fast is not installed")
+    else:
+        monkeypatch.setattr(vectors_module, "fastest", loops.plain)
     return str(request.param)
-
-
-@pytest.mark.parametrize(
-    ("found", "faster"), [(["X86_V3"], False), (["X86_V4"], True), (["AVX512_SKX"], True), (["ASIMD"], False)]
-)
-def test_the_compiled_scan_is_used_where_it_is_the_faster_one(
-    found: list[str], faster: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("turbovec", reason="the extra fast is not installed")
-    monkeypatch.setattr(np, "show_config", lambda mode: {"SIMD Extensions": {"baseline": ["X86_V2"], "found": found}})
-    code_scan._has_avx512.cache_clear()
-    assert code_scan.installed(384) is faster and not code_scan.installed(70)
-    code_scan._has_avx512.cache_clear()
 
 
 @pytest.mark.parametrize(("clusters", "spread"), [(60, 0.5), (60, 2.0), (40, 0.3)])
@@ -220,11 +208,12 @@ def test_a_narrow_mask_is_scanned_exactly_in_a_large_index() -> None:
     )
 
 
-def test_the_change_from_exact_to_codes_loses_no_row(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("engine")
+def test_the_change_from_exact_to_codes_loses_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vectors_module, "EXACT_ROWS", 50)
     monkeypatch.setattr(vectors_module, "SCANNED_ROWS", 0)
     rng = np.random.default_rng(4)
-    dimension = 70 if engine == "numpy" else 72  # one that does not fill its last word of bits
+    dimension = 70  # one that does not fill its last word of bits
     table = clustered(rng, 130, dimension, 3, 1.0)
     index = VectorIndex(dimension)
     for start, end in ((0, 40), (60, 100), (40, 60), (100, 130)):

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from holdfast import Memory
 from holdfast.retrieve.arrays import top
 from holdfast.retrieve.lexical import LexicalIndex
-from holdfast.retrieve.vectors import _single
 
 
 def index(texts: list[list[int]], cuts: set[int]) -> LexicalIndex:
@@ -74,12 +73,6 @@ def test_a_word_counted_row_by_row_gives_the_same_counts(texts, cuts, query, see
         lexical = index(texts, cuts)
         for _ in range(2):
             assert lexical.counts(query, rows).tolist() == expected.tolist()
-
-
-def test_every_finite_half_is_widened_exactly():
-    half = np.arange(65_536, dtype=np.uint16).view(np.float16)
-    half = half[np.isfinite(half)]
-    assert np.array_equal(_single(half).view(np.uint32), half.astype(np.float32).view(np.uint32))
 
 
 def test_what_expires_is_gone_the_moment_it_does_although_masks_are_kept(tmp_path):

@@ -1,16 +1,14 @@
-"""Holdfast with the extra ``fast``, also on a processor where it would be left alone for being the slower one."""
+"""Holdfast with the extra ``fast``."""
 
 from __future__ import annotations
 
-import turbovec
+import numba
 
 from benchmarks.engines.holdfast import MODES, VERSION, Engine
-from holdfast.retrieve import vectors
 
 __all__ = ["MODES", "SETTINGS", "VERSION", "Engine", "prepare"]
-SETTINGS = f"durability full, rules for facts off (encoders=()), turbovec {turbovec.__version__}"
+SETTINGS = f"durability full, rules for facts off (encoders=()), numba {numba.__version__}"
 
 
 def prepare() -> None:
-    """Scan by turbovec."""
-    vectors.installed = lambda _: True
+    """Nothing: what is installed is used."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from holdfast.cube import Form
 from holdfast.retrieve.arrays import Column, Floats, Rows, distinct, top
+from holdfast.retrieve.loops import LARGE, Rows32, fastest, plain
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -37,7 +38,6 @@ _COMMON_WORDS = 64  # ... for so many words at most
 RECORD = np.dtype([("term", "<u4"), ("count", "u1")])
 """A record of a fold, as ``text.RECORD`` packs it."""
 
-Rows32 = npt.NDArray[np.int32]
 Counts = npt.NDArray[np.uint8]
 
 
@@ -81,6 +81,7 @@ class LexicalIndex:
         self._documents = 0
         self._tokens = 0.0
         self._norms: Floats | None = None
+        self._loops = plain()
         self._words: dict[int, _Word] = {}
         self._common = 0
 
@@ -102,6 +103,8 @@ class LexicalIndex:
         self._tokens += float(lengths.sum())
         self._norms = None
         self._forget_words()
+        if self._documents >= LARGE:
+            self._loops = fastest()
         body = np.ones(len(records), np.bool_)
         body[heads] = False
         owner = np.repeat(numbers.astype(np.int32), sizes)
@@ -121,7 +124,7 @@ class LexicalIndex:
         for word in map(self._word, terms):
             for rows, counts in word.postings:
                 # Within a segment a row stands once under a term, so += by index is safe.
-                found[rows] += np.float32(word.idf) * np.float32(K1 + 1) * counts / (counts + norms[rows])
+                self._loops.add_gains(found, rows, counts, norms, np.float32(word.idf * (K1 + 1)))
         return found
 
     def best(self, terms: Sequence[int], k: int, allowed: npt.NDArray[np.bool_]) -> Rows:
@@ -148,13 +151,14 @@ class LexicalIndex:
                 if not everything:
                     here = allowed[rows]
                     rows, counts = rows[here], counts[here]
-                found[rows] += np.float32(word.idf * (K1 + 1)) * counts / (counts + norms[rows])
+                self._loops.add_gains(found, rows, counts, norms, np.float32(word.idf * (K1 + 1)))
                 seen.append(rows)
                 held += len(rows)
             if at + 1 < len(rarest) and k <= held <= _FEW:  # among more the k-th best costs more to find than it spares
-                some = found[seen[0] if len(seen) == 1 else distinct(np.concatenate(seen))]
-                if len(some) >= k:
-                    least = float(np.partition(some, len(some) - k)[len(some) - k])
+                some = found[seen[0] if len(seen) == 1 else np.concatenate(seen)]
+                ranks = k * len(seen)  # a row may have been seen once a word, so that many hold k rows at the least
+                if len(some) >= ranks:
+                    least = float(np.partition(some, len(some) - ranks)[len(some) - ranks])
         return top(found, k)
 
     def _finish(
@@ -168,11 +172,13 @@ class LexicalIndex:
         norms: Floats,
     ) -> Rows:
         """The best of the rows that may reach ``least``, after the rest of the words is looked up in those alone."""
-        rows = distinct(np.concatenate(seen))
+        rows = np.concatenate(seen)
+        rows = distinct(rows[found[rows] >= least - bounds[0]])
         scores = found[rows]
-        for word, bound in zip(rest, bounds, strict=False):
-            hopeful = scores >= least - bound
-            rows, scores = rows[hopeful], scores[hopeful]
+        for at, word in enumerate(rest):
+            if at:
+                hopeful = scores >= least - bounds[at]
+                rows, scores = rows[hopeful], scores[hopeful]
             counts = self._counts(word, rows)
             scores += np.float32(word.idf * (K1 + 1)) * counts / (counts + norms[rows])
         return rows[top(scores, k)].astype(np.int64)
@@ -205,10 +211,7 @@ class LexicalIndex:
             found[inside] = word.counted[rows[inside]]
             return found
         for held, counts in word.postings:
-            at = held.searchsorted(rows)
-            np.minimum(at, len(held) - 1, out=at)
-            here = held[at] == rows
-            found[here] = counts[at[here]]
+            self._loops.counts_at(held, counts, rows, found)
         return found
 
     def _count_by_row(self, word: _Word) -> bool:

@@ -1,4 +1,4 @@
-"""Nearest vectors by numpy alone: sign bits of the rotated vectors, one popcount a word, in three steps.
+"""Nearest vectors in a large scope: sign bits of the rotated vectors, one popcount a word, in three steps.
 
 All rows are compared by their first FIRST_WORDS words; one row of SIEVE goes on and is compared by all its bits; the RESCORED
 rows that then agree with the query in most bits are scored again by their vectors. Wherever the bits cannot tell rows from
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.retrieve.arrays import Column, Floats, Rows
+from holdfast.retrieve.loops import Bytes, Loops, Shorts, Words
 
 FIRST_WORDS = 3  # of 64 bits each: so many differences at most still fit a byte, and bytes add up fastest
 SIEVE, FEWEST = 32, 2_500
@@ -30,14 +31,12 @@ _SAMPLE = 4_096
 _PARALLEL_ROWS = 250_000
 _BLOCK = 65_536
 
-Words = npt.NDArray[np.uint64]
-Bytes = npt.NDArray[np.uint8]
-
 
 class SignScan:
     """The sign bits of some rows' vectors."""
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, loops: Loops) -> None:
+        self._loops = loops
         self._dimension = dimension
         words = -(-dimension // 64)
         # One column a word: adding up popcounts of all rows is then straight passes over memory. The rest is read row by row.
@@ -95,13 +94,8 @@ class SignScan:
         bits = min(bits, self._dimension)
         return int(bits * p + DEVIATIONS * float(np.sqrt(bits * p * (1 - p))))
 
-    def _differences(self, bits: Words, rows: Rows, first: Bytes) -> npt.NDArray[np.uint16]:
-        """In how many bits some rows differ from a query, where ``first`` says so of all rows' first words."""
-        rest = np.bitwise_count(self._rest.values.take(rows, axis=0) ^ bits[len(self._first) :])
-        found = first[rows].astype(np.uint16)
-        for some in rest.T:  # a few long sums cost less than many short ones
-            found += some
-        return found
+    def _differences(self, bits: Words, rows: Rows, first: Bytes) -> Shorts:
+        return self._loops.differences_of(self._rest.values, rows, bits[len(self._first) :], first)
 
     def _first_differences(self, bits: Words) -> Bytes:
         """In how many bits of its first words each row differs from a query."""
@@ -110,15 +104,9 @@ class SignScan:
         found = np.empty(size, np.uint8)
 
         def scan(part: slice) -> None:
-            block = found[part]
-            unlike = np.empty(len(block), np.uint64)
-            count = np.empty(len(block), np.uint8)
-            block[:] = 0
-            for column, word in zip(columns, bits, strict=False):
-                np.bitwise_xor(column[part], word, out=unlike)
-                block += np.bitwise_count(unlike, out=count)
+            self._loops.differences([column[part] for column in columns], bits[: len(columns)], found[part])
 
-        # Blocks that stay in the cache; numpy lets go of the interpreter lock, so two of them run at once.
+        # Blocks that stay in the cache; the loops let go of the interpreter lock, so two of them run at once.
         parts = [slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK)]
         if size < _PARALLEL_ROWS:
             for part in parts:
@@ -135,7 +123,7 @@ def _bound(first: Bytes, count: int) -> int:
     return min(int(np.partition(sample, at)[at]), _HIDDEN - 1)
 
 
-def _smallest(values: npt.NDArray[np.uint16], count: int) -> Rows:
+def _smallest(values: Shorts, count: int) -> Rows:
     """Where the ``count`` smallest of some values are, in no order; the earlier of those that tie."""
     if len(values) <= count:
         return np.arange(len(values))

@@ -1,8 +1,8 @@
 """Nearest vectors in one partition, without a graph.
 
 A filtered graph index loses most of the right answers (FAISS-HNSW 0.38, pgvector 0.08 with a 1 % filter); a scan loses
-none. So: up to EXACT_ROWS rows an exact product in float32; above, a scan over codes of a few bits, by the extra ``fast``
-where it is installed (``code_scan``) and else by numpy (``sign_scan``), whose best rows are scored again from float16.
+none. So: up to EXACT_ROWS rows an exact product in float32; above, a scan over sign bits (``sign_scan``), whose best rows are
+scored again from float16.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from holdfast.cube import Form
 from holdfast.retrieve.arrays import Column, Floats, Rows
-from holdfast.retrieve.code_scan import CodeScan, installed
+from holdfast.retrieve.loops import LARGE, fastest, plain, widened
 from holdfast.retrieve.sign_scan import SignScan
 from holdfast.taxonomy import Function, MemoryProfile, Modality, Retrieval, Subform, Subject
 
@@ -27,11 +27,9 @@ PROFILE = MemoryProfile(
     modality=(Modality.VECTOR,),
 )
 
-EXACT_ROWS = 10_000
+EXACT_ROWS = LARGE
 SCANNED_ROWS = 2_500
 """Above EXACT_ROWS, so many allowed rows or fewer are scored one by one rather than scanned for."""
-_SIGN_AND_MAGNITUDE = np.int32(-0x70000001)  # 0x8fffffff
-_REBIAS = np.float32(2.0**112)
 
 
 class VectorIndex:
@@ -41,7 +39,8 @@ class VectorIndex:
         self.dimension = dimension
         self._exact: Column | None = Column(np.float32, dimension)
         self._half = Column(np.float16, dimension)
-        self._scan: CodeScan | SignScan | None = None  # above EXACT_ROWS: most scopes never get there
+        self._loops = plain()
+        self._scan: SignScan | None = None  # above EXACT_ROWS: most scopes never get there
         self._present = Column(np.bool_)
         self._passages = Column(np.float16, dimension)
         self._first = Column(np.int64)  # of each row, where its passages begin
@@ -75,7 +74,7 @@ class VectorIndex:
         if len(inside):
             ends = np.cumsum(counts)
             which = np.repeat(self._first.values[rows[inside]] - (ends - counts), counts) + np.arange(ends[-1])
-            cosines = _single(self._passages.values[which]) @ query
+            cosines = self._loops.products(self._passages.values, which, query)
             found[inside] = np.maximum.reduceat(cosines, ends - counts)
         return found
 
@@ -85,18 +84,19 @@ class VectorIndex:
             return
         self._present.put(rows, np.ones(len(rows), np.bool_))
         if self._exact is not None:
-            self._exact.put(rows, _single(vectors))
+            self._exact.put(rows, widened(vectors))
             if len(self._exact.values) <= EXACT_ROWS:
                 return
             rows = np.flatnonzero(self._present.values)
             vectors = self._exact.values[rows].astype(np.float16)  # it came from float16, so nothing is lost
             self._exact = None
-            self._scan = CodeScan(self.dimension) if installed(self.dimension) else SignScan(self.dimension)
+            self._loops = fastest()
+            self._scan = SignScan(self.dimension, self._loops)
         assert self._scan is not None
         self._half.put(rows, vectors)
         for start in range(0, len(rows), 8192):
             some = slice(start, start + 8192)
-            self._scan.put(rows[some], _single(vectors[some]))
+            self._scan.put(rows[some], widened(vectors[some]))
 
     def search(self, query: Floats, k: int, allowed: npt.NDArray[np.bool_] | None = None) -> tuple[Rows, Floats]:
         """The k nearest rows by cosine, best first, and their cosines; of the allowed rows only, where given.
@@ -109,11 +109,11 @@ class VectorIndex:
 
     def cosines(self, query: Floats, rows: npt.NDArray[np.integer]) -> Floats:
         """The cosines of some rows with a query; shape (len(rows),), 0 where a row has no vector or is -1."""
-        source = self._half if self._exact is None else self._exact
+        if self._exact is None:
+            return self._loops.products(self._half.values, rows, query)
         found = np.zeros(len(rows), np.float32)
-        here = np.flatnonzero((rows >= 0) & (rows < len(source.values)))
-        chosen = source.values.take(rows[here], axis=0)  # faster than by brackets
-        found[here] = (chosen if self._exact is not None else _single(chosen)) @ query
+        here = np.flatnonzero((rows >= 0) & (rows < len(self._exact.values)))
+        found[here] = self._exact.values.take(rows[here], axis=0) @ query  # take is faster than brackets
         return found
 
     def vectors(self, rows: npt.NDArray[np.integer]) -> Floats:
@@ -147,19 +147,6 @@ class VectorIndex:
             return rows, cosines
         assert self._scan is not None
         return self._scan.near(query, k, mask, lambda some: self.cosines(query, some))
-
-
-def _single(half: npt.NDArray[np.float16]) -> Floats:
-    """Finite float16 as float32, exactly, in three passes of whole-number arithmetic: several times as fast as ``astype``.
-
-    Shifted by 13 bits the fraction is in its place, and the exponent is too small by 127 - 15.
-    """
-    bits = half.view(np.int16).astype(np.int32)
-    bits <<= 13
-    bits &= _SIGN_AND_MAGNITUDE  # the sign was copied into bits 28 to 30 too
-    found: Floats = bits.view(np.float32)
-    found *= _REBIAS
-    return found
 
 
 def _fit(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:
