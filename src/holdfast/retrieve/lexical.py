@@ -155,10 +155,13 @@ class LexicalIndex:
                 seen.append(rows)
                 held += len(rows)
             if at + 1 < len(rarest) and k <= held <= _FEW:  # among more the k-th best costs more to find than it spares
-                some = found[seen[0] if len(seen) == 1 else np.concatenate(seen)]
-                ranks = k * len(seen)  # a row may have been seen once a word, so that many hold k rows at the least
+                some = seen[0] if len(seen) == 1 else np.concatenate(seen)
+                # A row may have been seen once a word: among so many are k rows. To count them exactly costs a sort.
+                ranks = k * len(seen)
+                if len(seen) > 1 and held <= _FEW // 4:
+                    some, ranks = distinct(some), k
                 if len(some) >= ranks:
-                    least = float(np.partition(some, len(some) - ranks)[len(some) - ranks])
+                    least = float(np.partition(found[some], len(some) - ranks)[len(some) - ranks])
         return top(found, k)
 
     def _finish(

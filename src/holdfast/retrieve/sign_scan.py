@@ -8,6 +8,7 @@ the nearest ones found, more rows go on. On 111,000 vectors of real sentences th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -71,8 +72,9 @@ class SignScan:
         found = cosines(rows)
         if len(rows) < count:
             return rows, found
-        nearest = np.partition(found, len(found) - min(k, CERTAIN))[len(found) - min(k, CERTAIN)]
-        if nearest < _CHANCE * np.sqrt(2 * np.log(shown) / self._dimension):
+        last = len(found) - min(k, CERTAIN)
+        nearest = float(np.partition(found, last)[last])
+        if nearest < _CHANCE * math.sqrt(2 * math.log(shown) / self._dimension):
             return rows, found  # the nearest of as many random vectors would be nearer: there is nothing to look for
         far = min(self._hardly_more(nearest, 64 * len(self._first)), _HIDDEN - 1)
         if far > bound:
@@ -90,9 +92,9 @@ class SignScan:
         Two unit vectors at angle a differ in a bit with chance p = a / pi, so in d bits about d p times, give or take
         the root of d p (1 - p). Where many rows lie close together this lets all of them be scored again.
         """
-        p = float(np.arccos(np.clip(cosine, -1.0, 1.0))) / np.pi
+        p = math.acos(max(-1.0, min(1.0, cosine))) / math.pi
         bits = min(bits, self._dimension)
-        return int(bits * p + DEVIATIONS * float(np.sqrt(bits * p * (1 - p))))
+        return int(bits * p + DEVIATIONS * math.sqrt(bits * p * (1 - p)))
 
     def _differences(self, bits: Words, rows: Rows, first: Bytes) -> Shorts:
         return self._loops.differences_of(self._rest.values, rows, bits[len(self._first) :], first)
