@@ -229,7 +229,8 @@ def features(pool: Pool, wants: Collection[Want]) -> Features:
         segment = words
 
     session_words, session_meaning = _best_of_group(pool.session, words, pool.cosine)
-    found = Features(np.zeros((len(CHANNELS), n), np.float32))
+    nothing = np.zeros(n, np.float32)
+    request = Want.REQUEST in wants
     channels: dict[str, npt.NDArray[Any]] = {
         "words": words,
         "best_words": words / max(float(words.max(initial=0.0)), 1e-9),
@@ -243,25 +244,23 @@ def features(pool: Pool, wants: Collection[Want]) -> Features:
         "entities": pool.entities,
         "author": pool.author,
         "user": pool.user,
+        "recounted": pool.assistant if Want.ASSISTANT in wants else nothing,
+        "summed_up": pool.assistant if Want.SUMMARY in wants else nothing,
         "length": np.log1p(pool.lengths) / 5,
         "answer": pool.asked_before,
+        "dated": pool.dated if Want.TIME in wants else nothing,
+        "instruction": pool.instruction if request else nothing,
+        "preference": pool.preference if request else nothing,
         "time": pool.time,
     }
-    if Want.ASSISTANT in wants:
-        channels["recounted"] = pool.assistant
-    if Want.SUMMARY in wants:
-        channels["summed_up"] = pool.assistant
-    if Want.TIME in wants:
-        channels["dated"] = pool.dated
-    if Want.REQUEST in wants:
-        channels |= {"instruction": pool.instruction, "preference": pool.preference}
-    for name, values in channels.items():
-        found[name][:] = values
-    return found
+    table = np.concatenate([channels[name] for name in CHANNELS], dtype=np.float32, casting="unsafe")
+    return Features(table.reshape(len(CHANNELS), n))
 
 
 def _best_of_group(group: Ints, *values: Floats) -> list[Floats]:
     """The largest of some values in the group of each candidate; shape (n,) each."""
+    if len(group) and (group == group[0]).all():
+        return [np.full_like(some, some.max()) for some in values]
     order = group.argsort(kind="stable")
     ordered = group[order]
     first = np.ones(len(order), np.bool_)

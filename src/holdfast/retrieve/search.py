@@ -296,13 +296,20 @@ def _candidates(
     activation: Floats | None,
     shown: Mask,
 ) -> Ints:
-    chosen = [partition.lexical.best(terms, POOL, shown)]
-    if vector is not None and partition.vectors is not None:
-        near, cosines = partition.vectors.search(vector, POOL, shown)
-        chosen.append(near[cosines > 0])
+    vectors = partition.vectors if vector is not None else None
+    if len(shown) <= POOL:  # too few to choose among: whatever has a word or a likeness
+        chosen = [held[shown[held]] for term in terms if len(held := partition.lexical.rows(term))]
+        if vectors is not None and vector is not None:
+            every = np.flatnonzero(shown)
+            chosen.append(every[vectors.cosines(vector, every) > 0])
+    else:
+        chosen = [partition.lexical.best(terms, POOL, shown)]
+        if vectors is not None and vector is not None:
+            near, cosines = vectors.search(vector, POOL, shown)
+            chosen.append(near[cosines > 0])
     if activation is not None:
         chosen.append(top(activation, POOL))
-    some = np.concatenate(chosen)
+    some = np.concatenate(chosen) if chosen else np.empty(0, np.int64)
     chosen += [_beside(partition, side, some, shown) for side in ("previous", "next")]
     if Want.REQUEST in query.wants:
         standing = (partition.lexical.flags & (_INSTRUCTION | _PREFERENCE)) > 0
