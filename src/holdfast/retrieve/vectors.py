@@ -82,16 +82,19 @@ class VectorIndex:
         """Set the vectors of some rows: float16, shape (len(rows), dimension)."""
         if not len(rows):
             return
+        before = np.flatnonzero(self._present.values)
         self._present.put(rows, np.ones(len(rows), np.bool_))
-        if self._exact is not None:
-            self._exact.put(rows, widened(vectors))
-            if len(self._exact.values) <= EXACT_ROWS:
-                return
-            rows = np.flatnonzero(self._present.values)
-            vectors = self._exact.values[rows].astype(np.float16)  # it came from float16, so nothing is lost
-            self._exact = None
+        if self._exact is not None and len(self._present.values) > EXACT_ROWS:
+            exact, self._exact = self._exact.values, None
             self._loops = fastest()
             self._scan = SignScan(self.dimension, self._loops)
+            self._put_scanned(before, exact[before].astype(np.float16))  # they came from float16, so nothing is lost
+        if self._exact is not None:
+            self._exact.put(rows, widened(vectors))
+        else:
+            self._put_scanned(rows, vectors)
+
+    def _put_scanned(self, rows: Rows, vectors: npt.NDArray[np.float16]) -> None:
         assert self._scan is not None
         self._half.put(rows, vectors)
         for start in range(0, len(rows), 8192):
