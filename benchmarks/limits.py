@@ -52,6 +52,18 @@ def read_bandwidth(mebibytes: int = 512, repeats: int = 7) -> float:
     return numbers.nbytes / best
 
 
+def pace(repeats: int = 20) -> float:
+    """Milliseconds that a fixed piece of plain Python takes at best: how fast a shared machine happens to be just now."""
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        total = 0
+        for number in range(20_000):
+            total += number * number
+        best = min(best, time.perf_counter() - start)
+    return round(best * 1e3, 3)
+
+
 def scan_bytes(rows: int) -> int:
     """What a search without a graph must read of ``rows`` vectors."""
     return rows * WORDS_BYTES + min(rows, RESCORED) * RESCORED_BYTES

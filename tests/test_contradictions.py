@@ -1,4 +1,4 @@
-"""The claim sheaf: cohomology against dense linear algebra, what contradicts what and when, and what is proposed."""
+"""The sheaf of statements: cohomology against dense linear algebra, what contradicts what and when, and what is proposed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from scipy.sparse.linalg import lsqr
 
 from holdfast.cube import Cube, Origin, Scope, Status, to_micros
 from holdfast.errors import InputError
-from holdfast.manage.contradictions import SAME_AS, Claim, ClaimSheaf, Contradictions, claim_of, coboundary, learnt_at
+from holdfast.manage.contradictions import Contradictions
+from holdfast.manage.sheaf import Sheaf, coboundary
+from holdfast.manage.statements import SAME_AS, Statement, learnt_at, statement_of
 from shelf import Shelf
 
 SCOPE = Scope("acme", "ana")
@@ -27,35 +29,35 @@ def day(month: int, year: int = 2025) -> datetime:
 NOW = day(12)
 
 
-def lives(who: str, where: str, **fields: object) -> Claim:
-    return Claim(who, "lives in", where, functional=True, **fields)
+def lives(who: str, where: str, **fields: object) -> Statement:
+    return Statement(who, "lives in", where, functional=True, **fields)
 
 
-def older(who: str, by: float, than: str, **fields: object) -> Claim:
-    return Claim(who, "age", by, "years", other=than, **fields)
+def older(who: str, by: float, than: str, **fields: object) -> Statement:
+    return Statement(who, "age", by, "years", other=than, **fields)
 
 
 # --- the numbers ---
 
 
 def test_direct_disagreement_splits_evenly():
-    report = ClaimSheaf([Claim("Ana", "age", 30)]).add(Claim("ana ", "Age", 31))
+    report = Sheaf([Statement("Ana", "age", 30)]).add(Statement("ana ", "Age", 31))
     np.testing.assert_allclose(report.h, [0.5, 0.5])
     (suggestion,) = report.suggested
-    assert suggestion.direct and suggestion.claim.value == 30 and suggestion.against[0].value == 31
+    assert suggestion.direct and suggestion.statement.value == 30 and suggestion.against[0].value == 31
 
 
 @pytest.mark.parametrize("length", [3, 4, 5])
 def test_a_cycle_that_does_not_close_shares_the_gap(length):
     names = [f"p{i}" for i in range(length)]
     path = [older(a, 2, b) for a, b in itertools.pairwise(names)]
-    sheaf = ClaimSheaf()
-    assert all(sheaf.add(claim).consistent for claim in path)
+    sheaf = Sheaf()
+    assert all(sheaf.add(statement).consistent for statement in path)
     # 2(n − 1) years along the path, so going back it must be minus that; 3 years off is 3/n on every edge.
     report = sheaf.add(older(names[-1], -2 * (length - 1) + 3, names[0]))
     np.testing.assert_allclose(report.h, 3 / length)
     assert not report.suggested[0].direct and report.suggested[0].close_at is None
-    closing = ClaimSheaf(path).add(older(names[-1], -2 * (length - 1), names[0]))
+    closing = Sheaf(path).add(older(names[-1], -2 * (length - 1), names[0]))
     assert closing.consistent and (closing.h < 1e-12).all()
 
 
@@ -74,13 +76,13 @@ def test_cohomology_is_of_the_structure_and_contradiction_of_the_data():
 def test_redundancy_localises_the_blame():
     names = "abcdef"
     truth = {name: 10.0 * i for i, name in enumerate(names)}
-    claims = [older(a, truth[a] - truth[b], b) for a, b in itertools.combinations(names, 2)]
-    claims[7] = older(claims[7].entity, claims[7].value + 4, claims[7].other)
-    report = ClaimSheaf(claims).check()[0]
-    assert report.blamed[0] is claims[7]
+    statements = [older(a, truth[a] - truth[b], b) for a, b in itertools.combinations(names, 2)]
+    statements[7] = older(statements[7].entity, statements[7].value + 4, statements[7].other)
+    report = Sheaf(statements).check()[0]
+    assert report.blamed[0] is statements[7]
     # In the complete graph the wrong edge keeps 1 − 2/n of its error.
     np.testing.assert_allclose(report.h.max(), 4 * (1 - 2 / 6))
-    assert [suggestion.claim for suggestion in report.suggested] == [claims[7]]
+    assert [suggestion.statement for suggestion in report.suggested] == [statements[7]]
 
 
 edges = st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(-9, 9)).filter(lambda e: e[0] != e[1])
@@ -89,13 +91,15 @@ edges = st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(-9, 9)).filt
 @settings(deadline=None)
 @given(st.lists(edges, min_size=1, max_size=14), st.lists(st.tuples(st.integers(0, 5), st.integers(-9, 9)), max_size=5))
 def test_residual_matches_least_squares(links, values):
-    claims = [older(f"v{a}", c, f"v{b}") for a, b, c in links] + [Claim(f"v{a}", "age", c, "years") for a, c in values]
-    delta = coboundary(claims)
+    statements = [older(f"v{a}", c, f"v{b}") for a, b, c in links] + [
+        Statement(f"v{a}", "age", c, "years") for a, c in values
+    ]
+    delta = coboundary(statements)
     expected = delta.cochain - delta.matrix @ lsqr(delta.matrix, delta.cochain, atol=1e-14, btol=1e-14)[0]
     np.testing.assert_allclose(delta.residual(), expected, atol=1e-6)
     # h is orthogonal to the image of δ, and vanishes iff c lies in it (exactly: the potentials can be read off a tree).
     np.testing.assert_allclose(delta.matrix.T @ delta.residual(), 0, atol=1e-9)
-    consistent = not ClaimSheaf(claims).check()
+    consistent = not Sheaf(statements).check()
     assert consistent == _propagates(links, values)
 
 
@@ -125,16 +129,16 @@ def test_large_components_use_conjugate_gradients_and_agree():
     n = 600
     rng = np.random.default_rng(0)
     links = [(i, i + 1) for i in range(n)] + [tuple(rng.choice(n, 2, replace=False)) for _ in range(300)]
-    claims = [older(f"v{a}", float(rng.integers(-5, 5)), f"v{b}") for a, b in links]
-    delta = coboundary(claims)
+    statements = [older(f"v{a}", float(rng.integers(-5, 5)), f"v{b}") for a, b in links]
+    delta = coboundary(statements)
     solution = np.linalg.lstsq(delta.matrix, delta.cochain, rcond=None)[0]
     np.testing.assert_allclose(delta.residual(), delta.cochain - delta.matrix @ solution, atol=1e-8)
 
 
 def test_scaled_relations_use_their_restriction_map():
-    claims = [Claim("Ana", "wage", other="Bo", scale=2.0), Claim("Bo", "wage", 40)]
-    assert ClaimSheaf(claims).add(Claim("Ana", "wage", 80)).consistent
-    report = ClaimSheaf(claims).add(Claim("Ana", "wage", 90))
+    statements = [Statement("Ana", "wage", other="Bo", scale=2.0), Statement("Bo", "wage", 40)]
+    assert Sheaf(statements).add(Statement("Ana", "wage", 80)).consistent
+    report = Sheaf(statements).add(Statement("Ana", "wage", 90))
     # x − 2y = 0, y = 40, x = 90: the gap of 10 over (1, −2, 1) squared.
     np.testing.assert_allclose(report.h, [10 / 6, 20 / 6, 10 / 6])
 
@@ -143,59 +147,65 @@ def test_scaled_relations_use_their_restriction_map():
 
 
 @pytest.mark.parametrize(
-    ("claims", "consistent"),
+    ("statements", "consistent"),
     [
         ([lives("Ana", "Lisbon"), lives("Ana", "lisbon.")], True),
         ([lives("Ana", "Lisbon"), lives("Ana", "Porto")], False),
         ([lives("Ana", "Lisbon"), lives("Bo", "Porto")], True),
-        ([lives("Ana", "Lisbon"), Claim("Ana", "works in", "Porto", functional=True)], True),
-        ([Claim("Ana", "likes", "jazz"), Claim("Ana", "likes", "rock")], True),
-        ([Claim("Ana", "likes", "jazz"), Claim("Ana", "likes", "jazz", polarity=False)], False),
+        ([lives("Ana", "Lisbon"), Statement("Ana", "works in", "Porto", functional=True)], True),
+        ([Statement("Ana", "likes", "jazz"), Statement("Ana", "likes", "rock")], True),
+        ([Statement("Ana", "likes", "jazz"), Statement("Ana", "likes", "jazz", polarity=False)], False),
         ([lives("Ana", "Lisbon"), lives("Ana", "Porto", polarity=False)], True),
         ([lives("Ana", "Lisbon"), lives("Ana", "Lisbon", polarity=False)], False),
         ([lives("Ana", "Paris", polarity=False), lives("Ana", "Porto", polarity=False)], True),
-        ([Claim("Ana", "height", 180, "cm"), Claim("Ana", "height", "1.8 m")], True),
-        ([Claim("Ana", "height", 180, "cm"), Claim("Ana", "height", "1.9 m")], False),
-        ([Claim("Ana", "age", "30"), Claim("Ana", "age", 30, "years")], True),
-        ([Claim("Ana", "age", "31"), Claim("Ana", "age", 30, "years")], False),
-        ([Claim("Ana", "size", 180, "cm"), Claim("Ana", "size", 70, "kg")], True),
-        ([Claim("Ana", "pay", 3000, "EUR"), Claim("Ana", "pay", "3,000 EUR")], True),
-        ([Claim("Ana", "pay", 3000, "EUR"), Claim("Ana", "pay", 3000, "USD")], True),
-        ([Claim("Ana", "age", 30), Claim("Ana", "age", 30, polarity=False)], False),
-        ([Claim("Ana", "age", 30), Claim("Ana", "age", 31, polarity=False)], True),
-        ([Claim("Ana", "lucky number", 7, functional=False), Claim("Ana", "lucky number", 13, functional=False)], True),
-        ([lives("Bob", "Porto"), lives("Robert", "Lisbon")], True),
-        ([lives("Bob", "Porto"), lives("Robert", "Lisbon"), Claim("Bob", SAME_AS, "Robert")], False),
-        ([lives("Bob", "Porto"), lives("Robert", "Porto"), Claim("Bob", SAME_AS, "Robert")], True),
+        ([Statement("Ana", "height", 180, "cm"), Statement("Ana", "height", "1.8 m")], True),
+        ([Statement("Ana", "height", 180, "cm"), Statement("Ana", "height", "1.9 m")], False),
+        ([Statement("Ana", "age", "30"), Statement("Ana", "age", 30, "years")], True),
+        ([Statement("Ana", "age", "31"), Statement("Ana", "age", 30, "years")], False),
+        ([Statement("Ana", "size", 180, "cm"), Statement("Ana", "size", 70, "kg")], True),
+        ([Statement("Ana", "pay", 3000, "EUR"), Statement("Ana", "pay", "3,000 EUR")], True),
+        ([Statement("Ana", "pay", 3000, "EUR"), Statement("Ana", "pay", 3000, "USD")], True),
+        ([Statement("Ana", "age", 30), Statement("Ana", "age", 30, polarity=False)], False),
+        ([Statement("Ana", "age", 30), Statement("Ana", "age", 31, polarity=False)], True),
         (
-            [lives("A", "Porto"), Claim("A", SAME_AS, "B"), Claim("B", SAME_AS, "C"), lives("C", "Lisbon")],
+            [
+                Statement("Ana", "lucky number", 7, functional=False),
+                Statement("Ana", "lucky number", 13, functional=False),
+            ],
+            True,
+        ),
+        ([lives("Bob", "Porto"), lives("Robert", "Lisbon")], True),
+        ([lives("Bob", "Porto"), lives("Robert", "Lisbon"), Statement("Bob", SAME_AS, "Robert")], False),
+        ([lives("Bob", "Porto"), lives("Robert", "Porto"), Statement("Bob", SAME_AS, "Robert")], True),
+        (
+            [lives("A", "Porto"), Statement("A", SAME_AS, "B"), Statement("B", SAME_AS, "C"), lives("C", "Lisbon")],
             False,
         ),
-        ([lives("A", "Porto"), Claim("A", "lives in", other="B"), lives("B", "Lisbon")], False),
-        ([Claim("A", "age", 30), older("A", 2, "B"), older("B", 2, "C"), Claim("C", "age", 26)], True),
-        ([Claim("A", "age", 30), older("A", 2, "B"), older("B", 2, "C"), Claim("C", "age", 27)], False),
+        ([lives("A", "Porto"), Statement("A", "lives in", other="B"), lives("B", "Lisbon")], False),
+        ([Statement("A", "age", 30), older("A", 2, "B"), older("B", 2, "C"), Statement("C", "age", 26)], True),
+        ([Statement("A", "age", 30), older("A", 2, "B"), older("B", 2, "C"), Statement("C", "age", 27)], False),
     ],
 )
-def test_what_contradicts(claims, consistent):
-    for order in (claims, claims[::-1]):
-        assert (not ClaimSheaf(order).check()) == consistent
-        assert ClaimSheaf(order[:-1]).add(order[-1]).consistent == consistent
+def test_what_contradicts(statements, consistent):
+    for order in (statements, statements[::-1]):
+        assert (not Sheaf(order).check()) == consistent
+        assert Sheaf(order[:-1]).add(order[-1]).consistent == consistent
 
 
 def test_indirect_contradictions_are_invisible_to_every_pair():
-    claims = [lives("A", "Porto"), Claim("A", SAME_AS, "B"), lives("B", "Lisbon")]
-    assert len(ClaimSheaf(claims).check()) == 1
-    assert all(not ClaimSheaf(pair).check() for pair in itertools.combinations(claims, 2))
+    statements = [lives("A", "Porto"), Statement("A", SAME_AS, "B"), lives("B", "Lisbon")]
+    assert len(Sheaf(statements).check()) == 1
+    assert all(not Sheaf(pair).check() for pair in itertools.combinations(statements, 2))
 
 
 def test_disjoint_times_do_not_contradict():
     porto = lives("Ana", "Porto", valid_from=day(1), valid_to=day(5))
-    assert ClaimSheaf([porto]).add(lives("Ana", "Lisbon", valid_from=day(5))).consistent
-    assert not ClaimSheaf([porto]).add(lives("Ana", "Lisbon", valid_from=day(4))).consistent
+    assert Sheaf([porto]).add(lives("Ana", "Lisbon", valid_from=day(5))).consistent
+    assert not Sheaf([porto]).add(lives("Ana", "Lisbon", valid_from=day(4))).consistent
     # The alias, too, holds for a while: it carries the contradiction only then.
     for until, consistent in ((day(3), True), (day(8), False)):
-        sheaf = ClaimSheaf([lives("Bo", "Porto", valid_from=day(4)), lives("Robert", "Lisbon")])
-        assert sheaf.add(Claim("Bo", SAME_AS, "Robert", valid_from=day(1), valid_to=until)).consistent == consistent
+        sheaf = Sheaf([lives("Bo", "Porto", valid_from=day(4)), lives("Robert", "Lisbon")])
+        assert sheaf.add(Statement("Bo", SAME_AS, "Robert", valid_from=day(1), valid_to=until)).consistent == consistent
 
 
 def test_a_contradiction_needs_one_time_at_which_all_hold():
@@ -205,19 +215,21 @@ def test_a_contradiction_needs_one_time_at_which_all_hold():
         older("b", 1, "c", valid_from=day(3), valid_to=day(8)),
         older("c", 9, "a", valid_from=day(6), valid_to=day(9)),
     ]
-    assert not ClaimSheaf(cycle).check()
-    assert ClaimSheaf([*cycle[:2], older("c", 9, "a", valid_from=day(3))]).check()
+    assert not Sheaf(cycle).check()
+    assert Sheaf([*cycle[:2], older("c", 9, "a", valid_from=day(3))]).check()
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 5), st.integers(0, 2)), min_size=1, max_size=7))
 def test_overlaps_match_a_scan_of_every_day(spans):
-    claims = [
-        Claim("Ana", "age", value, valid_from=day(start), valid_to=day(start + length) if start + length < 13 else None)
+    statements = [
+        Statement(
+            "Ana", "age", value, valid_from=day(start), valid_to=day(start + length) if start + length < 13 else None
+        )
         for start, length, value in spans
     ]
-    clash = any(len({c.value for c in claims if c.start <= day(month) < c.end}) > 1 for month in range(1, 13))
-    assert bool(ClaimSheaf(claims).check()) == clash
+    clash = any(len({c.value for c in statements if c.start <= day(month) < c.end}) > 1 for month in range(1, 13))
+    assert bool(Sheaf(statements).check()) == clash
 
 
 # --- who yields ---
@@ -225,40 +237,44 @@ def test_overlaps_match_a_scan_of_every_day(spans):
 
 def test_trust_decides_before_recency():
     old, new = lives("Ana", "Porto", recorded_at=day(1)), lives("Ana", "Lisbon", recorded_at=day(3))
-    (suggestion,) = ClaimSheaf([old]).add(new).suggested
-    assert suggestion.claim is old and suggestion.close_at == day(3)
+    (suggestion,) = Sheaf([old]).add(new).suggested
+    assert suggestion.statement is old and suggestion.close_at == day(3)
     doubtful = lives("Ana", "Lisbon", recorded_at=day(3), trust=0.5)
-    (suggestion,) = ClaimSheaf([old]).add(doubtful).suggested
-    assert suggestion.claim is doubtful and suggestion.close_at == day(3)  # it never held
+    (suggestion,) = Sheaf([old]).add(doubtful).suggested
+    assert suggestion.statement is doubtful and suggestion.close_at == day(3)  # it never held
     assert "trust 0.5" in suggestion.reason
 
 
 def test_each_loser_is_closed_once_and_the_newest_stands():
-    claims = [lives("Ana", city, recorded_at=day(month)) for month, city in enumerate(("Porto", "Faro", "Lisbon"), 1)]
-    (report,) = ClaimSheaf(claims).check()
-    assert {s.claim.value: s.close_at for s in report.suggested} == {"Porto": day(2), "Faro": day(3)}
+    statements = [
+        lives("Ana", city, recorded_at=day(month)) for month, city in enumerate(("Porto", "Faro", "Lisbon"), 1)
+    ]
+    (report,) = Sheaf(statements).check()
+    assert {s.statement.value: s.close_at for s in report.suggested} == {"Porto": day(2), "Faro": day(3)}
 
 
 def test_a_stay_within_a_longer_one_is_left_to_a_person():
     home = lives("Ana", "Porto", valid_from=day(1), recorded_at=day(1))
     trip = lives("Ana", "Rome", valid_from=day(4), valid_to=day(5), recorded_at=day(4))
-    (suggestion,) = ClaimSheaf([home]).add(trip).suggested
-    assert suggestion.claim is home and suggestion.close_at is None
+    (suggestion,) = Sheaf([home]).add(trip).suggested
+    assert suggestion.statement is home and suggestion.close_at is None
 
 
 def test_the_least_trusted_of_a_cycle_yields():
     cycle = [older("a", 1, "b"), older("b", 1, "c", trust=0.4), older("c", 5, "a")]
-    (suggestion,) = ClaimSheaf(cycle).check()[0].suggested
-    assert suggestion.claim is cycle[1] and set(suggestion.against) == {cycle[0], cycle[2]}
+    (suggestion,) = Sheaf(cycle).check()[0].suggested
+    assert suggestion.statement is cycle[1] and set(suggestion.against) == {cycle[0], cycle[2]}
 
 
 def test_suggestions_suffice():
     rng = np.random.default_rng(5)
     for _ in range(30):
-        claims = [older(f"v{a}", float(rng.integers(0, 3)), f"v{b}") for a, b in rng.integers(0, 6, (12, 2)) if a != b]
-        claims += [Claim(f"v{rng.integers(6)}", "age", float(rng.integers(0, 5)), "years") for _ in range(4)]
-        losers = [s.claim for report in ClaimSheaf(claims).check() for s in report.suggested]
-        assert not ClaimSheaf([claim for claim in claims if claim not in losers]).check()
+        statements = [
+            older(f"v{a}", float(rng.integers(0, 3)), f"v{b}") for a, b in rng.integers(0, 6, (12, 2)) if a != b
+        ]
+        statements += [Statement(f"v{rng.integers(6)}", "age", float(rng.integers(0, 5)), "years") for _ in range(4)]
+        losers = [s.statement for report in Sheaf(statements).check() for s in report.suggested]
+        assert not Sheaf([statement for statement in statements if statement not in losers]).check()
 
 
 @pytest.mark.parametrize(
@@ -277,14 +293,14 @@ def test_suggestions_suffice():
         {"valid_from": day(3), "valid_to": day(2)},
     ],
 )
-def test_wrong_claims_are_refused(fields):
+def test_wrong_statements_are_refused(fields):
     with pytest.raises(InputError):
-        Claim(**{"entity": "Ana", "attribute": "age", "value": 30, **fields})
+        Statement(**{"entity": "Ana", "attribute": "age", "value": 30, **fields})
 
 
 def test_one_attribute_a_coboundary():
     with pytest.raises(InputError):
-        coboundary([Claim("Ana", "age", 3), Claim("Ana", "height", 3)])
+        coboundary([Statement("Ana", "age", 3), Statement("Ana", "height", 3)])
 
 
 # --- the manager ---
@@ -403,8 +419,8 @@ def test_indirect_contradictions_are_reported_and_never_closed():
         {"subject": "", "attribute": "age", "value": 3},
     ],
 )
-def test_data_that_is_no_claim_is_passed_over(data):
-    assert claim_of(Cube(SCOPE, "x", kind="fact", data=data), NOW) is None
+def test_data_that_is_no_statement_is_passed_over(data):
+    assert statement_of(Cube(SCOPE, "x", kind="fact", data=data), NOW) is None
 
 
 def test_a_cube_says_when_it_was_learnt_and_how_it_compares():
@@ -415,8 +431,10 @@ def test_a_cube_says_when_it_was_learnt_and_how_it_compares():
         "canonical": "3000",
         "polarity": "negative",
     }
-    claim = claim_of(Cube(SCOPE, "x", kind="fact", data={**data, "said_at": "2024-05-01"}), NOW)
-    assert claim is not None and not claim.polarity and claim.recorded_at == datetime(2024, 5, 1, tzinfo=UTC)
-    assert claim.content == Claim("ana", "Pay", "3,000", polarity=False).content
-    assert Claim("a", "size", "1 km").content == Claim("A", "size", 1000, "metres").content
-    assert Claim("a", "size", "1 km").content != Claim("A", "size", 1000, "kg").content
+    statement = statement_of(Cube(SCOPE, "x", kind="fact", data={**data, "said_at": "2024-05-01"}), NOW)
+    assert (
+        statement is not None and not statement.polarity and statement.recorded_at == datetime(2024, 5, 1, tzinfo=UTC)
+    )
+    assert statement.content == Statement("ana", "Pay", "3,000", polarity=False).content
+    assert Statement("a", "size", "1 km").content == Statement("A", "size", 1000, "metres").content
+    assert Statement("a", "size", "1 km").content != Statement("A", "size", 1000, "kg").content

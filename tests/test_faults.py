@@ -501,11 +501,11 @@ def test_the_thread_survives_an_embedder_that_fails(folder: Path, fault: str) ->
     with open_memory(folder, embedder=Failing(behave, dimension=8), background=True) as memory:
         memory.add("tea")
         ends = time.monotonic() + 20
-        while memory.store.backlog() and time.monotonic() < ends:
-            memory.store.retry()
+        while memory.store.queue.backlog() and time.monotonic() < ends:
+            memory.store.queue.retry()
             memory._enrichment.wake()
             time.sleep(0.02)
-        assert memory.store.backlog() == {} and len(calls) >= 3
+        assert memory.store.queue.backlog() == {} and len(calls) >= 3
 
 
 def test_an_encoder_that_fails_costs_only_its_facts(folder: Path) -> None:
@@ -615,9 +615,9 @@ def test_closing_does_not_wait_for_ever_for_an_embedder_that_hangs(
     assert time.monotonic() - begin < 5
     go.set()
     with open_memory(folder, embedder=HashEmbedder(dimension=8)) as again:
-        assert again.store.backlog()["embed"][0] == 1, "what was in flight is still owed"
+        assert again.store.queue.backlog()["embed"][0] == 1, "what was in flight is still owed"
         again.flush()
-        assert again.store.backlog() == {} and again.verify() == []
+        assert again.store.queue.backlog() == {} and again.verify() == []
 
 
 def test_a_worker_that_was_overtaken_does_no_harm(folder: Path) -> None:
@@ -627,18 +627,20 @@ def test_a_worker_that_was_overtaken_does_no_harm(folder: Path) -> None:
     slow, quick = Enrichment(store, HashEmbedder(dimension=8), ()), Enrichment(store, HashEmbedder(dimension=8), ())
     cube = add(store, Cube(ANA, "tea with Ben")).cubes[0]
     quick.table()
-    taken = {task: store.take(task, 9) for task in ("embed", "enrich")}
+    taken = {task: store.queue.take(task, 9) for task in ("embed", "enrich")}
     clock.tick(61)
     quick.drain()
-    assert store.backlog() == {}
+    assert store.queue.backlog() == {}
     store.commit([Operation.update(store.get(cube.id, ANA).with_(text="coffee"))])
-    store.put_folds({"vectors_1": [(taken["embed"][0], b"\x01" * 16)]}, task="embed", done=taken["embed"])
-    store.put_folds({"names": [(taken["enrich"][0], b"\x01\x00\x00\x00\x00")]}, task="enrich", done=taken["enrich"])
-    assert {task: some[0] for task, some in store.backlog().items()} == {"embed": 1, "enrich": 1}, (
+    store.queue.put_folds({"vectors_1": [(taken["embed"][0], b"\x01" * 16)]}, task="embed", done=taken["embed"])
+    store.queue.put_folds(
+        {"names": [(taken["enrich"][0], b"\x01\x00\x00\x00\x00")]}, task="enrich", done=taken["enrich"]
+    )
+    assert {task: some[0] for task, some in store.queue.backlog().items()} == {"embed": 1, "enrich": 1}, (
         "the new version is owed still"
     )
     slow.drain()
-    assert store.backlog() == {} and store.verify() == []
+    assert store.queue.backlog() == {} and store.verify() == []
 
 
 # --- what is said ---

@@ -360,14 +360,16 @@ class Follower(RuleBasedStateMachine):
     def two_workers_take_the_same_jobs(self) -> None:
         """A lease that ran out: both finish, and nothing counts twice."""
         store = self.stores[1]
-        rids = store.take("enrich", 99)
+        rids = store.queue.take("enrich", 99)
         self.clock.tick(61)
         self.workers[0].step()
-        rows = [(row.rid, pack_terms(["ben"])) for row in store.texts(rids)]
+        rows = [(row.rid, pack_terms(["ben"])) for row in store.queue.texts(rids)]
         self.partition.catch_up()
         if rows:
             held = dict(store.fold_rows("names", [rid for rid, _ in rows]))
-            store.put_folds({"names": [(rid, held.get(rid, body)) for rid, body in rows]}, task="enrich", done=rids)
+            store.queue.put_folds(
+                {"names": [(rid, held.get(rid, body)) for rid, body in rows]}, task="enrich", done=rids
+            )
 
     @rule()
     def somebody_else_writes(self) -> None:

@@ -127,8 +127,7 @@ def test_a_writer_killed_in_the_middle_of_a_large_transaction_leaves_nothing_of_
             for n in range(3000):
                 yield Operation.add(Cube(ANA, f"turn {n} " + "x" * 2000))
         with store.connections.writing() as connection:
-            from holdfast.store.sqlite import _Batch
-            batch = _Batch(store, connection, "")
+            batch = store._batch(connection, "")
             for operation in operations():
                 batch.apply(operation)
             print("written", flush=True)
@@ -142,7 +141,7 @@ def test_a_writer_killed_in_the_middle_of_a_large_transaction_leaves_nothing_of_
     writer.wait()
     add(store, Cube(ANA, "after"))
     assert [cube.text for cube in store.select(ANA)] == ["before", "after"] and store.verify() == []
-    assert store.backlog()["embed"][0] == 2
+    assert store.queue.backlog()["embed"][0] == 2
 
 
 def test_jobs_of_a_killed_worker_are_done_by_the_next(folder: Path) -> None:
@@ -153,7 +152,7 @@ def test_jobs_of_a_killed_worker_are_done_by_the_next(folder: Path) -> None:
             from pathlib import Path
             from support import *
             store = open_store(Path(sys.argv[2]))
-            print(len(store.take("embed", 5)), len(store.take("enrich", 7)), flush=True)
+            print(len(store.queue.take("embed", 5)), len(store.queue.take("enrich", 7)), flush=True)
             sys.stdin.readline()
             """,
             folder,

@@ -73,7 +73,7 @@ def test_a_commit_is_all_or_nothing(store: SqliteStore) -> None:
             store.commit([*map(Operation.add, good), Operation.update(old.with_(text="new")), broken])
         assert store.head() == head and store.changes(1, 0, 0) == arrivals
         assert current(store) == ["old"] and store.partition(BEN) is None
-    assert store.backlog()["embed"][0] == 1, "no job is left of what was not committed"
+    assert store.queue.backlog()["embed"][0] == 1, "no job is left of what was not committed"
     add(store, Cube(ANA, "next"))
     assert store.get(old.id, ANA) == old
 
@@ -602,16 +602,16 @@ def test_a_job_is_leased_and_comes_back_when_its_worker_died(folder: Path) -> No
     time = Clock()
     store, other = open_store(folder, clock=time), open_store(folder, clock=time)
     add(store, *(Cube(ANA, f"turn {n}") for n in range(3)))
-    taken = store.take("embed", 2)
-    assert len(taken) == 2 and len(other.take("embed", 9)) == 1 and store.take("embed", 9) == []
+    taken = store.queue.take("embed", 2)
+    assert len(taken) == 2 and len(other.queue.take("embed", 9)) == 1 and store.queue.take("embed", 9) == []
     time.tick(59)
-    assert other.take("embed", 9) == []
+    assert other.queue.take("embed", 9) == []
     time.tick(2)
-    assert len(other.take("embed", 9)) == 3
+    assert len(other.queue.take("embed", 9)) == 3
     time.tick(-86_400)
-    assert len(store.take("embed", 9)) == 3, "a lease from a clock that ran ahead does not last for a day"
-    store.settle("embed", taken)
-    assert store.backlog()["embed"][0] == 1
+    assert len(store.queue.take("embed", 9)) == 3, "a lease from a clock that ran ahead does not last for a day"
+    store.queue.settle("embed", taken)
+    assert store.queue.backlog()["embed"][0] == 1
 
 
 def test_a_failed_job_waits_longer_each_time_and_is_never_dropped(folder: Path) -> None:
@@ -620,17 +620,17 @@ def test_a_failed_job_waits_longer_each_time_and_is_never_dropped(folder: Path) 
     add(store, Cube(ANA, "turn"))
     waits = []
     for _ in range(14):
-        rids = store.take("embed", 1)
+        rids = store.queue.take("embed", 1)
         assert rids
-        store.postpone("embed", rids, "no answer")
+        store.queue.postpone("embed", rids, "no answer")
         waited = 0
-        while not store.take("embed", 1):
+        while not store.queue.take("embed", 1):
             time.tick(1)
             waited += 1
         waits.append(waited)
-        store.retry()
+        store.queue.retry()
     assert waits[:4] == [1, 2, 4, 8] and waits[-1] == 3600
-    assert store.backlog()["embed"] == (1, 1, "no answer")
+    assert store.queue.backlog()["embed"] == (1, 1, "no answer")
 
 
 def test_one_bad_row_ends_up_alone(folder: Path) -> None:
@@ -638,44 +638,44 @@ def test_one_bad_row_ends_up_alone(folder: Path) -> None:
     add(store, *(Cube(ANA, f"turn {n}") for n in range(64)))
     bad = 1 << 32 | 17
     for _ in range(200):
-        rids = store.take("embed", 64)
+        rids = store.queue.take("embed", 64)
         if not rids:
             time.tick(3600)
         elif bad in rids:
-            store.postpone("embed", rids, "bad row")
+            store.queue.postpone("embed", rids, "bad row")
         else:
-            store.put_folds({}, task="embed", done=rids)
-    assert store.backlog()["embed"] == (1, 1, "bad row")
+            store.queue.put_folds({}, task="embed", done=rids)
+    assert store.queue.backlog()["embed"] == (1, 1, "bad row")
 
 
 def test_folds_of_what_was_purged_meanwhile_are_left_out(folder: Path) -> None:
     store = open_store(folder)
     store.serve(store.add_model("m", 2))
     cube, other = add(store, Cube(ANA, "gone"), Cube(ANA, "stays")).cubes
-    rids = store.take("embed", 9)
+    rids = store.queue.take("embed", 9)
     store.purge([cube.id], ANA)
-    store.put_folds(
+    store.queue.put_folds(
         {"vectors_1": [(rid, b"\x00" * 4) for rid in rids], "names": [(rids[0], b"x")]}, task="embed", done=rids
     )
     assert [rid for rid, _ in store.fold("vectors_1", 1)] == rids[1:] and store.fold("names", 1) == []
     assert store.leftovers([cube.id]) == dict.fromkeys(("cubes", "links", "uses", "folds", "jobs"), 0)
-    assert "embed" not in store.backlog() and store.get(other.id, ANA)
+    assert "embed" not in store.queue.backlog() and store.get(other.id, ANA)
 
 
 def test_a_worker_of_a_model_that_another_program_dropped_loses_no_job(folder: Path) -> None:
     one, two = open_store(folder), open_store(folder)
     one.serve(one.add_model("old", 2))
     add(one, Cube(ANA, "a"), Cube(ANA, "b"))
-    rids = one.take("embed", 1, lacking="vectors_1")
+    rids = one.queue.take("embed", 1, lacking="vectors_1")
     new = two.add_model("new", 2)
     two.activate(new)
     with pytest.raises(StoreError):
-        one.put_folds({"vectors_1": [(rids[0], b"\x00" * 4)]}, task="embed", done=rids)
-    assert two.backlog()["embed"][0] == 2
-    two.retry()
-    rids = two.take("embed", 9, lacking="vectors_2")
-    two.put_folds({"vectors_2": [(rid, b"\x00" * 4) for rid in rids]}, task="embed", done=rids)
-    assert "embed" not in two.backlog() and len(two.fold("vectors_2", 1)) == 2
+        one.queue.put_folds({"vectors_1": [(rids[0], b"\x00" * 4)]}, task="embed", done=rids)
+    assert two.queue.backlog()["embed"][0] == 2
+    two.queue.retry()
+    rids = two.queue.take("embed", 9, lacking="vectors_2")
+    two.queue.put_folds({"vectors_2": [(rid, b"\x00" * 4) for rid in rids]}, task="embed", done=rids)
+    assert "embed" not in two.queue.backlog() and len(two.fold("vectors_2", 1)) == 2
 
 
 def test_while_the_model_changes_both_models_get_every_vector(folder: Path) -> None:
@@ -686,9 +686,9 @@ def test_while_the_model_changes_both_models_get_every_vector(folder: Path) -> N
     two.add_model("new", 2)
     add(one, Cube(ANA, "c"))
     for store, table in ((one, "vectors_1"), (one, "vectors_1"), (two, "vectors_2")):
-        rids = store.take("embed", 9, lacking=table)
-        store.put_folds({table: [(rid, b"\x00" * 4) for rid in rids]}, task="embed", done=rids)
-    assert len(one.fold("vectors_1", 1)) == len(one.fold("vectors_2", 1)) == 3 and "embed" not in one.backlog()
+        rids = store.queue.take("embed", 9, lacking=table)
+        store.queue.put_folds({table: [(rid, b"\x00" * 4) for rid in rids]}, task="embed", done=rids)
+    assert len(one.fold("vectors_1", 1)) == len(one.fold("vectors_2", 1)) == 3 and "embed" not in one.queue.backlog()
 
 
 def test_a_change_of_model_while_another_program_writes_and_embeds(folder: Path) -> None:
@@ -724,9 +724,9 @@ def test_a_change_of_words_is_owed_new_folds_and_any_other_change_keeps_them(fol
         memory.freeze(id)
         memory.thaw(id)
         store = memory.store
-        assert store.backlog() == {} and len(store.fold("vectors_1", 1)) == len(store.fold("names", 1)) == 3
+        assert store.queue.backlog() == {} and len(store.fold("vectors_1", 1)) == len(store.fold("names", 1)) == 3
         memory.correct(id, "coffee")
-        assert {task: some[0] for task, some in store.backlog().items()} == {"embed": 1, "enrich": 1}
+        assert {task: some[0] for task, some in store.queue.backlog().items()} == {"embed": 1, "enrich": 1}
         memory.flush()
         assert len(store.fold("vectors_1", 1)) == 4
 

@@ -79,8 +79,8 @@ class Engine:
             shown = partition.visible(View(now=to_micros(store.now())))
             rows, _ = partition.vectors.search(vector, k, shown)
         rids = [number << PARTITION_BITS | row for row in rows.tolist()]
-        found = store.by_rids(scope, rids)
-        return [int(found[rid].cube.data["turn"]) for rid in rids if rid in found]
+        found = store.cubes_at(scope, rids)
+        return [int(found[rid].data["turn"]) for rid in rids if rid in found]
 
     def settle(self) -> None:
         self._memory.flush()

@@ -22,7 +22,8 @@ from holdfast.manage.retraction import ENDED_BY
 from holdfast.retrieve.context import SUPERSEDED
 from holdfast.retrieve.text import embeddable, pack_terms
 from holdfast.store.base import Op, Operation, Where
-from holdfast.store.sqlite import Row, SqliteStore
+from holdfast.store.rows import Row
+from holdfast.store.sqlite import SqliteStore
 
 EMBED, ENRICH = "embed", "enrich"
 BATCH = 256
@@ -131,12 +132,12 @@ class Enrichment:
             while self.drain(progress=progress):
                 table = self.table()
                 assert table is not None
-                left, error = self._store.lacking(table)
+                left, error = self._store.queue.lacking(table)
                 if not left:
                     return 0, None
             table = self.table()
             assert table is not None
-            left, error = self._store.lacking(table)
+            left, error = self._store.queue.lacking(table)
             return (left, error) if error else (0, None)
         finally:
             self._held = False
@@ -171,10 +172,10 @@ class Enrichment:
             return 0, 0
         embedder = self.embedder
         assert embedder is not None and table is not None
-        rids = self._store.take(EMBED, BATCH, partition=part, lacking=table, held=self._held)
+        rids = self._store.queue.take(EMBED, BATCH, partition=part, lacking=table, held=self._held)
         if not rids:
             return 0, 0
-        rows = self._store.texts(rids)  # without those that were forgotten meanwhile
+        rows = self._store.queue.texts(rids)  # without those that were forgotten meanwhile
         texts = [embeddable(row.cube) for row in rows]
         flat = [text for some in texts for text in some]
         try:
@@ -185,7 +186,7 @@ class Enrichment:
                     f"{embedder.dimension}, or some that are no numbers; the store keeps its vectors as they are"
                 )
         except Exception as error:  # an embedder may be anybody's code
-            self._store.postpone(EMBED, rids, _said(error))
+            self._store.queue.postpone(EMBED, rids, _said(error))
             self.trouble = f"the embedder fails ({_said(error)}); what waits is tried again"
             log.warning("embedding is put off: %s", error)
             return 0, len(rids)
@@ -194,18 +195,18 @@ class Enrichment:
         folds = [
             (row.rid, packed[end - len(some) : end].tobytes()) for row, some, end in zip(rows, texts, ends, strict=True)
         ]
-        self._store.put_folds({table: folds}, task=EMBED, done=rids)
+        self._store.queue.put_folds({table: folds}, task=EMBED, done=rids)
         self.trouble = None
         return len(rids), 0
 
     def _enrich(self, part: int | None) -> tuple[int, int]:
-        rids = self._store.take(ENRICH, BATCH, partition=part)
+        rids = self._store.queue.take(ENRICH, BATCH, partition=part)
         if not rids:
             return 0, 0
         from holdfast.encode.dates import find_dates  # a large grammar: compiled when there is something to read
         from holdfast.encode.people import find_names
 
-        rows = self._store.texts(rids)
+        rows = self._store.queue.texts(rids)
         names, dates = [], []
         try:
             for row in rows:
@@ -219,10 +220,10 @@ class Enrichment:
                     dates.append((row.rid, np.asarray(days, "<i4").tobytes()))
             self._encode(rows)
         except Exception as error:  # so may an encoder be
-            self._store.postpone(ENRICH, rids, _said(error))
+            self._store.queue.postpone(ENRICH, rids, _said(error))
             log.warning("enrichment is put off: %s", error)
             return 0, len(rids)
-        self._store.put_folds({"names": names, "dates": dates}, task=ENRICH, done=rids)
+        self._store.queue.put_folds({"names": names, "dates": dates}, task=ENRICH, done=rids)
         return len(rids), 0
 
     def _encode(self, rows: Sequence[Row]) -> None:

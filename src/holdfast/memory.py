@@ -331,7 +331,7 @@ class Memory:
 
     def flush(self, progress: Progress | None = None) -> None:
         """Embed and enrich everything that waits, in this thread."""
-        self._store.retry()
+        self._store.queue.retry()
         self._enrichment.drain(progress=progress)
 
     def verify(self, head: tuple[int, str] | None = None) -> list[Problem]:
@@ -346,7 +346,7 @@ class Memory:
         seq, head = self._store.head()
         backlog = {
             task: {"waiting": waiting, "failed": failed, "error": error}
-            for task, (waiting, failed, error) in self._store.backlog().items()
+            for task, (waiting, failed, error) in self._store.queue.backlog().items()
         }
         return {
             "path": str(self._store.folder),

@@ -112,7 +112,7 @@ def run(
     ``name`` is locomo, longmemeval or beam; ``data`` its file or folder; ``limit`` takes only the first conversations.
     Raises InputError for an unknown name or data that cannot be read.
     """
-    benchmark = _benchmark(name, Path(data))
+    benchmark = find_benchmark(name, Path(data))
     conversations = benchmark.load(Path(data))[:limit]
     tallies: dict[tuple[str, str], _Tally] = {}
     cost: dict[str, list[float]] = {"import": [], "embed": [], "search": [], "turns": []}
@@ -150,7 +150,8 @@ def run(
 # --- the benchmarks ---
 
 
-def _benchmark(name: str, data: Path) -> Benchmark:
+def find_benchmark(name: str, data: Path) -> Benchmark:
+    """A benchmark by its name; ``data`` is its file or folder. Raises InputError for an unknown name."""
     if name == "locomo":
         return Benchmark(
             name="locomo",

@@ -25,8 +25,9 @@ from holdfast.claims.base import Check, Result, Scale
 from holdfast.claims.locomo import evidence_recall, gain
 from holdfast.encode.embedders import default_embedder, why_no_embedder
 from holdfast.errors import ClaimError
-from holdfast.manage.contradictions import SAME_AS, Claim, ClaimSheaf
 from holdfast.manage.lifecycle import TEMPERATURE, ZONE_EDGES, RadialLaw, simulate
+from holdfast.manage.sheaf import Sheaf
+from holdfast.manage.statements import SAME_AS, Statement
 from holdfast.retrieve.gaussian import Prior, fisher_rao, predictive_log_density
 from holdfast.retrieve.query import analyse
 from holdfast.retrieve.resemblance import known_mean
@@ -445,7 +446,7 @@ _INDIRECT = frozenset(("cycle", "alias"))
 class _Said:
     """A claim and the sentence that says it, for the baselines that read text."""
 
-    claim: Claim
+    claim: Statement
     text: str
 
 
@@ -467,10 +468,10 @@ class _Writer:
         }
         said = makers[kind](people)
         for person, hobby in zip(people[:3], self._some(_HOBBIES, 3), strict=True):
-            said.append(_Said(Claim(person, "likes", hobby), f"{person} likes {hobby}."))
+            said.append(_Said(Statement(person, "likes", hobby), f"{person} likes {hobby}."))
         # Jobs only for bystanders: under an alias, two people's jobs would be a contradiction of their own.
         for person, job in zip(people[5:], self._some(_JOBS, 2), strict=True):
-            said.append(_Said(Claim(person, "job", job, functional=True), f"{person} works as a {job}."))
+            said.append(_Said(Statement(person, "job", job, functional=True), f"{person} works as a {job}."))
         return [said[i] for i in self._rng.permutation(len(said))]
 
     def _some(self, words: str, count: int) -> list[str]:
@@ -484,18 +485,18 @@ class _Writer:
         when = f"since {start}" if end is None else f"from {start} to {end}"
         verb = "has lived" if end is None else "lived"
         span = datetime(start, 1, 1, tzinfo=UTC), end and datetime(end, 1, 1, tzinfo=UTC)
-        claim = Claim(person, "lives in", city, valid_from=span[0], valid_to=span[1] or None, functional=True)
+        claim = Statement(person, "lives in", city, valid_from=span[0], valid_to=span[1] or None, functional=True)
         return _Said(claim, f"{person} {verb} in {city} {when}.")
 
     def _age(self, person: str, age: int) -> _Said:
-        return _Said(Claim(person, "age", age, "years"), f"{person} is {age} years old.")
+        return _Said(Statement(person, "age", age, "years"), f"{person} is {age} years old.")
 
     def _older(self, one: str, by: int, other: str) -> _Said:
         word = "older" if by >= 0 else "younger"
-        return _Said(Claim(one, "age", by, "years", other=other), f"{one} is {abs(by)} years {word} than {other}.")
+        return _Said(Statement(one, "age", by, "years", other=other), f"{one} is {abs(by)} years {word} than {other}.")
 
     def _alias(self, one: str, other: str) -> _Said:
-        return _Said(Claim(one, SAME_AS, other), f"{one} and {other} are the same person.")
+        return _Said(Statement(one, SAME_AS, other), f"{one} and {other} are the same person.")
 
     def _direct(self, people: Sequence[str]) -> list[_Said]:
         person, age = people[0], self._int(20, 70)
@@ -529,12 +530,12 @@ class _Writer:
     def _paraphrase(self, people: Sequence[str]) -> list[_Said]:
         person, city, height = people[0], self._some(_CITIES, 1)[0], self._int(155, 200)
         first = self._city(person, city)
-        tall = Claim(person, "height", height, "cm")
+        tall = Statement(person, "height", height, "cm")
         return [
             first,
             _Said(first.claim, f"{city} is where {person} has had a home since 2015."),
             _Said(tall, f"{person} is {height} cm tall."),
-            _Said(Claim(person, "height", f"{height / 100} m"), f"{person}'s height is {height / 100} m."),
+            _Said(Statement(person, "height", f"{height / 100} m"), f"{person}'s height is {height / 100} m."),
         ]
 
     def _compatible(self, people: Sequence[str]) -> list[_Said]:
@@ -546,9 +547,9 @@ class _Writer:
             return self._alias_chain(people, same=True)
         if choice == 2:
             hobbies = self._some(_HOBBIES, 3)
-            return [_Said(Claim(person, "likes", hobby), f"{person} likes {hobby}.") for hobby in hobbies]
+            return [_Said(Statement(person, "likes", hobby), f"{person} likes {hobby}.") for hobby in hobbies]
         a, b = self._some(_CITIES, 2)
-        denial = Claim(person, "lives in", b, polarity=False)
+        denial = Statement(person, "lives in", b, polarity=False)
         return [self._city(person, a), _Said(denial, f"{person} does not live in {b}."), self._age(person, 40)]
 
 
@@ -564,7 +565,7 @@ def _contradictions(rng: np.random.Generator) -> tuple[dict[str, dict[str, float
     truth = np.array([kind in _CONTRADICT for kind, _ in sets])
     severity, farthest, nearest = np.array([_embedding_scores(group, vectors) for _, group in sets]).T
     flags = {
-        "ours": np.array([bool(ClaimSheaf(s.claim for s in group).check()) for _, group in sets]),
+        "ours": np.array([bool(Sheaf(s.claim for s in group).check()) for _, group in sets]),
         "pairwise claims": np.array([_any_pair(group) for _, group in sets]),
         "paper's severity": severity > 0.45,
         # The baseline gets the better of two readings (far apart, or suspiciously close) and the best threshold there is,
@@ -593,7 +594,7 @@ def _best_cut(score: Floats, truth: npt.NDArray[np.bool_]) -> npt.NDArray[np.boo
 
 
 def _any_pair(group: Sequence[_Said]) -> bool:
-    return any(ClaimSheaf([a.claim, b.claim]).check() for a, b in itertools.combinations(group, 2))
+    return any(Sheaf([a.claim, b.claim]).check() for a, b in itertools.combinations(group, 2))
 
 
 def _embedding_scores(group: Sequence[_Said], vectors: Mapping[str, Floats]) -> tuple[float, float, float]:

@@ -154,9 +154,9 @@ def _repair(args: argparse.Namespace, screen: Screen, path: Path, findings: list
     finally:
         store.close()
     with open_memory(args, personal=False) as memory:
-        waited = sum(count for count, _, _ in memory.store.backlog().values())
+        waited = sum(count for count, _, _ in memory.store.queue.backlog().values())
         finish_queue(memory, screen)
-        left = sum(count for count, _, _ in memory.store.backlog().values())
+        left = sum(count for count, _, _ in memory.store.queue.backlog().values())
     if waited > left:
         done.append(f"worked off {waited - left} jobs of the queue")
     return done

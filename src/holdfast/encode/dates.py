@@ -1,10 +1,10 @@
 """Time expressions in a text, resolved to half-open intervals against a reference time.
 
 A memory is found by when it happened, and a claim is true from some day on; both need "last Friday" as a date. Where the
-expressions are is decided here, by a grammar of English phrases, because a parser let loose on running text takes "may",
-"sat", "second" and "now" for dates, and one that is asked about "this morning" reads the clock. What a date in words or a
-clock time means is left to ``parsedatetime``; the rest is calendar arithmetic. An expression becomes the calendar unit that
-it names ("last week" is a week from Monday to Monday), since pretending to know the minute would be false precision.
+expressions are is decided by a grammar of English phrases (``date_grammar``), because a parser let loose on running text
+takes "may", "sat", "second" and "now" for dates, and one that is asked about "this morning" reads the clock. What a date in
+words or a clock time means is left to ``parsedatetime``; the rest is calendar arithmetic. An expression becomes the calendar
+unit that it names ("last week" is a week from Monday to Monday), since pretending to know the minute would be false precision.
 Expressions in other languages are not found, except numeric dates.
 """
 
@@ -18,6 +18,19 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 
 import parsedatetime
+
+from holdfast.encode.date_grammar import (
+    COUNTS,
+    FORMS,
+    MONTHS,
+    SCANNER,
+    SEASONS,
+    VAGUE,
+    WEEKDAYS,
+    clause_before,
+    openings,
+    tense_around,
+)
 
 
 class Grain(StrEnum):
@@ -59,8 +72,8 @@ def find_dates(text: str, reference: datetime) -> tuple[Span, ...]:
     now = reference.replace(tzinfo=None)
     spans: list[Span] = []
     position = 0
-    for start in _openings(text):
-        match = _SCANNER.match(text, start) if start >= position else None
+    for start in openings(text):
+        match = SCANNER.match(text, start) if start >= position else None
         if match is None or text[match.end() : match.end() + 1].isalnum():
             continue
         found = _resolve(match.group(), _Scene(text, start, match.end(), now, zone))
@@ -73,107 +86,7 @@ def find_dates(text: str, reference: datetime) -> tuple[Span, ...]:
     return tuple(spans)
 
 
-# --- where to look ---
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
-_MONTHS = _words("january february march april may june july august september october november december")
-_WEEKDAYS = _words("monday tuesday wednesday thursday friday saturday sunday")
-_SEASONS = {"spring": 3, "summer": 6, "fall": 9, "autumn": 9, "winter": 12}
-_COUNTS = {
-    word: n for n, word in enumerate(_words("zero one two three four five six seven eight nine ten eleven twelve"))
-}
-_COUNTS |= {"a": 1, "an": 1, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50}
-_VAGUE = {"couple": (1, 3), "few": (2, 5), "several": (3, 7)}  # how many units away, at least and at most
-_HINTS = frozenset(
-    (
-        *_words(
-            "ago back today tonight yesterday tomorrow morning evening afternoon night week weeks weekend weekends"
-        ),
-        *_words("month months year years decade decades day days minute minutes hour hours"),
-        *_words("jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed weds thu thur thurs fri sat sun"),
-        *(*_MONTHS, *_WEEKDAYS, *_SEASONS),
-    )
-)
-_OPENERS = frozenset(
-    (
-        *_words(
-            "the a an this these my last next past previous coming first second third fourth final early mid middle late"
-        ),
-        *_words(
-            "beginning start end between from since until till in for over during on by before after of around through"
-        ),
-        *_words("throughout"),
-        *(*_HINTS, *_COUNTS, *_VAGUE),
-    )
-)
-_TOKEN = re.compile(r"[a-z]{3,9}")
-_DIGIT = re.compile(r"[0-9]")
-_WORD = re.compile(r"\w+")
-_REACH = 40  # characters between the first word of an expression and its telling one
-
-
-def _openings(text: str) -> list[int]:
-    """Where an expression could begin: at a word that opens one, soon before a word of time or a number.
-
-    Most texts hold no such word; finding that out costs microseconds.
-    """
-    if _HINTS.isdisjoint(_TOKEN.findall(text.lower())) and not _DIGIT.search(text):
-        return []
-    starts: list[int] = []
-    hint = len(text) + _REACH
-    for word in reversed([*_WORD.finditer(text)]):
-        token = word.group().lower()
-        if token in _HINTS or "0" <= token[0] <= "9":
-            hint = word.start()
-        elif token not in _OPENERS or hint - word.start() > _REACH:
-            continue
-        starts.append(word.start())
-    return starts[::-1]
-
-
-# --- the grammar: how expressions look ---
-
-_MONTH = (
-    r"(?:january|february|march|april|may|june|july|august|september|october|november|december|"
-    r"(?:jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\b\.?)"
-)
-_FULL_WEEKDAY = rf"(?:{'|'.join(_WEEKDAYS)})"
-_SHORT_WEEKDAY = r"(?:mon|tues?|weds?|thu(?:rs?)?|fri|sat|sun)\b\.?"
-_WEEKDAY = rf"(?:{_FULL_WEEKDAY}|{_SHORT_WEEKDAY})"
-_SEASON = rf"(?:{'|'.join(_SEASONS)})"
-_YEAR = r"(?:1[6-9]|20|21)[0-9]{2}(?![0-9])"
-_NTH = r"[0-3]?[0-9](?:st|nd|rd|th)"
-_PART = r"(?:morning|afternoon|evening|night)"
-_CLOCK = r"(?:[0-2]?[0-9](?::[0-5][0-9])?\s?(?:am|pm|a\.m\.|p\.m\.)|[0-2]?[0-9]:[0-5][0-9]|noon|midnight)"
-_COUNT = rf"(?:[0-9]{{1,3}}|{'|'.join(_COUNTS)}|(?:a\s+)?couple(?:\s+of)?|(?:a\s+)?few|several)"
-_UNIT = r"(?:minute|hour|day|night|week|weekend|month|year|decade)s?"
-_ISO = (
-    r"[12][0-9]{3}-[01][0-9]-[0-3][0-9]"
-    r"(?:[T ][0-2][0-9]:[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,6})?)?(?:Z|[+-][0-2][0-9]:?[0-5][0-9])?)?"
-)
-_NUMERIC = r"(?:[12][0-9]{3}/[01]?[0-9]/[0-3]?[0-9]|[0-3]?[0-9]/[0-3]?[0-9]/[12][0-9]{3}|[0-3]?[0-9]\.[01]?[0-9]\.[12][0-9]{3})"
-_DAY_FIRST = rf"[0-3]?[0-9](?:st|nd|rd|th)?\s*(?:of\s+)?{_MONTH}(?:,?\s*{_YEAR})?"
-_MONTH_FIRST = rf"{_MONTH}\s*(?:the\s+)?[0-3]?[0-9](?:st|nd|rd|th)?(?![0-9:%])(?:,?\s+{_YEAR})?"
-_WRITTEN = rf"(?:{_ISO}|{_NUMERIC}|{_DAY_FIRST}|{_MONTH_FIRST})"
-_MONTH_YEAR = rf"{_MONTH},?\s+(?:of\s+)?{_YEAR}"
-_NAMED_DAY = (
-    r"(?:(?:the\s+)?day\s+before\s+yesterday|(?:the\s+)?day\s+after\s+tomorrow|yesterday|today|tomorrow|tonight)"
-)
-_WHICH = r"(?:this\s+past|this\s+coming|last|this|next|past|coming|previous)"
-_RELATIVE = rf"{_WHICH}\s+(?:weekend|week|month|year|decade|{_PART}|{_SEASON}|{_WEEKDAY}|{_MONTH})"
-_POINT = (
-    rf"(?:{_WRITTEN}|{_MONTH_YEAR}|{_NAMED_DAY}|{_RELATIVE}|{_SEASON}\s+(?:of\s+)?{_YEAR}|{_WEEKDAY}|{_MONTH}|{_YEAR})"
-)
-_TO = r"\s*(?:to|and|until|till|through|-|–|—)\s*"
-# What may follow a bare year or day number: not the noun that it would be counting ("in 2000 words", "the 4th floor").
-_ENDS = (
-    r"(?=\s*(?:$|[.,;:!?)\]\"'’”–—-])|\s+(?:and|or|but|at|in|on|for|with|to|when|where|while|because|so|as|after|before|by|"
-    r"until|from|i|i'm|i've|we|he|she|they|it|you|my|our|his|her|their|the|a|an|is|was|were|will|that|which|who)\b)"
-)
+# --- where and when a phrase is said ---
 
 _Interval = tuple[datetime, datetime, Grain]
 
@@ -192,7 +105,7 @@ class _Scene:
     @property
     def direction(self) -> int:
         """-1 where the phrase is about the past, 1 where about the future, 0 where nothing tells."""
-        return _tense(self.text, self.start, self.end) if self.tense is None else self.tense
+        return tense_around(self.text, self.start, self.end) if self.tense is None else self.tense
 
     @property
     def today(self) -> datetime:
@@ -267,11 +180,11 @@ def _yearly(month: int, count: int, grain: Grain, scene: _Scene) -> list[_Interv
 
 
 def _number(month: str) -> int:
-    return next(n for n, name in enumerate(_MONTHS, 1) if name[:3] == month[:3].lower())
+    return next(n for n, name in enumerate(MONTHS, 1) if name[:3] == month[:3].lower())
 
 
 def _weekday_number(name: str) -> int:
-    return next(n for n, full in enumerate(_WEEKDAYS) if full[:3] == name[:3].lower())
+    return next(n for n, full in enumerate(WEEKDAYS) if full[:3] == name[:3].lower())
 
 
 def _digits(text: str) -> int:
@@ -353,7 +266,7 @@ def _month_year(match: re.Match[str], _scene: _Scene) -> _Interval:
 
 
 def _season_year(match: re.Match[str], _scene: _Scene) -> _Interval:
-    return _months(int(match["year"]), _SEASONS[match["season"].lower()], 3, Grain.SEASON)
+    return _months(int(match["year"]), SEASONS[match["season"].lower()], 3, Grain.SEASON)
 
 
 def _year(match: re.Match[str], _scene: _Scene) -> _Interval:
@@ -399,9 +312,9 @@ def _relative(match: re.Match[str], scene: _Scene) -> _Interval | None:
         return _unit(scene.now, noun, -1) if over else found
     if noun in ("morning", "afternoon", "evening", "night"):
         return None if step > 0 else _part(scene.today + timedelta(days=step), noun)  # "next morning": of a story
-    if noun in _SEASONS:
-        return _step(_yearly(_SEASONS[noun], 3, Grain.SEASON, scene), step, scene)
-    if noun[:3] in {name[:3] for name in _MONTHS}:
+    if noun in SEASONS:
+        return _step(_yearly(SEASONS[noun], 3, Grain.SEASON, scene), step, scene)
+    if noun[:3] in {name[:3] for name in MONTHS}:
         return _step(_yearly(_number(noun), 1, Grain.MONTH, scene), step, scene)
     weekday = _weekday_number(noun)
     if which == "next":  # the one of next week: this week's is called "this Friday", or plain "Friday"
@@ -424,9 +337,9 @@ def _step(around: list[_Interval], step: int, scene: _Scene) -> _Interval:
 def _count(words: str) -> tuple[int, int]:
     """At least and at most how many: "three" is (3, 3), "a few" is (2, 5)."""
     word = next(word for word in reversed(words.lower().split()) if word != "of")
-    if word in _VAGUE:
-        return _VAGUE[word]
-    number = _COUNTS.get(word)
+    if word in VAGUE:
+        return VAGUE[word]
+    number = COUNTS.get(word)
     number = int(word) if number is None else number
     return number, number
 
@@ -471,8 +384,7 @@ def _stretch(match: re.Match[str], scene: _Scene) -> _Interval:
 
 def _so_far(match: re.Match[str], scene: _Scene) -> _Interval | None:
     """ "For three years now": from then until now. "For three years" alone only after "have" or "been"."""
-    clause = _CLAUSE_END.split(scene.text[max(0, scene.start - 120) : scene.start])[-1]
-    if not match.group().lower().endswith("now") and not _PERFECT.search(clause):
+    if not match.group().lower().endswith("now") and not _PERFECT.search(clause_before(scene.text, scene.start)):
         return None
     unit = _singular(match["unit"])
     return _unit(_move(scene.now, unit, -_count(match["count"])[1]), unit)[0], scene.now, Grain.RANGE
@@ -595,127 +507,39 @@ _HAS_YEAR = re.compile(r"[0-9]{4}")
 
 _PERFECT = re.compile(r"\b(?:have|has|been)\b|\w['’](?:ve|s)\b", re.I)
 
-# --- the tense around an expression ---
-
-_CLAUSE_END = re.compile(r"[.!?;\n]")
-_TENSES = re.compile(
-    r"\b(?:(?P<future>will|won't|shall|going\s+to|gonna|plan|plans|planning|next|upcoming|hope|hoping|wants?|wanna|scheduled|"
-    r"see\s+y(?:ou|a)|let's|can't\s+wait|looking\s+forward|excited\s+for|booked|how\s+about|sounds?\s+good|works\s+for|tomorrow|"
-    r"would\s+like)|(?P<past>was|were|did|didn't|had|has\s+been|have\s+been|went|got|saw|took|made|met|bought|came|gave|found|"
-    r"lost|won|left|began|felt|told|said|ate|spent|taught|wrote|ran|led|held|heard|kept|brought|thought|flew|drove|drew|"
-    r"chose|ago|since|(?!need|feed|speed|indeed|exceed|proceed|seed|weed)[a-z]{2,}ed))\b|(?P<soon>'ll)\b",
-    re.I,
-)
-_DUE = re.compile(
-    r"\b(?:due|deadline|by|until|(?:appointment|meeting|exam|flight)(?!\s+(?:notes|minutes|summary|recording|results?)))\b",
-    re.I,
-)
-
-
-def _tense(text: str, start: int, end: int) -> int:
-    """Which way the clause looks: by the nearest telling word before the expression, else by the first one after it.
-
-    Where no verb tells, what has a date is to come if one names it as such: a deadline, an appointment.
-    """
-    before = _CLAUSE_END.split(text[max(0, start - 120) : start])[-1]
-    after = _CLAUSE_END.split(text[end : end + 120], maxsplit=1)[0]
-    cues = [*_TENSES.finditer(before)][-1:] or [*_TENSES.finditer(after)][:1]
-    if not cues:
-        return 1 if _DUE.search(before) else 0
-    return -1 if cues[0]["past"] else 1
-
-
-# --- the forms: an expression is read by the first that fits all of it ---
+# --- which form means what ---
 
 _Meaning = Callable[[re.Match[str], _Scene], _Interval | None]
-_DATED = rf"(?:{_WRITTEN}|{_MONTH_YEAR})"
-_RANGED = rf"{_DATED}{_TO}(?:{_DATED}|[0-3]?[0-9](?:st|nd|rd|th)?{_ENDS})"
-_CLOCKED_DAY = rf"(?:{_WRITTEN}|{_NAMED_DAY}|(?:(?:last|this|next)\s+)?{_WEEKDAY})"
-_NOT_HABIT = r"(?<!every )(?<!each )(?<!most )"
-
-_ALONE: tuple[tuple[str, _Meaning], ...] = (
-    (rf"(?:between|from)\s+(?:the\s+)?(?P<begin>{_POINT}|{_NTH}){_TO}(?:the\s+)?(?P<end>{_POINT}|{_NTH})", _between),
-    (
-        rf"(?P<begin>{_DATED}){_TO}(?P<end>{_DATED}|[0-3]?[0-9](?:st|nd|rd|th)?(?:,?\s+(?P<year>{_YEAR}))?{_ENDS})",
-        _between,
-    ),
-    (rf"(?P<begin>[0-3]?[0-9](?:st|nd|rd|th)?){_TO}(?P<end>{_DAY_FIRST})", _between),
-    (rf"(?:the\s+)?(?P<unit>week|weekend)\s+of\s+(?:the\s+)?(?P<point>{_RANGED}|{_POINT}|{_NTH})", _week_of),
-    (r"(?:the\s+)?(?P<unit>weekend|week|month|year)\s+(?P<which>before\s+last|after\s+next)", _before_last),
-    (
-        rf"(?:the\s+)?(?:(?P<count>{_COUNT})\s+)?(?P<noun>{_UNIT}|{_WEEKDAY})\s+(?P<side>before|after|following)\s+"
-        rf"(?:the\s+)?(?P<point>{_POINT})",
-        _beside,
-    ),
-    (
-        rf"(?:the\s+)?(?P<nth>first|second|third|fourth|last|final|1st|2nd|3rd|4th)\s+(?P<noun>weekend|week|day|{_WEEKDAY})\s+"
-        rf"(?:of|in)\s+(?P<point>{_MONTH_YEAR}|{_RELATIVE}|{_MONTH}|{_YEAR})",
-        _nth_of,
-    ),
-    (
-        rf"(?:the\s+)?(?P<part>early|mid|middle\s+of|late|beginning\s+of|start\s+of|end\s+of)[\s-]+(?:in\s+)?(?:the\s+)?"
-        rf"(?P<point>{_MONTH_YEAR}|{_RELATIVE}|{_SEASON}\s+(?:of\s+)?{_YEAR}|{_MONTH}|{_YEAR})",
-        _part_of,
-    ),
-    (rf"(?P<which>since|until|till)\s+(?:the\s+)?(?P<point>{_COUNT}\s+{_UNIT}\s+ago|{_POINT}|{_NTH})", _open),
-    (rf"(?P<count>{_COUNT})\s+(?P<unit>{_UNIT})\s+(?:ago|back)", _ago),
-    (rf"in\s+(?:about\s+|around\s+)?(?P<count>{_COUNT})\s+(?P<unit>{_UNIT})(?:['’]?\s+time)?", _ahead),
-    (rf"(?P<count>{_COUNT})\s+(?P<unit>{_UNIT})\s+from\s+(?:now|today)", _ahead),
-    (
-        rf"(?:(?:the|these|this|my)\s+)?(?P<which>past|last|previous|next|coming)\s+(?P<count>{_COUNT})\s+(?P<unit>{_UNIT})",
-        _stretch,
-    ),
-    (
-        rf"for\s+(?:about\s+|around\s+|almost\s+|nearly\s+|over\s+)?(?P<count>{_COUNT})\s+"
-        r"(?P<unit>(?:day|week|month|year|decade)s?)(?:\s+now)?",
-        _so_far,
-    ),
-    (rf"(?P<count>{_COUNT})\s+(?P<unit>(?:week|month|year|decade)s?)\s+now", _so_far),
-    (r"(?:the|this)\s+(?P<which>past|last|next|coming)\s+(?P<count>)(?P<unit>week|month|year|decade)", _stretch),
-    (
-        rf"(?P<day>{_CLOCKED_DAY})(?:\s+(?P<part>{_PART})|,?\s+(?:(?:at|around|by)\s+|@\s*)?(?P<clock>{_CLOCK}))",
-        _hour,
-    ),
-    (rf"(?P<clock>{_CLOCK})\s+(?:on\s+)?(?P<day>{_CLOCKED_DAY})(?P<part>)", _hour),
-    (
-        rf"(?P<which>{_WHICH})\s+(?P<noun>weekend|week|month|year|decade|{_PART}|{_SEASON}|{_WEEKDAY}|{_MONTH})",
-        _relative,
-    ),
-    (_NAMED_DAY, _named_day),
-    (_ISO, _iso),
-    (_NUMERIC, _numeric),
-    (rf"(?P<day>[0-3]?[0-9](?:st|nd|rd|th)?)\s*(?:of\s+)?(?P<month>{_MONTH})(?:,?\s*(?P<year>{_YEAR}))?", _written),
-    (
-        rf"(?P<month>{_MONTH})\s*(?:the\s+)?(?P<day>[0-3]?[0-9](?:st|nd|rd|th)?)(?![0-9:%])(?:,?\s+(?P<year>{_YEAR}))?",
-        _written,
-    ),
-    (rf"(?P<month>{_MONTH}),?\s+(?:of\s+)?(?P<year>{_YEAR})", _month_year),
-    (rf"(?P<season>{_SEASON})\s+(?:of\s+)?(?P<year>{_YEAR})", _season_year),
-    (
-        rf"(?:in|during|by|before|after|from|of|around|through|throughout)\s+(?P<point>{_MONTH}(?!,?\s*[0-9])|{_YEAR}{_ENDS})",
-        _cued,
-    ),
-    (rf"(?:on|by)\s+(?P<point>{_SHORT_WEEKDAY}{_ENDS}|the\s+{_NTH}{_ENDS})", _cued),
-    (r"(?:the|in|during)\s+(?:the\s+)?['’]?(?P<years>(?:1[6-9]|20)[0-9]0|[2-9]0)['’]?s", _decade),
-    (r"the\s+other\s+(?:day|night)", _other_day),
-    (r"(?:(?:over|for|during)\s+)?the\s+weekend", _the_weekend),
-    # May, March, April, June and August alone are as often a verb or a name.
-    (r"(?P<month>(?-i:January|February|July|September|October|November|December))", _month),
-    (rf"{_NOT_HABIT}(?P<weekday>{_FULL_WEEKDAY})", _weekday),
-)
-_WITHIN: tuple[tuple[str, _Meaning], ...] = (  # these need the words of another form before them
-    (rf"(?P<month>{_MONTH})", _month),
-    (rf"(?P<weekday>{_WEEKDAY})", _weekday),
-    (rf"(?P<year>{_YEAR})", _year),
-    (rf"(?:the\s+)?(?P<nth>{_NTH})", _day_of_month),
-)
-_FORMS = tuple((re.compile(pattern, re.I | re.A), meaning) for pattern, meaning in (*_ALONE, *_WITHIN))
-_SCANNER = re.compile(
-    r"(?<![\w@#$€£/])(?<![\w][.-])(?:"
-    + "|".join(re.sub(r"\?P<\w+>", "?:", pattern) for pattern, _ in _ALONE)
-    + r")(?!\w)",
-    re.I | re.A,
-)
+_MEANINGS: dict[str, _Meaning] = {
+    "iso": _iso,
+    "numeric": _numeric,
+    "written": _written,
+    "hour": _hour,
+    "named day": _named_day,
+    "month year": _month_year,
+    "season year": _season_year,
+    "year": _year,
+    "decade": _decade,
+    "month": _month,
+    "weekday": _weekday,
+    "day of month": _day_of_month,
+    "relative": _relative,
+    "ago": _ago,
+    "ahead": _ahead,
+    "stretch": _stretch,
+    "so far": _so_far,
+    "other day": _other_day,
+    "the weekend": _the_weekend,
+    "before last": _before_last,
+    "beside": _beside,
+    "nth of": _nth_of,
+    "week of": _week_of,
+    "part of": _part_of,
+    "open": _open,
+    "between": _between,
+    "cued": _cued,
+}
+_FORMS = tuple((pattern, _MEANINGS[name]) for name, pattern in FORMS)
 
 
 def _resolve(phrase: str, scene: _Scene) -> _Interval | None:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from holdfast.cube import Cube, Form, Kind, Ref, Scope, Status, Use
 from holdfast.errors import InputError
-from holdfast.manage.contradictions import claim_of, learnt_at
+from holdfast.manage.statements import learnt_at, statement_of
 from holdfast.store.base import Op, Operation, Store, Where
 from holdfast.taxonomy import Evolution, Function, MemoryProfile, Subform, Subject
 
@@ -166,10 +166,10 @@ class Consolidation:
 
 def _candidate(cube: Cube, now: datetime) -> _Candidate:
     words = tuple(word for word in _TOKEN.findall(cube.text.casefold()) if word not in _ARTICLES)
-    claim = claim_of(cube, now)
+    statement = statement_of(cube, now)
     learnt = learnt_at(cube, now)
     start, end = cube.valid_from or learnt, cube.valid_to or _END
-    return _Candidate(cube, words, claim.content if claim else None, learnt, start, end)
+    return _Candidate(cube, words, statement.content if statement else None, learnt, start, end)
 
 
 def _jaccard(a: _Candidate, b: _Candidate) -> float:

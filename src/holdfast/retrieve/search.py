@@ -125,9 +125,9 @@ class Recall:
                 rows = ranked.rows.tolist()
                 around = {row: _around(partition, row, neighbours, view) for row in rows} if neighbours else {}
                 wanted = {row for some in around.values() for side in some for row in side}.union(rows)
-                found = self._store.by_rids(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
+                found = self._store.cubes_at(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
             break
-        cubes = {rid & ((1 << PARTITION_BITS) - 1): row.cube for rid, row in found.items()}
+        cubes = {rid & ((1 << PARTITION_BITS) - 1): cube for rid, cube in found.items()}
         parts = (
             {name: part for name, part in zip(CHANNELS, some, strict=True) if part} for some in ranked.parts.tolist()
         )

@@ -19,8 +19,9 @@ from typing import Literal
 from holdfast.cube import Cube
 from holdfast.errors import HoldfastError, StoreError
 from holdfast.store.connection import refuse_network, translated
+from holdfast.store.queue import FOLDS
 from holdfast.store.schema import backup
-from holdfast.store.sqlite import FOLDS, SqliteStore
+from holdfast.store.sqlite import SqliteStore
 
 Level = Literal["good", "note", "wrong"]
 
@@ -156,7 +157,7 @@ def check_vectors(store: SqliteStore) -> list[Finding]:
 
 def check_queue(store: SqliteStore) -> list[Finding]:
     """What waits, what failed and why, and jobs for rows that are gone."""
-    backlog = store.backlog()
+    backlog = store.queue.backlog()
     served = any(active for _, _, _, active in store.models())
     with store.connections.reading() as connection:
         strays = _count(connection, "SELECT count(*) FROM jobs WHERE rid NOT IN (SELECT rid FROM cubes)")

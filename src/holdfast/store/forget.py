@@ -20,7 +20,8 @@ import numpy.typing as npt
 from holdfast.cube import Scope
 from holdfast.errors import InputError, IntegrityError, StoreError
 from holdfast.store.base import Where
-from holdfast.store.sqlite import SqliteStore, written
+from holdfast.store.rows import written
+from holdfast.store.sqlite import SqliteStore
 
 _SLICE = 48  # characters of a text that are searched for; short enough to be cheap, long enough to be its own
 _SHORTEST = 12  # a shorter text may stand elsewhere by chance, so finding it would prove nothing; its row has a salt

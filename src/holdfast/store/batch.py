@@ -1,0 +1,282 @@
+"""Putting one transaction together: what each operation does to rows, lineage, folds, queue and journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from holdfast.cube import HELD, TRANSITIONS, Cube, Ref, Scope, Status, Use, from_micros, to_micros
+from holdfast.errors import ConflictError, InputError, NotFoundError, ScopeError
+from holdfast.store import schema
+from holdfast.store.base import Action, Commit, Event, Op, Operation
+from holdfast.store.journal import GENESIS, digest, link
+from holdfast.store.proof import use_digest
+from holdfast.store.queue import FOLDS, arrive, vector_tables
+from holdfast.store.rows import (
+    Row,
+    check,
+    columns,
+    content_key,
+    current,
+    id_bytes,
+    id_text,
+    micros,
+    pack,
+    visible,
+    wording,
+)
+
+
+class Batch:
+    """One write transaction while it is being made: the state that its operations share."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        actor: str,
+        *,
+        now: datetime,
+        terms: Callable[[Cube], bytes] | None,
+        tasks: Sequence[str],
+    ) -> None:
+        self._connection = connection
+        self._actor = actor.encode("utf-8", "replace").decode()
+        self._terms = terms
+        self._tasks = tasks
+        self._seq, self._previous, last_at = newest(connection)
+        self._txn = self._seq + 1
+        # Time never runs backwards in the journal, whatever the clock does.
+        self._at = max(to_micros(now), last_at)
+        self._parts: dict[str, tuple[int, int]] = {}
+        self._cubes: list[Cube] = []
+        self._duplicates: list[str] = []
+        self._journal: list[tuple[Any, ...]] = []
+        self.words: bytes | None = None  # the lexical fold of the operation at hand, where it was made beforehand
+
+    def apply(self, operation: Operation) -> None:
+        """Do one operation. Raises as ``SqliteStore.commit`` does."""
+        if operation.op is Op.NONE:
+            return
+        cube = operation.cube
+        if cube is None:
+            raise InputError(f"an operation '{operation.op}' needs a cube")
+        if operation.op is Op.ADD:
+            self._add(cube, operation.reason)
+        elif operation.op is Op.UPDATE:
+            self._update(cube, operation.reason)
+        else:
+            row = current(self._connection, cube.id, cube.scope)
+            self._replace(row, replace(row.cube, status=Status.ARCHIVED), Action.DELETE, operation.reason)
+
+    def _add(self, cube: Cube, reason: str) -> None:
+        key = content_key(cube)
+        if cube.status in HELD:
+            found = self._connection.execute("SELECT id FROM cubes WHERE key = ?", (key,)).fetchone()
+            if found is not None:
+                self._duplicates.append(id_text(found[0]))
+                return
+        id = id_bytes(cube.id)
+        query = "SELECT EXISTS (SELECT 1 FROM tombstones WHERE id = ?1), EXISTS (SELECT 1 FROM cubes WHERE id = ?1)"
+        forgotten, taken = self._connection.execute(query, (id,)).fetchone()
+        if forgotten:
+            raise ConflictError(f"memory {cube.id} was forgotten; it does not come back under the same id")
+        if taken:
+            held = visible(self._connection, cube.id, cube.scope)
+            if held is None or content_key(held.cube) != key:
+                raise ConflictError(
+                    f"the id {cube.id} is taken by a memory with other content; update that one, or add this under a new id"
+                )
+            self._duplicates.append(cube.id)
+            return
+        first = cube if cube.version == 1 else replace(cube, version=1)
+        self._write(first, Action.ADD, reason, self._learnt(cube), key=key)
+        if cube.use != Use():  # an import brings what feedback said elsewhere
+            self._use(id, cube.use)
+
+    def _update(self, cube: Cube, reason: str) -> None:
+        row = current(self._connection, cube.id, cube.scope)
+        old = row.cube
+        if cube.version != old.version:
+            raise ConflictError(
+                f"memory {cube.id} is at version {old.version}, and this change was made from {cube.version}; read it again"
+            )
+        if cube.status is not old.status and cube.status not in TRANSITIONS[old.status]:
+            raise ConflictError(f"a memory that is {old.status} cannot become {cube.status}")
+        if old.status is Status.FROZEN and cube.status is Status.FROZEN:
+            raise ConflictError(f"memory {cube.id} is frozen; thaw it first (status activated)")
+        self._replace(row, cube, Action.UPDATE, reason)
+
+    def undo(self, events: Sequence[Event], scope: Scope, reason: str) -> None:
+        """Take back what one transaction did to one cube."""
+        if any(event.action is Action.PURGE for event in events):
+            raise ConflictError("what was forgotten is gone and cannot be brought back; nothing was changed")
+        if any(event.action is Action.FEEDBACK for event in events):
+            raise ConflictError("feedback is evidence and cannot be undone; give the opposite reward instead")
+        id, first, last = events[0].id, events[0].version, events[-1].version
+        row = current(self._connection, id, scope)
+        if row.cube.version != last:
+            raise ConflictError(f"memory {id} was changed again since (version {row.cube.version}); undo that first")
+        if first == 1:
+            if row.cube.status is Status.ARCHIVED:
+                if last > 1:  # made and retracted in one go: nothing of it is in recall
+                    return
+                raise ConflictError(f"memory {id} is taken back already")
+            before = replace(row.cube, status=Status.ARCHIVED)
+        else:
+            before = current(self._connection, id, scope, first - 1).cube
+        self._replace(row, before, Action.UNDO, reason)
+
+    def feedback(self, row: Row, reward: float, rate: float) -> None:
+        """Move a memory's utility by ``rate`` towards a reward, and its uncertainty towards how far it was off."""
+        use = row.cube.use
+        known = Use(
+            visits=use.visits + 1,
+            last_use=from_micros(self._at),
+            utility=use.utility + rate * (reward - use.utility),
+            uncertainty=use.uncertainty * (1 - rate) + rate * abs(reward - use.utility),
+        )
+        id = id_bytes(row.cube.id)
+        part = row.rid >> schema.PARTITION_BITS
+        mark = self._use(id, known)
+        self._record(Action.FEEDBACK, row.cube.scope.partition, part, id, row.cube.version, f"{reward:+.3f}", mark)
+
+    def _use(self, id: bytes, use: Use) -> bytes:
+        """Note what feedback says of a cube; return the digest that an event vouches for it with."""
+        values = (use.visits, micros(use.last_use), use.utility, use.uncertainty)
+        self._connection.execute("INSERT OR REPLACE INTO uses VALUES (?, ?, ?, ?, ?)", (id, *values))
+        return use_digest(values)
+
+    def purge(self, id: str, reason: str) -> None:
+        """Erase every version of a cube with its folds, jobs, links and use; a tombstone and its events stay."""
+        blob = id_bytes(id)
+        query = "SELECT rid, version, body FROM cubes WHERE id = ? AND known_to IS NULL"
+        rid, version, body = self._connection.execute(query, (blob,)).fetchone()
+        rids = [rid for (rid,) in self._connection.execute("SELECT rid FROM cubes WHERE id = ?", (blob,))]
+        for table in (*FOLDS, "cubes", *vector_tables(self._connection)):
+            self._connection.executemany(f"DELETE FROM {table} WHERE rid = ?", [(rid,) for rid in rids])
+        self._connection.executemany(
+            "DELETE FROM jobs WHERE task = ? AND rid = ?", [(task, rid) for task in self._owed() for rid in rids]
+        )
+        self._connection.execute("DELETE FROM links WHERE child = ?1 OR parent = ?1", (blob,))
+        self._connection.execute("DELETE FROM uses WHERE id = ?", (blob,))
+        part = rid >> schema.PARTITION_BITS
+        path = Scope.parse(json.loads(body)["scope"]).partition
+        self._record(Action.PURGE, path, part, blob, version, reason, bytes(32))
+        self._connection.execute("INSERT INTO tombstones VALUES (?, ?)", (blob, self._seq))
+        arrive(self._connection, part, "cubes", rids)
+
+    def _replace(self, row: Row, cube: Cube, action: Action, reason: str) -> None:
+        """End a version and begin the next, with the old one's folds where the words are the same."""
+        learnt = max(self._learnt(cube) if cube.recorded_at != row.cube.recorded_at else self._at, row.known_from)
+        self._connection.execute("UPDATE cubes SET known_to = ?, key = NULL WHERE rid = ?", (learnt, row.rid))
+        new = replace(cube, version=row.cube.version + 1, scope=row.cube.scope)
+        same = wording(new) == wording(row.cube)
+        rid = self._write(new, action, reason, learnt, owed=not same)
+        if same:
+            for table in ("names", "dates", *vector_tables(self._connection)):
+                self._connection.execute(
+                    f"INSERT INTO {table} SELECT ?, body FROM {table} WHERE rid = ?", (rid, row.rid)
+                )
+            # What was still owed to the old version is owed to the new one.
+            move = "UPDATE OR REPLACE jobs SET rid = ? WHERE task = ? AND rid = ?"
+            self._connection.executemany(move, [(rid, task, row.rid) for task in self._owed()])
+        else:
+            drop = "DELETE FROM jobs WHERE task = ? AND rid = ?"
+            self._connection.executemany(drop, [(task, row.rid) for task in self._owed()])
+
+    def _write(
+        self, cube: Cube, action: Action, reason: str, learnt: int, *, owed: bool = True, key: bytes | None = None
+    ) -> int:
+        check(cube)
+        part, n = self._place(cube.scope.partition)
+        rid = part << schema.PARTITION_BITS | n
+        id = id_bytes(cube.id)
+        salt = os.urandom(16)
+        cube = replace(cube, recorded_at=from_micros(learnt))
+        body = pack(cube)
+        self._record(action, cube.scope.partition, part, id, cube.version, reason, digest(salt, body))
+        held = (key or content_key(cube)) if cube.status in HELD else None
+        try:
+            self._connection.execute(
+                "INSERT INTO cubes VALUES (?,?,?,?,?,NULL,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                (rid, id, cube.version, self._seq, learnt, *columns(cube), held, salt, body),
+            )
+        except sqlite3.IntegrityError as error:
+            raise ConflictError(f"the same memory is held already under another id: {cube.text[:80]!r}") from error
+        for ref in cube.origin.derived_from:
+            self._link(cube, part, id, ref)
+        if self._terms is not None:
+            words = self._terms(cube) if self.words is None else self.words
+            self._connection.execute("INSERT INTO terms VALUES (?, ?)", (rid, words))
+        if owed and cube.text.strip():
+            for task in self._tasks:
+                self._connection.execute("INSERT INTO jobs (task, rid) VALUES (?, ?)", (task, rid))
+        self._cubes.append(cube)
+        return rid
+
+    def _owed(self) -> list[str]:
+        """The tasks that anything is owed: jobs are found by task and row, and by row alone only one by one."""
+        query = (
+            "WITH RECURSIVE t(task) AS (SELECT min(task) FROM jobs UNION ALL "
+            "SELECT (SELECT min(task) FROM jobs WHERE task > t.task) FROM t WHERE t.task IS NOT NULL) "
+            "SELECT task FROM t WHERE task IS NOT NULL"
+        )
+        return [task for (task,) in self._connection.execute(query)]
+
+    def _link(self, cube: Cube, part: int, id: bytes, ref: Ref) -> None:
+        parent = id_bytes(ref.id)
+        found = self._connection.execute("SELECT rid FROM cubes WHERE id = ? LIMIT 1", (parent,)).fetchone()
+        if found is None:
+            raise NotFoundError(f"a memory cannot be derived from {ref.id}: there is no such memory")
+        if found[0] >> schema.PARTITION_BITS != part:
+            raise ScopeError(f"a memory of {cube.scope.partition} cannot be derived from another user's")
+        self._connection.execute(
+            "INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?)", (id, cube.version, parent, ref.version)
+        )
+
+    def _place(self, path: str) -> tuple[int, int]:
+        """The partition's number and the next free n in it."""
+        if path not in self._parts:
+            found = self._connection.execute("SELECT no, next FROM partitions WHERE path = ?", (path,)).fetchone()
+            if found is None:
+                cursor = self._connection.execute("INSERT INTO partitions (path, next) VALUES (?, 0)", (path,))
+                found = cursor.lastrowid, 0
+            self._parts[path] = found
+        part, n = self._parts[path]
+        self._parts[path] = part, n + 1
+        return part, n
+
+    def _learnt(self, cube: Cube) -> int:
+        """When we learnt it: now, unless an import says that it was earlier. Never later than now."""
+        return self._at if cube.recorded_at is None else min(to_micros(cube.recorded_at), self._at)
+
+    def _record(
+        self, action: Action, path: str, part: int, id: bytes, version: int, reason: str, content: bytes
+    ) -> None:
+        self._seq += 1
+        reason = reason.encode("utf-8", "replace").decode()
+        fields = (
+            self._seq, self._txn, self._at, self._actor, str(action), path, id_text(id), version, reason, content.hex(),
+        )  # fmt: skip
+        self._previous = link(self._previous, fields)
+        self._journal.append(
+            (self._seq, self._txn, self._at, self._actor, action, part, id, version, reason, content, self._previous)
+        )
+
+    def finish(self) -> Commit:
+        """Write the events, and say what was done; the last thing before the transaction ends."""
+        self._connection.executemany("INSERT INTO journal VALUES (?,?,?,?,?,?,?,?,?,?,?)", self._journal)
+        for path, (_, n) in self._parts.items():
+            self._connection.execute("UPDATE partitions SET next = ? WHERE path = ?", (n, path))
+        return Commit(self._seq if self._journal else 0, tuple(self._cubes), tuple(self._duplicates))
+
+
+def newest(connection: sqlite3.Connection) -> tuple[int, bytes, int]:
+    """The newest event's seq, hash and time: what the next one is linked to."""
+    found = connection.execute("SELECT seq, hash, at FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
+    return found or (0, GENESIS, 0)

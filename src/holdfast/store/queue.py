@@ -1,0 +1,175 @@
+"""The queue of work that a commit leaves, and the folds that it fills: vectors, names and dates.
+
+A job is a task that is owed to a row. It is taken under a lease, and either settled in the transaction that writes what it
+made, or put back with a growing delay.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from holdfast.cube import to_micros
+from holdfast.errors import StoreError
+from holdfast.store import schema
+from holdfast.store.connection import Connections
+from holdfast.store.rows import SELECT, Row, to_row
+
+Clock = Callable[[], datetime]
+
+FOLDS = ("terms", "names", "dates")
+"""The folds that are the same for every embedding model; vectors have a table a model, ``vectors_N``."""
+
+LEASE_SECONDS = 60
+"""How long a worker has to finish the jobs it took; after that others may take them."""
+
+
+class Queue:
+    """The jobs of one store, for the workers of any number of processes."""
+
+    def __init__(self, connections: Connections, clock: Clock) -> None:
+        self._connections = connections
+        self._clock = clock
+
+    def take(
+        self, task: str, limit: int, *, partition: int | None = None, lacking: str | None = None, held: bool = False
+    ) -> list[int]:
+        """Take up to ``limit`` due jobs, oldest first, for LEASE_SECONDS; return their row numbers.
+
+        Of rows without an entry in the table ``lacking``, where one is given; with ``held``, also jobs that others have
+        taken or put off. Jobs that failed before are taken in ever smaller batches, so that one bad row ends up alone. If
+        the process dies, the lease runs out and another process takes them.
+        """
+        low, high = 0, 1 << 62
+        if partition is not None:
+            low, high = partition << schema.PARTITION_BITS, ((partition + 1) << schema.PARTITION_BITS) - 1
+        now = to_micros(self._clock())
+        lease = now + LEASE_SECONDS * 1_000_000
+        without = (
+            f" AND NOT EXISTS (SELECT 1 FROM {fold_table(lacking)} AS t WHERE t.rid = jobs.rid)" if lacking else ""
+        )
+        # A time far ahead was written before the clock was set back: such a job is due.
+        due = (
+            f"SELECT rid, attempts FROM jobs WHERE task = ?1 AND ({int(held)} OR not_before <= ?2 OR not_before > ?2 + 7200000000) "
+            f"AND rid BETWEEN ?3 AND ?4{without} ORDER BY rid LIMIT ?5"
+        )
+        with self._connections.reading() as connection:
+            first = connection.execute(due, (task, now, low, high, 1)).fetchone()
+            if first is None:
+                return []
+        limit = max(1, limit >> min(first[1], 16))
+        with self._connections.writing(lazily=True) as connection:
+            rids = [rid for rid, _ in connection.execute(due, (task, now, low, high, limit))]
+            connection.executemany(
+                "UPDATE jobs SET not_before = ? WHERE task = ? AND rid = ?", [(lease, task, rid) for rid in rids]
+            )
+        return rids
+
+    def texts(self, rids: Sequence[int]) -> list[Row]:
+        """The rows with these numbers, for the queue's workers (they serve every scope)."""
+        with self._connections.reading() as connection:
+            found = []
+            for rid in rids:
+                record = connection.execute(f"{SELECT} WHERE cubes.rid = ?", (rid,)).fetchone()
+                if record is not None:
+                    found.append(to_row(record))
+        return found
+
+    def put_folds(self, folds: Mapping[str, Sequence[tuple[int, bytes]]], *, task: str, done: Sequence[int]) -> None:
+        """Write folds (table: rows) and settle the jobs that owed them, in one transaction.
+
+        Rows that were purged meanwhile are left out, so that nothing comes back.
+        """
+        with self._connections.writing(lazily=True) as connection:
+            for table, rows in folds.items():
+                connection.executemany(
+                    f"INSERT OR REPLACE INTO {fold_table(table)} (rid, body) "
+                    "SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM cubes WHERE rid = ?1)",
+                    rows,
+                )
+                by_part: dict[int, list[int]] = {}
+                for rid, _ in rows:
+                    by_part.setdefault(rid >> schema.PARTITION_BITS, []).append(rid)
+                for part, rids in by_part.items():
+                    arrive(connection, part, table, rids)
+            if any(table.startswith("vectors_") for table in folds):
+                done = self._everywhere(connection, task, done)
+            connection.executemany("DELETE FROM jobs WHERE task = ? AND rid = ?", [(task, rid) for rid in done])
+
+    @staticmethod
+    def _everywhere(connection: sqlite3.Connection, task: str, rids: Sequence[int]) -> list[int]:
+        """Those rows that every model has a vector of; the others are due again at once, for the other models' workers."""
+        tables = vector_tables(connection)
+        if len(tables) == 1:
+            return list(rids)
+        lacking = " OR ".join(f"NOT EXISTS (SELECT 1 FROM {table} WHERE rid = ?1)" for table in tables)
+        query = f"SELECT 1 FROM cubes WHERE rid = ?1 AND ({lacking})"
+        owing = {rid for rid in rids if connection.execute(query, (rid,)).fetchone()}
+        connection.executemany(
+            "UPDATE jobs SET not_before = 0, attempts = 0, error = NULL WHERE task = ? AND rid = ?",
+            [(task, rid) for rid in owing],
+        )
+        return [rid for rid in rids if rid not in owing]
+
+    def settle(self, task: str, rids: Sequence[int]) -> None:
+        """Take finished jobs off the queue."""
+        with self._connections.writing(lazily=True) as connection:
+            connection.executemany("DELETE FROM jobs WHERE task = ? AND rid = ?", [(task, rid) for rid in rids])
+
+    def postpone(self, task: str, rids: Sequence[int], error: str) -> None:
+        """Put failed jobs back with a growing delay (1 s doubling to 1 h). They are never dropped."""
+        with self._connections.writing(lazily=True) as connection:
+            now = to_micros(self._clock())
+            for rid in rids:
+                connection.execute(
+                    "UPDATE jobs SET attempts = attempts + 1, error = ?, "
+                    "not_before = ? + 1000000 * min(3600, 1 << min(attempts, 12)) WHERE task = ? AND rid = ?",
+                    (error[:500], now, task, rid),
+                )
+
+    def retry(self) -> None:
+        """Make every postponed job due at once."""
+        with self._connections.writing() as connection:
+            connection.execute("UPDATE jobs SET not_before = 0")
+
+    def lacking(self, table: str) -> tuple[int, str | None]:
+        """How many rows that owe a vector have none in a vector table, and the last error with them."""
+        with self._connections.reading() as connection:
+            query = (
+                "SELECT count(*), max(error) FROM jobs WHERE task = 'embed' "
+                f"AND NOT EXISTS (SELECT 1 FROM {fold_table(table)} AS t WHERE t.rid = jobs.rid)"
+            )
+            count, error = connection.execute(query).fetchone()
+        return count, error
+
+    def backlog(self) -> dict[str, tuple[int, int, str | None]]:
+        """For each task: how many jobs wait, how many of them failed before, and the last error."""
+        with self._connections.reading() as connection:
+            return {
+                task: (waiting, failed, error)
+                for task, waiting, failed, error in connection.execute(
+                    "SELECT task, count(*), sum(attempts > 0), max(error) FROM jobs GROUP BY task"
+                )
+            }
+
+
+# --- folds ---
+
+
+def vector_tables(connection: sqlite3.Connection) -> list[str]:
+    """The folds that there is one of for each embedding model."""
+    return [f"vectors_{no}" for (no,) in connection.execute("SELECT no FROM models")]
+
+
+def fold_table(name: str) -> str:
+    """The name itself, fit to stand in a query. Raises StoreError where it is no fold's."""
+    if name in FOLDS or (name.startswith("vectors_") and name[8:].isdigit()):
+        return name
+    raise StoreError(f"there is no fold named {name!r}")
+
+
+def arrive(connection: sqlite3.Connection, part: int, fold: str, rids: Sequence[int]) -> None:
+    """Tell the indexes of all processes that a fold of these rows came, changed or went."""
+    packed = b"".join(rid.to_bytes(8, "little") for rid in rids)
+    connection.execute("INSERT INTO arrivals (part, fold, rids) VALUES (?, ?, ?)", (part, fold, packed))

@@ -1,0 +1,229 @@
+"""The form of a row: how a cube is packed into the store, read back, found there, and told from all others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from holdfast.cube import MAX_TEXT_BYTES, Cube, Scope, Status, Use, from_micros, to_micros
+from holdfast.errors import InputError, IntegrityError, NotFoundError
+from holdfast.store import schema
+from holdfast.store.base import Where
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A version as it lies in the store."""
+
+    rid: int
+    cube: Cube
+    known_from: int
+    known_to: int | None
+
+
+# --- writing a row ---
+
+
+def check(cube: Cube) -> None:
+    """Raise InputError for a cube that no row can hold."""
+    if not cube.text and cube.blob is None:
+        raise InputError("a memory needs a text or a tensor file; this one has neither")
+    if len(cube.text) * 4 > MAX_TEXT_BYTES and len(cube.text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
+        raise InputError(f"a memory's text may have {MAX_TEXT_BYTES // 2**20} MiB; split this one before adding it")
+    if cube.status is Status.PURGED:
+        raise InputError("a purged memory cannot be written; to erase one, use forget")
+
+
+def pack(cube: Cube) -> str:
+    """The cube as compact JSON without its id and version (the event has them) and what is default.
+
+    Of its use, only what a first version came with: later feedback has its own table and events.
+    """
+    record = cube.to_dict()
+    for field in ("id", "version", *(("use",) if cube.version > 1 or cube.use == Use() else ())):
+        del record[field]
+    for field, default in (("form", "text"), ("status", "generated")):
+        if record[field] == default:
+            del record[field]
+    record["origin"] = {k: v for k, v in record["origin"].items() if v not in (None, [])}
+    record["policy"] = {k: v for k, v in record["policy"].items() if v not in (None, [], "normal")}
+    record = {k: v for k, v in record.items() if v not in (None, {}, "")}
+    try:
+        return _json(record)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"a cube's data must be plain JSON: {error}") from error
+
+
+def _json(value: Any) -> str:
+    text = _ENCODER.encode(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # lone surrogates: escaped, they survive verbatim
+        text = _ESCAPING.encode(value)
+    return text
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_ESCAPING = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+
+
+def written(text: str) -> str:
+    """A text as it stands in the body of a row, without the quotes around it."""
+    return _json(text)[1:-1]
+
+
+def columns(cube: Cube) -> tuple[Any, ...]:
+    """What a row repeats of its body so that SQLite can filter by it: kept equal by ``verify``."""
+    return (
+        micros(cube.valid_from), micros(cube.valid_to), micros(cube.policy.expires_at), str(cube.kind),
+        str(cube.status), cube.scope.agent, cube.scope.session, cube.origin.author, cube.origin.reference,
+        cube.origin.trust,
+    )  # fmt: skip
+
+
+def content_key(cube: Cube) -> bytes:
+    """What makes two adds the same memory: place, kind, speaker, words, stated time, and position where one is given."""
+    claim = [cube.data.get(field) for field in ("subject", "attribute", "value", "polarity", "turn")]
+    identity = [cube.scope.path, cube.kind, cube.origin.author, cube.text, cube.blob, micros(cube.valid_from), claim]
+    return hashlib.sha256(_IDENTITY.encode(identity).encode()).digest()
+
+
+_IDENTITY = json.JSONEncoder(default=str)
+
+
+def wording(cube: Cube) -> tuple[Any, ...]:
+    """What names, dates and vectors are made from."""
+    return cube.text, cube.origin.author, cube.valid_from, cube.data.get("caption")
+
+
+# --- reading a row ---
+
+_READ = "SELECT cubes.rid, cubes.id, cubes.version, known_from, known_to, body, visits, last_use, utility, uncertainty"
+SELECT = f"{_READ} FROM cubes LEFT JOIN uses ON uses.id = cubes.id"
+SELECT_SALTED = f"{_READ}, salt FROM cubes LEFT JOIN uses ON uses.id = cubes.id"
+"""What ``to_row`` takes, and with the salt after it; the conditions are the caller's."""
+
+
+def to_row(record: Sequence[Any]) -> Row:
+    """A record that SELECT gave, as a version. Raises IntegrityError where its body is damaged."""
+    return Row(record[0], to_cube(record), record[3], record[4])
+
+
+def to_cube(record: Sequence[Any]) -> Cube:
+    """The cube of such a record. Raises IntegrityError where its body is damaged."""
+    rid, id, version, _, _, body, visits, last_use, utility, uncertainty = record
+    try:
+        fields = json.loads(body)
+        fields["id"], fields["version"] = id_text(id), version
+        cube = Cube.from_dict(fields)
+    except (TypeError, ValueError) as error:
+        raise IntegrityError(
+            f"row {rid} of the store is damaged ({error}); nothing was changed. See: holdfast doctor"
+        ) from error
+    if visits is not None:
+        moment = None if last_use is None else from_micros(last_use)
+        cube = replace(cube, use=Use(visits, moment, utility, uncertainty))
+    return cube
+
+
+def visible(connection: sqlite3.Connection, id: str, scope: Scope, version: int | None = None) -> Row | None:
+    """A cube's current version, or the one that is named; None where the scope may not see it or there is none."""
+    which = "known_to IS NULL" if version is None else "version = ?"
+    values = (id_bytes(id),) if version is None else (id_bytes(id), version)
+    record = connection.execute(f"{SELECT} WHERE cubes.id = ? AND {which}", values).fetchone()
+    if record is not None and record[0] >> schema.PARTITION_BITS == partition_number(connection, scope.partition):
+        row = to_row(record)
+        if scope.covers(row.cube.scope):
+            return row
+    return None
+
+
+def current(connection: sqlite3.Connection, id: str, scope: Scope, version: int | None = None) -> Row:
+    """As ``visible``, with NotFoundError for None."""
+    row = visible(connection, id, scope, version)
+    if row is None:
+        # One answer for "does not exist", "is not yours" and "was forgotten": a caller learns nothing about others.
+        raise NotFoundError(f"no memory {id} in {scope.path}")
+    return row
+
+
+def partition_number(connection: sqlite3.Connection, path: str) -> int | None:
+    """The number of the partition tenant/user, None while nothing was ever written there."""
+    found = connection.execute("SELECT no FROM partitions WHERE path = ?", (path,)).fetchone()
+    return found[0] if found else None
+
+
+def conditions(scope: Scope, where: Where) -> tuple[list[str], list[Any]]:
+    """What a row's columns must say to lie in an agent's or session's scope and pass a filter: SQL conditions, their values."""
+    for name in ("kinds", "statuses"):
+        if isinstance(getattr(where, name), str):
+            raise InputError(f"{name} is a list: write ({getattr(where, name)!r},)")
+    clauses: list[str] = []
+    values: list[Any] = []
+
+    def add(clause: str, *more: Any) -> None:
+        clauses.append(clause)
+        values.extend(more)
+
+    if scope.agent is not None:
+        add("agent = ?", scope.agent)
+    if scope.session is not None:
+        add("session = ?", scope.session)
+    if where.known_at is None:
+        add("known_to IS NULL")
+    else:
+        moment = to_micros(where.known_at)
+        add("known_from <= ? AND (known_to IS NULL OR known_to > ?)", moment, moment)
+    if where.valid_at is not None:
+        moment = to_micros(where.valid_at)
+        add("(valid_from IS NULL OR valid_from <= ?) AND (valid_to IS NULL OR valid_to > ?)", moment, moment)
+    if where.kinds:
+        add(f"kind IN ({','.join('?' * len(where.kinds))})", *(str(kind) for kind in where.kinds))
+    if where.statuses:
+        add(f"status IN ({','.join('?' * len(where.statuses))})", *(str(status) for status in where.statuses))
+    if where.source is not None:
+        add("source = ?", where.source)
+    if where.author is not None:
+        add("author = ?", where.author)
+    if where.since is not None:
+        add("coalesce(valid_from, known_from) >= ?", to_micros(where.since))
+    if where.until is not None:
+        add("coalesce(valid_from, known_from) < ?", to_micros(where.until))
+    for key, value in where.data.items():
+        if not isinstance(key, str) or not isinstance(value, str | int | float | None):
+            raise InputError(
+                f"data can be filtered by strings, numbers, true, false and none, not by {key!r}: {value!r}"
+            )
+        # json_each compares whole keys, whatever characters they hold; a path would need them escaped.
+        add("(SELECT value FROM json_each(body, '$.data') WHERE key = ?) IS ?", key, value)
+    return clauses, values
+
+
+# --- ids and times ---
+
+
+def id_bytes(id: str) -> bytes:
+    """An id as rows hold it (16 bytes). Raises NotFoundError for a text that is no id."""
+    try:
+        return uuid.UUID(id).bytes
+    except (ValueError, AttributeError, TypeError) as error:
+        raise NotFoundError(f"{id!r} is not a memory's id") from error
+
+
+def id_text(id: bytes) -> str:
+    """The inverse of ``id_bytes``. Raises ValueError."""
+    if len(id) != 16:
+        raise ValueError("an id has 16 bytes")
+    written = id.hex()
+    return f"{written[:8]}-{written[8:12]}-{written[12:16]}-{written[16:20]}-{written[20:]}"
+
+
+def micros(when: datetime | None) -> int | None:
+    """A moment as rows hold it."""
+    return None if when is None else to_micros(when)
