@@ -10,6 +10,7 @@ import select
 import subprocess
 import sys
 import textwrap
+import time
 import types
 from pathlib import Path
 
@@ -98,6 +99,7 @@ def on_terminal(argv: list[str], answer: bytes = b"", prompt: bytes = b"[y/N]") 
             break
         shown += piece
         if prompt in shown and not answered:
+            time.sleep(0.2)  # Python's own input() loses an interrupt that comes just before it waits
             os.write(terminal, answer)
             answered = True
     _, status = os.waitpid(pid, 0)

@@ -13,7 +13,6 @@ from holdfast.errors import IntegrityError
 from holdfast.store.base import Operation, Where
 from holdfast.store.journal import digest, link
 from holdfast.store.proof import check_store
-from holdfast.store.rows import columns, content_key
 from holdfast.store.sqlite import SqliteStore
 from support import ANA, BEN, START, Clock, add, open_store, update
 
@@ -75,7 +74,7 @@ def other(value: object) -> object:
 
 def problems(behind: sqlite3.Connection) -> list[str]:
     """What ``verify`` says, of a transaction that is not committed."""
-    return [problem.what for problem in check_store(behind, content_key, columns, None)]
+    return [problem.what for problem in check_store(behind, None)]
 
 
 def tampered(behind: sqlite3.Connection, statement: str, values: Sequence[object] = ()) -> list[str] | None:

@@ -610,7 +610,7 @@ def test_a_job_is_leased_and_comes_back_when_its_worker_died(folder: Path) -> No
     assert len(other.queue.take("embed", 9)) == 3
     time.tick(-86_400)
     assert len(store.queue.take("embed", 9)) == 3, "a lease from a clock that ran ahead does not last for a day"
-    store.queue.settle("embed", taken)
+    store.queue.put_folds({}, task="embed", done=taken)
     assert store.queue.backlog()["embed"][0] == 1
 
 

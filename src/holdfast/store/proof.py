@@ -10,11 +10,12 @@ import json
 import sqlite3
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from holdfast.cube import HELD, Cube, to_micros
 from holdfast.store.journal import GENESIS, Problem, digest, link
+from holdfast.store.rows import columns, content_key
 from holdfast.store.schema import PARTITION_BITS
 
 _LOW = (1 << PARTITION_BITS) - 1
@@ -27,19 +28,14 @@ def use_digest(values: tuple[Any, ...]) -> bytes:
     return hashlib.sha256(json.dumps(same, default=repr).encode()).digest()
 
 
-def check_store(
-    connection: sqlite3.Connection,
-    content_key: Callable[[Cube], bytes],
-    columns: Callable[[Cube], tuple[Any, ...]],
-    head: tuple[int, str] | None,
-) -> list[Problem]:
-    """Everything that does not fit, in one consistent view; ``content_key`` and ``columns`` are what rows are made with."""
+def check_store(connection: sqlite3.Connection, head: tuple[int, str] | None) -> list[Problem]:
+    """Everything that does not fit, in one consistent view."""
     strict = connection.text_factory
     connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")  # damaged text is found, not raised
     try:
         return [
             *_chain(connection, head),
-            *_memories(connection, content_key, columns),
+            *_memories(connection),
             *_gone(connection),
             *_use(connection),
         ]
@@ -74,9 +70,7 @@ def _chain(connection: sqlite3.Connection, head: tuple[int, str] | None) -> Iter
         )
 
 
-def _memories(
-    connection: sqlite3.Connection, content_key: Callable[[Cube], bytes], columns: Callable[[Cube], tuple[Any, ...]]
-) -> Iterator[Problem]:
+def _memories(connection: sqlite3.Connection) -> Iterator[Problem]:
     """Every version against the event that made it, its own columns, the version before and after, and its links."""
     buried = {id for (id,) in connection.execute("SELECT id FROM tombstones")}
     links: defaultdict[tuple[bytes, int], set[tuple[bytes, int]]] = defaultdict(set)

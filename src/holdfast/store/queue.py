@@ -112,11 +112,6 @@ class Queue:
         )
         return [rid for rid in rids if rid not in owing]
 
-    def settle(self, task: str, rids: Sequence[int]) -> None:
-        """Take finished jobs off the queue."""
-        with self._connections.writing(lazily=True) as connection:
-            connection.executemany("DELETE FROM jobs WHERE task = ? AND rid = ?", [(task, rid) for rid in rids])
-
     def postpone(self, task: str, rids: Sequence[int], error: str) -> None:
         """Put failed jobs back with a growing delay (1 s doubling to 1 h). They are never dropped."""
         with self._connections.writing(lazily=True) as connection:

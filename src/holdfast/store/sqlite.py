@@ -29,9 +29,7 @@ from holdfast.store.rows import (
     SELECT_SALTED,
     Row,
     check,
-    columns,
     conditions,
-    content_key,
     current,
     id_bytes,
     id_text,
@@ -382,7 +380,7 @@ class SqliteStore:
         ``head`` is what ``head()`` said earlier: with it, a journal that was cut or rewritten as a whole since is found too.
         """
         with self.connections.reading() as connection:
-            return check_store(connection, content_key, columns, head)
+            return check_store(connection, head)
 
     # --- what indexes follow ---
 
