@@ -37,7 +37,7 @@ from holdfast.encode.base import Embedder
 from holdfast.errors import InputError, MissingExtraError
 from holdfast.memory import Memory
 from holdfast.retrieve.arrays import Floats, top
-from holdfast.retrieve.fusion import Weights
+from holdfast.retrieve.fusion import UNLIKELY, Weights
 from holdfast.retrieve.partition import Partition, View
 from holdfast.retrieve.query import analyse
 from holdfast.retrieve.search import rank
@@ -98,6 +98,16 @@ class _Tally:
         self.clusters.append(cluster)
 
 
+@dataclass(frozen=True, slots=True)
+class _First:
+    """The chance that our first hit was given, whether there was anything to find, and whether it was found."""
+
+    chance: float
+    answerable: bool
+    right: bool
+    dev: bool
+
+
 def run(
     name: str,
     data: str | Path,
@@ -116,7 +126,7 @@ def run(
     conversations = benchmark.load(Path(data))[:limit]
     tallies: dict[tuple[str, str], _Tally] = {}
     cost: dict[str, list[float]] = {"import": [], "embed": [], "search": [], "turns": []}
-    relevance: list[tuple[float, bool]] = []
+    firsts: list[_First] = []
     model: str | None = None
     for conversation in conversations:
         with tempfile.TemporaryDirectory() as folder:
@@ -136,12 +146,19 @@ def run(
                 named = _named(memory, conversation)
                 for question in conversation.questions:
                     rankings, best = _ask(memory, question, cost, named)
-                    relevance.append((best, bool(question.evidence) and not question.abstain))
+                    firsts.append(
+                        _First(
+                            best,
+                            answerable=bool(question.evidence) and not question.abstain,
+                            right=bool(set(rankings["holdfast"][:1]) & set(question.evidence)),
+                            dev=benchmark.dev(conversation, question),
+                        )
+                    )
                     if benchmark.scored(question):
                         _score(tallies, benchmark, conversation, question, rankings)
                     if progress is not None:
                         progress(f"{conversation.id}: questions", 1)
-    report = _report(benchmark, conversations, tallies, cost, relevance, model)
+    report = _report(benchmark, conversations, tallies, cost, firsts, model)
     if out is not None:
         _write(report, Path(out), benchmark)
     return report
@@ -318,12 +335,18 @@ def _score(
 # --- the report ---
 
 
+def _withheld(firsts: Iterable[_First]) -> list[int]:
+    """How many of some first hits a search would have called unlikely, and of how many."""
+    some = [first.chance < UNLIKELY for first in firsts]
+    return [sum(some), len(some)]
+
+
 def _report(
     benchmark: Benchmark,
     conversations: Sequence[Conversation],
     tallies: dict[tuple[str, str], _Tally],
     cost: dict[str, list[float]],
-    relevance: list[tuple[float, bool]],
+    firsts: Sequence[_First],
     model: str | None,
 ) -> dict[str, Any]:
     group, metric = benchmark.headline
@@ -345,8 +368,9 @@ def _report(
         for (name, arm) in tallies
         if name == group and arm != "holdfast"
     }
-    answerable = [ok for _, ok in relevance]
-    separation = metrics.auc([r for r, _ in relevance], answerable) if len(set(answerable)) == 2 else None
+    answerable = [first.answerable for first in firsts]
+    separation = metrics.auc([first.chance for first in firsts], answerable) if len(set(answerable)) == 2 else None
+    fresh = [first for first in firsts if not first.dev]
     search = np.asarray(cost["search"]) * 1e3
     turns = sum(cost["turns"])
     return {
@@ -357,6 +381,10 @@ def _report(
         "gain_over": paired,
         "results": results,
         "abstention_auc": separation,
+        "withheld_of_held_out": {
+            "right first hits": _withheld(first for first in fresh if first.answerable and first.right),
+            "questions without an answer": _withheld(first for first in fresh if not first.answerable),
+        },
         "cost": {
             "turns": int(turns),
             "import_turns_per_s": round(turns / max(sum(cost["import"]), 1e-9), 1),
