@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-WORDS_BYTES = 25
-"""What a scan must read a row at the least: 192 of its 384 sign bits, and the others of one row in 32."""
+WORDS_BYTES = 24 + 24 / 64
+"""What a scan must read a row at the least: 192 of its 384 sign bits, and the others of one row in 64."""
 
 RESCORED, RESCORED_BYTES = 250, 768
 """And then the best rows again, in float16, so that the recall is that of an exact search."""
@@ -64,6 +64,6 @@ def pace(repeats: int = 20) -> float:
     return round(best * 1e3, 3)
 
 
-def scan_bytes(rows: int) -> int:
+def scan_bytes(rows: int) -> float:
     """What a search without a graph must read of ``rows`` vectors."""
     return rows * WORDS_BYTES + min(rows, RESCORED) * RESCORED_BYTES

@@ -255,7 +255,7 @@ _NOTES = """## How to read it
 - A durable add has returned, survives `kill -9`, and is found by the next search: by words and vector for the peers, by
   words for Holdfast, whose vector follows from a queue; the line "until found by vector too" waits for it.
 - The limit of an add is one synced SQLite commit of the same bytes on the same disk, taken turn about with the adds. The
-  limit of a search is what a scan must read (25 bytes a row, 250 rows again in float16, 5 bytes a posting of the query's
+  limit of a search is what a scan must read (24 bytes a row, 250 rows again in float16, 5 bytes a posting of the query's
   words) at the speed at which one core reads memory; a graph reads less than that, and pays for it when it is built.
 - The best peer of a search is the fastest whose recall is at least 0.9. "Cold" is a scope that this process has not
   searched before. Opening is timed in a fresh process after the store's pages were dropped from the page cache, without
