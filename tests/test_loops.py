@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -83,3 +85,17 @@ def test_add_gains(loops: Loops, held: list[int], seed: int) -> None:
         expected[row] += 2.5 * count / (count + norms[row])
     loops.add_gains(found, np.asarray(held, np.int32), counts, norms, np.float32(2.5))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_numba_that_does_not_fit_is_named_and_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("numba", reason="the extra fast is not installed")
+    monkeypatch.setitem(sys.modules, "holdfast.retrieve.compiled", None)  # an import of it raises ImportError
+    monkeypatch.delattr("holdfast.retrieve.compiled", raising=False)
+    numpy_loops.fastest.cache_clear()
+    try:
+        assert numpy_loops.fastest() is numpy_loops.plain()
+        assert "the extra 'fast' cannot be used" in caplog.text
+    finally:
+        numpy_loops.fastest.cache_clear()

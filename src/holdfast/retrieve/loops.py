@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -15,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.retrieve.arrays import Floats, Rows
+
+log = logging.getLogger("holdfast")
 
 LARGE = 10_000
 """From so many rows on the compiled loops are worth the seconds that it takes to compile them."""
@@ -51,12 +54,15 @@ class Loops(Protocol):
 
 @functools.cache
 def fastest() -> Loops:
-    """The compiled loops where numba is installed, else these."""
-    if find_spec("numba") is not None:
+    """The compiled loops where numba is installed and fits this numpy, else these."""
+    if find_spec("numba") is None:
+        return plain()
+    try:
         from holdfast.retrieve import compiled
-
-        return cast(Loops, compiled)
-    return plain()
+    except ImportError as error:  # numba lags behind numpy's and Python's newest versions, and says so then
+        log.warning("the extra 'fast' cannot be used, so searches go by numpy: %s", error)
+        return plain()
+    return cast(Loops, compiled)
 
 
 def plain() -> Loops:

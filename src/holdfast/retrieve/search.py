@@ -108,10 +108,11 @@ class Recall:
                 degraded=(*degraded, *self.degraded(None)),
             )
         partition = self.partition(no)
-        if not partition.watermark:
-            partition.catch_up()
         for again in (True, False):
-            authors, model = partition.authors, partition.model
+            with partition.lock:
+                if not partition.watermark:
+                    partition.catch_up()
+                authors, model = partition.authors, partition.model
             read = analyse(query, authors)
             # Outside the lock: an embedder behind a network must not hold up the searches of others.
             vector = self.embed(read.spoken) if model is not None and model == self._model else None
