@@ -38,13 +38,15 @@ from holdfast.errors import InputError, MissingExtraError
 from holdfast.memory import Memory
 from holdfast.retrieve.arrays import Floats, top
 from holdfast.retrieve.fusion import UNLIKELY, Weights
-from holdfast.retrieve.partition import Partition, View
+from holdfast.retrieve.partition import View
 from holdfast.retrieve.query import analyse
 from holdfast.retrieve.search import rank
 from holdfast.retrieve.text import terms
+from holdfast.store.schema import PARTITION_BITS
 
 K = 50
 SEED = 0
+_LOW = (1 << PARTITION_BITS) - 1
 NAMED = "dense, speaker named"
 
 Progress = Callable[[str, int], None]
@@ -144,8 +146,9 @@ def run(
                 model = memory.status()["embedder"]
                 _import(memory, conversation, cost, progress)
                 named = _named(memory, conversation)
+                turns = {row.rid & _LOW: str(row.cube.data["turn"]) for row in memory.store.rows(memory.scope())}
                 for question in conversation.questions:
-                    rankings, best = _ask(memory, question, cost, named)
+                    rankings, best = _ask(memory, question, cost, turns, named)
                     firsts.append(
                         _First(
                             best,
@@ -256,9 +259,9 @@ def _named(memory: Memory, conversation: Conversation) -> _Named | None:
 
 
 def _ask(
-    memory: Memory, question: Question, cost: dict[str, list[float]], named: _Named | None
+    memory: Memory, question: Question, cost: dict[str, list[float]], turns: dict[int, str], named: _Named | None
 ) -> tuple[dict[str, list[str]], float]:
-    """Every arm's ranking of turn ids for one question, and the relevance of our first hit."""
+    """Every arm's ranking of turn ids for one question, and the relevance of our first hit; ``turns`` names the rows."""
     now = question.date or memory.store.now()
     start = time.perf_counter()
     hits = memory.search(question.text, k=K, kinds=(Kind.MESSAGE,), now=now)
@@ -270,7 +273,6 @@ def _ask(
     partition.catch_up()
     view = View(now=to_micros(memory.store.now()), kinds=(Kind.MESSAGE,), asked=to_micros(now))
     shown = partition.visible(view)
-    names = _turn_names(memory, partition)
     rows: dict[str, Iterable[int]] = {
         "BM25": top(partition.lexical.scores(terms(question.text), partition.size) * shown, K).tolist(),
         "recency": np.flatnonzero(shown)[::-1][:K].tolist(),
@@ -283,23 +285,11 @@ def _ask(
     for arm, taken in ABLATIONS.items():
         weights = replace(Weights(), **dict.fromkeys(taken, 0.0))
         rows[arm] = rank(partition, query, vector, view, K, weights).rows.tolist()
-    rankings = {arm: [names[row] for row in some] for arm, some in rows.items()}
+    rankings = {arm: [turns[row] for row in some] for arm, some in rows.items()}
     if named is not None and bare is not None:
         rankings[NAMED] = [named.ids[at] for at in np.argsort(-(named.vectors @ bare), kind="stable")[:K].tolist()]
     rankings["holdfast"] = [str(hit.cube.data["turn"]) for hit in hits]
     return rankings, hits[0].relevance if hits else 0.0
-
-
-_names: dict[int, dict[int, str]] = {}
-
-
-def _turn_names(memory: Memory, partition: Partition) -> dict[int, str]:
-    """Row numbers to the benchmark's turn ids; kept for the conversation at hand."""
-    key = id(partition)
-    if key not in _names:
-        _names.clear()
-        _names[key] = {row.rid & 0xFFFFFFFF: str(row.cube.data["turn"]) for row in memory.store.rows(memory.scope())}
-    return _names[key]
 
 
 def _latest(conversation: Conversation) -> datetime:
