@@ -186,6 +186,10 @@ class LexicalIndex:
             scores += np.float32(word.idf * (K1 + 1)) * counts / (counts + norms[rows])
         return rows[top(scores, k)].astype(np.int64)
 
+    def postings(self, term: int) -> list[tuple[Rows32, Counts]]:
+        """The rows that hold a term, sorted, with how often, in pieces."""
+        return self._word(term).postings
+
     def rows(self, term: int) -> Rows:
         """The rows that hold a term."""
         return np.concatenate([rows for rows, _ in self._word(term).postings] or [_NOWHERE]).astype(np.int64)

@@ -225,24 +225,28 @@ def rank(
     terms = [term(token) for token in query.tokens]
     vectors = partition.vectors if vector is not None else None
     activation = partition.entities.activation(query.names, shown) if query.names else None
-    rows = _candidates(partition, query, terms, vector, activation, shown)
+    everything = _look_up_all(partition, terms, vector) if len(shown) <= POOL else None
+    rows = _candidates(partition, query, terms, vector, activation, shown, everything)
     previous = _beside(partition, "previous", rows, shown)
     following = _beside(partition, "next", rows, shown)
     lexical = partition.lexical
     flags = lexical.flags
     authors, labels = partition.codes("author")[rows], partition.labels("author")
-    # What is looked up of a row, of the one before and of the one after is looked up once: they are mostly the same rows.
-    needed = distinct(np.concatenate((rows, previous, following)))
-    here, before, after = (needed.searchsorted(some) for some in (rows, previous, following))
-    counts = _table(partition, terms, needed)
     nothing, silent = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.float32)
+    if everything is not None:
+        (counts, cosines), here, before, after = everything, rows, previous, following
+    else:
+        # What is looked up of a row, of the one before and of the one after is looked up once: mostly they are the same.
+        needed = distinct(np.concatenate((rows, previous, following)))
+        here, before, after = (needed.searchsorted(some) for some in (rows, previous, following))
+        counts = _table(partition, terms, needed)
+        cosines = vectors.cosines(vector, needed) if vectors is not None and vector is not None else silent
     cosine = passage = cosine_after = silent
     waiting = nothing
     by_words = True
     if vectors is not None and vector is not None:
         waiting = ~_held(vectors.present, rows)
         by_words = bool(waiting.all())
-        cosines = vectors.cosines(vector, needed)
         cosine, cosine_after = cosines[here], cosines[after]
         passage = vectors.best_passages(vector, rows, cosine)
         if waiting.any():
@@ -296,27 +300,41 @@ def _candidates(
     vector: Floats | None,
     activation: Floats | None,
     shown: Mask,
+    everything: tuple[Floats, Floats] | None,
 ) -> Ints:
-    vectors = partition.vectors if vector is not None else None
-    if len(shown) <= POOL:  # too few to choose among: whatever has a word or a likeness
-        chosen = [held[shown[held]] for term in terms if len(held := partition.lexical.rows(term))]
-        if vectors is not None and vector is not None:
-            every = np.flatnonzero(shown)
-            chosen.append(every[vectors.cosines(vector, every) > 0])
+    if everything is not None:  # too few to choose among: whatever has a word or a likeness
+        counts, cosines = everything
+        chosen = [np.flatnonzero(shown & ((cosines > 0) | counts.any(axis=1))[:-1])]
     else:
         chosen = [partition.lexical.best(terms, POOL, shown)]
-        if vectors is not None and vector is not None:
-            near, cosines = vectors.search(vector, POOL, shown)
+        if vector is not None and partition.vectors is not None:
+            near, cosines = partition.vectors.search(vector, POOL, shown)
             chosen.append(near[cosines > 0])
     if activation is not None:
         chosen.append(top(activation, POOL))
-    some = np.concatenate(chosen) if chosen else np.empty(0, np.int64)
+    some = np.concatenate(chosen)
     chosen += [_beside(partition, side, some, shown) for side in ("previous", "next")]
     if Want.REQUEST in query.wants:
         standing = (partition.lexical.flags & (_INSTRUCTION | _PREFERENCE)) > 0
         chosen.append(np.flatnonzero(standing & shown)[-POOL:])  # the newest, where somebody has laid down very many
     rows = distinct(np.concatenate(chosen))
     return rows[rows >= 0]
+
+
+def _look_up_all(partition: Partition, terms: Sequence[int], vector: Floats | None) -> tuple[Floats, Floats]:
+    """How often each term stands in each row of a small scope, shape (size + 1, terms), and the rows' cosines, (size + 1,).
+
+    The last row is nobody's: it is what -1 leads to.
+    """
+    counts = np.zeros((partition.size + 1, len(terms)), np.float32)
+    for at, word in enumerate(terms):
+        for rows, some in partition.lexical.postings(word):
+            counts[rows, at] = some
+    cosines = np.zeros(partition.size + 1, np.float32)
+    if vector is not None and partition.vectors is not None:
+        held = partition.vectors.every_cosine(vector)
+        cosines[: len(held)] = held
+    return counts, cosines
 
 
 def _beside(partition: Partition, side: str, rows: Ints, shown: Mask) -> Ints:

@@ -119,6 +119,12 @@ class VectorIndex:
         found[here] = self._exact.values.take(rows[here], axis=0) @ query  # take is faster than brackets
         return found
 
+    def every_cosine(self, query: Floats) -> Floats:
+        """The cosines of all rows up to the last that has a vector. Up to EXACT_ROWS this is the fastest; it is for those."""
+        rows = np.arange(len(self._present.values))
+        found: Floats = self.cosines(query, rows) if self._exact is None else self._exact.values @ query
+        return found
+
     def vectors(self, rows: npt.NDArray[np.integer]) -> Floats:
         """The vectors of some rows, shape (len(rows), dimension); zeros where a row has none."""
         source = self._half if self._exact is None else self._exact
