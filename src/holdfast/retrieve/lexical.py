@@ -113,6 +113,11 @@ class LexicalIndex:
             last, before = self._segments.pop(), self._segments.pop()
             self._segments.append(_merge(before, last))
 
+    def resize(self, size: int) -> None:
+        """Make room for rows up to ``size``, be it that the last of them have no words."""
+        self._lengths.resize(size)
+        self._flags.resize(size)
+
     def idf(self, term: int) -> float:
         """ln(1 + (N - df + 0.5) / (df + 0.5)): never negative, and the most for a word that nothing holds."""
         return self._word(term).idf
@@ -249,8 +254,7 @@ class LexicalIndex:
 
     def _norm(self, size: int) -> Floats:
         if self._norms is None or len(self._norms) < size:
-            self._lengths.resize(size)
-            self._flags.resize(size)
+            self.resize(size)
             self._norms = (K1 * (1 - B + B * self._lengths.values / self.mean_length)).astype(np.float32)
         return self._norms
 

@@ -171,6 +171,7 @@ class Partition:
                 self._first.values[row] = self._first.values[before & _LOW]
         folds = self._store.fold("terms", self.no, int(rows[0]) - 1)
         self.lexical.append([rid & _LOW for rid, _ in folds], [body for _, body in folds])
+        self.lexical.resize(self.size)
         if self._fold is not None:
             self._put_vectors(self._store.fold(self._fold, self.no, int(rows[0]) - 1))
         for fold in self._mentioned:
