@@ -173,8 +173,24 @@ def _head(results: Results) -> str:
     return (
         f"# Speed\n\n{about['date'][:10]}, {about['cores']} cores of {about['cpu']}, {about['memory_gb']:g} GB, "
         f"Python {about['python']}, numpy {about['numpy']}, SQLite {about['sqlite']}; load average {load}; "
-        f"one core reads {speed / 1e9:.1f} GB/s; seed {about['seed']}.{missing}"
+        f"one core reads {speed / 1e9:.1f} GB/s; seed {about['seed']}.{_pace(results)}{missing}"
     )
+
+
+def _pace(results: Results) -> str:
+    """How steady the machine was, and the commands; both of the steps that say so."""
+    steps = [
+        step for case in results["cases"].values() for engine in case["engines"].values() for step in engine.values()
+    ]
+    paces = sorted({round(pace, 2) for step in steps for pace in step.get("pace_ms", ())})
+    told = ""
+    if paces:
+        told = (
+            f"\n\nThe same {paces[0]} ms of plain Python took up to {paces[-1]} ms before or after a step (median "
+            f"{paces[len(paces) // 2]}): so far the speed of this machine moves while others share its processor."
+        )
+    commands = "".join(f"\n    {command}" for command in dict.fromkeys(results.get("commands", ())))
+    return told + (f"\n\nMade by:\n{commands}" if commands else "")
 
 
 def _summary(lines: list[Line]) -> str:
