@@ -270,7 +270,8 @@ _NOTES = """## How to read it
   more than 10,000 memories only.
 - A durable add has returned, survives `kill -9`, and is found by the next search: by words and vector for the peers, by
   words for Holdfast, whose vector follows from a queue; the line "until found by vector too" waits for it.
-- The limit of an add is one synced SQLite commit of the same bytes on the same disk, taken turn about with the adds. The
+- Searches are timed in three runs, of which the one counts before and after which plain Python ran fastest. The limit of
+  an add is one synced SQLite commit of the same bytes on the same disk, taken turn about with the adds. The
   limit of a search is what a scan must read (24 bytes a row, 250 rows again in float16, 5 bytes a posting of the query's
   words) at the speed at which one core reads memory; a graph reads less than that, and pays for it when it is built.
 - The best peer of a search is the fastest whose recall is at least 0.9. "Cold" is a scope that this process has not
