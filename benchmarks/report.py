@@ -186,7 +186,7 @@ def _pace(results: Results) -> str:
     told = ""
     if paces:
         told = (
-            f"\n\nThe same {paces[0]} ms of plain Python took up to {paces[-1]} ms before or after a step (median "
+            f"\n\nA fixed piece of work took {paces[0]} to {paces[-1]} ms before and after the steps (median "
             f"{paces[len(paces) // 2]}): so far the speed of this machine moves while others share its processor."
         )
     commands = "".join(f"\n    {command}" for command in dict.fromkeys(results.get("commands", ())))
@@ -270,8 +270,8 @@ _NOTES = """## How to read it
   more than 10,000 memories only.
 - A durable add has returned, survives `kill -9`, and is found by the next search: by words and vector for the peers, by
   words for Holdfast, whose vector follows from a queue; the line "until found by vector too" waits for it.
-- Searches are timed in three runs, of which the one counts before and after which plain Python ran fastest. The limit of
-  an add is one synced SQLite commit of the same bytes on the same disk, taken turn about with the adds. The
+- Searches are timed in several runs, of which the one counts before and after which a fixed piece of work was done fastest.
+- The limit of an add is one synced SQLite commit of the same bytes on the same disk, taken turn about with the adds. The
   limit of a search is what a scan must read (24 bytes a row, 250 rows again in float16, 5 bytes a posting of the query's
   words) at the speed at which one core reads memory; a graph reads less than that, and pays for it when it is built.
 - The best peer of a search is the fastest whose recall is at least 0.9. "Cold" is a scope that this process has not
