@@ -178,7 +178,7 @@ def _head(results: Results) -> str:
 
 
 def _pace(results: Results) -> str:
-    """How steady the machine was, and the commands; both of the steps that say so."""
+    """How steady the machine was, how often a search was timed, and the commands; of the steps that say so."""
     steps = [
         step for case in results["cases"].values() for engine in case["engines"].values() for step in engine.values()
     ]
@@ -189,6 +189,12 @@ def _pace(results: Results) -> str:
             f"\n\nA fixed piece of work took {paces[0]} to {paces[-1]} ms before and after the steps (median "
             f"{paces[len(paces) // 2]}): so far the speed of this machine moves while others share its processor."
         )
+    if "repeats" in results["about"]:
+        told += (
+            f"\n\nEach search was timed in {results['about']['repeats']} runs, of which the one counts before and after which "
+            "that work was done fastest."
+        )
+    told += "".join(f"\n\n{remark}" for remark in results.get("remarks", ()))
     commands = "".join(f"\n    {command}" for command in dict.fromkeys(results.get("commands", ())))
     return told + (f"\n\nMade by:\n{commands}" if commands else "")
 
@@ -270,7 +276,6 @@ _NOTES = """## How to read it
   more than 10,000 memories only.
 - A durable add has returned, survives `kill -9`, and is found by the next search: by words and vector for the peers, by
   words for Holdfast, whose vector follows from a queue; the line "until found by vector too" waits for it.
-- Searches are timed in several runs, of which the one counts before and after which a fixed piece of work was done fastest.
 - The limit of an add is one synced SQLite commit of the same bytes on the same disk, taken turn about with the adds. The
   limit of a search is what a scan must read (24 bytes a row, 250 rows again in float16, 5 bytes a posting of the query's
   words) at the speed at which one core reads memory; a graph reads less than that, and pays for it when it is built.

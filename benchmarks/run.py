@@ -165,11 +165,14 @@ def outcome(command: list[str], answer: Path, seconds: float) -> dict[str, Any]:
     return found | {"date": datetime.now(UTC).isoformat(timespec="seconds"), "pace_ms": [before, pace()]}
 
 
+_OF_THIS_MACHINE = {"--python", "--out", "--work", "--data"}
+
+
 def spoken(arguments: Sequence[str]) -> str:
     """The command of this run, without the folders and interpreters of this machine."""
     kept = []
     for at, word in enumerate(arguments):
-        if not {word, arguments[at - 1] if at else ""} & {"--python", "--out", "--work", "--data"}:
+        if not {word.partition("=")[0], arguments[at - 1] if at else ""} & _OF_THIS_MACHINE:
             kept.append(word)
     return shlex.join(["python", "-m", "benchmarks.run", *kept])
 
@@ -207,6 +210,7 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
         "load_average": os.getloadavg(),
         "seed": options.seed,
         "load_seconds": options.seconds,
+        "repeats": options.repeats,
     }
 
 

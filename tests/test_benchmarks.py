@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from benchmarks import report, worker
+from benchmarks import report, run, worker
 from benchmarks.data import K, Lookup, generate
 from benchmarks.engines import holdfast
 from benchmarks.limits import SyncedCommit
@@ -92,3 +92,8 @@ def test_the_report_names_failures_and_misses(tmp_path):
     assert len(misses) == 3  # both searches, and the recall
     assert all("20 ms" in line or "0.5" in line for line in misses)
     assert (tmp_path / "speed.png").stat().st_size > 1000
+
+
+def test_a_command_is_told_without_the_folders_of_this_machine():
+    told = run.spoken(["--scale", "1k,100k", "--out", "/here", "--python=mem0=/there/python", "--keep", "--data", "/x"])
+    assert told == "python -m benchmarks.run --scale 1k,100k --keep"

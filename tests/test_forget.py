@@ -401,3 +401,15 @@ def test_a_frozen_or_quarantined_memory_can_be_forgotten(memory: Memory) -> None
     for status in (Status.FROZEN, Status.QUARANTINED, Status.ARCHIVED, Status.EXPIRED):
         cube = memory.apply([Operation.add(Cube(memory.scope(), f"{status}", status=status))], actor="test")[0]
         memory.forget(cube.id).verify()
+
+
+def test_a_receipt_looks_again_where_another_program_is_still_erasing(tmp_path: Path) -> None:
+    with open_memory(tmp_path) as memory:
+        receipt = memory.forget(memory.add("the vault opens with heliotrope").ids)
+        trace = tmp_path / "log-of-another"
+        trace.write_text("the vault opens with heliotrope")
+        eraser = threading.Timer(0.25, trace.unlink)
+        eraser.start()
+        assert receipt.verify() is receipt
+        eraser.join()
+        assert not trace.exists()

@@ -511,3 +511,12 @@ def test_a_query_that_names_who_has_just_spoken_for_the_first_time_is_read_as_su
         there.add({"role": "user", "name": "Zoe", "content": "my boat leaks"}, session="t")
         best = here.search("what did Zoe say of a boat?")[0]
         assert best.text == "my boat leaks" and best.channels["author"] > 0
+
+
+def test_a_row_whose_words_are_lost_does_not_stop_the_search_of_a_small_scope(tmp_path: Path) -> None:
+    with open_memory(tmp_path) as memory:
+        memory.add("the boat leaks", session="s")
+        memory.add("a piano", session="s")
+        with memory.store.connections.writing() as connection:
+            connection.execute("DELETE FROM terms WHERE rid = (SELECT max(rid) FROM terms)")
+        assert memory.search("boat")[0].text == "the boat leaks"

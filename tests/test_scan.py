@@ -40,12 +40,15 @@ text = st.lists(word, min_size=1, max_size=12)
     st.sets(word, min_size=1, max_size=5),
     st.integers(1, 12),
     st.integers(0, 2**32),
+    st.sampled_from([16_384, 60, 8]),  # with all of these, rows are counted exactly, once a word, or not at all
 )
-def test_skipping_common_words_finds_the_same_rows(texts, cuts, query, k, seed):
+def test_skipping_common_words_finds_the_same_rows(texts, cuts, query, k, seed, few):
     lexical = index(texts, cuts)
     allowed = np.random.default_rng(seed).random(len(texts)) < 0.7
     scores = lexical.scores(sorted(query), len(texts)) * allowed
-    expected, found = top(scores, k), lexical.best(sorted(query), k, allowed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("holdfast.retrieve.lexical._FEW", few)
+        expected, found = top(scores, k), lexical.best(sorted(query), k, allowed)
     assert len(found) == len(expected)
     np.testing.assert_allclose(scores[found], scores[expected], rtol=1e-5)
 
@@ -88,3 +91,11 @@ def test_what_expires_is_gone_the_moment_it_does_although_masks_are_kept(tmp_pat
         counts.append(len(memory.search("kettle")))
     memory.close()
     assert counts == [3, 3, 2, 2, 2, 1, 1, 3]
+
+
+def test_a_row_seen_under_two_words_does_not_count_as_two(monkeypatch):
+    """Words 1 and 2 are rare and meet in row 0; row 1 holds one of them in a long text, row 2 only the common word 3."""
+    monkeypatch.setattr("holdfast.retrieve.lexical._FEW", 8)
+    lexical = index([[1, 2], [1, *range(100, 300)], [3, 3, 3], *([[3, 9]] * 10), *([[9]] * 30)], set())
+    found = lexical.best([1, 2, 3], 2, np.ones(43, np.bool_))
+    assert found.tolist() == top(lexical.scores([1, 2, 3], 43), 2).tolist() == [0, 2]

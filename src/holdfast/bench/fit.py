@@ -20,10 +20,11 @@ import numpy.typing as npt
 from tabulate import tabulate
 
 from holdfast.bench import reference
-from holdfast.bench.recall import find_benchmark
+from holdfast.bench.recall import ABLATIONS, find_benchmark
 from holdfast.encode.embedders import default_embedder, why_no_embedder
 from holdfast.errors import HoldfastError, InputError, MissingExtraError
 from holdfast.retrieve.fusion import (
+    BEST,
     CALIBRATION,
     CHANNELS,
     LEXICAL_CALIBRATION,
@@ -41,8 +42,7 @@ Objective = Callable[[Floats], tuple[float, Floats]]
 L2 = 0.01
 HELD = {"words": 0.0, "entities": 1.0}
 """Channels whose weight is not fitted; ``fusion.Weights`` says why."""
-MEANING = ("meaning", "passage", "meaning_after", "session_meaning")
-_BEST = 10
+MEANING = ABLATIONS["without meaning"]
 _RIDGE = 0.005
 
 
@@ -55,7 +55,7 @@ class Asked:
     evidence: npt.NDArray[np.bool_]
 
 
-def questions(name: str, data: Path, embed: reference.Embed | None) -> Iterator[Asked]:
+def questions(name: str, data: Path, embed: reference.Embed) -> Iterator[Asked]:
     """The dev questions of a benchmark; without evidence where the right answer is that nobody said it."""
     bench = find_benchmark(name, data)
     for conversation in bench.load(data):
@@ -116,7 +116,7 @@ def calibrate(asked: Sequence[Asked], weights: Weights) -> Calibration:
     counts = Counter(one.benchmark for one in asked)
     for one in asked:
         scores = fuse(one.features, weights)
-        best = np.argsort(-scores, kind="stable")[:_BEST]
+        best = np.argsort(-scores, kind="stable")[:BEST]
         medians.append(float(np.median(scores)))
         passage = np.zeros(len(best)) if by_words else one.features["passage"][best]
         rows.append(np.stack((scores[best] - scores[best].mean(), passage, np.ones(len(best))), axis=1))

@@ -46,7 +46,8 @@ BEFORE, AFTER = 0.6, 0.4
 TURN, ASKED = 1.5, 4.0
 """Time fades by e in max(TURN days, length of the span asked for / ASKED) outside that span."""
 
-_BEST = 10  # rows that a chance is judged against
+BEST = 10
+"""So many rows a chance is judged against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,8 +292,8 @@ def _vector(weights: Weights) -> Floats:
 
 def relevance(found: Features, scores: Floats, calibration: Calibration) -> Floats:
     """The chance, between 0 and 1, that each candidate is evidence for an answer; shape (n,)."""
-    best = np.sort(scores)[-_BEST:]
-    mean = (best.sum() + calibration.nothing * (_BEST - len(best))) / _BEST
+    best = np.sort(scores)[-BEST:]
+    mean = (best.sum() + calibration.nothing * (BEST - len(best))) / BEST
     logit = calibration.bias + calibration.lead * (scores - mean) + calibration.passage * found["passage"]
     chance: Floats = (1 / (1 + np.exp(-logit))).astype(np.float32)
     return chance

@@ -120,9 +120,10 @@ class VectorIndex:
         return found
 
     def every_cosine(self, query: Floats) -> Floats:
-        """The cosines of all rows up to the last that has a vector. Up to EXACT_ROWS this is the fastest; it is for those."""
-        rows = np.arange(len(self._present.values))
-        found: Floats = self.cosines(query, rows) if self._exact is None else self._exact.values @ query
+        """The cosines of all rows up to the last that has a vector."""
+        if self._exact is None:
+            return self.cosines(query, np.arange(len(self._present.values)))
+        found: Floats = self._exact.values @ query
         return found
 
     def vectors(self, rows: npt.NDArray[np.integer]) -> Floats:
