@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.retrieve import loops as numpy_loops
-from holdfast.retrieve.loops import Loops, widened
+from holdfast.retrieve.loops import HIDDEN, Loops, widened
 
 
 @pytest.fixture(scope="module", params=["numpy", "compiled"])
@@ -46,19 +46,39 @@ def test_products(loops: Loops, n: int, dimension: int, seed: int) -> None:
 
 
 @settings(deadline=None)
-@given(st.integers(1, 50), st.integers(1, 5), st.integers(0, 2**32))
-def test_differences(loops: Loops, n: int, words: int, seed: int) -> None:
+@given(st.integers(1, 50), st.integers(1, 5), st.integers(1, 60), st.integers(0, 2**32))
+def test_nearest_and_differences(loops: Loops, n: int, words: int, count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     table = rng.integers(0, 2**64, (n, words), np.uint64)
     bits = rng.integers(0, 2**64, words, np.uint64)
+    shown = rng.random(n) < rng.choice([0.5, 1.0])
     unlike = [[(int(a) ^ int(b)).bit_count() for a, b in zip(row, bits, strict=True)] for row in table]
     first = np.empty(n, np.uint8)
     head = min(words, 3)
-    loops.differences([np.ascontiguousarray(table[:, at]) for at in range(head)], bits[:head], first)
-    assert first.tolist() == [sum(row[:head]) for row in unlike]
+    columns = [np.ascontiguousarray(table[:, at]) for at in range(head)]
+    rows, bound = loops.nearest(columns, bits[:head], shown, count, first)
+    assert first.tolist() == [sum(row[:head]) if seen else HIDDEN for row, seen in zip(unlike, shown, strict=True)]
+    # So few rows are their own sample: as many are found as are asked for, or all that are shown.
+    assert bound < HIDDEN and len(rows) >= min(count, np.count_nonzero(shown))
+    assert rows.tolist() == [row for row in range(n) if first[row] <= bound]
     rows = rng.integers(0, n, 20)
-    rest = np.ascontiguousarray(table[:, head:])
-    assert loops.differences_of(rest, rows, bits[head:], first).tolist() == [sum(unlike[row]) for row in rows]
+    differing = loops.differences(np.ascontiguousarray(table[:, head:]), rows, bits[head:], first)
+    assert differing.tolist() == [int(first[row]) + sum(unlike[row][head:]) for row in rows]
+
+
+def test_about_as_many_rows_are_found_as_are_asked_for(loops: Loops) -> None:
+    rng = np.random.default_rng(1)
+    columns = [rng.integers(0, 2**64, 200_000, np.uint64) for _ in range(3)]
+    first = np.empty(200_000, np.uint8)
+    rows, bound = loops.nearest(columns, columns[0][:3], np.ones(200_000, np.bool_), 4_000, first)
+    assert 2_500 < len(rows) < 8_000 and rows.tolist() == np.flatnonzero(first <= bound).tolist()
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 30) | st.integers(0, 65_535), max_size=60), st.integers(1, 70))
+def test_smallest(loops: Loops, values: list[int], count: int) -> None:
+    found = loops.smallest(np.asarray(values, np.uint16), count)
+    assert sorted(found.tolist()) == sorted(sorted(range(len(values)), key=lambda at: (values[at], at))[:count])
 
 
 postings = st.lists(st.integers(0, 300), min_size=1, max_size=60, unique=True).map(sorted)

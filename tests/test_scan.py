@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import struct
 from datetime import UTC, datetime, timedelta
 
@@ -11,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast import Memory
+from holdfast.retrieve import sign_scan
 from holdfast.retrieve.arrays import top
 from holdfast.retrieve.lexical import LexicalIndex
+from holdfast.retrieve.loops import plain
 
 
 def index(texts: list[list[int]], cuts: set[int]) -> LexicalIndex:
@@ -99,3 +103,35 @@ def test_a_row_seen_under_two_words_does_not_count_as_two(monkeypatch):
     lexical = index([[1, 2], [1, *range(100, 300)], [3, 3, 3], *([[3, 9]] * 10), *([[9]] * 30)], set())
     found = lexical.best([1, 2, 3], 2, np.ones(43, np.bool_))
     assert found.tolist() == top(lexical.scores([1, 2, 3], 43), 2).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("dimension", [384, 6, 7])
+def test_a_query_is_turned_as_the_rows_are(dimension: int) -> None:
+    vectors = np.random.default_rng(0).standard_normal((200, dimension)).astype(np.float32)
+    one_by_one = np.stack([sign_scan._sign_bits_of(vector) for vector in vectors])
+    unlike = np.bitwise_count(one_by_one ^ sign_scan._sign_bits(vectors)).sum()
+    assert unlike <= 200 * dimension / 10_000  # of what is next to nothing the sign may go either way
+    assert (
+        one_by_one.shape == (200, -(-dimension // 64))
+        and len(np.unique(one_by_one, axis=0)) > min(2**dimension, 200) / 3
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_that_was_forked_scans_a_large_scope_by_its_own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sign_scan, "_PARALLEL_ROWS", 100)
+    vectors = np.random.default_rng(0).standard_normal((5_000, 64)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    scan = sign_scan.SignScan(64, plain())
+    scan.put(np.arange(5_000), vectors)
+
+    def nearest() -> int:
+        rows, cosines = scan.near(vectors[7], 10, np.ones(5_000, np.bool_), lambda rows: vectors[rows] @ vectors[7])
+        return int(rows[cosines.argmax()])
+
+    assert nearest() == 7
+    child = os.fork()
+    if not child:
+        signal.alarm(20)  # a child that waits for a thread of its parent waits for ever
+        os._exit(0 if nearest() == 7 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -408,12 +408,12 @@ class Cube:
                 valid_from=_time(record.get("valid_from")),
                 valid_to=_time(record.get("valid_to")),
                 recorded_at=_time(record.get("recorded_at")),
-                origin=Origin(
-                    channel=_one_of(_CHANNELS, origin.get("channel", "user")),
-                    author=origin.get("author"),
-                    reference=origin.get("reference"),
-                    trust=origin.get("trust", 1.0),
-                    derived_from=tuple(Ref(_normal(id), int(version)) for id, version in sources) if sources else (),
+                origin=_origin(
+                    origin.get("channel", "user"),
+                    origin.get("author"),
+                    origin.get("reference"),
+                    origin.get("trust", 1.0),
+                    tuple(Ref(_normal(id), int(version)) for id, version in sources) if sources else (),
                 ),
                 status=_one_of(_STATUSES, record.get("status", "generated")),
                 policy=Policy(
@@ -455,6 +455,12 @@ def _one_of(known: Mapping[str, E], value: str) -> E:
     if found is None:
         raise ValueError(f"{value!r} is none of {', '.join(known)}")
     return found
+
+
+@functools.lru_cache(maxsize=4_096, typed=True)
+def _origin(channel: str, author: str | None, reference: str | None, trust: float, sources: tuple[Ref, ...]) -> Origin:
+    """Much of what is remembered has one origin; to check it once is enough."""
+    return Origin(_one_of(_CHANNELS, channel), author, reference, trust, sources)
 
 
 def _normal(id: str) -> str:

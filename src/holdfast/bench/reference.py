@@ -150,9 +150,9 @@ def candidates(
         rows,
         fusion.features(
             Pool(
-                counts=counts[rows],
-                before=beside(counts, prepared.before) > 0,
-                after=beside(counts, prepared.after) > 0,
+                counts=counts[rows].T,
+                before=beside(counts, prepared.before).T > 0,
+                after=beside(counts, prepared.after).T > 0,
                 lengths=lengths[rows],
                 mean_length=float(lengths.mean()),
                 idf=idf,

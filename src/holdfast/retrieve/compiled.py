@@ -14,7 +14,19 @@ from numba.extending import intrinsic
 
 from holdfast.retrieve import loops
 from holdfast.retrieve.arrays import Floats, Rows
-from holdfast.retrieve.loops import REBIAS, SIGN_AND_MAGNITUDE, AnyRows, Bytes, Halves, Rows32, Shorts, Words
+from holdfast.retrieve.loops import (
+    HIDDEN,
+    REBIAS,
+    SAMPLE,
+    SIGN_AND_MAGNITUDE,
+    AnyRows,
+    Bools,
+    Bytes,
+    Halves,
+    Rows32,
+    Shorts,
+    Words,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 _compile: Callable[[F], F] = numba.njit(nogil=True)
@@ -30,20 +42,51 @@ def products(half: Halves, rows: AnyRows, query: Floats) -> Floats:
     return found
 
 
-def differences(columns: Sequence[Words], bits: Words, out: Bytes) -> None:
+def nearest(columns: Sequence[Words], bits: Words, shown: Bools, count: int, out: Bytes) -> tuple[Rows, int]:
     """See ``Loops``."""
-    if len(columns) == 3:
-        (a, b, c), (x, y, z) = columns, bits
-        _differences(a, b, c, x, y, z, out)
-    else:
-        loops.differences(columns, bits, out)
+    if len(columns) != 3:
+        return loops.nearest(columns, bits, shown, count, out)
+    (a, b, c), (x, y, z) = columns, bits
+    found: tuple[Rows, int] = _nearest(a, b, c, x, y, z, shown, count, out)
+    return found
 
 
-def differences_of(rest: Words, rows: Rows, bits: Words, first: Bytes) -> Shorts:
+@_compile
+def differences(words: Words, rows: Rows, bits: Words, first: Bytes) -> Shorts:
     """See ``Loops``."""
     found = np.empty(len(rows), np.uint16)
-    _differences_of(rest, rows, bits, first, found)
+    for at in range(len(rows)):
+        row = rows[at]
+        total = np.uint64(first[row])
+        for word in range(words.shape[1]):
+            total += _ones(words[row, word] ^ bits[word])
+        found[at] = total
     return found
+
+
+@_compile
+def smallest(values: Shorts, count: int) -> Rows:
+    """See ``Loops``."""
+    if len(values) <= count:
+        return np.arange(len(values))
+    many = np.zeros(65_536, np.int32)
+    most = 0
+    for at in range(len(values)):
+        many[values[at]] += 1
+        most = max(most, values[at])
+    last, before = 0, 0
+    while last < most and before + many[last] < count:
+        before += many[last]
+        last += 1
+    ties = count - before
+    rows = np.empty(count, np.int64)
+    size = 0
+    for at in range(len(values)):
+        if values[at] < last or (values[at] == last and ties > 0):
+            ties -= values[at] == last
+            rows[size] = at
+            size += 1
+    return rows
 
 
 @_compile
@@ -101,16 +144,27 @@ def _ones(_context: Any, _word: Any) -> Any:
 
 
 @_compile
-def _differences(a: Any, b: Any, c: Any, x: Any, y: Any, z: Any, out: Any) -> None:
+def _nearest(a: Any, b: Any, c: Any, x: Any, y: Any, z: Any, shown: Any, count: Any, out: Any) -> Any:
     for row in range(len(out)):
-        out[row] = _ones(a[row] ^ x) + _ones(b[row] ^ y) + _ones(c[row] ^ z)
-
-
-@_compile
-def _differences_of(rest: Any, rows: Any, bits: Any, first: Any, out: Any) -> None:
-    for at in range(len(rows)):
-        row = rows[at]
-        total = np.uint64(first[row])
-        for word in range(rest.shape[1]):
-            total += _ones(rest[row, word] ^ bits[word])
-        out[at] = total
+        unlike = _ones(a[row] ^ x) + _ones(b[row] ^ y) + _ones(c[row] ^ z)
+        out[row] = unlike | (np.uint64(shown[row]) - np.uint64(1))  # HIDDEN is all ones
+    step = max(1, len(out) // SAMPLE)
+    many = np.zeros(256, np.int64)
+    for row in range(0, len(out), step):
+        many[out[row]] += 1
+    bound, held = 0, many[0]
+    while bound < HIDDEN - 1 and held * step < count:
+        bound += 1
+        held += many[bound]
+    most = np.uint8(bound)
+    rows = np.empty(2 * count + SAMPLE, np.int64)
+    size = 0
+    for start in range(0, len(out), SAMPLE):
+        if size + SAMPLE > len(rows):
+            more = np.empty(2 * len(rows), np.int64)
+            more[:size] = rows[:size]
+            rows = more
+        for row in range(start, min(start + SAMPLE, len(out))):
+            rows[size] = row  # kept where the next does not take its place: no branch to guess wrong
+            size += out[row] <= most
+    return rows[:size], bound

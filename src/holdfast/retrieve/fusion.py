@@ -55,8 +55,8 @@ class Pool:
     """What the channels say of n candidates, for a query of t tokens in s segments.
 
     Fields
-        counts: how often each token stands in each row, shape (n, t).
-        before, after: whether each token stands in the turn before and after in the same session (n, t).
+        counts: how often each token stands in each row, shape (t, n): a row of the table a token, as numpy is fastest.
+        before, after: whether each token stands in the turn before and after in the same session (t, n).
         lengths: tokens of each row (n,); mean_length: their mean over the whole scope.
         idf: ln(1 + (N - df + 0.5) / (df + 0.5)) of each token in the scope (t,), also for absent tokens (df = 0), so that a
             query whose rare word is nowhere cannot look well answered.
@@ -219,25 +219,25 @@ right first hits, but catches few questions that have no answer (8 to 14 %): wha
 def features(pool: Pool, wants: Collection[Want]) -> Features:
     """The channels of every candidate. Costs O(n·t); nothing here looks beyond the pool."""
     n = len(pool.lengths)
-    norm = K1 * (1 - B + B * pool.lengths / max(pool.mean_length, 1.0))
-    gains = pool.idf * pool.counts * (K1 + 1) / (pool.counts + norm[:, None])
-    total = max(float(pool.idf.sum()), 1e-9)
-    words = gains.sum(1) / total
-    held = np.maximum(pool.counts > 0, np.maximum(BEFORE * pool.before, AFTER * pool.after))
+    weights: Floats = pool.idf / max(float(pool.idf.sum()), 1e-9)
+    norm: Floats = pool.lengths * (K1 * B / max(pool.mean_length, 1.0))
+    norm += K1 * (1 - B)
+    gains: Floats = pool.counts / (pool.counts + norm)
+    words: Floats = weights @ gains * np.float32(K1 + 1)
+    held = np.maximum(pool.before * np.float32(BEFORE), pool.after * np.float32(AFTER))
+    held[pool.counts > 0] = 1.0
     if len(pool.segments):
-        share = pool.segments / np.maximum(pool.segments @ pool.idf, 1e-9)[:, None]
-        segment = (gains @ share.T).max(1)
+        parts = pool.segments * pool.idf
+        parts *= (K1 + 1) / np.maximum(parts.sum(1), 1e-9)[:, None]
+        segment = (parts @ gains).max(0)
     else:
         segment = words
-
     session_words, session_meaning = _best_of_group(pool.session, words, pool.cosine)
-    nothing = np.zeros(n, np.float32)
-    request = Want.REQUEST in wants
     channels: dict[str, npt.NDArray[Any]] = {
         "words": words,
         "best_words": words / max(float(words.max(initial=0.0)), 1e-9),
         "session_words": session_words,
-        "window": held @ pool.idf / total,
+        "window": weights @ held,
         "segment": segment,
         "meaning": pool.cosine,
         "passage": pool.passage,
@@ -246,17 +246,22 @@ def features(pool: Pool, wants: Collection[Want]) -> Features:
         "entities": pool.entities,
         "author": pool.author,
         "user": pool.user,
-        "recounted": pool.assistant if Want.ASSISTANT in wants else nothing,
-        "summed_up": pool.assistant if Want.SUMMARY in wants else nothing,
         "length": np.log1p(pool.lengths) / 5,
         "answer": pool.asked_before,
-        "dated": pool.dated if Want.TIME in wants else nothing,
-        "instruction": pool.instruction if request else nothing,
-        "preference": pool.preference if request else nothing,
         "time": pool.time,
     }
-    table = np.concatenate([channels[name] for name in CHANNELS], dtype=np.float32, casting="unsafe")
-    return Features(table.reshape(len(CHANNELS), n))
+    if Want.ASSISTANT in wants:
+        channels["recounted"] = pool.assistant
+    if Want.SUMMARY in wants:
+        channels["summed_up"] = pool.assistant
+    if Want.TIME in wants:
+        channels["dated"] = pool.dated
+    if Want.REQUEST in wants:
+        channels["instruction"], channels["preference"] = pool.instruction, pool.preference
+    table = np.zeros((len(CHANNELS), n), np.float32)
+    for name, values in channels.items():
+        table[_AT[name]] = values
+    return Features(table)
 
 
 def _best_of_group(group: Ints, *values: Floats) -> list[Floats]:

@@ -22,6 +22,15 @@ log = logging.getLogger("holdfast")
 LARGE = 10_000
 """From so many rows on the compiled loops are worth the seconds that it takes to compile them."""
 
+HIDDEN = 255
+"""More differences than a row can have in three words."""
+
+SAMPLE = 4_096
+"""From so many rows ``differences`` learns how they are spread."""
+
+BLOCK = 65_536
+"""So many rows stay in the cache between the passes over them."""
+
 SIGN_AND_MAGNITUDE = -0x70000001  # 0x8fffffff
 REBIAS = np.float32(2.0**112)
 
@@ -29,6 +38,7 @@ Halves = npt.NDArray[np.float16]
 Words = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
 Shorts = npt.NDArray[np.uint16]
+Bools = npt.NDArray[np.bool_]
 Rows32 = npt.NDArray[np.int32]
 AnyRows = npt.NDArray[np.integer]
 
@@ -39,11 +49,18 @@ class Loops(Protocol):
     def products(self, half: Halves, rows: AnyRows, query: Floats) -> Floats:
         """The products of some rows of a table with a vector; shape (len(rows),), 0 for a row that is not in the table."""
 
-    def differences(self, columns: Sequence[Words], bits: Words, out: Bytes) -> None:
-        """In how many bits each row differs from ``bits``: one column a word, three at most."""
+    def nearest(self, columns: Sequence[Words], bits: Words, shown: Bools, count: int, out: Bytes) -> tuple[Rows, int]:
+        """About ``count`` shown rows that differ from ``bits`` in the fewest places: one column a word, three at most.
 
-    def differences_of(self, rest: Words, rows: Rows, bits: Words, first: Bytes) -> Shorts:
-        """The same of some rows of a table of words, shape (rows, words), beside those that ``first`` says of all rows."""
+        Sets ``out`` to the differences of each row, HIDDEN where it is not shown. Returns all rows of at most so many
+        differences, sorted, and that number, less than HIDDEN.
+        """
+
+    def differences(self, words: Words, rows: Rows, bits: Words, first: Bytes) -> Shorts:
+        """In how many places some rows of a table differ from ``bits``, beside the ``first`` that are known of all rows."""
+
+    def smallest(self, values: Shorts, count: int) -> Rows:
+        """Where the ``count`` smallest of some values are, in no order; the earlier of those that tie."""
 
     def add_gains(self, found: Floats, rows: Rows32, counts: Bytes, norms: Floats, weight: np.float32) -> None:
         """Add weight * count / (count + norm) to some rows, each of which comes once."""
@@ -96,23 +113,40 @@ def products(half: Halves, rows: AnyRows, query: Floats) -> Floats:
     return found
 
 
-def differences(columns: Sequence[Words], bits: Words, out: Bytes) -> None:
+def nearest(columns: Sequence[Words], bits: Words, shown: Bools, count: int, out: Bytes) -> tuple[Rows, int]:
     """See ``Loops``."""
-    unlike = np.empty(len(out), np.uint64)
-    count = np.empty(len(out), np.uint8)
+    unlike = np.empty(min(len(out), BLOCK), np.uint64)
+    ones = np.empty(len(unlike), np.uint8)
     out[:] = 0
-    for column, word in zip(columns, bits, strict=True):
-        np.bitwise_xor(column, word, out=unlike)
-        out += np.bitwise_count(unlike, out=count)
+    for start in range(0, len(out), BLOCK):
+        here = out[start : start + BLOCK]
+        for column, word in zip(columns, bits, strict=True):
+            np.bitwise_xor(column[start : start + BLOCK], word, out=unlike[: len(here)])
+            here += np.bitwise_count(unlike[: len(here)], out=ones[: len(here)])
+    if not shown.all():
+        out |= -(~shown).view(np.uint8)
+    sample = out[:: max(1, len(out) // SAMPLE)]
+    at = min(-(-count * len(sample) // len(out)), len(sample) - 1)
+    bound = min(int(np.partition(sample, at)[at]), HIDDEN - 1)
+    return np.flatnonzero(out <= bound), bound
 
 
-def differences_of(rest: Words, rows: Rows, bits: Words, first: Bytes) -> Shorts:
+def differences(words: Words, rows: Rows, bits: Words, first: Bytes) -> Shorts:
     """See ``Loops``."""
-    counts = np.bitwise_count(rest.take(rows, axis=0) ^ bits)
+    counts = np.bitwise_count(words.take(rows, axis=0) ^ bits)
     found = first[rows].astype(np.uint16)
     for some in counts.T:  # a few long sums cost less than many short ones
         found += some
     return found
+
+
+def smallest(values: Shorts, count: int) -> Rows:
+    """See ``Loops``."""
+    if len(values) <= count:
+        return np.arange(len(values))
+    last = np.partition(values, count - 1)[count - 1]
+    smaller = np.flatnonzero(values < last)
+    return np.concatenate((smaller, np.flatnonzero(values == last)[: count - len(smaller)]))
 
 
 def add_gains(found: Floats, rows: Rows32, counts: Bytes, norms: Floats, weight: np.float32) -> None:

@@ -172,6 +172,8 @@ class Partition:
         folds = self._store.fold("terms", self.no, int(rows[0]) - 1)
         self.lexical.append([rid & _LOW for rid, _ in folds], [body for _, body in folds])
         self.lexical.resize(self.size)
+        if self.vectors is not None:
+            self.vectors.resize(self.size)
         if self._fold is not None:
             self._put_vectors(self._store.fold(self._fold, self.no, int(rows[0]) - 1))
         for fold in self._mentioned:
@@ -218,7 +220,8 @@ class Partition:
     def _load_vectors(self, serving: tuple[str, str, int] | None) -> None:
         self._fold, self.model = (serving[0], serving[1]) if serving else (None, None)
         self.vectors = VectorIndex(serving[2]) if serving else None
-        if self._fold is not None:
+        if self._fold is not None and self.vectors is not None:
+            self.vectors.resize(self.size)
             self._put_vectors(self._store.fold(self._fold, self.no))
 
     def _put_vectors(self, folds: Sequence[tuple[int, bytes]]) -> None:

@@ -229,8 +229,7 @@ def rank(
     rows = _candidates(partition, query, terms, vector, activation, shown, everything)
     previous = _beside(partition, "previous", rows, shown)
     following = _beside(partition, "next", rows, shown)
-    lexical = partition.lexical
-    flags = lexical.flags
+    lexical, flags = partition.lexical, partition.lexical.flags
     authors, labels = partition.codes("author")[rows], partition.labels("author")
     nothing, silent = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.float32)
     if everything is not None:
@@ -240,12 +239,17 @@ def rank(
         needed = distinct(np.concatenate((rows, previous, following)))
         here, before, after = (needed.searchsorted(some) for some in (rows, previous, following))
         counts = _table(partition, terms, needed)
-        cosines = vectors.cosines(vector, needed) if vectors is not None and vector is not None else silent
+        cosines = silent
+        if vectors is not None and vector is not None:
+            likened = np.full(len(needed), -1)  # of what was said before a row, only the words matter
+            likened[here], likened[after] = rows, following
+            cosines = vectors.cosines(vector, likened)
+    held = counts > 0
     cosine = passage = cosine_after = silent
     waiting = nothing
     by_words = True
     if vectors is not None and vector is not None:
-        waiting = ~_held(vectors.present, rows)
+        waiting = ~vectors.present[rows]
         by_words = bool(waiting.all())
         cosine, cosine_after = cosines[here], cosines[after]
         passage = vectors.best_passages(vector, rows, cosine)
@@ -258,9 +262,9 @@ def rank(
     request = Want.REQUEST in wants
     spans = _spans(query.text, view)
     pool = Pool(
-        counts=counts[here],
-        before=counts[before] > 0,
-        after=counts[after] > 0,
+        counts=counts.take(here, axis=1),
+        before=held.take(before, axis=1),
+        after=held.take(after, axis=1),
         lengths=lexical.lengths[rows],
         mean_length=lexical.mean_length,
         idf=np.asarray([lexical.idf(term) for term in terms], np.float32),
@@ -289,7 +293,7 @@ def rank(
         # Nor must it look unlikely for want of a meaning: by its words alone it may be just what was asked for.
         told = relevance(found, fuse(found, LEXICAL_WEIGHTS), LEXICAL_CALIBRATION)
         chance[waiting] = np.maximum(chance, told)[waiting]
-    best = np.lexsort((rows, -scores))[:k]
+    best = (-scores).argsort(kind="stable")[:k]  # the rows are in order, so ties go by row
     return Ranked(rows[best], scores[best], chance[best], contributions(found, fitted, best))
 
 
@@ -304,7 +308,7 @@ def _candidates(
 ) -> Ints:
     if everything is not None:  # too few to choose among: whatever has a word or a likeness
         counts, cosines = everything
-        chosen = [np.flatnonzero(shown & ((cosines > 0) | counts.any(axis=1))[:-1])]
+        chosen = [np.flatnonzero(shown & ((cosines > 0) | counts.any(axis=0))[:-1])]
     else:
         chosen = [partition.lexical.best(terms, POOL, shown)]
         if vector is not None and partition.vectors is not None:
@@ -318,18 +322,18 @@ def _candidates(
         standing = (partition.lexical.flags & (_INSTRUCTION | _PREFERENCE)) > 0
         chosen.append(np.flatnonzero(standing & shown)[-POOL:])  # the newest, where somebody has laid down very many
     rows = distinct(np.concatenate(chosen))
-    return rows[rows >= 0]
+    return rows[rows.searchsorted(0) :]
 
 
 def _look_up_all(partition: Partition, terms: Sequence[int], vector: Floats | None) -> tuple[Floats, Floats]:
-    """How often each term stands in each row of a small scope, shape (size + 1, terms), and the rows' cosines, (size + 1,).
+    """How often each term stands in each row of a small scope, shape (terms, size + 1), and the rows' cosines, (size + 1,).
 
     The last row is nobody's: it is what -1 leads to.
     """
-    counts = np.zeros((partition.size + 1, len(terms)), np.float32)
+    counts = np.zeros((len(terms), partition.size + 1), np.float32)
     for at, word in enumerate(terms):
         for rows, some in partition.lexical.postings(word):
-            counts[rows, at] = some
+            counts[at, rows] = some
     cosines = np.zeros(partition.size + 1, np.float32)
     if vector is not None and partition.vectors is not None:
         held = partition.vectors.every_cosine(vector)
@@ -345,19 +349,11 @@ def _beside(partition: Partition, side: str, rows: Ints, shown: Mask) -> Ints:
 
 
 def _table(partition: Partition, terms: Sequence[int], rows: Ints) -> Floats:
-    """How often each term stands in each row; shape (rows, terms)."""
+    """How often each term stands in each row; shape (terms, rows)."""
     if not terms:
-        return np.zeros((len(rows), 0), np.float32)
+        return np.zeros((0, len(rows)), np.float32)
     narrow = rows.astype(np.int32)  # as the postings are: else every look-up would widen them all
-    return np.stack([partition.lexical.counts(term, narrow) for term in terms], axis=1)
-
-
-def _held(mask: Mask, rows: Ints) -> Mask:
-    """The mask at some rows; False beyond its end."""
-    inside = rows < len(mask)
-    found = np.zeros(len(rows), np.bool_)
-    found[inside] = mask[rows[inside]]
-    return found
+    return np.stack([partition.lexical.counts(term, narrow) for term in terms])
 
 
 def _written_by(authors: npt.NDArray[np.int32], labels: Mapping[str | None, int], names: Iterable[str | None]) -> Mask:

@@ -9,6 +9,7 @@ of all rows find (0.996 of the exact ten nearest, 0.864 against 0.868 of the hun
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.retrieve.arrays import Column, Floats, Rows
-from holdfast.retrieve.loops import Bytes, Loops, Shorts, Words
+from holdfast.retrieve.loops import HIDDEN, Bytes, Loops, Words
 
 FIRST_WORDS = 3  # of 64 bits each: so many differences at most still fit a byte, and bytes add up fastest
 SIEVE, FEWEST = 64, 4_000
@@ -27,10 +28,7 @@ DEVIATIONS = 2.5
 CERTAIN = 10
 """So many first results are looked for that thoroughly; a pool's tail is no nearer than thousands of others."""
 _CHANCE = 0.6
-_HIDDEN = 255
-_SAMPLE = 4_096
 _PARALLEL_ROWS = 250_000
-_BLOCK = 65_536
 
 
 class SignScan:
@@ -58,17 +56,14 @@ class SignScan:
 
         ``allowed`` has shape (number of rows,) and allows only rows that were put; ``cosines`` are those with the query.
         """
-        bits = _sign_bits(query[None])[0]
-        first = self._first_differences(bits)
+        bits = _sign_bits_of(query)
+        head, tail = bits[: len(self._first)], bits[len(self._first) :]
+        rest = self._rest.values
         shown = int(np.count_nonzero(allowed))
-        if shown < len(allowed):
-            first |= -(~allowed).view(np.uint8)  # 255 where hidden
         count = max(RESCORED, 2 * k)
-        bound = _bound(first, max(shown // SIEVE, FEWEST, count))
-        some = np.flatnonzero(first <= bound)
-        differing = self._differences(bits, some, first)
-        best = _smallest(differing, count)
-        rows = some[best]
+        first, some, bound = self._sieve(head, allowed, max(shown // SIEVE, FEWEST, count))
+        differing = self._loops.differences(rest, some, tail, first)
+        rows = some[self._loops.smallest(differing, count)]
         found = cosines(rows)
         if len(rows) < count:
             return rows, found
@@ -76,13 +71,13 @@ class SignScan:
         nearest = float(np.partition(found, last)[last])
         if nearest < _CHANCE * math.sqrt(2 * math.log(shown) / self._dimension):
             return rows, found  # the nearest of as many random vectors would be nearer: there is nothing to look for
-        far = min(self._hardly_more(nearest, 64 * len(self._first)), _HIDDEN - 1)
+        far = min(self._hardly_more(nearest, 64 * len(self._first)), HIDDEN - 1)
         if far > bound:
             some = np.flatnonzero(first <= far)
-            differing = self._differences(bits, some, first)
+            differing = self._loops.differences(rest, some, tail, first)
         hopeful = int(np.count_nonzero(differing <= self._hardly_more(nearest, self._dimension)))
         if far > bound or hopeful > count:
-            rows = some[_smallest(differing, max(count, min(hopeful, MOST_RESCORED)))]
+            rows = some[self._loops.smallest(differing, max(count, min(hopeful, MOST_RESCORED)))]
             found = cosines(rows)
         return rows, found
 
@@ -96,61 +91,65 @@ class SignScan:
         bits = min(bits, self._dimension)
         return int(bits * p + DEVIATIONS * math.sqrt(bits * p * (1 - p)))
 
-    def _differences(self, bits: Words, rows: Rows, first: Bytes) -> Shorts:
-        return self._loops.differences_of(self._rest.values, rows, bits[len(self._first) :], first)
-
-    def _first_differences(self, bits: Words) -> Bytes:
-        """In how many bits of its first words each row differs from a query."""
+    def _sieve(self, bits: Words, allowed: npt.NDArray[np.bool_], count: int) -> tuple[Bytes, Rows, int]:
+        """The differences of all rows in their first words, about ``count`` rows of the fewest, and the most among these."""
         columns: list[Words] = [column.values for column in self._first]
         size = len(columns[0])
-        found = np.empty(size, np.uint8)
-
-        def scan(part: slice) -> None:
-            self._loops.differences([column[part] for column in columns], bits[: len(columns)], found[part])
-
-        # Blocks that stay in the cache; the loops let go of the interpreter lock, so two of them run at once.
-        parts = [slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK)]
+        first = np.empty(size, np.uint8)
         if size < _PARALLEL_ROWS:
-            for part in parts:
-                scan(part)
-        else:
-            list(_pool().map(scan, parts))
-        return found
+            return first, *self._loops.nearest(columns, bits, allowed, count, first)
 
+        def half(part: slice) -> tuple[Rows, int]:
+            share = math.ceil(count * np.count_nonzero(allowed[part]) / shown)
+            return self._loops.nearest([column[part] for column in columns], bits, allowed[part], share, first[part])
 
-def _bound(first: Bytes, count: int) -> int:
-    """A number of differences that about ``count`` rows do not exceed, by a sample of them."""
-    sample = first[:: max(1, len(first) // _SAMPLE)]
-    at = min(-(-count * len(sample) // len(first)), len(sample) - 1)
-    return min(int(np.partition(sample, at)[at]), _HIDDEN - 1)
-
-
-def _smallest(values: Shorts, count: int) -> Rows:
-    """Where the ``count`` smallest of some values are, in no order; the earlier of those that tie."""
-    if len(values) <= count:
-        return np.arange(len(values))
-    last = np.partition(values, count - 1)[count - 1]
-    smaller = np.flatnonzero(values < last)
-    return np.concatenate((smaller, np.flatnonzero(values == last)[: count - len(smaller)]))
+        # The loops let go of the interpreter lock, so two of them run at once.
+        shown, middle = max(1, int(np.count_nonzero(allowed))), size // 2
+        later = _pool().submit(half, slice(middle, size))
+        rows, bound = half(slice(0, middle))
+        more, other = later.result()
+        return first, np.concatenate((rows, more + middle)), min(bound, other)
 
 
 @cache
-def _rotation(dimension: int) -> Floats:
-    """A fixed random rotation: it spreads what the vectors say evenly over all sign bits."""
-    gaussian = np.random.default_rng(384).standard_normal((dimension, dimension))
-    orthogonal, triangular = np.linalg.qr(gaussian)
-    rotated: Floats = (orthogonal * np.sign(np.diag(triangular))).astype(np.float32)
-    return rotated
+def _rotations(dimension: int) -> tuple[Floats, Floats, Floats]:
+    """Fixed random rotations A and B, and the Kronecker product by which a vector takes both: A X B, of X its parts as rows.
+
+    It spreads what the vectors say evenly over all sign bits, as well as one rotation of all dimensions does; and one vector
+    is turned by two small matrices, which stay in the cache where a large one does not.
+    """
+    generator = np.random.default_rng(384)
+    parts = math.gcd(dimension, 4)
+    found = []
+    for size in (parts, dimension // parts):
+        orthogonal, triangular = np.linalg.qr(generator.standard_normal((size, size)))
+        found.append((orthogonal * np.sign(np.diag(triangular))).astype(np.float32))
+    return found[0], found[1], np.kron(found[0].T, found[1])
 
 
 def _sign_bits(vectors: Floats) -> Words:
     """Signs of the rotated vectors, 64 to a word; shape (n, words)."""
-    bits = np.packbits(vectors @ _rotation(vectors.shape[1]) > 0, axis=1)
-    padded = np.zeros((len(bits), 8 * -(-vectors.shape[1] // 64)), np.uint8)
-    padded[:, : bits.shape[1]] = bits
-    return padded.view(np.uint64)
+    _, _, both = _rotations(vectors.shape[1])
+    return _packed(vectors @ both)
+
+
+def _sign_bits_of(vector: Floats) -> Words:
+    """The same of one vector; a bit may differ where the rotated vector is next to nothing."""
+    across, within, _ = _rotations(len(vector))
+    bits: Words = _packed((across @ (vector.reshape(len(across), -1) @ within)).reshape(1, -1))[0]
+    return bits
+
+
+def _packed(rotated: Floats) -> Words:
+    bits = np.packbits(rotated > 0, axis=1)
+    spare = -bits.shape[1] % 8
+    return (np.pad(bits, ((0, 0), (0, spare))) if spare else bits).view(np.uint64)
 
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(2, thread_name_prefix="holdfast-scan")
+    return ThreadPoolExecutor(1, thread_name_prefix="holdfast-scan")
+
+
+if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -67,6 +67,8 @@ class VectorIndex:
 
     def best_passages(self, query: Floats, rows: npt.NDArray[np.integer], own: Floats) -> Floats:
         """Of each row, the cosine of its passage nearest to a query; its ``own`` cosine where it has none."""
+        if not len(self._passages.values):
+            return own
         found = own.copy()
         inside = np.flatnonzero(np.asarray(rows) < len(self._count.values))
         counts = self._count.values[rows[inside]]
@@ -83,7 +85,8 @@ class VectorIndex:
         if not len(rows):
             return
         before = np.flatnonzero(self._present.values)
-        self._present.put(rows, np.ones(len(rows), np.bool_))
+        self._present.resize(int(rows.max()) + 1)
+        self._present.values[rows] = True
         if self._exact is not None and len(self._present.values) > EXACT_ROWS:
             exact, self._exact = self._exact.values, None
             self._loops = fastest()
@@ -93,6 +96,10 @@ class VectorIndex:
             self._exact.put(rows, widened(vectors))
         else:
             self._put_scanned(rows, vectors)
+
+    def resize(self, size: int) -> None:
+        """Make room for rows up to ``size``, be it that the last of them have no vectors yet."""
+        self._present.resize(size)
 
     def _put_scanned(self, rows: Rows, vectors: npt.NDArray[np.float16]) -> None:
         assert self._scan is not None
@@ -141,7 +148,7 @@ class VectorIndex:
         return found
 
     def _near(self, query: Floats, k: int, allowed: npt.NDArray[np.bool_] | None) -> tuple[Rows, Floats]:
-        mask = self.present if allowed is None else self.present & _fit(allowed, len(self.present))
+        mask = self.present if allowed is None else self.present[: len(allowed)] & allowed[: len(self.present)]
         count = int(np.count_nonzero(mask))
         if count == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
@@ -156,10 +163,6 @@ class VectorIndex:
                 rows, cosines = rows[keep], cosines[keep]
             return rows, cosines
         assert self._scan is not None
-        return self._scan.near(query, k, mask, lambda some: self.cosines(query, some))
-
-
-def _fit(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:
-    if len(mask) >= size:
-        return mask[:size]
-    return np.concatenate((mask, np.zeros(size - len(mask), np.bool_)))
+        if len(mask) < len(self._half.values):
+            mask = np.concatenate((mask, np.zeros(len(self._half.values) - len(mask), np.bool_)))
+        return self._scan.near(query, k, mask[: len(self._half.values)], lambda some: self.cosines(query, some))
