@@ -180,7 +180,10 @@ def _head(results: Results) -> str:
 def _pace(results: Results) -> str:
     """How steady the machine was, how often a search was timed, and the commands; of the steps that say so."""
     steps = [
-        step for case in results["cases"].values() for engine in case["engines"].values() for step in engine.values()
+        step
+        for case in results.get("cases", {}).values()
+        for engine in case["engines"].values()
+        for step in engine.values()
     ]
     paces = sorted({round(pace, 2) for step in steps for pace in step.get("pace_ms", ())})
     told = ""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from benchmarks import report, run, worker
@@ -97,3 +100,37 @@ def test_the_report_names_failures_and_misses(tmp_path):
 def test_a_command_is_told_without_the_folders_of_this_machine():
     told = run.spoken(["--scale", "1k,100k", "--out", "/here", "--python=mem0=/there/python", "--keep", "--data", "/x"])
     assert told == "python -m benchmarks.run --scale 1k,100k --keep"
+
+
+def test_a_run_measures_all_engines_and_the_extra_in_the_store_of_the_plain_one(tmp_path, monkeypatch):
+    asked = []
+
+    def answer(command, file, seconds):
+        asked.append(command)
+        _, _, step, engine, _, store, _, *_ = command[1:]
+        if step == "load":
+            (Path(store) / "loaded").write_text(engine)
+        stored = (Path(store) / "loaded").read_text()
+        search = {"p50": float(len(asked)), "p90": 2.0, "p99": 3.0, "count": 10, "recall": 1.0}
+        loaded = {"rows": 60, "complete": True, "searchable_rows_per_s": 9.0, "stored_rows_per_s": 9.0, "disk_mb": 1.0}
+        given = {"load": loaded, "serve": {"search_dense": search, "memory_mb": 1.0, "open_to_first_hit_ms": 1.0}}
+        return given.get(step, {}) | {"in": stored, "pace_ms": [5.0, 9.0 - len(asked) % 3]}
+
+    monkeypatch.setattr(run, "cases", lambda scales: [run.Case(60, 1), run.Case(60, 6)])
+    monkeypatch.setattr(run, "EXACT_ROWS", 20)
+    monkeypatch.setattr(run, "STEPS", ("load", "serve"))
+    monkeypatch.setattr(run, "outcome", answer)
+    monkeypatch.setattr(run, "not_installed", lambda name, options: "no module" if name == "mem0" else None)
+    engines = "holdfast,holdfast[fast],sqlite-vec,mem0"
+    monkeypatch.setattr("sys.argv", ["run", "--engines", engines, "--engines-only", "--out", str(tmp_path)])
+    run.main()
+
+    results = json.loads((tmp_path / "speed.json").read_text())
+    one, many = (case["engines"] for case in results["cases"].values())
+    assert set(one) == {"holdfast", "holdfast[fast]", "sqlite-vec"} and set(many) == {"holdfast", "sqlite-vec"}
+    assert one["holdfast[fast]"]["serve"]["in"] == "holdfast" and one["sqlite-vec"]["serve"]["in"] == "sqlite_vec"
+    # Of three searches the one counts beside which the fixed work was done fastest.
+    assert one["holdfast"]["serve"]["pace_ms"] == [5.0, 7.0] and one["holdfast"]["serve"]["search_dense"]["p50"] == 2.0
+    assert len(asked) == 4 + 4 + 3 + 4 + 4
+    page = (tmp_path / "speed.md").read_text()
+    assert "`mem0` is not installed (no module)" in page and "python -m benchmarks.run --engines" in page
