@@ -137,9 +137,7 @@ def measure(
         answer = store.parent / "answer.json"
         command = [python_of(name, options), "-m", "benchmarks.worker", step, ENGINES[name]]
         command += [str(data), str(store), str(answer), "--seconds", str(options.seconds)]
-        runs = options.repeats if step == "serve" else 1  # a search changes nothing, so it can be asked again
-        tried = [outcome(command, answer, 600 + 3 * options.seconds) for _ in range(runs)]
-        found[step] = min(tried, key=lambda one: max(one.get("pace_ms", [float("inf")])))
+        found[step] = outcome(command, answer, 600 + 3 * options.seconds)
         if "error" in found[step] or not found[step].get("complete", True):
             break
 
@@ -210,7 +208,6 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
         "load_average": os.getloadavg(),
         "seed": options.seed,
         "load_seconds": options.seconds,
-        "repeats": options.repeats,
     }
 
 
@@ -226,9 +223,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="keep the generated data here")
     parser.add_argument("--seconds", type=float, default=1200, help="how long an engine may take to load a case")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument(
-        "--repeats", type=int, default=3, help="serve so often, and keep the run on the quietest machine (by its pace)"
-    )
     parser.add_argument("--keep", action="store_true", help="do not measure again what --out holds already")
     parser.add_argument(
         "--engines-only", action="store_true", help="leave out the embedder, the import and the install"

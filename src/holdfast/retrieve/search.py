@@ -62,6 +62,9 @@ PROFILE = MemoryProfile(
 CACHED_ROWS = 2_000_000
 """How many rows of loaded partitions a process keeps; beyond that the least recently used are dropped and reloaded."""
 
+_MOSTLY = 4
+"""Where a view shows one row of so many, the likeness of all is worked out at once, if the scope is not large."""
+
 _DAY = 86_400.0
 _QUESTION, _INSTRUCTION, _PREFERENCE = int(Sign.QUESTION), int(Sign.INSTRUCTION), int(Sign.PREFERENCE)
 _MAY_BE_DATED = re.compile(
@@ -225,25 +228,23 @@ def rank(
     terms = [term(token) for token in query.tokens]
     vectors = partition.vectors if vector is not None else None
     activation = partition.entities.activation(query.names, shown) if query.names else None
-    everything = _look_up_all(partition, terms, vector) if len(shown) <= POOL else None
-    rows = _candidates(partition, query, terms, vector, activation, shown, everything)
+    likeness = None
+    if vectors is not None and vector is not None and _MOSTLY * np.count_nonzero(shown) >= partition.size:
+        likeness = vectors.every_cosine(vector, partition.size)
+    everything = _count_all(partition, terms) if partition.size <= POOL else None
+    rows = _candidates(partition, query, terms, vector, activation, shown, likeness, everything)
     previous = _beside(partition, "previous", rows, shown)
     following = _beside(partition, "next", rows, shown)
     lexical, flags = partition.lexical, partition.lexical.flags
     authors, labels = partition.codes("author")[rows], partition.labels("author")
     nothing, silent = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.float32)
     if everything is not None:
-        (counts, cosines), here, before, after = everything, rows, previous, following
+        counts, here, before, after = everything, rows, previous, following
     else:
         # What is looked up of a row, of the one before and of the one after is looked up once: mostly they are the same.
         needed = distinct(np.concatenate((rows, previous, following)))
         here, before, after = (needed.searchsorted(some) for some in (rows, previous, following))
         counts = _table(partition, terms, needed)
-        cosines = silent
-        if vectors is not None and vector is not None:
-            likened = np.full(len(needed), -1)  # of what was said before a row, only the words matter
-            likened[here], likened[after] = rows, following
-            cosines = vectors.cosines(vector, likened)
     held = counts > 0
     cosine = passage = cosine_after = silent
     waiting = nothing
@@ -251,7 +252,12 @@ def rank(
     if vectors is not None and vector is not None:
         waiting = ~vectors.present[rows]
         by_words = bool(waiting.all())
-        cosine, cosine_after = cosines[here], cosines[after]
+        if likeness is None:
+            likened = distinct(np.concatenate((rows, following)))
+            cosines = vectors.cosines(vector, likened)
+            cosine, cosine_after = (cosines[likened.searchsorted(some)] for some in (rows, following))
+        else:
+            cosine, cosine_after = likeness[rows], likeness[following]
         passage = vectors.best_passages(vector, rows, cosine)
         if waiting.any():
             # A row whose vector is still in the queue is given the benefit of the doubt: what was said a moment ago must not
@@ -304,15 +310,18 @@ def _candidates(
     vector: Floats | None,
     activation: Floats | None,
     shown: Mask,
-    everything: tuple[Floats, Floats] | None,
+    likeness: Floats | None,
+    everything: Floats | None,
 ) -> Ints:
     if everything is not None:  # too few to choose among: whatever has a word or a likeness
-        counts, cosines = everything
-        chosen = [np.flatnonzero(shown & ((cosines > 0) | counts.any(axis=0))[:-1])]
+        hopeful: Mask = np.logical_or.reduce(everything, axis=0)
+        if likeness is not None:
+            hopeful |= likeness > 0
+        chosen = [np.flatnonzero(shown & hopeful[:-1])]
     else:
         chosen = [partition.lexical.best(terms, POOL, shown)]
         if vector is not None and partition.vectors is not None:
-            near, cosines = partition.vectors.search(vector, POOL, shown)
+            near, cosines = partition.vectors.search(vector, POOL, shown, likeness)
             chosen.append(near[cosines > 0])
     if activation is not None:
         chosen.append(top(activation, POOL))
@@ -325,20 +334,13 @@ def _candidates(
     return rows[rows.searchsorted(0) :]
 
 
-def _look_up_all(partition: Partition, terms: Sequence[int], vector: Floats | None) -> tuple[Floats, Floats]:
-    """How often each term stands in each row of a small scope, shape (terms, size + 1), and the rows' cosines, (size + 1,).
-
-    The last row is nobody's: it is what -1 leads to.
-    """
+def _count_all(partition: Partition, terms: Sequence[int]) -> Floats:
+    """How often each term stands in each row of a small scope, shape (terms, size + 1); nothing stands in the last: row -1."""
     counts = np.zeros((len(terms), partition.size + 1), np.float32)
     for at, word in enumerate(terms):
         for rows, some in partition.lexical.postings(word):
             counts[at, rows] = some
-    cosines = np.zeros(partition.size + 1, np.float32)
-    if vector is not None and partition.vectors is not None:
-        held = partition.vectors.every_cosine(vector)
-        cosines[: len(held)] = held
-    return counts, cosines
+    return counts
 
 
 def _beside(partition: Partition, side: str, rows: Ints, shown: Mask) -> Ints:

@@ -68,7 +68,7 @@ class VectorIndex:
     def best_passages(self, query: Floats, rows: npt.NDArray[np.integer], own: Floats) -> Floats:
         """Of each row, the cosine of its passage nearest to a query; its ``own`` cosine where it has none."""
         if not len(self._passages.values):
-            return own
+            return own.copy()
         found = own.copy()
         inside = np.flatnonzero(np.asarray(rows) < len(self._count.values))
         counts = self._count.values[rows[inside]]
@@ -108,12 +108,19 @@ class VectorIndex:
             some = slice(start, start + 8192)
             self._scan.put(rows[some], widened(vectors[some]))
 
-    def search(self, query: Floats, k: int, allowed: npt.NDArray[np.bool_] | None = None) -> tuple[Rows, Floats]:
+    def search(
+        self,
+        query: Floats,
+        k: int,
+        allowed: npt.NDArray[np.bool_] | None = None,
+        cosines_of_all: Floats | None = None,
+    ) -> tuple[Rows, Floats]:
         """The k nearest rows by cosine, best first, and their cosines; of the allowed rows only, where given.
 
-        ``allowed`` has shape (size,); a shorter one allows nothing beyond its end.
+        ``allowed`` has shape (size,); a shorter one allows nothing beyond its end. ``cosines_of_all`` are those of
+        ``every_cosine``, where they are known.
         """
-        near, cosines = self._near(query, k, allowed)
+        near, cosines = self._near(query, k, allowed, cosines_of_all)
         order = np.lexsort((near, -cosines))[:k]
         return near[order], cosines[order]
 
@@ -126,11 +133,12 @@ class VectorIndex:
         found[here] = self._exact.values.take(rows[here], axis=0) @ query  # take is faster than brackets
         return found
 
-    def every_cosine(self, query: Floats) -> Floats:
-        """The cosines of all rows up to the last that has a vector."""
+    def every_cosine(self, query: Floats, size: int) -> Floats | None:
+        """The cosines of all rows below ``size``, and a zero for row -1; None where that is more work than to look some up."""
         if self._exact is None:
-            return self.cosines(query, np.arange(len(self._present.values)))
-        found: Floats = self._exact.values @ query
+            return None
+        found = np.zeros(size + 1, np.float32)
+        np.matmul(self._exact.values, query, out=found[: len(self._exact.values)])
         return found
 
     def vectors(self, rows: npt.NDArray[np.integer]) -> Floats:
@@ -147,17 +155,16 @@ class VectorIndex:
         found: npt.NDArray[np.bool_] = self._present.values
         return found
 
-    def _near(self, query: Floats, k: int, allowed: npt.NDArray[np.bool_] | None) -> tuple[Rows, Floats]:
+    def _near(
+        self, query: Floats, k: int, allowed: npt.NDArray[np.bool_] | None, cosines_of_all: Floats | None
+    ) -> tuple[Rows, Floats]:
         mask = self.present if allowed is None else self.present[: len(allowed)] & allowed[: len(self.present)]
         count = int(np.count_nonzero(mask))
         if count == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         if self._exact is not None or count <= SCANNED_ROWS:
             rows = np.flatnonzero(mask)
-            if self._exact is not None and count == len(self._exact.values):
-                cosines: Floats = self._exact.values @ query
-            else:
-                cosines = self.cosines(query, rows)
+            cosines = self.cosines(query, rows) if cosines_of_all is None else cosines_of_all[rows]
             if len(rows) > 4 * k:
                 keep = np.argpartition(-cosines, k)[: k + 1]
                 rows, cosines = rows[keep], cosines[keep]
