@@ -120,6 +120,7 @@ def test_a_run_measures_all_engines_and_the_extra_in_the_store_of_the_plain_one(
 
     monkeypatch.setattr(run, "cases", lambda scales: [run.Case(60, 1), run.Case(60, 6)])
     monkeypatch.setattr(run, "EXACT_ROWS", 20)
+    monkeypatch.setattr(run, "QUIET_SECONDS", 0.1)
     monkeypatch.setattr(run, "STEPS", ("load", "serve"))
     monkeypatch.setattr(run, "outcome", answer)
     monkeypatch.setattr(run, "not_installed", lambda name, options: "no module" if name == "mem0" else None)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -10,14 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.retrieve import loops as numpy_loops
+from holdfast.retrieve.lexical import LexicalIndex
 from holdfast.retrieve.loops import HIDDEN, Loops, widened
+from holdfast.retrieve.text import pack_terms, term
+from holdfast.retrieve.vectors import EXACT_ROWS, VectorIndex
 
 
 @pytest.fixture(scope="module", params=["numpy", "compiled"])
 def loops(request: pytest.FixtureRequest) -> Loops:
     if request.param == "compiled":
         pytest.importorskip("numba", reason="the extra fast is not installed")
-        return numpy_loops.fastest()
+        return numpy_loops.compiled()
     return numpy_loops.plain()
 
 
@@ -113,9 +119,52 @@ def test_a_numba_that_does_not_fit_is_named_and_left_alone(
     pytest.importorskip("numba", reason="the extra fast is not installed")
     monkeypatch.setitem(sys.modules, "holdfast.retrieve.compiled", None)  # an import of it raises ImportError
     monkeypatch.delattr("holdfast.retrieve.compiled", raising=False)
-    numpy_loops.fastest.cache_clear()
-    try:
-        assert numpy_loops.fastest() is numpy_loops.plain()
-        assert "the extra 'fast' cannot be used" in caplog.text
-    finally:
-        numpy_loops.fastest.cache_clear()
+    monkeypatch.setattr(numpy_loops, "_compiler", numpy_loops._Compiler())
+    assert numpy_loops.compiled() is numpy_loops.plain() is numpy_loops.fastest()
+    assert "the extra 'fast' cannot be used" in caplog.text
+
+
+def test_a_large_scope_is_searched_by_numpy_until_the_loops_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = pytest.importorskip("holdfast.retrieve.compiled", reason="the extra fast is not installed")
+    ready = threading.Event()
+    monkeypatch.setattr(compiled, "warm_up", ready.wait)
+    monkeypatch.setattr(numpy_loops, "_compiler", numpy_loops._Compiler())
+    assert numpy_loops.fastest() is numpy_loops.plain()
+    ready.set()
+    assert numpy_loops.compiled() is compiled is numpy_loops.fastest()
+
+
+def test_warming_up_compiles_all_that_a_search_calls() -> None:
+    compiled = pytest.importorskip("holdfast.retrieve.compiled", reason="the extra fast is not installed")
+    numpy_loops.compiled()
+    rng = np.random.default_rng(0)
+    index = VectorIndex(192)
+    vectors = rng.standard_normal((EXACT_ROWS + 5, 192)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index.put_folds(range(len(vectors)), [vector.astype(np.float16).tobytes() * 2 for vector in vectors])
+    rows, cosines = index.search(vectors[3], 10, np.ones(len(vectors), np.bool_))
+    assert rows[0] == 3
+    index.best_passages(vectors[3], rows, cosines)
+    lexical = LexicalIndex()
+    lexical.append(range(len(vectors)), [pack_terms(["common", f"word{row % 50}"]) for row in range(len(vectors))])
+    lexical.best([term("common"), term("word7")], 10, np.ones(len(vectors), np.bool_))
+    lexical.counts(term("word7"), rows)
+    made = {name: len(loop.signatures) for name, loop in vars(compiled).items() if hasattr(loop, "signatures")}
+    assert len(made) >= 6 and set(made.values()) == {1}, made
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_forked_in_the_middle_of_compiling_goes_by_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = pytest.importorskip("holdfast.retrieve.compiled", reason="the extra fast is not installed")
+    ready = threading.Event()
+    monkeypatch.setattr(compiled, "warm_up", ready.wait)
+    compiler = numpy_loops._Compiler()
+    monkeypatch.setattr(numpy_loops, "_compiler", compiler)
+    assert compiler.loops is numpy_loops.plain()
+    child = os.fork()
+    if not child:
+        signal.alarm(20)  # a child that waits for its parent's thread waits for ever
+        os._exit(0 if numpy_loops.compiled() is numpy_loops.plain() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    ready.set()
+    assert numpy_loops.compiled() is compiled

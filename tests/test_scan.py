@@ -122,7 +122,7 @@ def test_a_child_that_was_forked_scans_a_large_scope_by_its_own_threads(monkeypa
     monkeypatch.setattr(sign_scan, "_PARALLEL_ROWS", 100)
     vectors = np.random.default_rng(0).standard_normal((5_000, 64)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    scan = sign_scan.SignScan(64, plain())
+    scan = sign_scan.SignScan(64, plain)
     scan.put(np.arange(5_000), vectors)
 
     def nearest() -> int:

@@ -1,4 +1,4 @@
-"""The loops of ``loops``, compiled by numba when they first run (the extra ``fast``): they give the same, in one pass each.
+"""The loops of ``loops``, compiled by numba (the extra ``fast``): they give the same, in one pass each.
 
 Nothing compiled is kept on disk: numba keeps it by pickle.
 """
@@ -33,6 +33,19 @@ _compile: Callable[[F], F] = numba.njit(nogil=True)
 _compile_sums: Callable[[F], F] = numba.njit(
     nogil=True, fastmath={"reassoc", "contract"}
 )  # in any order: so in vectors
+
+
+def warm_up() -> None:
+    """Compile everything, by calling it as a search does."""
+    rows, narrow = np.arange(2), np.arange(2, dtype=np.int32)
+    counts, first = np.ones(2, np.uint8), np.empty(2, np.uint8)
+    found, norms = np.zeros(2, np.float32), np.ones(2, np.float32)
+    words = np.ones((2, 3), np.uint64)
+    products(np.ones((2, 3), np.float16), rows, np.ones(3, np.float32))
+    some, _ = nearest([np.ones(2, np.uint64)] * 3, words[0], np.ones(2, np.bool_), 2, first)
+    smallest(differences(words, some, words[0], first), 1)
+    add_gains(found, narrow, counts, norms, np.float32(1))
+    counts_at(narrow, counts, narrow, found)
 
 
 def products(half: Halves, rows: AnyRows, query: Floats) -> Floats:

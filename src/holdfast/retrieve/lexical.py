@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from holdfast.cube import Form
 from holdfast.retrieve.arrays import Column, Floats, Rows, distinct, top
-from holdfast.retrieve.loops import LARGE, Rows32, fastest, plain
+from holdfast.retrieve.loops import LARGE, Loops, Rows32, fastest, plain
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -81,7 +81,6 @@ class LexicalIndex:
         self._documents = 0
         self._tokens = 0.0
         self._norms: Floats | None = None
-        self._loops = plain()
         self._words: dict[int, _Word] = {}
         self._common = 0
 
@@ -103,8 +102,6 @@ class LexicalIndex:
         self._tokens += float(lengths.sum())
         self._norms = None
         self._forget_words()
-        if self._documents >= LARGE:
-            self._loops = fastest()
         body = np.ones(len(records), np.bool_)
         body[heads] = False
         owner = np.repeat(numbers.astype(np.int32), sizes)
@@ -202,6 +199,10 @@ class LexicalIndex:
     def counts(self, term: int, rows: npt.NDArray[np.integer]) -> Floats:
         """How often a term stands in each of some rows; shape (len(rows),). A row of -1 holds nothing."""
         return self._counts(self._word(term), rows.astype(np.int32, copy=False))
+
+    @property
+    def _loops(self) -> Loops:
+        return fastest() if self._documents >= LARGE else plain()
 
     def _word(self, term: int) -> _Word:
         found = self._words.get(term)

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-import functools
 import logging
+import os
 import sys
+import threading
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Protocol, cast
@@ -20,7 +21,7 @@ from holdfast.retrieve.arrays import Floats, Rows
 log = logging.getLogger("holdfast")
 
 LARGE = 10_000
-"""From so many rows on the compiled loops are worth the seconds that it takes to compile them."""
+"""From so many rows on the compiled loops are worth compiling."""
 
 HIDDEN = 255
 """More differences than a row can have in three words."""
@@ -69,17 +70,17 @@ class Loops(Protocol):
         """Set ``out`` where one of ``rows`` is held, to its count; ``held`` is sorted, and not empty."""
 
 
-@functools.cache
 def fastest() -> Loops:
-    """The compiled loops where numba is installed and fits this numpy, else these."""
-    if find_spec("numba") is None:
-        return plain()
-    try:
-        from holdfast.retrieve import compiled
-    except ImportError as error:  # numba lags behind numpy's and Python's newest versions, and says so then
-        log.warning("the extra 'fast' cannot be used, so searches go by numpy: %s", error)
-        return plain()
-    return cast(Loops, compiled)
+    """The compiled loops where numba is installed and fits this numpy, else these.
+
+    To compile them takes seconds: it begins in the background with the first call, and until it is done these are used.
+    """
+    return _compiler.loops
+
+
+def compiled() -> Loops:
+    """As ``fastest``, but waits until the loops are compiled."""
+    return _compiler.wait()
 
 
 def plain() -> Loops:
@@ -160,3 +161,57 @@ def counts_at(held: Rows32, counts: Bytes, rows: Rows32, out: Floats) -> None:
     np.minimum(at, len(held) - 1, out=at)
     here = held[at] == rows
     out[here] = counts[at[here]]
+
+
+class _Compiler:
+    """Compiles the loops once a process, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._found: Loops | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def loops(self) -> Loops:
+        if self._found is None and self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._compile, name="holdfast-compile", daemon=True)
+                    self._thread.start()
+        return self._found or plain()
+
+    def wait(self) -> Loops:
+        found = self.loops
+        if self._thread is not None:
+            self._thread.join()
+        return self._found or found
+
+    def after_fork(self) -> None:
+        # The parent's thread is not in the child, and may have held numba's own lock: what was not ready stays undone.
+        self._lock = threading.Lock()
+        if self._thread is not None and self._found is None:
+            self._found = plain()
+        self._thread = None
+
+    def _compile(self) -> None:
+        found = plain()
+        try:
+            if find_spec("numba") is not None:
+                from holdfast.retrieve import compiled
+
+                compiled.warm_up()
+                found = cast(Loops, compiled)
+        except Exception as error:  # numba lags behind numpy's and Python's newest versions, and says so in many ways
+            log.warning("the extra 'fast' cannot be used, so searches go by numpy: %s", error)
+        self._found = found
+
+
+_compiler = _Compiler()
+
+
+def _after_fork() -> None:
+    _compiler.after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # not where there is no fork
+    os.register_at_fork(after_in_child=_after_fork)

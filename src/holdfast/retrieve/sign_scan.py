@@ -34,7 +34,7 @@ _PARALLEL_ROWS = 250_000
 class SignScan:
     """The sign bits of some rows' vectors."""
 
-    def __init__(self, dimension: int, loops: Loops) -> None:
+    def __init__(self, dimension: int, loops: Callable[[], Loops]) -> None:
         self._loops = loops
         self._dimension = dimension
         words = -(-dimension // 64)
@@ -62,8 +62,8 @@ class SignScan:
         shown = int(np.count_nonzero(allowed))
         count = max(RESCORED, 2 * k)
         first, some, bound = self._sieve(head, allowed, max(shown // SIEVE, FEWEST, count))
-        differing = self._loops.differences(rest, some, tail, first)
-        rows = some[self._loops.smallest(differing, count)]
+        differing = self._loops().differences(rest, some, tail, first)
+        rows = some[self._loops().smallest(differing, count)]
         found = cosines(rows)
         if len(rows) < count:
             return rows, found
@@ -74,10 +74,10 @@ class SignScan:
         far = min(self._hardly_more(nearest, 64 * len(self._first)), HIDDEN - 1)
         if far > bound:
             some = np.flatnonzero(first <= far)
-            differing = self._loops.differences(rest, some, tail, first)
+            differing = self._loops().differences(rest, some, tail, first)
         hopeful = int(np.count_nonzero(differing <= self._hardly_more(nearest, self._dimension)))
         if far > bound or hopeful > count:
-            rows = some[self._loops.smallest(differing, max(count, min(hopeful, MOST_RESCORED)))]
+            rows = some[self._loops().smallest(differing, max(count, min(hopeful, MOST_RESCORED)))]
             found = cosines(rows)
         return rows, found
 
@@ -97,11 +97,11 @@ class SignScan:
         size = len(columns[0])
         first = np.empty(size, np.uint8)
         if size < _PARALLEL_ROWS:
-            return first, *self._loops.nearest(columns, bits, allowed, count, first)
+            return first, *self._loops().nearest(columns, bits, allowed, count, first)
 
         def half(part: slice) -> tuple[Rows, int]:
             share = math.ceil(count * np.count_nonzero(allowed[part]) / shown)
-            return self._loops.nearest([column[part] for column in columns], bits, allowed[part], share, first[part])
+            return self._loops().nearest([column[part] for column in columns], bits, allowed[part], share, first[part])
 
         # The loops let go of the interpreter lock, so two of them run at once.
         shown, middle = max(1, int(np.count_nonzero(allowed))), size // 2

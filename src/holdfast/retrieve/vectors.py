@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from holdfast.cube import Form
 from holdfast.retrieve.arrays import Column, Floats, Rows
-from holdfast.retrieve.loops import LARGE, fastest, plain, widened
+from holdfast.retrieve.loops import LARGE, Loops, fastest, plain, widened
 from holdfast.retrieve.sign_scan import SignScan
 from holdfast.taxonomy import Function, MemoryProfile, Modality, Retrieval, Subform, Subject
 
@@ -39,7 +39,6 @@ class VectorIndex:
         self.dimension = dimension
         self._exact: Column | None = Column(np.float32, dimension)
         self._half = Column(np.float16, dimension)
-        self._loops = plain()
         self._scan: SignScan | None = None  # above EXACT_ROWS: most scopes never get there
         self._present = Column(np.bool_)
         self._passages = Column(np.float16, dimension)
@@ -89,8 +88,7 @@ class VectorIndex:
         self._present.values[rows] = True
         if self._exact is not None and len(self._present.values) > EXACT_ROWS:
             exact, self._exact = self._exact.values, None
-            self._loops = fastest()
-            self._scan = SignScan(self.dimension, self._loops)
+            self._scan = SignScan(self.dimension, lambda: self._loops)
             self._put_scanned(before, exact[before].astype(np.float16))  # they came from float16, so nothing is lost
         if self._exact is not None:
             self._exact.put(rows, widened(vectors))
@@ -100,6 +98,10 @@ class VectorIndex:
     def resize(self, size: int) -> None:
         """Make room for rows up to ``size``, be it that the last of them have no vectors yet."""
         self._present.resize(size)
+
+    @property
+    def _loops(self) -> Loops:
+        return fastest() if self._exact is None else plain()
 
     def _put_scanned(self, rows: Rows, vectors: npt.NDArray[np.float16]) -> None:
         assert self._scan is not None
