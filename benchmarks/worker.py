@@ -31,7 +31,7 @@ ADDS = 300
 KILLED_AFTER = 100
 COLD_SCOPES = 1_000
 PASS_SECONDS = 40.0
-PATIENCE = 60.0
+PATIENCE = 20.0
 """So long the searches of one pass may wait for quiet moments, all together."""
 """A pass of searches ends after this long, with the queries it got through."""
 
