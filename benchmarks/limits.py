@@ -70,36 +70,6 @@ def pace(repeats: int = 20) -> float:
     return round(best * 1e3, 3)
 
 
-class Quiet:
-    """Tells the moments in which a machine that is shared with others is left to us, by a little work done over and over."""
-
-    NEARLY = 1.2
-    """Quiet is when that work takes no longer than so many times the best so far."""
-
-    def __init__(self, seconds: float = 3.0, best: float = float("inf")) -> None:
-        self.best = best
-        ends = time.perf_counter() + seconds
-        while time.perf_counter() < ends:
-            self.now()
-
-    def now(self) -> bool:
-        """Whether this moment is one."""
-        start = time.perf_counter()
-        total = 0
-        for number in range(3_000):
-            total += number * number
-        took = time.perf_counter() - start
-        self.best = min(self.best, took)
-        return took <= self.NEARLY * self.best
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for such a moment, at most so long; whether it came."""
-        ends = time.perf_counter() + seconds
-        while not (quiet := self.now()) and time.perf_counter() < ends:
-            pass
-        return quiet
-
-
 def scan_bytes(rows: int) -> float:
     """What a search without a graph must read of ``rows`` vectors."""
     return rows * WORDS_BYTES + min(rows, RESCORED) * RESCORED_BYTES

@@ -192,18 +192,6 @@ def _pace(results: Results) -> str:
             f"\n\nA fixed piece of work took {paces[0]} to {paces[-1]} ms before and after the steps (median "
             f"{paces[len(paces) // 2]}): so far the speed of this machine moves while others share its processor."
         )
-    searches = [
-        found for step in steps for found in step.values() if isinstance(found, dict) and "began_quiet" in found
-    ]
-    if searches:
-        quiet = sorted(found["began_quiet"] for found in searches)
-        slower = sorted(found["as_it_comes"]["p50"] / found["p50"] for found in searches)
-        told += (
-            "\n\nEvery second search waited for a moment in which a little piece of work took no more than 1.2 times its best: "
-            f"those are in the tables ({quiet[0]:.0%} to {quiet[-1]:.0%} of them found one in time, median "
-            f"{quiet[len(quiet) // 2]:.0%}). The medians of the others, which did not wait, are {slower[0]:.2f} to "
-            f"{slower[-1]:.2f} times those (median {slower[len(slower) // 2]:.2f}); they are in speed.json, as_it_comes."
-        )
     told += "".join(f"\n\n{remark}" for remark in results.get("remarks", ()))
     commands = "".join(f"\n    {command}" for command in dict.fromkeys(results.get("commands", ())))
     return told + (f"\n\nMade by:\n{commands}" if commands else "")

@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks import report
 from benchmarks.data import generate
-from benchmarks.limits import Quiet, pace, read_bandwidth
+from benchmarks.limits import pace, read_bandwidth
 from holdfast.retrieve.vectors import EXACT_ROWS
 
 ROOT = Path(__file__).parent.parent
@@ -41,9 +41,6 @@ ENGINES = {
     "sqlite-vec": "sqlite_vec",
     "mem0": "mem0",
 }
-QUIET_SECONDS = 20.0
-"""How long to look for a quiet moment before the first step."""
-
 STEPS = ("load", "serve", "add", "kill")
 SAME_STORE = {report.FAST: report.OURS}
 """An engine that only searches, in the store that another one has just loaded."""
@@ -78,8 +75,6 @@ def main() -> None:
         file.write_text(json.dumps(results, indent=1) + "\n")
         report.write(results, options.out)
 
-    options.quiet_s = Quiet(QUIET_SECONDS).best
-    os.environ["QUIET_S"] = str(options.quiet_s)
     results.setdefault("about", about(options))
     results.setdefault("commands", []).append(spoken(sys.argv[1:]))
     results.setdefault("limits", {"read_bytes_per_s": read_bandwidth()})
@@ -143,8 +138,6 @@ def measure(
         command = [python_of(name, options), "-m", "benchmarks.worker", step, ENGINES[name]]
         command += [str(data), str(store), str(answer), "--seconds", str(options.seconds)]
         found[step] = outcome(command, answer, 600 + 3 * options.seconds)
-        options.quiet_s = min(options.quiet_s, found[step].get("quiet_s", options.quiet_s))
-        os.environ["QUIET_S"] = str(options.quiet_s)
         if "error" in found[step] or not found[step].get("complete", True):
             break
 

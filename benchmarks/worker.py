@@ -24,15 +24,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.data import Data, K, Query
-from benchmarks.limits import Quiet, SyncedCommit
+from benchmarks.limits import SyncedCommit
 
 WARM_UP = 20
 ADDS = 300
 KILLED_AFTER = 100
 COLD_SCOPES = 1_000
 PASS_SECONDS = 40.0
-PATIENCE = 20.0
-"""So long the searches of one pass may wait for quiet moments, all together."""
 """A pass of searches ends after this long, with the queries it got through."""
 
 Answer = dict[str, Any]
@@ -67,7 +65,6 @@ def load(module: ModuleType, data: Data, store: Path, seconds: float) -> Answer:
 def serve(module: ModuleType, data: Data, store: Path, _: float) -> Answer:
     """A fresh process opens the store, from a cold page cache, and answers; then the memory it takes."""
     queries = data.queries()
-    quiet = Quiet(best=float(os.environ.get("QUIET_S", "inf")))  # what the run has seen so far
     base = resident_mb()
     evict(store)
     start = time.perf_counter()
@@ -82,15 +79,15 @@ def serve(module: ModuleType, data: Data, store: Path, _: float) -> Answer:
     for mode in module.MODES:
         if data.scopes == 1:
             timed(engine, data, queries[:WARM_UP], mode)
-            answer[f"search_{mode}"] = timed(engine, data, queries[WARM_UP:] or queries, mode, quiet)
+            answer[f"search_{mode}"] = timed(engine, data, queries[WARM_UP:] or queries, mode)
         else:
-            answer |= scoped(engine, data, queries, mode, quiet, first=mode == module.MODES[0])
-    answer |= {"rss_mb": resident_mb(), "quiet_s": quiet.best}
+            answer |= scoped(engine, data, queries, mode, first=mode == module.MODES[0])
+    answer["rss_mb"] = resident_mb()
     engine.close()
     return answer
 
 
-def scoped(engine: Any, data: Data, queries: Sequence[Query], mode: str, quiet: Quiet, *, first: bool) -> Answer:
+def scoped(engine: Any, data: Data, queries: Sequence[Query], mode: str, *, first: bool) -> Answer:
     """Searches in scopes never touched before in this process, then in the same ones again."""
     by_scope = {query.scope: query for query in queries[1:]}
     others = np.random.default_rng(data.seed).permutation(data.scopes)[:COLD_SCOPES].tolist()
@@ -102,9 +99,9 @@ def scoped(engine: Any, data: Data, queries: Sequence[Query], mode: str, quiet: 
     touched += [query for scope, query in by_scope.items() if scope not in set(others)]
     answer: Answer = {}
     if first:
-        answer[f"search_{mode}_cold"] = timed(engine, data, touched, mode, quiet)
+        answer[f"search_{mode}_cold"] = timed(engine, data, touched, mode)
     warm = [touched[i] for i in np.random.default_rng(data.seed + 1).permutation(len(touched))]
-    answer[f"search_{mode}"] = timed(engine, data, warm, mode, quiet)
+    answer[f"search_{mode}"] = timed(engine, data, warm, mode)
     return answer
 
 
@@ -192,33 +189,19 @@ def ask(engine: Any, data: Data, query: Query, mode: str) -> Sequence[int]:
     return found
 
 
-def timed(engine: Any, data: Data, queries: Sequence[Query], mode: str, quiet: Quiet | None = None) -> Answer:
-    """Latency of single searches, and the share of the exact ten nearest that they found.
-
-    With ``quiet`` every second one waits for a quiet moment of the machine, if one comes before the patience for all of them
-    is spent: these give the figures, the others, which begin as it comes, are told beside them.
-    """
-    times: tuple[list[float], list[float]] = ([], [])
-    recalls = []
-    waited = began_quiet = 0.0
+def timed(engine: Any, data: Data, queries: Sequence[Query], mode: str) -> Answer:
+    """Latency of single searches, and the share of the exact ten nearest that they found."""
+    times, recalls = [], []
     start = time.perf_counter()
-    for at, query in enumerate(queries):
-        waits = quiet is not None and at % 2 == 0
-        if quiet is not None and waits:
-            before = time.perf_counter()
-            began_quiet += quiet.wait(max(0.0, PATIENCE - waited))
-            waited += time.perf_counter() - before
+    for query in queries:
         before = time.perf_counter()
         found = ask(engine, data, query, mode)
-        times[not waits].append(time.perf_counter() - before)
+        times.append(time.perf_counter() - before)
         if query.truth:
             recalls.append(len(query.truth.intersection(found)) / len(query.truth))
-        if time.perf_counter() - start - waited > PASS_SECONDS and at >= 20:
+        if time.perf_counter() - start > PASS_SECONDS and len(times) >= 20:
             break
-    recall = {"recall": float(np.mean(recalls)) if recalls else None}
-    if quiet is None:
-        return spread(times[1]) | recall
-    return spread(times[0]) | recall | {"as_it_comes": spread(times[1]), "began_quiet": began_quiet / len(times[0])}
+    return spread(times) | {"recall": float(np.mean(recalls)) if recalls else None}
 
 
 def spread(seconds: Sequence[float]) -> Answer:
