@@ -42,10 +42,12 @@ class EntityIndex:
         if not rows:
             return
         self.postings.append(rows, folds)
-        held = [np.frombuffer(fold, RECORD)["term"][1:] for fold in folds]
-        counts = np.asarray([len(names) for names in held], np.int32)
+        records = np.frombuffer(b"".join(folds), RECORD)
+        sizes = np.fromiter(map(len, folds), np.int64, len(folds)) // RECORD.itemsize
+        names = np.delete(records["term"], np.cumsum(sizes) - sizes)  # without the heads
+        counts = (sizes - 1).astype(np.int32)
         start = len(self._names.values)
-        self._names.put(np.arange(start, start + int(counts.sum())), np.concatenate(held))
+        self._names.put(np.arange(start, start + len(names)), names)
         numbers = np.asarray(rows, np.int64)
         self._first.put(numbers, start + np.cumsum(counts) - counts)
         self._count.put(numbers, counts)

@@ -88,7 +88,7 @@ class LexicalIndex:
         """Add rows by their lexical folds (``text.fold_terms``); a row is added once, the rows of a call in order."""
         if not rows:
             return
-        sizes = np.fromiter((len(fold) for fold in folds), np.int64, len(folds))
+        sizes = np.fromiter(map(len, folds), np.int64, len(folds))
         if (sizes == 0).any() or (sizes % RECORD.itemsize).any():
             raise ValueError("a row's words are cut short")
         sizes //= RECORD.itemsize

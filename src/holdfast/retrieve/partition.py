@@ -155,8 +155,9 @@ class Partition:
         self._columns["said"].put(rows, np.asarray(said, np.int64))
         for name, at in (("kind", 6), ("agent", 8), ("session", 9), ("author", 10)):
             labels = self._labels[name]
-            codes = [labels.setdefault(value, len(labels)) for value in table[at]]
-            self._codes[name].put(rows, np.asarray(codes, np.int32))
+            for value in dict.fromkeys(table[at]):
+                labels.setdefault(value, len(labels))
+            self._codes[name].put(rows, np.fromiter(map(labels.__getitem__, table[at]), np.int32, len(rows)))
         recallable = np.asarray([status in RECALLABLE for status in table[7]], np.bool_)
         self._recallable.put(rows, recallable)
         self._live.put(rows, recallable & np.asarray([known_to is None for known_to in table[2]], np.bool_))

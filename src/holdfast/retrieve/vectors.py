@@ -50,7 +50,7 @@ class VectorIndex:
         if not rows:
             return
         numbers = np.asarray(rows, np.int64)
-        sizes = np.fromiter((len(fold) for fold in folds), np.int64, len(folds))
+        sizes = np.fromiter(map(len, folds), np.int64, len(folds))
         if (sizes == 0).any() or (sizes % (2 * self.dimension)).any():
             raise ValueError("a row's vectors have another length than their dimension")
         counts = sizes // (2 * self.dimension)
