@@ -178,7 +178,7 @@ def _head(results: Results) -> str:
 
 
 def _pace(results: Results) -> str:
-    """How steady the machine was, how often a search was timed, and the commands; of the steps that say so."""
+    """How steady the machine was, what is remarked, and the commands; of the steps that say so."""
     steps = [
         step
         for case in results.get("cases", {}).values()

@@ -6,6 +6,7 @@ import math
 import tempfile
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -520,3 +521,24 @@ def test_a_row_whose_words_are_lost_does_not_stop_the_search_of_a_small_scope(tm
         with memory.store.connections.writing() as connection:
             connection.execute("DELETE FROM terms WHERE rid = (SELECT max(rid) FROM terms)")
         assert memory.search("boat")[0].text == "the boat leaks"
+
+
+@pytest.mark.parametrize("sessions", [1, 12, 130])
+def test_a_session_is_searched_by_meaning_however_small_a_part_of_the_scope_it_is(
+    tmp_path: Path, sessions: int
+) -> None:
+    class Animals(HashEmbedder):
+        def embed(self, texts: Sequence[str]) -> np.ndarray:
+            found = super().embed(texts)
+            for at, text in enumerate(texts):
+                if "cat" in text or "feline" in text:
+                    found[at] = np.eye(1, self.dimension, dtype=np.float32)
+            return found
+
+    with open_memory(tmp_path, embedder=Animals()) as memory:
+        for number in range(sessions):
+            memory.add(f"the kettle of house {number} is old", session=f"s{number}")
+        memory.add("my cat sleeps all day", session="s0")
+        memory.flush()
+        hits = memory.search("any feline?", session="s0")
+        assert hits[0].text == "my cat sleeps all day" and hits[0].channels["meaning"] > 0.4

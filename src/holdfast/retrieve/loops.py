@@ -27,7 +27,7 @@ HIDDEN = 255
 """More differences than a row can have in three words."""
 
 SAMPLE = 4_096
-"""From so many rows ``differences`` learns how they are spread."""
+"""From so many rows ``nearest`` learns how they are spread."""
 
 BLOCK = 65_536
 """So many rows stay in the cache between the passes over them."""

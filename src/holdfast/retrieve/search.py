@@ -63,7 +63,7 @@ CACHED_ROWS = 2_000_000
 """How many rows of loaded partitions a process keeps; beyond that the least recently used are dropped and reloaded."""
 
 _MOSTLY = 4
-"""Where a view shows one row of so many, the likeness of all is worked out at once, if the scope is not large."""
+"""Where a view shows one row of so many, or the scope is small, the likeness of all is worked out at once."""
 
 _DAY = 86_400.0
 _QUESTION, _INSTRUCTION, _PREFERENCE = int(Sign.QUESTION), int(Sign.INSTRUCTION), int(Sign.PREFERENCE)
@@ -229,9 +229,10 @@ def rank(
     vectors = partition.vectors if vector is not None else None
     activation = partition.entities.activation(query.names, shown) if query.names else None
     likeness = None
-    if vectors is not None and vector is not None and _MOSTLY * np.count_nonzero(shown) >= partition.size:
+    small = partition.size <= POOL
+    if vectors is not None and vector is not None and (small or _MOSTLY * np.count_nonzero(shown) >= partition.size):
         likeness = vectors.every_cosine(vector, partition.size)
-    everything = _count_all(partition, terms) if partition.size <= POOL else None
+    everything = _count_all(partition, terms) if small else None
     rows = _candidates(partition, query, terms, vector, activation, shown, likeness, everything)
     previous = _beside(partition, "previous", rows, shown)
     following = _beside(partition, "next", rows, shown)

@@ -66,9 +66,9 @@ class VectorIndex:
 
     def best_passages(self, query: Floats, rows: npt.NDArray[np.integer], own: Floats) -> Floats:
         """Of each row, the cosine of its passage nearest to a query; its ``own`` cosine where it has none."""
-        if not len(self._passages.values):
-            return own.copy()
         found = own.copy()
+        if not len(self._passages.values):
+            return found
         inside = np.flatnonzero(np.asarray(rows) < len(self._count.values))
         counts = self._count.values[rows[inside]]
         inside, counts = inside[counts > 0], counts[counts > 0]
