@@ -37,9 +37,10 @@ def pool(n: int, t: int, seed: int = 0) -> Pool:
     flags = [rng.random(n) < 0.5 for _ in range(8)]
     floats = [rng.random(n).astype(np.float32) for _ in range(5)]
     return Pool(
-        counts=rng.integers(0, 3, (t, n)).astype(np.float32),
-        before=rng.random((t, n)) < 0.3,
-        after=rng.random((t, n)) < 0.3,
+        counts=rng.integers(0, 3, (t, n + 1)).astype(np.float32) * (np.arange(n + 1) < n),
+        here=np.arange(n),
+        before=np.arange(n) - 1,
+        after=np.arange(n) + 1,
         lengths=rng.integers(1, 30, n).astype(np.float32),
         mean_length=12.0,
         idf=rng.random(t).astype(np.float32) + 0.1,
@@ -89,9 +90,10 @@ def test_shares_are_shares(n, t, seed):
 def test_bm25_and_window_by_hand():
     one = replace(
         pool(2, 2),
-        counts=np.array([[2, 0], [0, 0]], np.float32),
-        before=np.array([[0, 0], [1, 0]], bool),
-        after=np.array([[1, 0], [0, 1]], bool),
+        counts=np.array([[2, 0, 0, 1, 0], [0, 0, 1, 0, 0]], np.float32),
+        here=np.array([0, 1]),
+        before=np.array([2, 4]),
+        after=np.array([3, 2]),
         lengths=np.array([10, 10], np.float32),
         mean_length=10.0,
         idf=np.array([3, 1], np.float32),
@@ -107,7 +109,7 @@ def test_bm25_and_window_by_hand():
 def test_a_segment_that_is_wholly_matched_counts_in_full():
     one = replace(
         pool(1, 2),
-        counts=np.array([[1], [0]], np.float32),
+        counts=np.array([[1, 0], [0, 0]], np.float32),
         idf=np.array([1, 3], np.float32),
         segments=np.array([[1, 0], [0, 1]], bool),
     )

@@ -167,7 +167,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     if request.param == "compiled":
         pytest.importorskip("numba", reason="the extra fast is not installed")
     else:
-        monkeypatch.setattr(vectors_module, "fastest", loops.plain)
+        monkeypatch.setattr(loops, "fastest", loops.plain)
     return str(request.param)
 
 

@@ -96,21 +96,75 @@ def test_counts_at(loops: Loops, held: list[int], rows: list[int], seed: int) ->
     counts = np.random.default_rng(seed).integers(1, 256, len(held)).astype(np.uint8)
     known = dict(zip(held, counts.tolist(), strict=True))
     found = np.zeros(len(rows), np.float32)
-    loops.counts_at(np.asarray(held, np.int32), counts, np.asarray(rows, np.int32), found)
+    loops.counts_at(np.asarray(held, np.int32), counts, np.asarray(rows, np.int64), found)
     assert found.tolist() == [known.get(row, 0) for row in rows]
 
 
 @settings(deadline=None)
-@given(postings, st.integers(0, 2**32))
-def test_add_gains(loops: Loops, held: list[int], seed: int) -> None:
+@given(st.lists(postings, min_size=1, max_size=4), st.integers(0, 2**32))
+def test_add_gains(loops: Loops, lists: list[list[int]], seed: int) -> None:
     rng = np.random.default_rng(seed)
-    counts = rng.integers(1, 256, len(held)).astype(np.uint8)
-    norms, found = rng.random(301).astype(np.float32) + 0.1, rng.random(301).astype(np.float32)
-    expected = found.astype(np.float64)
-    for row, count in zip(held, counts.tolist(), strict=True):
-        expected[row] += 2.5 * count / (count + norms[row])
-    loops.add_gains(found, np.asarray(held, np.int32), counts, norms, np.float32(2.5))
+    norms = rng.random(301).astype(np.float32) + 0.1
+    found, expected = np.zeros(301, np.float32), np.zeros(301)
+    seen, size = np.empty(301, np.int32), 0
+    for held in lists:
+        counts = rng.integers(1, 256, len(held)).astype(np.uint8)
+        for row, count in zip(held, counts.tolist(), strict=True):
+            expected[row] += 2.5 * count / (count + norms[row])
+        size = loops.add_gains(found, seen, size, np.asarray(held, np.int32), counts, norms, np.float32(2.5))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert sorted(seen[:size].tolist()) == np.flatnonzero(expected).tolist()
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0.0, 30.0, width=32), min_size=1, max_size=60), st.floats(0.01, 30.0), st.data())
+def test_so_many_rows_reach_what_is_said(loops: Loops, scores: list[float], most: float, data: st.DataObject) -> None:
+    found = np.minimum(np.asarray([*scores, 40.0], np.float32), np.float32(most))
+    seen = np.arange(len(scores), dtype=np.int32)
+    count = data.draw(st.integers(1, len(scores)))
+    reached, best = loops.reached(found, seen, count, most), np.sort(found[seen])[-count]
+    assert best - most / 400 - 1e-6 <= reached <= best
+
+
+@settings(deadline=None)
+@given(st.integers(1, 90), st.integers(0, 40), st.integers(0, 2**32))
+def test_surroundings(loops: Loops, size: int, n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    previous, following = (rng.integers(-1, size, size).astype(np.int32) for _ in range(2))
+    shown, rows = rng.random(size) < 0.8, rng.integers(0, size, n)
+    found, *places = loops.surroundings(rows, previous, following, shown)
+    assert found[-1] == -1 and len(set(found.tolist())) == len(found)
+    expected = [
+        rows,
+        *(np.where((side[rows] >= 0) & shown[side[rows]], side[rows], -1) for side in (previous, following)),
+    ]
+    assert [found[some].tolist() for some in places] == [some.tolist() for some in expected]
+    assert set(found.tolist()) == {-1, *np.concatenate(expected).tolist()}
+
+
+@settings(deadline=None)
+@given(st.integers(0, 20), st.integers(0, 4), st.integers(0, 3), st.integers(0, 2**32))
+def test_weigh(loops: Loops, n: int, terms: int, segments: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    counts = (rng.integers(0, 4, (terms, 9)) * (rng.random((terms, 9)) < 0.5)).astype(np.float32)
+    here, before, after = rng.integers(0, 9, (3, n))
+    norms, weights = rng.random(n).astype(np.float32) + 0.1, rng.random(terms).astype(np.float32)
+    parts = rng.random((segments, terms)).astype(np.float32)
+    words, window, segment = loops.weigh(counts, here, before, after, norms, weights, parts)
+    for at in range(n):
+        own = counts[:, here[at]]
+        gains = own / (own + norms[at])
+        near = np.where(own > 0, 1.0, np.maximum(0.6 * (counts[:, before[at]] > 0), 0.4 * (counts[:, after[at]] > 0)))
+        assert words[at] == pytest.approx(float(weights @ gains), rel=1e-5)
+        assert window[at] == pytest.approx(float(weights @ near), rel=1e-5)
+        assert segment[at] == pytest.approx(float((parts @ gains).max() if segments else weights @ gains), rel=1e-5)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.floats(-5, 5, width=32)), max_size=40))
+def test_the_most_of_each_group(loops: Loops, pairs: list[tuple[int, float]]) -> None:
+    groups, values = np.asarray([g for g, _ in pairs], np.int32), np.asarray([v for _, v in pairs], np.float32)
+    assert loops.most(groups, values).tolist() == [max(v for g, v in pairs if g == group) for group, _ in pairs]
 
 
 def test_a_numba_that_does_not_fit_is_named_and_left_alone(
@@ -149,6 +203,14 @@ def test_warming_up_compiles_all_that_a_search_calls() -> None:
     lexical.append(range(len(vectors)), [pack_terms(["common", f"word{row % 50}"]) for row in range(len(vectors))])
     lexical.best([term("common"), term("word7")], 10, np.ones(len(vectors), np.bool_))
     lexical.counts(term("word7"), rows)
+    needed, *places = numpy_loops.compiled().surroundings(
+        rows, np.zeros(len(vectors), np.int32), np.full(len(vectors), -1, np.int32), np.ones(len(vectors), np.bool_)
+    )
+    index.cosines(vectors[3], needed)
+    table = np.stack([lexical.counts(term(word), needed) for word in ("common", "word7")])
+    norms = lexical.lengths[rows]
+    numpy_loops.compiled().weigh(table, *places, norms, np.ones(2, np.float32), np.ones((1, 2), np.bool_) * norms[:2])
+    numpy_loops.compiled().most(np.zeros(len(rows), np.int32), norms)
     made = {name: len(loop.signatures) for name, loop in vars(compiled).items() if hasattr(loop, "signatures")}
     assert len(made) >= 6 and set(made.values()) == {1}, made
 

@@ -51,7 +51,7 @@ def test_skipping_common_words_finds_the_same_rows(texts, cuts, query, k, seed, 
     allowed = np.random.default_rng(seed).random(len(texts)) < 0.7
     scores = lexical.scores(sorted(query), len(texts)) * allowed
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("holdfast.retrieve.lexical._FEW", few)
+        patch.setattr("holdfast.retrieve.loops.FEW", few)
         expected, found = top(scores, k), lexical.best(sorted(query), k, allowed)
     assert len(found) == len(expected)
     np.testing.assert_allclose(scores[found], scores[expected], rtol=1e-5)
@@ -99,7 +99,7 @@ def test_what_expires_is_gone_the_moment_it_does_although_masks_are_kept(tmp_pat
 
 def test_a_row_seen_under_two_words_does_not_count_as_two(monkeypatch):
     """Words 1 and 2 are rare and meet in row 0; row 1 holds one of them in a long text, row 2 only the common word 3."""
-    monkeypatch.setattr("holdfast.retrieve.lexical._FEW", 8)
+    monkeypatch.setattr("holdfast.retrieve.loops.FEW", 8)
     lexical = index([[1, 2], [1, *range(100, 300)], [3, 3, 3], *([[3, 9]] * 10), *([[9]] * 30)], set())
     found = lexical.best([1, 2, 3], 2, np.ones(43, np.bool_))
     assert found.tolist() == top(lexical.scores([1, 2, 3], 43), 2).tolist() == [0, 2]

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.data import DIMENSION, Batch, Data, Floats, Lookup, Query
 from holdfast import Memory, Scope, __version__
 from holdfast.cube import to_micros
-from holdfast.retrieve import lexical, loops, vectors
+from holdfast.retrieve import loops
 from holdfast.retrieve.partition import View
 from holdfast.store.schema import PARTITION_BITS
 
@@ -20,7 +20,7 @@ MODES = ("hybrid", "dense")
 
 def prepare() -> None:
     """Search by numpy, whatever is installed."""
-    vectors.fastest = lexical.fastest = loops.plain
+    loops.fastest = loops.plain
 
 
 class Given:

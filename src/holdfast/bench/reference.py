@@ -150,9 +150,10 @@ def candidates(
         rows,
         fusion.features(
             Pool(
-                counts=counts[rows].T,
-                before=beside(counts, prepared.before).T > 0,
-                after=beside(counts, prepared.after).T > 0,
+                counts=np.vstack((counts, np.zeros_like(counts[:1]))).T,
+                here=rows,
+                before=prepared.before[rows],
+                after=prepared.after[rows],
                 lengths=lengths[rows],
                 mean_length=float(lengths.mean()),
                 idf=idf,

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+_FEW = 200  # are sorted sooner than parted
+
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
@@ -49,28 +51,30 @@ def distinct(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def top(scores: Floats, k: int) -> Rows:
-    """The rows of the k largest positive scores, best first; ties by row.
-
-    Exact. On a large array a threshold from a sample spares the full partition, which costs more than the scores did.
-    """
-    n = len(scores)
-    if n > 16_384 and k * 64 < n:
-        stride = n // 4096
-        sample = scores[::stride]
-        rank = min(len(sample), 4 + 2 * k // stride)
-        threshold = np.partition(sample, len(sample) - rank)[len(sample) - rank]
-        if threshold > 0:
-            found = np.flatnonzero(scores >= threshold)
-            if len(found) >= k:
-                return _best(found, scores[found], k)
-    found = np.flatnonzero(scores > 0)
-    return _best(found, scores[found], k)
+    """The rows of the k largest positive scores, best first; ties by row."""
+    floor = _floor(scores, k)
+    found = np.flatnonzero(scores >= floor if floor > 0 else scores > 0)
+    return best_of(found, scores[found], k)
 
 
-def _best(rows: Rows, scores: Floats, k: int) -> Rows:
-    if len(rows) > k:
-        keep = np.argpartition(-scores, k - 1)[:k]
-        # Every row that ties with the last must be weighed by its number, not by the partition's whim.
-        least = scores[keep].min()
-        rows, scores = rows[scores >= least], scores[scores >= least]
+def best_of(rows: npt.NDArray[Any], scores: Floats, k: int) -> npt.NDArray[Any]:
+    """Of some rows the k of the largest scores, best first; ties by row."""
+    if (floor := _floor(scores, k)) > 0:
+        kept = scores >= floor
+        rows, scores = rows[kept], scores[kept]
+    if len(rows) > max(k, _FEW):
+        kept = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
+        rows, scores = rows[kept], scores[kept]
     return rows[np.lexsort((rows, -scores))][:k]
+
+
+def _floor(scores: Floats, k: int) -> float:
+    """Of many scores one that k of them reach, from a sample: to find the k-th itself would cost more than the scores did."""
+    n = len(scores)
+    if n <= 16_384 or k * 64 >= n:
+        return 0.0
+    stride = n // 4096
+    sample = scores[::stride]
+    rank = min(len(sample), 4 + 2 * k // stride)
+    floor = float(np.partition(sample, len(sample) - rank)[len(sample) - rank])
+    return floor if np.count_nonzero(scores >= floor) >= k else 0.0

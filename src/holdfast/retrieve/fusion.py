@@ -27,6 +27,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from holdfast.retrieve.arrays import Rows
+from holdfast.retrieve.loops import Loops, plain
 from holdfast.retrieve.query import Want
 
 Floats = npt.NDArray[np.float32]
@@ -40,9 +42,6 @@ K1, B = 0.3, 0.4
 """BM25 saturation and length normalisation inside the fused score. Of four pairs tried on dev, none lay more than 0.01 of loss
 from another; with this one the words need no weight below zero."""
 
-BEFORE, AFTER = 0.6, 0.4
-"""What a query word in the turn before or after counts, beside 1 in the turn itself."""
-
 TURN, ASKED = 1.5, 4.0
 """Time fades by e in max(TURN days, length of the span asked for / ASKED) outside that span."""
 
@@ -55,8 +54,9 @@ class Pool:
     """What the channels say of n candidates, for a query of t tokens in s segments.
 
     Fields
-        counts: how often each token stands in each row, shape (t, n): a row of the table a token, as numpy is fastest.
-        before, after: whether each token stands in the turn before and after in the same session (t, n).
+        counts: how often each token stands in each of m rows, shape (t, m): a row of the table a token, as numpy is fastest.
+        here, before, after: which of these m are the candidates and the turns before and after them in the same session (n,);
+            where there is none, one that holds nothing.
         lengths: tokens of each row (n,); mean_length: their mean over the whole scope.
         idf: ln(1 + (N - df + 0.5) / (df + 0.5)) of each token in the scope (t,), also for absent tokens (df = 0), so that a
             query whose rare word is nowhere cannot look well answered.
@@ -65,7 +65,7 @@ class Pool:
             (the row itself where it is short); cosine_after: that of the next turn in the session, 0 where there is none.
             All zeros without an embedder.
         entities: how far the names of the query lead to the row (n,), zeros where it names nobody else than authors.
-        session: any number that rows of one session share (n,).
+        session: a small number that rows of one session share, 0 or more (n,).
         author: written by the author whom the query names, where it names exactly one (n,).
         user, assistant: said by the user or the assistant of a chat with an assistant (n,); both false where people talk.
         asked_before: the turn before in the session holds a question mark (n,).
@@ -75,8 +75,9 @@ class Pool:
     """
 
     counts: Floats
-    before: Bools
-    after: Bools
+    here: Rows
+    before: Rows
+    after: Rows
     lengths: Floats
     mean_length: float
     idf: Floats
@@ -216,33 +217,27 @@ UNLIKELY = 0.15
 right first hits, but catches few questions that have no answer (8 to 14 %): what those ask about is mostly spoken of."""
 
 
-def features(pool: Pool, wants: Collection[Want]) -> Features:
+def features(pool: Pool, wants: Collection[Want], loops: Loops | None = None) -> Features:
     """The channels of every candidate. Costs O(n·t); nothing here looks beyond the pool."""
     n = len(pool.lengths)
-    weights: Floats = pool.idf / max(float(pool.idf.sum()), 1e-9)
-    norm: Floats = pool.lengths * (K1 * B / max(pool.mean_length, 1.0))
-    norm += K1 * (1 - B)
-    gains: Floats = pool.counts / (pool.counts + norm)
-    words: Floats = weights @ gains * np.float32(K1 + 1)
-    held = np.maximum(pool.before * np.float32(BEFORE), pool.after * np.float32(AFTER))
-    held[pool.counts > 0] = 1.0
-    if len(pool.segments):
-        parts = pool.segments * pool.idf
+    weights: Floats = pool.idf * np.float32((K1 + 1) / max(float(pool.idf.sum()), 1e-9))
+    norms: Floats = pool.lengths * (K1 * B / max(pool.mean_length, 1.0))
+    norms += K1 * (1 - B)
+    parts = pool.segments * pool.idf
+    if len(parts):
         parts *= (K1 + 1) / np.maximum(parts.sum(1), 1e-9)[:, None]
-        segment = (parts @ gains).max(0)
-    else:
-        segment = words
-    session_words, session_meaning = _best_of_group(pool.session, words, pool.cosine)
+    loops = loops or plain()
+    words, window, segment = loops.weigh(pool.counts, pool.here, pool.before, pool.after, norms, weights, parts)
     channels: dict[str, npt.NDArray[Any]] = {
         "words": words,
         "best_words": words / max(float(words.max(initial=0.0)), 1e-9),
-        "session_words": session_words,
-        "window": weights @ held,
+        "session_words": loops.most(pool.session, words),
+        "window": window / np.float32(K1 + 1),
         "segment": segment,
         "meaning": pool.cosine,
         "passage": pool.passage,
         "meaning_after": pool.cosine_after,
-        "session_meaning": session_meaning,
+        "session_meaning": loops.most(pool.session, pool.cosine),
         "entities": pool.entities,
         "author": pool.author,
         "user": pool.user,
@@ -264,20 +259,6 @@ def features(pool: Pool, wants: Collection[Want]) -> Features:
     return Features(table)
 
 
-def _best_of_group(group: Ints, *values: Floats) -> list[Floats]:
-    """The largest of some values in the group of each candidate; shape (n,) each."""
-    if len(group) and (group == group[0]).all():
-        return [np.full_like(some, some.max()) for some in values]
-    order = group.argsort(kind="stable")
-    ordered = group[order]
-    first = np.ones(len(order), np.bool_)
-    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
-    member = np.empty(len(order), np.intp)
-    member[order] = first.cumsum() - 1
-    starts = first.nonzero()[0]
-    return [np.maximum.reduceat(some[order], starts)[member] for some in values]
-
-
 def fuse(found: Features, weights: Weights) -> Floats:
     """The scores, shape (n,)."""
     scores: Floats = _vector(weights) @ found.table
@@ -295,11 +276,11 @@ def _vector(weights: Weights) -> Floats:
     return np.asarray([getattr(weights, name) for name in CHANNELS], np.float32)
 
 
-def relevance(found: Features, scores: Floats, calibration: Calibration) -> Floats:
-    """The chance, between 0 and 1, that each candidate is evidence for an answer; shape (n,)."""
-    best = np.sort(scores)[-BEST:]
+def relevance(found: Features, scores: Floats, calibration: Calibration, at: Ints | slice = slice(None)) -> Floats:
+    """The chance, between 0 and 1, that each candidate is evidence for an answer, or some are; shape (n,)."""
+    best = np.partition(scores, -BEST)[-BEST:] if len(scores) > BEST else scores
     mean = (best.sum() + calibration.nothing * (BEST - len(best))) / BEST
-    logit = calibration.bias + calibration.lead * (scores - mean) + calibration.passage * found["passage"]
+    logit = calibration.bias + calibration.lead * (scores[at] - mean) + calibration.passage * found["passage"][at]
     chance: Floats = (1 / (1 + np.exp(-logit))).astype(np.float32)
     return chance
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.cube import Form
-from holdfast.retrieve.arrays import Column, Floats, Rows, distinct, top
-from holdfast.retrieve.loops import LARGE, Loops, Rows32, fastest, plain
+from holdfast.retrieve.arrays import Column, Floats, Rows, best_of
+from holdfast.retrieve.loops import Loops, Rows32, suited
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -29,7 +29,6 @@ PROFILE = MemoryProfile(
 K1, B = 1.5, 0.75
 """BM25 of the first stage, which chooses the candidates; the fused score has its own (``fusion``)."""
 
-_FEW = 16_384
 _KNOWN_WORDS = 4_096  # looked up and kept until the next row comes
 _MANY_ROWS = 50_000  # from so many rows on, a word that stands in one of _COMMON is counted row by row ...
 _COMMON = 16
@@ -62,12 +61,13 @@ class _Segment:
 class _Word:
     """A word as a search needs it: how rare it is, and where it stands."""
 
-    __slots__ = ("counted", "idf", "postings", "rows")
+    __slots__ = ("counted", "idf", "postings", "rows", "weight")
 
     def __init__(self, segments: Sequence[_Segment], term: int, documents: int) -> None:
         self.postings = [some for segment in segments if len((some := segment.postings(term))[0])]
         self.rows = sum(len(rows) for rows, _ in self.postings)
         self.idf = float(np.log1p((documents - self.rows + 0.5) / (self.rows + 0.5)))
+        self.weight = np.float32(self.idf * (K1 + 1))  # a row gains less than this
         self.counted: Counts | None = None
 
 
@@ -81,6 +81,7 @@ class LexicalIndex:
         self._documents = 0
         self._tokens = 0.0
         self._norms: Floats | None = None
+        self._scratch: tuple[Floats, Rows32] | None = None  # zeros, and room for rows
         self._words: dict[int, _Word] = {}
         self._common = 0
 
@@ -121,12 +122,12 @@ class LexicalIndex:
 
     def scores(self, terms: Sequence[int], size: int) -> Floats:
         """BM25 of every row for a query's distinct terms; shape (size,), 0 where no word matches."""
-        found = np.zeros(size, np.float32)
+        found, seen = np.zeros(size, np.float32), np.empty(size, np.int32)
         norms = self._norm(size)
+        held = 0
         for word in map(self._word, terms):
             for rows, counts in word.postings:
-                # Within a segment a row stands once under a term, so += by index is safe.
-                self._loops.add_gains(found, rows, counts, norms, np.float32(word.idf * (K1 + 1)))
+                held = self._loops.add_gains(found, seen, held, rows, counts, norms, word.weight)
         return found
 
     def best(self, terms: Sequence[int], k: int, allowed: npt.NDArray[np.bool_]) -> Rows:
@@ -136,57 +137,42 @@ class LexicalIndex:
         (MaxScore, Turtle and Flood 1995): a row that holds only words of the rest cannot beat the k-th best so far.
         ``allowed`` has shape (size,).
         """
-        found = np.zeros(len(allowed), np.float32)
-        norms = self._norm(len(allowed))
+        loops, norms = self._loops, self._norm(len(allowed))
+        scratch, self._scratch = self._scratch, None  # whoever comes meanwhile makes another
+        if scratch is None or len(scratch[0]) != len(allowed):
+            scratch = np.zeros(len(allowed), np.float32), np.empty(len(allowed), np.int32)
+        found, seen = scratch
         rarest = sorted(map(self._word, terms), key=lambda word: word.idf, reverse=True)
         bounds = [0.0]  # of each word on: no row gains more from it and the rest
         for word in reversed(rarest):
-            bounds.insert(0, bounds[0] + word.idf * (K1 + 1))
+            bounds.insert(0, bounds[0] + float(word.weight))
         least = 0.0  # at least k rows score this much
         everything = np.count_nonzero(allowed) == len(allowed)
-        seen: list[Rows32] = []
-        held = 0
-        for at, word in enumerate(rarest):
-            if bounds[at] < least:
-                return self._finish(seen, found, rarest[at:], bounds[at:], least, k, norms)
+        done = held = 0
+        while done < len(rarest) and bounds[done] >= least:
+            word = rarest[done]
             for rows, counts in word.postings:
                 if not everything:
                     here = allowed[rows]
                     rows, counts = rows[here], counts[here]
-                self._loops.add_gains(found, rows, counts, norms, np.float32(word.idf * (K1 + 1)))
-                seen.append(rows)
-                held += len(rows)
-            if at + 1 < len(rarest) and k <= held <= _FEW:  # among more the k-th best costs more to find than it spares
-                some = seen[0] if len(seen) == 1 else np.concatenate(seen)
-                # A row may have been seen once a word: among so many are k rows. To count them exactly costs a sort.
-                ranks = k * len(seen)
-                if len(seen) > 1 and held <= _FEW // 4:
-                    some, ranks = distinct(some), k
-                if len(some) >= ranks:
-                    least = float(np.partition(found[some], len(some) - ranks)[len(some) - ranks])
-        return top(found, k)
-
-    def _finish(
-        self,
-        seen: Sequence[Rows32],
-        found: Floats,
-        rest: Sequence[_Word],
-        bounds: Sequence[float],
-        least: float,
-        k: int,
-        norms: Floats,
-    ) -> Rows:
-        """The best of the rows that may reach ``least``, after the rest of the words is looked up in those alone."""
-        rows = np.concatenate(seen)
-        rows = distinct(rows[found[rows] >= least - bounds[0]])
+                held = loops.add_gains(found, seen, held, rows, counts, norms, word.weight)
+            done += 1
+            if held >= k:
+                least = loops.reached(found, seen[:held], k, bounds[0] - bounds[done])
+        rows = seen[:held]
+        rows = rows[found[rows] >= least - bounds[done]]
+        if done < len(rarest):  # the rest is looked up in these rows alone, in order, as the postings are
+            rows = np.sort(rows).astype(np.int64)
         scores = found[rows]
-        for at, word in enumerate(rest):
-            if at:
+        found[seen[:held]] = 0.0
+        self._scratch = scratch
+        for at in range(done, len(rarest)):
+            if at > done:
                 hopeful = scores >= least - bounds[at]
                 rows, scores = rows[hopeful], scores[hopeful]
-            counts = self._counts(word, rows)
-            scores += np.float32(word.idf * (K1 + 1)) * counts / (counts + norms[rows])
-        return rows[top(scores, k)].astype(np.int64)
+            counted = self._counts(rarest[at], rows)
+            scores += rarest[at].weight * counted / (counted + norms[rows])
+        return best_of(rows, scores, k).astype(np.int64)
 
     def postings(self, term: int) -> list[tuple[Rows32, Counts]]:
         """The rows that hold a term, sorted, with how often, in pieces."""
@@ -198,11 +184,11 @@ class LexicalIndex:
 
     def counts(self, term: int, rows: npt.NDArray[np.integer]) -> Floats:
         """How often a term stands in each of some rows; shape (len(rows),). A row of -1 holds nothing."""
-        return self._counts(self._word(term), rows.astype(np.int32, copy=False))
+        return self._counts(self._word(term), rows)
 
     @property
     def _loops(self) -> Loops:
-        return fastest() if self._documents >= LARGE else plain()
+        return suited(self._documents)
 
     def _word(self, term: int) -> _Word:
         found = self._words.get(term)
@@ -216,13 +202,12 @@ class LexicalIndex:
         self._words.clear()
         self._common = 0
 
-    def _counts(self, word: _Word, rows: Rows32) -> Floats:
-        found = np.zeros(len(rows), np.float32)
+    def _counts(self, word: _Word, rows: npt.NDArray[np.integer]) -> Floats:
         if word.rows * _COMMON > self._documents > _MANY_ROWS and self._count_by_row(word):
             assert word.counted is not None
-            inside = (rows >= 0) & (rows < len(word.counted))
-            found[inside] = word.counted[rows[inside]]
-            return found
+            known: Counts = word.counted[np.minimum(rows, len(word.counted) - 1)]  # nothing stands in the last
+            return known.astype(np.float32)
+        found = np.zeros(len(rows), np.float32)
         for held, counts in word.postings:
             self._loops.counts_at(held, counts, rows, found)
         return found
@@ -230,7 +215,7 @@ class LexicalIndex:
     def _count_by_row(self, word: _Word) -> bool:
         """Where rows are many, the steps of a search in a common word's postings miss the cache, each of them."""
         if word.counted is None and self._common < _COMMON_WORDS:
-            word.counted = np.zeros(len(self._lengths.values), np.uint8)
+            word.counted = np.zeros(len(self._lengths.values) + 1, np.uint8)  # one more: row -1
             for rows, counts in word.postings:
                 word.counted[rows] = counts
             self._common += 1

@@ -16,7 +16,7 @@ from typing import Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.retrieve.arrays import Floats, Rows
+from holdfast.retrieve.arrays import Floats, Rows, distinct
 
 log = logging.getLogger("holdfast")
 
@@ -31,6 +31,11 @@ SAMPLE = 4_096
 
 BLOCK = 65_536
 """So many rows stay in the cache between the passes over them."""
+
+FEW = 16_384
+
+BEFORE, AFTER = np.float32(0.6), np.float32(0.4)
+"""What a word in the turn before or after counts, beside 1 in the turn itself."""
 
 SIGN_AND_MAGNITUDE = -0x70000001  # 0x8fffffff
 REBIAS = np.float32(2.0**112)
@@ -63,11 +68,45 @@ class Loops(Protocol):
     def smallest(self, values: Shorts, count: int) -> Rows:
         """Where the ``count`` smallest of some values are, in no order; the earlier of those that tie."""
 
-    def add_gains(self, found: Floats, rows: Rows32, counts: Bytes, norms: Floats, weight: np.float32) -> None:
-        """Add weight * count / (count + norm) to some rows, each of which comes once."""
+    def add_gains(
+        self, found: Floats, seen: Rows32, size: int, rows: Rows32, counts: Bytes, norms: Floats, weight: np.float32
+    ) -> int:
+        """Add weight * count / (count + norm) to some rows, each of which comes once.
 
-    def counts_at(self, held: Rows32, counts: Bytes, rows: Rows32, out: Floats) -> None:
+        Those that had nothing before are put into ``seen`` from ``size`` on; returns how many are there then.
+        """
+
+    def reached(self, found: Floats, seen: Rows32, count: int, most: float) -> float:
+        """What at least ``count`` of the rows ``seen`` reach: mostly hardly less than the most such. None has over ``most``."""
+
+    def counts_at(self, held: Rows32, counts: Bytes, rows: AnyRows, out: Floats) -> None:
         """Set ``out`` where one of ``rows`` is held, to its count; ``held`` is sorted, and not empty."""
+
+    def surroundings(
+        self, rows: AnyRows, previous: Rows32, following: Rows32, shown: Bools
+    ) -> tuple[Rows, Rows, Rows, Rows]:
+        """Some rows and those before and after them, each once, and a last one of -1; and where in this the first are.
+
+        A neighbour that is -1 or not shown is none. The others say where each of ``rows``, its previous and its following one
+        are; for none that is the end.
+        """
+
+    def weigh(
+        self, counts: Floats, here: Rows, before: Rows, after: Rows, norms: Floats, weights: Floats, parts: Floats
+    ) -> tuple[Floats, Floats, Floats]:
+        """The words, the window and the segment of ``fusion.Features``, shape (n,) each.
+
+        ``counts`` has shape (terms, m), and ``here``, ``before`` and ``after`` say where in m to look for each of n rows;
+        ``weights`` (terms,) and ``parts`` (segments, terms) are what the terms weigh in the whole and in each segment.
+        """
+
+    def most(self, groups: AnyRows, values: Floats) -> Floats:
+        """The largest value in the group of each; groups are small numbers, 0 or more."""
+
+
+def suited(rows: int) -> Loops:
+    """The loops for a scope of so many rows."""
+    return fastest() if rows >= LARGE else plain()
 
 
 def fastest() -> Loops:
@@ -150,17 +189,71 @@ def smallest(values: Shorts, count: int) -> Rows:
     return np.concatenate((smaller, np.flatnonzero(values == last)[: count - len(smaller)]))
 
 
-def add_gains(found: Floats, rows: Rows32, counts: Bytes, norms: Floats, weight: np.float32) -> None:
+def add_gains(
+    found: Floats, seen: Rows32, size: int, rows: Rows32, counts: Bytes, norms: Floats, weight: np.float32
+) -> int:
     """See ``Loops``."""
-    found[rows] += weight * counts / (counts + norms[rows])
+    before = found[rows]
+    fresh = rows[before == 0]
+    end = size + len(fresh)
+    seen[size:end] = fresh
+    before += weight * counts / (counts + norms[rows])
+    found[rows] = before
+    return end
 
 
-def counts_at(held: Rows32, counts: Bytes, rows: Rows32, out: Floats) -> None:
+def reached(found: Floats, seen: Rows32, count: int, most: float) -> float:  # noqa: ARG001  (compiled, it is needed)
     """See ``Loops``."""
+    if len(seen) > FEW:  # among so many it costs more to find than it spares
+        return 0.0
+    return float(np.partition(found[seen], len(seen) - count)[len(seen) - count])
+
+
+def counts_at(held: Rows32, counts: Bytes, rows: AnyRows, out: Floats) -> None:
+    """See ``Loops``."""
+    rows = rows.astype(held.dtype, copy=False)  # else every look-up would widen all that are held
     at = held.searchsorted(rows)
     np.minimum(at, len(held) - 1, out=at)
     here = held[at] == rows
     out[here] = counts[at[here]]
+
+
+def surroundings(rows: AnyRows, previous: Rows32, following: Rows32, shown: Bools) -> tuple[Rows, Rows, Rows, Rows]:
+    """See ``Loops``."""
+    sides = [rows]
+    for column in (previous, following):
+        beside = column[rows]
+        beside[~shown[beside]] = -1  # where there is none, -1 takes the last row's mask, and stays -1 either way
+        sides.append(beside)
+    found = distinct(np.concatenate((*sides, (-1,))))
+    here, before, after = (found.searchsorted(some) - 1 for some in sides)
+    # -1 was the first, and goes to the end.
+    for some in (before, after):
+        some[some < 0] = len(found) - 1
+    return np.concatenate((found[1:], found[:1])), here, before, after
+
+
+def weigh(
+    counts: Floats, here: Rows, before: Rows, after: Rows, norms: Floats, weights: Floats, parts: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """See ``Loops``."""
+    own = counts.take(here, axis=1)
+    held = counts > 0
+    near = np.maximum(held.take(before, axis=1) * BEFORE, held.take(after, axis=1) * AFTER)
+    near[own > 0] = 1.0
+    own /= own + norms
+    words: Floats = weights @ own
+    return words, weights @ near, (parts @ own).max(0) if len(parts) else words
+
+
+def most(groups: AnyRows, values: Floats) -> Floats:
+    """See ``Loops``."""
+    last = int(groups.max(initial=0))
+    if last == groups.min(initial=last):
+        return np.full_like(values, values.max(initial=-np.inf))
+    found = np.full(last + 1, -np.inf, np.float32)
+    np.maximum.at(found, groups, values)
+    return found[groups]
 
 
 class _Compiler:

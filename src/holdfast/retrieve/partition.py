@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from holdfast.cube import RECALLABLE
 from holdfast.errors import HoldfastError, IntegrityError
-from holdfast.retrieve.arrays import Column
+from holdfast.retrieve.arrays import Column, Rows
 from holdfast.retrieve.entities import EntityIndex
 from holdfast.retrieve.lexical import LexicalIndex
+from holdfast.retrieve.loops import Loops, suited
 from holdfast.retrieve.text import ROLES
 from holdfast.retrieve.vectors import VectorIndex
 from holdfast.store.schema import PARTITION_BITS
@@ -290,6 +291,15 @@ class Partition:
         """The row of the ``previous`` or ``next`` turn in the same session, -1 where there is none."""
         found: npt.NDArray[np.int32] = self._near[name].values
         return found
+
+    def surroundings(self, rows: Rows, shown: Mask) -> tuple[Rows, Rows, Rows, Rows]:
+        """Some rows and the turns before and after them, and where in these they are: see ``loops.Loops``."""
+        return self.loops.surroundings(rows, self.neighbours("previous"), self.neighbours("next"), shown)
+
+    @property
+    def loops(self) -> Loops:
+        """What runs over so many rows."""
+        return suited(self.size)
 
     @property
     def trust(self) -> npt.NDArray[np.float32]:

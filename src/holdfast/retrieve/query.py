@@ -88,12 +88,16 @@ _READ = 10_000
 """Names are read from so many characters of a query."""
 
 
+_CAPITALISED = re.compile(r"\b[A-Z][\w'’]*")
+_OWNING = re.compile(r"['’]s$")
+
+
 def _forms(text: str, author: str) -> list[str]:
     """The capitalised words of a text that stand for an author: any part of the name, or three letters or more of its start."""
     parts = author.split()
     forms = []
-    for word in re.findall(r"\b[A-Z][\w'’]*", text):
-        bare = re.sub(r"['’]s$", "", word)
+    for word in _CAPITALISED.findall(text):
+        bare = _OWNING.sub("", word)
         short = len(bare) >= 3 and parts[0].lower().startswith(bare.lower()) and bare.lower() not in STOP_WORDS
         if short or any(bare.lower() == part.lower() for part in parts):
             forms.append(bare)
@@ -157,7 +161,7 @@ def _focus(text: str) -> str:
     rest = text
     for pattern in _WRAPPING:
         rest = pattern.sub(" ", rest)
-    rest = re.sub(r"\s+", " ", rest).strip(" .?!,;:")
+    rest = " ".join(rest.split()).strip(" .?!,;:")
     # What is all wrapping has no core; then the wrapping is the question.
     return rest if len(words(rest)) >= 2 else text
 

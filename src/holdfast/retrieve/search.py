@@ -17,7 +17,7 @@ import numpy.typing as npt
 from holdfast.cube import Cube, Form, Scope, from_micros
 from holdfast.encode.base import Embedder
 from holdfast.errors import EmbedderError, HoldfastError
-from holdfast.retrieve.arrays import Floats, distinct, top
+from holdfast.retrieve.arrays import Floats, best_of, distinct, top
 from holdfast.retrieve.fusion import (
     CALIBRATION,
     CHANNELS,
@@ -67,6 +67,7 @@ _MOSTLY = 4
 
 _DAY = 86_400.0
 _QUESTION, _INSTRUCTION, _PREFERENCE = int(Sign.QUESTION), int(Sign.INSTRUCTION), int(Sign.PREFERENCE)
+_OF_ASSISTANT = {Want.ASSISTANT, Want.SUMMARY}
 _MAY_BE_DATED = re.compile(
     r"\d|\b(?:ago|today|tonight|yesterday|tomorrow|last|past|next|this|since|until|before|after|week|month|year|spring|"
     r"summer|autumn|fall|winter|other|(?:mon|tues|wednes|thurs|fri|satur|sun)day|jan|feb|mar|apr|may|june?|july?|aug|sep|oct|"
@@ -224,29 +225,38 @@ def rank(
     partition: Partition, query: Query, vector: Floats | None, view: View, k: int, weights: Weights | None = None
 ) -> Ranked:
     """The k best rows of a partition that has caught up. ``vector`` is the embedded ``query.spoken``, None: lexical only."""
+    if not partition.size:
+        none = np.empty(0, np.float32)
+        return Ranked(np.empty(0, np.int64), none, none, np.empty((0, len(CHANNELS)), np.float32))
     shown = partition.visible(view)
     terms = [term(token) for token in query.tokens]
     vectors = partition.vectors if vector is not None else None
     activation = partition.entities.activation(query.names, shown) if query.names else None
     likeness = None
     small = partition.size <= POOL
-    if vectors is not None and vector is not None and (small or _MOSTLY * np.count_nonzero(shown) >= partition.size):
+    if (
+        vectors is not None
+        and vector is not None
+        and vectors.exact
+        and (small or _MOSTLY * np.count_nonzero(shown) >= partition.size)
+    ):
         likeness = vectors.every_cosine(vector, partition.size)
     everything = _count_all(partition, terms) if small else None
     rows = _candidates(partition, query, terms, vector, activation, shown, likeness, everything)
-    previous = _beside(partition, "previous", rows, shown)
-    following = _beside(partition, "next", rows, shown)
-    lexical, flags = partition.lexical, partition.lexical.flags
+    # What is looked up of a row, of the one before and of the one after is looked up once: mostly they are the same.
+    if everything is not None:
+        counts, here = everything, rows
+        needed = np.arange(partition.size + 1)
+        needed[-1] = -1
+        before, after = (_beside(partition, side, rows, shown) for side in ("previous", "next"))
+    else:
+        needed, here, before, after = partition.surroundings(rows, shown)
+        counts = _table(partition, terms, needed)
+    lexical = partition.lexical
+    flags = lexical.flags[needed]
+    flags[-1] = 0
     authors, labels = partition.codes("author")[rows], partition.labels("author")
     nothing, silent = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.float32)
-    if everything is not None:
-        counts, here, before, after = everything, rows, previous, following
-    else:
-        # What is looked up of a row, of the one before and of the one after is looked up once: mostly they are the same.
-        needed = distinct(np.concatenate((rows, previous, following)))
-        here, before, after = (needed.searchsorted(some) for some in (rows, previous, following))
-        counts = _table(partition, terms, needed)
-    held = counts > 0
     cosine = passage = cosine_after = silent
     waiting = nothing
     by_words = True
@@ -254,11 +264,13 @@ def rank(
         waiting = ~vectors.present[rows]
         by_words = bool(waiting.all())
         if likeness is None:
-            likened = distinct(np.concatenate((rows, following)))
-            cosines = vectors.cosines(vector, likened)
-            cosine, cosine_after = (cosines[likened.searchsorted(some)] for some in (rows, following))
+            asked = np.zeros(len(needed), np.bool_)
+            asked[here] = asked[after] = True
+            cosines = np.zeros(len(needed), np.float32)
+            cosines[asked] = vectors.cosines(vector, needed[asked])
         else:
-            cosine, cosine_after = likeness[rows], likeness[following]
+            cosines = likeness[needed]
+        cosine, cosine_after = cosines[here], cosines[after]
         passage = vectors.best_passages(vector, rows, cosine)
         if waiting.any():
             # A row whose vector is still in the queue is given the benefit of the doubt: what was said a moment ago must not
@@ -269,9 +281,10 @@ def rank(
     request = Want.REQUEST in wants
     spans = _spans(query.text, view)
     pool = Pool(
-        counts=counts.take(here, axis=1),
-        before=held.take(before, axis=1),
-        after=held.take(after, axis=1),
+        counts=counts,
+        here=here,
+        before=before,
+        after=after,
         lengths=lexical.lengths[rows],
         mean_length=lexical.mean_length,
         idf=np.asarray([lexical.idf(term) for term in terms], np.float32),
@@ -285,23 +298,23 @@ def rank(
         session=partition.codes("session")[rows],
         author=_written_by(authors, labels, query.authors) if len(query.authors) == 1 else nothing,
         user=_written_by(authors, labels, () if partition.authors else (None, "user")),
-        assistant=_written_by(authors, labels, ("assistant",)),
-        asked_before=(previous >= 0) & ((flags[previous] & _QUESTION) > 0),
+        assistant=_written_by(authors, labels, ("assistant",)) if wants & _OF_ASSISTANT else nothing,
+        asked_before=(flags[before] & _QUESTION) > 0,
         dated=partition.dated[rows] if Want.TIME in wants else nothing,
-        instruction=(flags[rows] & _INSTRUCTION) > 0 if request else nothing,
-        preference=(flags[rows] & _PREFERENCE) > 0 if request else nothing,
+        instruction=(flags[here] & _INSTRUCTION) > 0 if request else nothing,
+        preference=(flags[here] & _PREFERENCE) > 0 if request else nothing,
         time=nearness(partition.column("said")[rows] / (_DAY * 1e6), spans) if spans else silent,
     )
-    found = features(pool, wants)
+    found = features(pool, wants, partition.loops)
     fitted = weights or (LEXICAL_WEIGHTS if by_words else WEIGHTS)
     scores = fuse(found, fitted)
-    chance = relevance(found, scores, LEXICAL_CALIBRATION if by_words else CALIBRATION)
+    best = best_of(np.arange(len(rows)), scores, k)  # the rows are in order, so ties go by row
+    chance = relevance(found, scores, LEXICAL_CALIBRATION if by_words else CALIBRATION, best)
     if not by_words and waiting.any():
         # Nor must it look unlikely for want of a meaning: by its words alone it may be just what was asked for.
-        told = relevance(found, fuse(found, LEXICAL_WEIGHTS), LEXICAL_CALIBRATION)
-        chance[waiting] = np.maximum(chance, told)[waiting]
-    best = (-scores).argsort(kind="stable")[:k]  # the rows are in order, so ties go by row
-    return Ranked(rows[best], scores[best], chance[best], contributions(found, fitted, best))
+        told = relevance(found, fuse(found, LEXICAL_WEIGHTS), LEXICAL_CALIBRATION, best)
+        chance = np.where(waiting[best], np.maximum(chance, told), chance)
+    return Ranked(rows[best], scores[best], chance, contributions(found, fitted, best))
 
 
 def _candidates(
@@ -318,21 +331,25 @@ def _candidates(
         hopeful: Mask = np.logical_or.reduce(everything, axis=0)
         if likeness is not None:
             hopeful |= likeness > 0
-        chosen = [np.flatnonzero(shown & hopeful[:-1])]
+        if activation is not None:
+            hopeful[:-1] |= activation > 0
+        hopeful[:-1] &= shown
+        some = np.flatnonzero(hopeful[:-1])
+        for side in ("previous", "next"):
+            hopeful[_beside(partition, side, some, shown)] = True
+        chosen = [np.flatnonzero(hopeful[:-1])]
     else:
         chosen = [partition.lexical.best(terms, POOL, shown)]
         if vector is not None and partition.vectors is not None:
             near, cosines = partition.vectors.search(vector, POOL, shown, likeness)
             chosen.append(near[cosines > 0])
-    if activation is not None:
-        chosen.append(top(activation, POOL))
-    some = np.concatenate(chosen)
-    chosen += [_beside(partition, side, some, shown) for side in ("previous", "next")]
+        if activation is not None:
+            chosen.append(top(activation, POOL))
+        chosen = [partition.surroundings(np.concatenate(chosen), shown)[0][:-1]]
     if Want.REQUEST in query.wants:
         standing = (partition.lexical.flags & (_INSTRUCTION | _PREFERENCE)) > 0
         chosen.append(np.flatnonzero(standing & shown)[-POOL:])  # the newest, where somebody has laid down very many
-    rows = distinct(np.concatenate(chosen))
-    return rows[rows.searchsorted(0) :]
+    return np.sort(chosen[0]) if len(chosen) == 1 else distinct(np.concatenate(chosen))
 
 
 def _count_all(partition: Partition, terms: Sequence[int]) -> Floats:
@@ -353,10 +370,10 @@ def _beside(partition: Partition, side: str, rows: Ints, shown: Mask) -> Ints:
 
 def _table(partition: Partition, terms: Sequence[int], rows: Ints) -> Floats:
     """How often each term stands in each row; shape (terms, rows)."""
-    if not terms:
-        return np.zeros((0, len(rows)), np.float32)
-    narrow = rows.astype(np.int32)  # as the postings are: else every look-up would widen them all
-    return np.stack([partition.lexical.counts(term, narrow) for term in terms])
+    found = np.empty((len(terms), len(rows)), np.float32)
+    for at, word in enumerate(terms):
+        found[at] = partition.lexical.counts(word, rows)
+    return found
 
 
 def _written_by(authors: npt.NDArray[np.int32], labels: Mapping[str | None, int], names: Iterable[str | None]) -> Mask:

@@ -104,7 +104,7 @@ class SignScan:
             return self._loops().nearest([column[part] for column in columns], bits, allowed[part], share, first[part])
 
         # The loops let go of the interpreter lock, so two of them run at once.
-        shown, middle = max(1, int(np.count_nonzero(allowed))), size // 2
+        shown, middle = max(1, int(np.count_nonzero(allowed))), size // 128 * 64
         later = _pool().submit(half, slice(middle, size))
         rows, bound = half(slice(0, middle))
         more, other = later.result()
@@ -136,14 +136,14 @@ def _sign_bits(vectors: Floats) -> Words:
 def _sign_bits_of(vector: Floats) -> Words:
     """The same of one vector; a bit may differ where the rotated vector is next to nothing."""
     across, within, _ = _rotations(len(vector))
-    bits: Words = _packed((across @ (vector.reshape(len(across), -1) @ within)).reshape(1, -1))[0]
-    return bits
+    return _packed((across @ (vector.reshape(len(across), -1) @ within)).ravel())
 
 
 def _packed(rotated: Floats) -> Words:
-    bits = np.packbits(rotated > 0, axis=1)
-    spare = -bits.shape[1] % 8
-    return (np.pad(bits, ((0, 0), (0, spare))) if spare else bits).view(np.uint64)
+    bits = np.packbits(rotated > 0, axis=-1)
+    if spare := -bits.shape[-1] % 8:
+        bits = np.pad(bits, [*[(0, 0)] * (bits.ndim - 1), (0, spare)])
+    return bits.view(np.uint64)
 
 
 @cache

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from holdfast.cube import Form
 from holdfast.retrieve.arrays import Column, Floats, Rows
-from holdfast.retrieve.loops import LARGE, Loops, fastest, plain, widened
+from holdfast.retrieve.loops import LARGE, Loops, suited, widened
 from holdfast.retrieve.sign_scan import SignScan
 from holdfast.taxonomy import Function, MemoryProfile, Modality, Retrieval, Subform, Subject
 
@@ -41,6 +41,7 @@ class VectorIndex:
         self._half = Column(np.float16, dimension)
         self._scan: SignScan | None = None  # above EXACT_ROWS: most scopes never get there
         self._present = Column(np.bool_)
+        self._shown: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], int] | None = None
         self._passages = Column(np.float16, dimension)
         self._first = Column(np.int64)  # of each row, where its passages begin
         self._count = Column(np.int32)
@@ -83,6 +84,7 @@ class VectorIndex:
         """Set the vectors of some rows: float16, shape (len(rows), dimension)."""
         if not len(rows):
             return
+        self._shown = None
         before = np.flatnonzero(self._present.values)
         self._present.resize(int(rows.max()) + 1)
         self._present.values[rows] = True
@@ -97,11 +99,12 @@ class VectorIndex:
 
     def resize(self, size: int) -> None:
         """Make room for rows up to ``size``, be it that the last of them have no vectors yet."""
+        self._shown = None
         self._present.resize(size)
 
     @property
     def _loops(self) -> Loops:
-        return fastest() if self._exact is None else plain()
+        return suited(len(self._present.values))
 
     def _put_scanned(self, rows: Rows, vectors: npt.NDArray[np.float16]) -> None:
         assert self._scan is not None
@@ -135,6 +138,11 @@ class VectorIndex:
         found[here] = self._exact.values.take(rows[here], axis=0) @ query  # take is faster than brackets
         return found
 
+    @property
+    def exact(self) -> bool:
+        """Whether the vectors are few enough to be compared one by one."""
+        return self._exact is not None
+
     def every_cosine(self, query: Floats, size: int) -> Floats | None:
         """The cosines of all rows below ``size``, and a zero for row -1; None where that is more work than to look some up."""
         if self._exact is None:
@@ -160,8 +168,7 @@ class VectorIndex:
     def _near(
         self, query: Floats, k: int, allowed: npt.NDArray[np.bool_] | None, cosines_of_all: Floats | None
     ) -> tuple[Rows, Floats]:
-        mask = self.present if allowed is None else self.present[: len(allowed)] & allowed[: len(self.present)]
-        count = int(np.count_nonzero(mask))
+        mask, count = self._mask(self.present if allowed is None else allowed)
         if count == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         if self._exact is not None or count <= SCANNED_ROWS:
@@ -172,6 +179,15 @@ class VectorIndex:
                 rows, cosines = rows[keep], cosines[keep]
             return rows, cosines
         assert self._scan is not None
-        if len(mask) < len(self._half.values):
-            mask = np.concatenate((mask, np.zeros(len(self._half.values) - len(mask), np.bool_)))
-        return self._scan.near(query, k, mask[: len(self._half.values)], lambda some: self.cosines(query, some))
+        return self._scan.near(query, k, mask, lambda some: self.cosines(query, some))
+
+    def _mask(self, allowed: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], int]:
+        """Which of the rows that have a vector are allowed, and how many: mostly the same as for the search before."""
+        if self._shown is not None and self._shown[0] is allowed:
+            return self._shown[1:]
+        mask = np.zeros(len(self._present.values if self._exact is not None else self._half.values), np.bool_)
+        shared = min(len(mask), len(allowed))
+        np.logical_and(self._present.values[:shared], allowed[:shared], out=mask[:shared])
+        count = int(np.count_nonzero(mask))
+        self._shown = allowed, mask, count
+        return mask, count
