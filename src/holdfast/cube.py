@@ -14,7 +14,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -91,10 +91,18 @@ class Channel(StrEnum):
     ASSISTANT = "assistant"
     SYSTEM = "system"
     TOOL = "tool"
+    WEB = "web"
     DOCUMENT = "document"
     IMPORT = "import"
     DERIVED = "derived"
     RECALLED = "recalled"
+
+
+EXTERNAL = frozenset({Channel.TOOL, Channel.WEB, Channel.DOCUMENT})
+"""What comes in through these doors may have been written by anybody: it is tainted, and so is all that is made of it."""
+
+MOST_TAINTS = 16
+"""Of more labels than that only the channels are kept: a summary of a thousand pages is tainted by the web."""
 
 
 # --- time ---
@@ -251,7 +259,9 @@ class Origin:
     """Who says so, and from what.
 
     ``reference`` names the source outside Holdfast (``mail:42``, a URL, a file), ``author`` the speaker, ``trust`` is
-    between 0 and 1, and ``derived_from`` lists the exact versions this cube was made from.
+    between 0 and 1, and ``derived_from`` lists the exact versions this cube was made from. ``taint`` names the outside
+    sources that had a part in it (``web:https://example.org``), sorted; the store adds those of its own channel and of
+    everything it was made from, and never takes one away.
     """
 
     channel: Channel = Channel.USER
@@ -259,6 +269,7 @@ class Origin:
     reference: str | None = None
     trust: float = 1.0
     derived_from: tuple[Ref, ...] = ()
+    taint: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.channel, Channel):
@@ -267,6 +278,23 @@ class Origin:
             raise InputError(f"author and reference must be strings, not {self.author!r}, {self.reference!r}")
         if not isinstance(self.trust, int | float) or not 0.0 <= self.trust <= 1.0:
             raise InputError(f"trust must lie between 0 and 1, not {self.trust!r}")
+        if self.taint and (
+            not all(isinstance(some, str) for some in self.taint) or list(self.taint) != sorted(set(self.taint))
+        ):
+            raise InputError(f"taint must be different strings in order, as taints() makes them, not {self.taint!r}")
+
+    @property
+    def label(self) -> str:
+        """The door and the source in one word, for example ``document:README.md``; a place within the source is left out."""
+        return f"{self.channel}:{(self.reference or self.author or '').split('#')[0]}"
+
+
+def taints(*groups: Iterable[str]) -> tuple[str, ...]:
+    """The union of some taints: sorted, each once; only the channels where there are more than MOST_TAINTS."""
+    found = set().union(*groups)
+    if len(found) > MOST_TAINTS:
+        found = {some.partition(":")[0] + ":*" for some in found}
+    return tuple(sorted(found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +373,11 @@ class Cube:
             raise InputError(f"a memory cannot end ({self.valid_to}) before it begins ({self.valid_from})")
 
     @property
+    def tainted(self) -> bool:
+        """Whether anything from outside had a part in it: then it is something to read, and authorises nothing."""
+        return bool(self.origin.taint)
+
+    @property
     def ref(self) -> Ref:
         """This version, as a node of the lineage graph."""
         return Ref(self.id, self.version)
@@ -377,6 +410,7 @@ class Cube:
                 "reference": self.origin.reference,
                 "trust": self.origin.trust,
                 "derived_from": [[ref.id, ref.version] for ref in self.origin.derived_from],
+                "taint": list(self.origin.taint),
             },
             "status": str(self.status),
             "policy": {
@@ -414,6 +448,7 @@ class Cube:
                     origin.get("reference"),
                     origin.get("trust", 1.0),
                     tuple(Ref(_normal(id), int(version)) for id, version in sources) if sources else (),
+                    tuple(origin.get("taint", ())),
                 ),
                 status=_one_of(_STATUSES, record.get("status", "generated")),
                 policy=Policy(
@@ -458,9 +493,16 @@ def _one_of(known: Mapping[str, E], value: str) -> E:
 
 
 @functools.lru_cache(maxsize=4_096, typed=True)
-def _origin(channel: str, author: str | None, reference: str | None, trust: float, sources: tuple[Ref, ...]) -> Origin:
+def _origin(
+    channel: str,
+    author: str | None,
+    reference: str | None,
+    trust: float,
+    sources: tuple[Ref, ...],
+    taint: tuple[str, ...],
+) -> Origin:
     """Much of what is remembered has one origin; to check it once is enough."""
-    return Origin(_one_of(_CHANNELS, channel), author, reference, trust, sources)
+    return Origin(_one_of(_CHANNELS, channel), author, reference, trust, sources, taint)
 
 
 def _normal(id: str) -> str:

@@ -30,6 +30,7 @@ TRUST: Mapping[Channel, float] = {
     Channel.DERIVED: 0.8,
     Channel.DOCUMENT: 0.6,
     Channel.TOOL: 0.5,
+    Channel.WEB: 0.4,
     Channel.RECALLED: 0.0,
 }
 """How far a channel is trusted where the caller, who knows more, says nothing."""
