@@ -5,6 +5,8 @@ Kept for comparison: at the published radius all chains of one database fall int
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import numpy.typing as npt
 
@@ -56,8 +58,7 @@ def dbscan(vectors: npt.NDArray[np.floating], *, eps: float = 0.5, min_samples: 
 
 
 def largest_cluster(vectors: npt.NDArray[np.floating], *, eps: float = 0.5, min_samples: int = 2) -> list[int]:
-    """The rows of the largest cluster (of equal ones the first), in order; empty where all is noise."""
-    labels = dbscan(vectors, eps=eps, min_samples=min_samples)
-    if not (labels != NOISE).any():
-        return []
-    return np.flatnonzero(labels == np.bincount(labels[labels != NOISE]).argmax()).tolist()
+    """The rows of the largest cluster (of equal ones that of the first row), in order; empty where all is noise."""
+    labels = dbscan(vectors, eps=eps, min_samples=min_samples).tolist()
+    sizes = Counter(label for label in labels if label != NOISE).most_common(1)
+    return [at for at, label in enumerate(labels) if sizes and label == sizes[0][0]]
