@@ -180,12 +180,13 @@ def plot(result: Result, path: Path) -> None:
     bars = [
         Bars(
             {arm: values[f"asr {attack}, share to 40 %"] for arm, values in result.arms.items()},
-            title=f"{what}, share to 40 %",
+            title=what,
             ours=("ours",),
             percent=True,
             limits=(0, 1),
         )
         for attack, what in _NAMES.items()
+        if attack != "o"
     ]
     rounds = {arm: (list(range(1, 1 + len(ys))), ys) for arm, ys in result.series["rounds"].items()}
     panels: list[Panel] = [
@@ -195,8 +196,8 @@ def plot(result: Result, path: Path) -> None:
         ),
         Lines(
             {arm: (xs, ys) for arm, (xs, ys) in result.series["curves"].items()},
-            title="where it breaks: share of 12 that is poison",
-            x_label="share of poison",
+            title="where it breaks",
+            x_label="share of 12 that is poison",
             ours=tuple(arm for arm in result.series["curves"] if arm.startswith("ours")),
             percent=True,
             limits=(-0.02, 1.02),
@@ -206,7 +207,7 @@ def plot(result: Result, path: Path) -> None:
         path,
         panels,
         title="Attack success on an agent's memory",
-        subtitle="synthetic clinic, scripted agent",
+        subtitle="synthetic clinic, scripted agent; bars: poison up to 40 % of what was retrieved",
         columns=3,
     )
 
@@ -268,7 +269,8 @@ def _notes(curves: Mapping[str, tuple[list[float], list[float]]], seed: int) -> 
         "utility is lost on maintenance alone: where cases that read and cases that delete are worded alike, there is no quorum",
         "a lesson drawn from poison that does what maintenance does warns of some legitimate maintenance too: lessons compare "
         "words of the query, so they are for showing, not for blocking",
-        "the paper's judge is scripted (the majority of operations), so its numbers here are of the vote, not of a model",
+        "the paper's judge is scripted (the majority of operations, even sides go to what ranks first), so its numbers here are of "
+        "the vote, not of a model",
         "the world is synthetic SQL: the 317 EHRSQL questions of the original derive from patients' logs and are not used",
         "the searched trigger (b) comes from a black-box search over words: the offline embedder gives no gradients",
     )

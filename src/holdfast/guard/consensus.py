@@ -81,7 +81,8 @@ def _host(source: str) -> str:
 def spread(hits: Iterable[Hit], k: int, *, per_source: int = 1, lookup: Lookup | None = None) -> list[Hit]:
     """The k best of some hits with at most ``per_source`` of each source, filled up by rank where that leaves fewer.
 
-    So that one source cannot fill what a guard sees while others have something to say.
+    So that one source cannot fill what a guard sees while others have something to say. Hand it about twice ``k`` hits: from
+    far more of them it draws voters that have nothing to say about the query, and legitimate changes then miss the quorum.
     """
     if k < 1 or per_source < 1:
         raise InputError("k and per_source must be whole numbers from 1 on")
