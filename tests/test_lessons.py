@@ -23,7 +23,7 @@ from holdfast.manage.expiry import Expiry
 from holdfast.memory import Memory
 from holdfast.retrieve.context import without_recalled
 from holdfast.retrieve.hits import Hit
-from holdfast.store.base import Where
+from holdfast.store.base import Operation, Where
 from support import ANA, BEN, Clock
 
 QUERY = "how many patients stayed on ward 3 in May?"
@@ -50,8 +50,9 @@ def lessons(memory: Memory, clock: Clock) -> LessonStore:
 def kept_in(memory: Memory, text: str, statement: str, by: str, score: float, **origin: Any) -> Hit:
     channel = origin.pop("channel", Channel.USER)
     cube = Cube(ANA, text, kind="experience", data={"sql": statement}, origin=Origin(channel, by, **origin))
-    added = memory.add([cube])
-    return Hit(memory.get((*added.ids, *added.duplicates)[0]), score, 1.0)
+    done = memory.store.commit([Operation.add(cube)])  # as it is, whatever would be ruled on its admission
+    ids = [*(kept.id for kept in done.cubes), *done.duplicates]
+    return Hit(memory.get(ids[0]), score, 1.0)
 
 
 def checked(hits: list[Hit], query: str = QUERY) -> tuple[Verdict, Mapping[str, Any]]:
