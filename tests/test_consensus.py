@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,12 @@ from holdfast.guard.base import Verdict
 from holdfast.guard.chains import Chain, Effect, EffectKind, by_model, read_chain, structured
 from holdfast.guard.chat import ChatModel
 from holdfast.guard.clusters import NOISE, dbscan, largest_cluster
-from holdfast.guard.consensus import ConsensusGuard, Voter, spread, voter
+from holdfast.guard.consensus import ConsensusGuard, Voter, sources_in, spread, voter
 from holdfast.guard.judge import JudgeGuard, by_chat, read_judgement
 from holdfast.guard.sql import read_sql, sql
 from holdfast.retrieve.hits import Hit
+from holdfast.store.base import Operation
+from holdfast.store.sqlite import SqliteStore
 from test_llm_encoder import Server, busy, chat, hang, raw
 
 SCOPE = Scope("acme", "ana")
@@ -129,6 +132,15 @@ def test_a_derived_record_is_the_word_of_its_sources() -> None:
     ben = record("delete", "deletion:x", by="ben").cube
     both = record("delete", channel=Channel.DERIVED, derived_from=(ben.ref, source.ref))
     assert voter(both.cube, {**found, ben.ref: ben}.get).source == "user:ben"
+
+
+def test_sources_are_looked_up_in_the_store_and_what_was_erased_is_unknown(folder: Path) -> None:
+    with contextlib.closing(SqliteStore(folder)) as store:
+        source = record("delete", "deletion:x", by="mallory").cube
+        (kept_source,) = store.commit([Operation.add(source)]).cubes
+        copy = record("delete", channel=Channel.DERIVED, by="d", derived_from=(kept_source.ref,)).cube
+        assert voter(copy, sources_in(store, SCOPE)) == Voter("user:mallory", True)
+        assert voter(copy, sources_in(store, Scope("acme", "ben"))) == Voter("derived", False)
 
 
 def test_a_ring_of_derived_records_ends() -> None:

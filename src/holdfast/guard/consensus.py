@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from holdfast.cube import EXTERNAL, Channel, Cube, Form, Ref
-from holdfast.errors import HoldfastError, InputError
+from holdfast.cube import EXTERNAL, Channel, Cube, Form, Ref, Scope
+from holdfast.errors import HoldfastError, InputError, NotFoundError
 from holdfast.guard.base import Dropped, Verdict, source_of
 from holdfast.guard.chains import Chain, Effect, Extractor, target
 from holdfast.retrieve.hits import Hit
+from holdfast.store.base import Store
 from holdfast.taxonomy import Function, MemoryProfile, Modality, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -36,6 +37,18 @@ _SAME = 1e-9  # sums of shares in another order differ by less
 
 Lookup = Callable[[Ref], Cube | None]
 """The cube of that id and version, or None: how a guard sees what a derived record was made from."""
+
+
+def sources_in(store: Store, scope: Scope) -> Lookup:
+    """Looks sources up in a store; None for what was erased or belongs to somebody else."""
+
+    def lookup(ref: Ref) -> Cube | None:
+        try:
+            return store.get(ref.id, scope, version=ref.version)
+        except NotFoundError:
+            return None
+
+    return lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +154,8 @@ class ConsensusGuard:
         quorum: the share of the votes' weight that an operation needs, and that each effect needs among those for the
             operation; above one half.
         min_sources: how many independent sources, from inside and trusted, must stand behind an effect.
-        lookup: finds what derived records were made from, for example ``lambda ref: store.get(ref.id, scope,
-            version=ref.version)``; without it derived records are one voter that authorises nothing.
+        lookup: finds what derived records were made from (``sources_in``); without it derived records are one voter that
+            authorises nothing.
     """
 
     def __init__(
