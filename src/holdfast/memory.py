@@ -308,10 +308,13 @@ class Memory:
         self._store.commit([Operation.delete(cube, reason), *also], actor=here.path)
 
     def restore(self, id: str, *, reason: str = "", **scope: str | None) -> Cube:
-        """Bring an archived or expired memory back into recall."""
+        """Bring an archived or expired memory back into recall. What stands in quarantine is let out by ``approve``."""
         here = self.scope(**scope)
-        cube = self._store.get(id, here).with_(status=Status.ACTIVATED)
-        return self._store.commit([Operation.update(cube, reason)], actor=here.path).cubes[0]
+        cube = self._store.get(id, here)
+        if cube.status is Status.QUARANTINED:
+            raise ConflictError(f"memory {id} stands in quarantine; look at it, then approve or reject it")
+        back = Operation.update(cube.with_(status=Status.ACTIVATED), reason)
+        return self._store.commit([back], actor=here.path).cubes[0]
 
     def freeze(self, id: str, *, reason: str = "", **scope: str | None) -> Cube:
         """Forbid every change of a memory until ``thaw``; it stays findable."""
@@ -387,6 +390,10 @@ class Memory:
         """Keep a question that must go on finding a memory, by its id or words of it: a change that ends that is undone."""
         here = self.scope(**scope)
         return self._governor.add_canary(question, expects, here, actor=here.path)
+
+    def answers(self, canary: Cube) -> bool:
+        """Whether a canary's question finds what it expects now."""
+        return self._governor.sing([canary])[0]
 
     # --- care ---
 
