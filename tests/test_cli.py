@@ -124,6 +124,7 @@ def test_a_memory_is_kept_found_corrected_read_as_it_was_undone_and_forgotten(as
     ) == {
         "ids": [],
         "duplicates": [id],
+        "quarantined": [],
         "reasons": [],
         "degraded": kept["degraded"],
     }
