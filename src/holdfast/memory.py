@@ -127,12 +127,15 @@ class Memory:
         trust: float | None = None,
         at: datetime | str | None = None,
         ttl: timedelta | None = None,
+        derived_from: Sequence[Ref] = (),
+        taint: Sequence[str] = (),
         **scope: str | None,
     ) -> Added:
         """Keep a string, chat messages or cubes, verbatim. Returns when they are durable and lexically findable.
 
         Vectors and facts follow from the queue. Adding the same content again changes nothing. A call that keeps nothing
-        says why in ``reasons``. Raises InputError, ScopeError, StoreError.
+        says why in ``reasons``. ``derived_from`` and ``taint`` name what it was made from, where it is not the user's own word
+        (``agent.turn`` does that). Raises InputError, ScopeError, StoreError.
         """
         here = self.scope(**scope)
         cubes, reasons = to_cubes(
@@ -144,6 +147,8 @@ class Memory:
             source=source,
             trust=trust,
             at=at,
+            derived_from=derived_from,
+            taint=taint,
             clean=without_recalled,  # memory must not feed on its own echo
         )
         if ttl is not None:
