@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support import HashEmbedder
 
 from holdfast.cube import Channel, Cube, Origin, Scope
 from holdfast.errors import InputError
 from holdfast.guard.conflicts import Action, Belief, Policy, Status, by_slot, resolve
+from holdfast.guard.stance import WEIGHTS, Stance, detector
 from holdfast.retrieve.hits import Hit
 
 ANA = Scope("t", "ana")
@@ -102,3 +105,39 @@ def test_polarity_tells_two_answers_apart() -> None:
         by_slot("q", cube) == "tea" and by_slot("q", cube.with_(data={"value": "tea", "polarity": False})) == "not tea"
     )
     assert by_slot("q", cube.with_(data={})) is None
+
+
+# --- stance ---
+
+
+class _Words(HashEmbedder):
+    """The small embedder, as float32 unit vectors of the words."""
+
+
+def test_swapping_the_claims_turns_the_stance() -> None:
+    stance = Stance(_Words())
+    claims = ("A dog hears a bell before a seal.", "A dog does not hear a bell before a seal.")
+    passages = [
+        "Dogs hear well. So a dog hears a bell first.",
+        "It is a myth. A dog does not hear it first.",
+        "",
+        "Nothing!",
+    ]
+    forward, backward = stance.features(claims, passages), stance.features((claims[1], claims[0]), passages)
+    np.testing.assert_allclose(forward, -backward, atol=1e-6)
+    assert forward.shape == (4, len(WEIGHTS)) and np.isfinite(forward).all()
+    np.testing.assert_allclose(stance.of(claims, passages), forward @ np.asarray(WEIGHTS))
+
+
+def test_a_passage_that_denies_what_one_claim_says_speaks_for_the_other() -> None:
+    claims = ("A dog hears a bell before a seal.", "A dog does not hear a bell before a seal.")
+    for_it, against = Stance(_Words()).of(
+        claims, ["Therefore a dog hears a bell before a seal.", "Therefore a dog does not hear a bell before a seal."]
+    )
+    assert for_it > against
+
+
+def test_what_cannot_be_told_is_no_vote() -> None:
+    claims = ("The door is red.", "The door is not red.")
+    detect = detector(Stance(_Words()), claims)
+    assert detect("?", Cube(ANA, "We had fish for lunch")) is None
