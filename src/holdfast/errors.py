@@ -52,3 +52,7 @@ class MissingExtraError(HoldfastError, ImportError):
 
 class ClaimError(HoldfastError):
     """A claim cannot be run as asked: unknown number, missing data, missing extra."""
+
+
+class GuardError(HoldfastError):
+    """The guard does not let this happen; what was there is as it was."""
