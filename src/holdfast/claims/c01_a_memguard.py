@@ -266,7 +266,8 @@ def _notes(curves: Mapping[str, tuple[list[float], list[float]]], seed: int) -> 
         "an auditor that knows the attacks from other domains finds poison at odds with its own question (a, overt) and garbled "
         "triggers (b), and flags legitimate maintenance with them; it misses side effects (d). Where its success is nought, a "
         "fall against it is undefined and counts as failed",
-        "utility is lost on maintenance alone: where cases that read and cases that delete are worded alike, there is no quorum",
+        "utility is lost where cases that read and cases that delete are worded alike: there is no quorum, and the guard refuses",
+        "the undefended agent's infection does not grow over the rounds here: what it writes back is found beside clean cases",
         "a lesson drawn from poison that does what maintenance does warns of some legitimate maintenance too: lessons compare "
         "words of the query, so they are for showing, not for blocking",
         "the paper's judge is scripted (the majority of operations, even sides go to what ranks first), so its numbers here are of "
