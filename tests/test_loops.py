@@ -131,6 +131,19 @@ def test_so_many_rows_reach_what_is_said(loops: Loops, scores: list[float], most
 
 
 @settings(deadline=None)
+@given(st.lists(st.floats(0.0, 30.0, width=32), max_size=60), st.floats(0.0, 30.0, width=32), st.integers(0, 2**32))
+def test_what_is_found_is_taken(loops: Loops, scores: list[float], least: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    found = np.asarray([*scores, 40.0], np.float32)
+    seen = rng.permutation(len(scores)).astype(np.int32)[: rng.integers(0, len(scores) + 1)]
+    rows, values = loops.taken(found, seen, least)
+    expected = [(row, scores[row]) for row in seen.tolist() if scores[row] >= least]
+    assert list(zip(rows.tolist(), values.tolist(), strict=True)) == expected
+    assert rows.dtype == np.int64 and values.dtype == np.float32
+    assert found.tolist() == [0.0 if row in seen else score for row, score in enumerate([*scores, 40.0])]
+
+
+@settings(deadline=None)
 @given(st.integers(1, 90), st.integers(0, 40), st.integers(0, 2**32))
 def test_surroundings(loops: Loops, size: int, n: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -247,12 +260,11 @@ def test_warming_up_compiles_all_that_a_search_calls() -> None:
     lexical = LexicalIndex()
     lexical.append(range(len(vectors)), [pack_terms(["common", f"word{row % 50}"]) for row in range(len(vectors))])
     lexical.best([term("common"), term("word7")], 10, np.ones(len(vectors), np.bool_))
-    lexical.counts(term("word7"), rows)
     needed, *places = numpy_loops.compiled().surroundings(
         rows, np.zeros(len(vectors), np.int32), np.full(len(vectors), -1, np.int32), np.ones(len(vectors), np.bool_)
     )
     index.cosines(vectors[3], needed)
-    table = np.stack([lexical.counts(term(word), needed) for word in ("common", "word7")])
+    table = lexical.counts([term("common"), term("word7")], needed)
     here, before, after = places
     size, silent = len(vectors), np.zeros(len(rows), np.float32)
     numbers = np.zeros(size, np.int32)

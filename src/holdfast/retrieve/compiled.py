@@ -56,8 +56,9 @@ def warm_up() -> None:
     products(np.ones((2, 3), np.float16), rows, np.ones(3, np.float32))
     some, _ = nearest([np.ones(2, np.uint64)] * 3, words[0], shown, 2, first)
     smallest(differences(words, some, words[0], first), 1)
-    seen = np.empty(2, np.int32)
+    seen = np.zeros(2, np.int32)
     reached(found, seen[: add_gains(found, seen, 0, narrow, counts, norms, np.float32(1))], 1, 1.0)
+    taken(found, seen, 1.0)
     needed, here, before, after = surroundings(rows, narrow, narrow, shown)
     table = np.ones((1, len(needed)), np.float32)
     counts_at(narrow, counts, needed, table[0])
@@ -162,6 +163,19 @@ def reached(found: Floats, seen: Rows32, count: int, most: float) -> float:
         step -= 1
         held += many[step]
     return step * most / 1000 * (1 - 1e-5)  # rounding must not bring it above
+
+
+@_compile
+def taken(found: Floats, seen: Rows32, least: float) -> tuple[Rows, Floats]:
+    """See ``Loops``."""
+    rows, scores = np.empty(len(seen), np.int64), np.empty(len(seen), np.float32)
+    size = 0
+    for at in range(len(seen)):
+        score = found[seen[at]]
+        found[seen[at]] = 0
+        rows[size], scores[size] = seen[at], score  # kept where the next does not take its place
+        size += score >= least
+    return rows[:size], scores[:size]
 
 
 @_compile

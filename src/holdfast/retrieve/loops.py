@@ -80,6 +80,9 @@ class Loops(Protocol):
     def reached(self, found: Floats, seen: Rows32, count: int, most: float) -> float:
         """What at least ``count`` of the rows ``seen`` reach: mostly hardly less than the most such. None has over ``most``."""
 
+    def taken(self, found: Floats, seen: Rows32, least: float) -> tuple[Rows, Floats]:
+        """Those of the rows ``seen`` of which at least so much is found, with it; what is found of all of these becomes 0."""
+
     def counts_at(self, held: Rows32, counts: Bytes, rows: AnyRows, out: Floats) -> None:
         """Set ``out`` where one of ``rows`` is held, to its count; ``held`` is sorted, and not empty."""
 
@@ -199,6 +202,14 @@ def reached(found: Floats, seen: Rows32, count: int, most: float) -> float:  # n
     if len(seen) > FEW:  # among so many it costs more to find than it spares
         return 0.0
     return float(np.partition(found[seen], len(seen) - count)[len(seen) - count])
+
+
+def taken(found: Floats, seen: Rows32, least: float) -> tuple[Rows, Floats]:
+    """See ``Loops``."""
+    scores = found[seen]
+    found[seen] = 0.0
+    enough = scores >= least
+    return seen[enough].astype(np.int64), scores[enough]
 
 
 def counts_at(held: Rows32, counts: Bytes, rows: AnyRows, out: Floats) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -131,9 +132,7 @@ class Recall:
                 found = self._store.cubes_at(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
             break
         cubes = {rid & ((1 << PARTITION_BITS) - 1): cube for rid, cube in found.items()}
-        parts = (
-            {name: part for name, part in zip(CHANNELS, some, strict=True) if part} for some in ranked.parts.tolist()
-        )
+        parts = (dict(compress(zip(CHANNELS, some, strict=True), some)) for some in ranked.parts.tolist())
         hits = [
             Hit(cubes[row], score, chance, why, *(_pick(cubes, side) for side in around.get(row, ())))
             for row, score, chance, why in zip(
@@ -249,7 +248,7 @@ def rank(
         before, after = (_beside(partition, side, rows, shown) for side in ("previous", "next"))
     else:
         needed, here, before, after = partition.surroundings(rows, shown)
-        counts = _table(partition, terms, needed)
+        counts = partition.lexical.counts(terms, needed)
     cosine = passage = cosine_after = silent = np.zeros(len(rows), np.float32)
     waiting: Mask | None = None
     by_words = True
@@ -356,14 +355,6 @@ def _beside(partition: Partition, side: str, rows: Ints, shown: Mask) -> Ints:
     beside = partition.neighbours(side)[rows].astype(np.int64)
     beside[~shown[beside]] = -1  # where there is none, -1 takes the last row's mask, and stays -1 either way
     return beside
-
-
-def _table(partition: Partition, terms: Sequence[int], rows: Ints) -> Floats:
-    """How often each term stands in each row; shape (terms, rows)."""
-    found = np.empty((len(terms), len(rows)), np.float32)
-    for at, word in enumerate(terms):
-        found[at] = partition.lexical.counts(word, rows)
-    return found
 
 
 def _roles(partition: Partition, query: Query) -> npt.NDArray[np.uint8]:
