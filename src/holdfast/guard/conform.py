@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from holdfast.errors import AnswerRefusedError, InputError
-from holdfast.guard.schema import Known, OpaqueRef, Schema, Type
+from holdfast.guard.schema import Known, OpaqueRef, Schema, Type, leaves
 from holdfast.guard.strict_json import Refusal, first_object
 
 LONGEST_ID = 64
@@ -39,6 +39,34 @@ def conform(value: Any, schema: Schema, *, known: Known | None = None, seal: Sea
     """A decoded value as the schema declares it. Raises as ``parse`` does."""
     # Sealing comes last: an answer that is refused leaves nothing behind.
     return _sealed(_conform(value, schema, known or Known(), ""), seal)
+
+
+def ground(data: Any, schema: Schema, record: Any) -> None:
+    """Names and ids must be what the result holds as a whole: a leaf or a key of a record; a line, a part or a word of a text.
+
+    So a worker that obeys cannot hand over an instruction cut into names. Raises AnswerRefusedError.
+    """
+    found = [
+        leaf for leaf, kind in leaves(data, schema) if kind.type in (Type.SHORT_TEXT, Type.ID) and isinstance(leaf, str)
+    ]
+    if found and not set(found) <= _wholes(record):
+        raise AnswerRefusedError(Refusal.UNGROUNDED)
+
+
+def _wholes(record: Any) -> set[str]:
+    if isinstance(record, str):
+        lines = [line.strip() for line in record.splitlines()]
+        parts = [part.strip() for line in lines for part in re.split(r"[,;]|: ", line)]
+        return {*lines, *parts, *(word.strip(".,;:!?()'\"") for word in record.split())}
+    return set(_strings(record))
+
+
+def _strings(record: Any) -> list[str]:
+    if isinstance(record, Mapping):
+        return [text for key, item in record.items() for text in (str(key), *_strings(item))]
+    if isinstance(record, list | tuple):
+        return [text for item in record for text in _strings(item)]
+    return [str(record)]
 
 
 @dataclass(frozen=True, slots=True)
