@@ -31,6 +31,7 @@ class Value:
         data: plain Python, with an ``OpaqueRef`` for each sealed text; ``UNAVAILABLE`` where the call failed.
         taint: the outside sources that had a part in it, as ``Origin.taint`` names them.
         call: the call that made it, for example ``§3``.
+        path: where it is, for example ``§3.names``: an argument that is a value is shown in memory by that.
         refusal: why there is none, in fixed words; "" where there is one.
     """
 
@@ -39,6 +40,7 @@ class Value:
     taint: tuple[str, ...]
     call: str
     refusal: str = ""
+    path: str = ""
 
     @property
     def ok(self) -> bool:
@@ -53,7 +55,8 @@ class Value:
     def __getitem__(self, key: str | int) -> Value:
         """A field or an item of it, with the same taint."""
         child = self.schema.fields[key] if isinstance(key, str) else self.schema.item
-        return Value(self.data[key], child or self.schema, self.taint, self.call, self.refusal)
+        path = f"{self.path or self.call}.{key}"
+        return Value(self.data[key], child or self.schema, self.taint, self.call, self.refusal, path)
 
     def __iter__(self) -> Iterator[Value]:
         return (self[at] for at in range(len(self.data)))
@@ -145,6 +148,8 @@ def without_taint(item: Any) -> Any:
 
 def shown(value: Any) -> str:
     """A value in few characters; a list of records as a table, each name once."""
+    if isinstance(value, Value):
+        return value.path or value.call
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         names = list(value[0])
         rows = ["|".join("" if item[name] is None else shown(item[name]) for name in names) for item in value]

@@ -90,7 +90,10 @@ class IsolationPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the parent's memory: what was called with what, and the value it came to. ``args`` hold handles, not texts."""
+    """One line of the parent's memory: what was called with what, and the value it came to.
+
+    ``args`` hold values and handles as they were given; they are shown by their names.
+    """
 
     call: str
     tool: str
@@ -187,7 +190,7 @@ class WorkingMemory:
         value = self._run(
             tool, args, returns, worker or self._worker, 0, _Budget(self.policy.calls), taints(*taint_of.values())
         )
-        self._entries.append(Entry(value.call, tool, {name: without_taint(item) for name, item in args.items()}, value))
+        self._entries.append(Entry(value.call, tool, dict(args), value))
         self._traces.add(value.data, value.taint)
         return value
 
