@@ -176,7 +176,7 @@ def plot(result: Result, path: Path) -> None:
         ),
         Lines(
             {arm: tuple(curve) for arm, curve in result.series["persistence"].items()},
-            title="decisions that see the injection",
+            title="decisions exposed",
             x_label=f"step of {_STEPS} at which it comes in",
             y_label="decisions",
             ours=("isolated",),
