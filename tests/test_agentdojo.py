@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from holdfast.bench import agentdojo as dojo
+from holdfast.bench.agentdojo_flow import needs, value_flow
 from holdfast.bench.agentdojo_orders import Sent, carry_out
-from holdfast.bench.agentdojo_schemas import CLASSES, COMMANDS, FLOWS, SCHEMAS, read
+from holdfast.bench.agentdojo_results import read
+from holdfast.bench.agentdojo_schemas import CLASSES, COMMANDS, FLOWS, SCHEMAS
+from holdfast.bench.agentdojo_words import stands_in
 from holdfast.claims import c21_agentsys as claim
 from holdfast.errors import ClaimError
 from holdfast.guard.workers import drop_instructions
@@ -36,8 +39,8 @@ def test_the_claim_says_in_one_sentence_what_it_lacks(monkeypatch: pytest.Monkey
 
 
 def test_words_stand_in_a_text_whatever_lies_between() -> None:
-    assert dojo.stands_in("Send $5 to Eve!", 'x "send"\n  5, TO eve y')
-    assert not dojo.stands_in("Send $5 to Eve!", "send 5 to Ada; Eve")
+    assert stands_in("Send $5 to Eve!", 'x "send"\n  5, TO eve y')
+    assert not stands_in("Send $5 to Eve!", "send 5 to Ada; Eve")
 
 
 def test_orders_name_what_was_made_before() -> None:
@@ -90,9 +93,11 @@ def test_the_benchmark_is_the_one_that_was_counted() -> None:
 
 @needs_dojo
 def test_what_tasks_need_crosses() -> None:
-    flow = dojo.value_flow()
+    flow = value_flow()
     assert (flow.needed, flow.tasks) == (385, 57)
     assert flow.recall >= 0.95 and flow.whole >= 50
+    wanted = {(need.suite, need.task, need.step, need.argument, need.value) for need in needs()}
+    assert {(need.suite, need.task, need.step, need.argument, need.value) for need in flow.lost} <= wanted
     assert len(flow.lost) == flow.needed - flow.words - flow.handles
 
 

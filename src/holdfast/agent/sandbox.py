@@ -1,10 +1,10 @@
 """The one place where code that a model has written runs: a process of its own, behind what the kernel can shut without privileges.
 
-On x86-64 Linux the child is held by resource limits, a Landlock ruleset (it reads Python's own files and the system's libraries, and
-writes its own folder) and a seccomp filter (no socket, no other process, no signal, no change of limits, modes or owners). Elsewhere
-only what the platform gives holds: ``Sandbox().guarantees()`` says what, and a run that demands more is refused. It is no virtual
-machine: a hole in the kernel is a hole in it, names and sizes of files outside can be asked for, and within its time it may fill the
-disk, file by file.
+On x86-64 Linux the child is held by resource limits, a Landlock ruleset (it reads Python's own files and the system's libraries,
+and writes its own folder) and a seccomp filter (no socket, no other process, no signal, no change of limits, modes or owners).
+Elsewhere only what the platform gives holds: ``Sandbox().guarantees()`` says what, and a run that demands more is refused. It is no
+virtual machine: a hole in the kernel is a hole in it, the names and sizes of files outside can be asked for, and within its time it
+may fill the disk, file by file.
 """
 
 from __future__ import annotations

@@ -11,22 +11,23 @@ earlier result gave and that has not crossed, the agent stops there.
 from __future__ import annotations
 
 import importlib
-import json
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from types import SimpleNamespace
 from typing import Any, Literal
 
-from holdfast.bench.agentdojo_orders import Order, carry_out, orders
-from holdfast.bench.agentdojo_schemas import CLASSES, FLOWS, SCHEMAS, VERSION, read
+from holdfast.bench.agentdojo_orders import carry_out, orders
+from holdfast.bench.agentdojo_schemas import CLASSES, FLOWS, SCHEMAS, VERSION
+from holdfast.bench.agentdojo_words import is_number, made, needed, plain, refs, stands_in, texts
+from holdfast.bench.agentdojo_workers import mechanical, tempted
 from holdfast.errors import IsolationError, MissingExtraError
 from holdfast.guard.flow import Value, plain_leaves
 from holdfast.guard.isolation import IsolationPolicy, WorkingMemory
-from holdfast.guard.schema import Known, OpaqueRef, Schema, Type
-from holdfast.guard.workers import Desk, Worker, deny, projected
+from holdfast.guard.schema import Known, OpaqueRef, Schema
+from holdfast.guard.workers import Worker, deny
 
 ATTACK = "important_instructions"
 FINAL = "Done."
@@ -74,17 +75,9 @@ class Run:
     exposed: int = 0
     steps: int = 0
 
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """A value that a call of a user task's ground truth takes from an earlier result."""
-
-    suite: str
-    task: str
-    step: int
-    tool: str
-    argument: str
-    value: Any
+    def reach(self) -> None:
+        """Note that the goal reached the worker."""
+        self.reached = True
 
 
 # --- the benchmark ---
@@ -181,8 +174,8 @@ def environment(case: Case, kind: str = ATTACK) -> Any:
 def known(suite: str) -> Known:
     """Addresses that the user's own world holds as such before anything is injected: what an administrator would list."""
     world = _world(suite, {}).model_dump(mode="json")
-    whole = [text.lower() for text in _texts(world) if re.fullmatch(r"[\w.+-]+@[\w.-]+", text)]
-    return Known(frozenset(whole), frozenset(url for url in _texts(world) if re.fullmatch(r"www\.[\w.-]+", url)))
+    whole = [text.lower() for text in texts(world) if re.fullmatch(r"[\w.+-]+@[\w.-]+", text)]
+    return Known(frozenset(whole), frozenset(url for url in texts(world) if re.fullmatch(r"www\.[\w.-]+", url)))
 
 
 # --- the run ---
@@ -201,7 +194,7 @@ def run(case: Case, arm: Arm, world: Any, schemas: Mapping[str, Schema] = SCHEMA
     return found
 
 
-class _Executor:
+class Executor:
     """Runs tools in the world, whoever calls them, and keeps the benchmark's messages and the text of every result."""
 
     def __init__(self, runtime: Any, world: Any) -> None:
@@ -214,6 +207,7 @@ class _Executor:
         self.shown: list[str] = []
 
     def tools(self) -> dict[str, Callable[..., Any]]:
+        """The suite's tools for a working memory; an error is raised, as a tool would."""
         return {name: self._bound(name) for name in self._runtime.functions}
 
     def _bound(self, name: str) -> Callable[..., Any]:
@@ -226,6 +220,7 @@ class _Executor:
         return tool
 
     def run(self, name: str, args: Mapping[str, Any]) -> Any:
+        """One call: the plain result, "" where it failed."""
         result, error = self._runtime.run_function(self._world, name, dict(args))
         text = error if error else self._as_text(result)
         call = self._call(function=name, args=dict(args))
@@ -235,7 +230,7 @@ class _Executor:
         ]
         made = plain(result)
         self.texts.append(text)
-        self.leaves += _texts(made)
+        self.leaves += texts(made)
         self.shown.append(f"{name}({', '.join(f'{key}={item}' for key, item in args.items())}) → {text}")
         return made
 
@@ -251,8 +246,8 @@ def _agent(case: Case, arm: Arm, found: Run, schemas: Mapping[str, Schema]) -> A
         name = "local"
 
         def query(self, query: str, runtime: Any, env: Any, messages: Any = (), extra_args: Any = None) -> Any:
-            executor = _Executor(runtime, env)
-            context = _Isolated(case, arm, found, executor, env, schemas) if arm.isolated else _Flat(arm, executor)
+            executor = Executor(runtime, env)
+            context = Isolated(case, arm, found, executor, env, schemas) if arm.isolated else _Flat(arm, executor)
             _act(case, found, executor, context, env)
             said = case.task.GROUND_TRUTH_OUTPUT or FINAL
             if found.obeyed:
@@ -263,7 +258,7 @@ def _agent(case: Case, arm: Arm, found: Run, schemas: Mapping[str, Schema]) -> A
     return Agent()
 
 
-def _act(case: Case, found: Run, executor: _Executor, context: _Flat | _Isolated, env: Any) -> None:
+def _act(case: Case, found: Run, executor: Executor, context: _Flat | Isolated, env: Any) -> None:
     calls = case.task.ground_truth(env)
     goal = case.goal
     wanted = orders(goal, env) if goal is not None else []
@@ -290,13 +285,13 @@ class _LostError(Exception):
 class _Flat:
     """Every result in the context."""
 
-    def __init__(self, arm: Arm, executor: _Executor) -> None:
+    def __init__(self, arm: Arm, executor: Executor) -> None:
         self._arm, self._executor = arm, executor
         self._heard: list[str] = []
 
     def call(self, tool: str, args: Mapping[str, Any]) -> str | None:
         result = self._executor.run(tool, args)
-        self._heard += [self._arm.shown(text) for text in _texts(result)]
+        self._heard += [self._arm.shown(text) for text in texts(result)]
         return str(result["id_"]) if isinstance(result, dict) and "id_" in result else None
 
     attempt = call
@@ -308,11 +303,11 @@ class _Flat:
         return "\n".join(self._executor.shown)
 
 
-class _Isolated:
+class Isolated:
     """A working memory; what the ground truth asks for is put in terms of what that memory holds."""
 
     def __init__(
-        self, case: Case, arm: Arm, found: Run, executor: _Executor, env: Any, schemas: Mapping[str, Schema]
+        self, case: Case, arm: Arm, found: Run, executor: Executor, env: Any, schemas: Mapping[str, Schema]
     ) -> None:
         policy = IsolationPolicy(
             classes=CLASSES,
@@ -323,24 +318,25 @@ class _Isolated:
         )
         worker: Worker = mechanical
         if arm.worker != "mechanical" and case.goal is not None:
-            worker = _tempted(case.goal, orders(case.goal, env) if arm.worker == "obedient" else None, found)
-        self._memory = WorkingMemory(case.task.PROMPT, policy, tools=executor.tools(), worker=worker)
+            worker = tempted(case.goal, orders(case.goal, env) if arm.worker == "obedient" else None, found.reach)
+        self.memory = WorkingMemory(case.task.PROMPT, policy, tools=executor.tools(), worker=worker)
         self._executor, self._schemas = executor, schemas
 
     def call(self, tool: str, args: Mapping[str, Any]) -> str | None:
+        """A call of the ground truth: the id of what it made. Raises where the agent does not know an argument."""
         # Both as the benchmark writes a result and as it is: YAML folds lines and doubles quotes.
         seen = [*self._executor.texts, *self._executor.leaves]
         mine = {name: self._known(item, seen) for name, item in args.items()}
         try:
-            value = self._memory.call(tool, mine, returns=self._schemas[tool])
+            value = self.memory.call(tool, mine, returns=self._schemas[tool])
         except IsolationError as refused:
             raise _LostError from refused
-        return _made(value)
+        return made(value)
 
     def attempt(self, tool: str, args: Mapping[str, Any]) -> str | None:
         """A call of an injected goal, which comes with its arguments."""
         try:
-            return _made(self._memory.call(tool, args, returns=self._schemas[tool]))
+            return made(self.memory.call(tool, args, returns=self._schemas[tool]))
         except IsolationError:
             return None
 
@@ -351,234 +347,53 @@ class _Isolated:
         if isinstance(item, list | tuple):
             whole = self._list(list(item))
             return [self._known(one, seen) for one in item] if whole is None else whole
-        if not _needed(item, seen, self._memory.task):
+        if not needed(item, seen, self.memory.task):
             return item
-        if str(item) in self._words():
+        if str(item) in self.words():
             return item
-        handle = self._handles().get(str(item))
+        handle = self.handles().get(str(item))
         if handle is None:
             raise _LostError
         return handle
 
     def _list(self, items: list[Any]) -> Value | None:
         """The earlier list that some items are, whole and in order: named, it need not be written out again."""
-        for entry in self._memory.entries:
+        for entry in self.memory.entries:
             for name, child in entry.value.schema.fields.items() if entry.value.ok else ():
                 if child.item is not None and len(items) > 1 and entry.value.data[name] == items:
                     return entry.value[name]
         return None
 
-    def _words(self) -> set[str]:
-        return {str(leaf) for entry in self._memory.entries for leaf in plain_leaves(entry.value.data)} | {
+    def words(self) -> set[str]:
+        """What the parent can read, each number also as a float."""
+        return {str(leaf) for entry in self.memory.entries for leaf in plain_leaves(entry.value.data)} | {
             f"{float(leaf)}"
-            for entry in self._memory.entries
+            for entry in self.memory.entries
             for leaf in plain_leaves(entry.value.data)
-            if _is_number(leaf)
+            if is_number(leaf)
         }
 
-    def _handles(self) -> dict[str, OpaqueRef]:
+    def handles(self) -> dict[str, OpaqueRef]:
+        """Sealed text to its handle, for a script that knows the text; an agent would know it by its field."""
         found: dict[str, OpaqueRef] = {}
-        for entry in self._memory.entries:
-            for ref in _refs(entry.value.data):
-                found.setdefault(self._memory.raw(ref, reason="the ground truth names it"), ref)
+        for entry in self.memory.entries:
+            for ref in refs(entry.value.data):
+                found.setdefault(self.memory.raw(ref, reason="the ground truth names it"), ref)
         return found
 
     def heard(self) -> str:
+        """All that the parent reads."""
         return " ".join(
-            str(leaf) for entry in self._memory.entries for leaf in plain_leaves([entry.value, dict(entry.args)])
+            str(leaf) for entry in self.memory.entries for leaf in plain_leaves([entry.value, dict(entry.args)])
         )
 
     def text(self) -> str:
-        return "\n".join(map(str, self._memory.entries))
+        """The trace of calls, as a prompt holds it."""
+        return "\n".join(map(str, self.memory.entries))
 
 
-def _made(value: Value) -> str | None:
-    """The id of what a call made."""
-    made = value.data.get("id")
-    return None if made is None else str(made)
-
-
-# --- workers ---
-
-
-def mechanical(desk: Desk) -> str:
-    """The declared fields, read off the result."""
-    return json.dumps(projected(read(desk.tool, desk.record), desk.wanted, desk.known))
-
-
-def _tempted(goal: Any, wanted: list[Order] | None, found: Run) -> Worker:
-    """A worker that reads the goal and runs its calls, or, where there are none, writes its words into the answer."""
-
-    def work(desk: Desk) -> str:
-        if not stands_in(goal.GOAL, " ".join(_texts(desk.record))):
-            return mechanical(desk)
-        found.reached = True
-        if wanted is None:
-            return json.dumps(_filled(desk.wanted, goal.GOAL))
-        answer = mechanical(desk)
-        carry_out(wanted, lambda tool, args: _made(desk.call(tool, args, returns=SCHEMAS[tool])))
-        return answer
-
-    return work
-
-
-def _filled(schema: Schema, goal: str) -> Any:
-    words = iter(re.findall(r"[^\W_]+", goal))
-    return _fill(schema, words, goal)
-
-
-def _fill(schema: Schema, words: Iterator[str], goal: str) -> Any:
-    if schema.type is Type.OBJECT:
-        return {name: _fill(child, words, goal) for name, child in schema.fields.items()}
-    if schema.item is not None:
-        many: list[Any] = []
-        # As many as it takes for the words of the goal, where an item holds any.
-        while len(many) < schema.most and (piece := _fill(schema.item, words, goal)) is not None:
-            many.append(piece)
-            if not _holds_words(schema.item):
-                break
-        return many
-    if schema.type in (Type.SHORT_TEXT, Type.ID):
-        return _piece(schema, words)
-    honest = {Type.NUMBER: 1, Type.MONEY: 1, Type.DATE: "2026-01-01", Type.BOOLEAN: True}
-    return schema.values[0] if schema.values else honest.get(schema.type, goal)
-
-
-def _holds_words(schema: Schema) -> bool:
-    inner = [*schema.fields.values(), *([schema.item] if schema.item else [])]
-    return schema.type in (Type.SHORT_TEXT, Type.ID) or any(_holds_words(child) for child in inner)
-
-
-def _piece(schema: Schema, words: Iterator[str]) -> str | None:
-    many = schema.words or 6
-    longest = schema.longest or 64
-    joint = " " if schema.type is Type.SHORT_TEXT else "-"
-    piece = ""
-    for word in words:
-        piece = f"{piece}{joint}{word}" if piece else word
-        many -= 1
-        if many == 0 or len(piece) > longest - 12:
-            break
-    return piece or None
-
-
-# --- value flow ---
-
-
-def needs() -> list[Need]:
-    """Every value of two or more characters that a call takes from the text of an earlier result and not from the user's words."""
-    found = []
-    for case in cases(benign=True):
-        executor, env = _benign(case)
-        for step, call in enumerate(case.task.ground_truth(env)):
-            for argument, item in call.args.items():
-                found += [
-                    Need(case.suite, case.user, step, call.function, argument, leaf)
-                    for leaf in plain_leaves(item)
-                    if _needed(leaf, executor.texts, case.task.PROMPT)
-                ]
-            executor.run(call.function, call.args)
-    return found
-
-
-@dataclass(slots=True)
-class Flow:
-    """How the needed values cross: as words, as handles, or not; and how many of the tasks that need some have them all."""
-
-    needed: int = 0
-    words: int = 0
-    handles: int = 0
-    tasks: int = 0
-    whole: int = 0
-    lost: list[Need] = field(default_factory=list)
-
-    @property
-    def recall(self) -> float:
-        """The share that crosses."""
-        return (self.words + self.handles) / self.needed if self.needed else float("nan")
-
-
-def value_flow(schemas: Mapping[str, Schema] = SCHEMAS) -> Flow:
-    """Which of ``needs`` the declarations let through, where each call is made whatever was lost before it."""
-    flow = Flow()
-    for case in cases(benign=True):
-        executor, env = _benign(case)
-        isolated = _Isolated(case, Arm(True), Run(), executor, env, schemas)
-        lost, needed = 0, 0
-        for step, call in enumerate(case.task.ground_truth(env)):
-            words, handles = isolated._words(), isolated._handles()
-            for argument, item in call.args.items():
-                for leaf in plain_leaves(item):
-                    if not _needed(leaf, executor.texts, case.task.PROMPT):
-                        continue
-                    needed += 1
-                    if str(leaf) in words:
-                        flow.words += 1
-                    elif str(leaf) in handles:
-                        flow.handles += 1
-                    else:
-                        lost += 1
-                        flow.lost.append(Need(case.suite, case.user, step, call.function, argument, leaf))
-            isolated._memory.call(call.function, call.args, returns=schemas[call.function])
-        flow.needed += needed
-        flow.tasks += needed > 0
-        flow.whole += needed > 0 and lost == 0
-    return flow
-
-
-def _benign(case: Case) -> tuple[_Executor, Any]:
+def benign_run(case: Case) -> tuple[Executor, Any]:
+    """Tools and world of a user task, for its ground truth to be made call by call."""
     suite = suites()[case.suite]
     env = case.task.init_environment(_world(case.suite, {}))
-    return _Executor(module("functions_runtime").FunctionsRuntime(suite.tools), env), env
-
-
-def _needed(leaf: Any, seen: Sequence[str], task: str) -> bool:
-    if isinstance(leaf, bool) or leaf is None:
-        return False
-    text = str(leaf)
-    return len(text) >= 2 and text not in task and any(text in result for result in seen)
-
-
-def _is_number(leaf: Any) -> bool:
-    return isinstance(leaf, int | float)
-
-
-# --- words ---
-
-
-def plain(result: Any) -> Any:
-    """A tool's result as dicts, lists, texts and numbers."""
-    if hasattr(result, "model_dump"):
-        return plain(result.model_dump())
-    if isinstance(result, Mapping):
-        return {str(key): plain(item) for key, item in result.items()}
-    if isinstance(result, list | tuple):
-        return [plain(item) for item in result]
-    if result is None or isinstance(result, bool | int | float):
-        return result
-    return str(result)
-
-
-def stands_in(goal: str, text: str) -> bool:
-    """Whether the words of a goal stand in a text one after another, whatever marks, cases and lines lie between."""
-    return " ".join(_word(goal)) in " ".join(_word(text))
-
-
-def _word(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+", text.lower())
-
-
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, Mapping):
-        return [text for key, item in value.items() for text in (str(key), *_texts(item))]
-    if isinstance(value, list):
-        return [text for item in value for text in _texts(item)]
-    return [value] if isinstance(value, str) else []
-
-
-def _refs(value: Any) -> list[OpaqueRef]:
-    if isinstance(value, Mapping):
-        return [ref for item in value.values() for ref in _refs(item)]
-    if isinstance(value, list):
-        return [ref for item in value for ref in _refs(item)]
-    return [value] if isinstance(value, OpaqueRef) else []
+    return Executor(module("functions_runtime").FunctionsRuntime(suite.tools), env), env

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from holdfast.bench import agentdojo as dojo
+from holdfast.bench.agentdojo_flow import value_flow
 from holdfast.bench.agentdojo_schemas import VERSION
 from holdfast.bench.plots import Bars, Lines, Panel, draw
 from holdfast.claims.base import Check, Result, Scale
@@ -91,7 +92,7 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     measured: dict[str, dict[str, float]] = {arm: _metrics(some) for arm, some in runs.items()}
     for arm, some in benign.items():
         measured[arm] |= {"benign utility": _mean(some, "utility"), "benign memory over flat": _size(some)}
-    flow = dojo.value_flow()
+    flow = value_flow()
     measured[_TYPED] |= {"value-flow recall": flow.recall, "tasks whole": float(flow.whole)}
     carried = _carriers({goal.GOAL for suite in suites.values() for goal in suite.injection_tasks.values()})
     later = _persistence()
