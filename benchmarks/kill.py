@@ -369,7 +369,7 @@ def _unfindable(
             if some[0] != user:
                 continue
             row = rows[id]
-            if not partition.lexical.counts(term(tokens(some[2].split()[1])[0]), np.asarray([row]))[0]:
+            if not partition.lexical.counts([term(tokens(some[2].split()[1])[0])], np.asarray([row])).any():
                 words.append(some[2])
             if partition.vectors is None or row >= len(partition.vectors.present) or not partition.vectors.present[row]:
                 vectors.append(some[2])

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +32,9 @@ KILLED_AFTER = 100
 COLD_SCOPES = 1_000
 PASS_SECONDS = 40.0
 """A pass of searches ends after this long, with the queries it got through."""
+PROBE_STEPS = 1_500
+FASTEST, SLACK = 2.0, 1.2
+"""Quiet is a moment whose probe takes at most SLACK times what the fastest FASTEST percent of the step's probes take."""
 
 Answer = dict[str, Any]
 
@@ -76,18 +79,20 @@ def serve(module: ModuleType, data: Data, store: Path, _: float) -> Answer:
         "open_to_first_hit_ms": 1e3 * (time.perf_counter() - start),
         "rss_before_open_mb": base,
     }
+    passes: dict[str, Pass] = {}
     for mode in module.MODES:
         if data.scopes == 1:
             timed(engine, data, queries[:WARM_UP], mode)
-            answer[f"search_{mode}"] = timed(engine, data, queries[WARM_UP:] or queries, mode)
+            passes[f"search_{mode}"] = timed(engine, data, queries[WARM_UP:] or queries, mode)
         else:
-            answer |= scoped(engine, data, queries, mode, first=mode == module.MODES[0])
+            passes |= scoped(engine, data, queries, mode, first=mode == module.MODES[0])
     answer["rss_mb"] = resident_mb()
+    answer |= told(passes)
     engine.close()
     return answer
 
 
-def scoped(engine: Any, data: Data, queries: Sequence[Query], mode: str, *, first: bool) -> Answer:
+def scoped(engine: Any, data: Data, queries: Sequence[Query], mode: str, *, first: bool) -> dict[str, Pass]:
     """Searches in scopes never touched before in this process, then in the same ones again."""
     by_scope = {query.scope: query for query in queries[1:]}
     others = np.random.default_rng(data.seed).permutation(data.scopes)[:COLD_SCOPES].tolist()
@@ -97,12 +102,12 @@ def scoped(engine: Any, data: Data, queries: Sequence[Query], mode: str, *, firs
         for scope in others
     ]
     touched += [query for scope, query in by_scope.items() if scope not in set(others)]
-    answer: Answer = {}
+    passes: dict[str, Pass] = {}
     if first:
-        answer[f"search_{mode}_cold"] = timed(engine, data, touched, mode)
+        passes[f"search_{mode}_cold"] = timed(engine, data, touched, mode)
     warm = [touched[i] for i in np.random.default_rng(data.seed + 1).permutation(len(touched))]
-    answer[f"search_{mode}"] = timed(engine, data, warm, mode)
-    return answer
+    passes[f"search_{mode}"] = timed(engine, data, warm, mode)
+    return passes
 
 
 def add(module: ModuleType, data: Data, store: Path, _: float) -> Answer:
@@ -189,19 +194,54 @@ def ask(engine: Any, data: Data, query: Query, mode: str) -> Sequence[int]:
     return found
 
 
-def timed(engine: Any, data: Data, queries: Sequence[Query], mode: str) -> Answer:
-    """Latency of single searches, and the share of the exact ten nearest that they found."""
-    times, recalls = [], []
+@dataclass
+class Pass:
+    """Single searches, in seconds, and the share of the exact ten nearest that they found; a probe before and after each."""
+
+    times: list[float] = field(default_factory=list)
+    recalls: list[float] = field(default_factory=list)
+    probes: list[float] = field(default_factory=list)
+
+
+def timed(engine: Any, data: Data, queries: Sequence[Query], mode: str) -> Pass:
+    """Search for each query once."""
+    done = Pass(probes=[probe()])
     start = time.perf_counter()
     for query in queries:
         before = time.perf_counter()
         found = ask(engine, data, query, mode)
-        times.append(time.perf_counter() - before)
+        done.times.append(time.perf_counter() - before)
+        done.probes.append(probe())
         if query.truth:
-            recalls.append(len(query.truth.intersection(found)) / len(query.truth))
-        if time.perf_counter() - start > PASS_SECONDS and len(times) >= 20:
+            done.recalls.append(len(query.truth.intersection(found)) / len(query.truth))
+        if time.perf_counter() - start > PASS_SECONDS and len(done.times) >= 20:
             break
-    return spread(times) | {"recall": float(np.mean(recalls)) if recalls else None}
+    return done
+
+
+def probe() -> float:
+    """How fast the machine is just now: the seconds of a fixed loop that leaves the caches alone."""
+    start = time.perf_counter()
+    for _ in range(PROBE_STEPS):
+        pass
+    return time.perf_counter() - start
+
+
+def told(passes: dict[str, Pass]) -> Answer:
+    """The passes of a step: of all their searches, and of those in quiet moments, whatever these took themselves."""
+    limit = SLACK * float(np.percentile([took for done in passes.values() for took in done.probes], FASTEST))
+    answer: Answer = {}
+    for name, done in passes.items():
+        quiet = [
+            took
+            for took, before, after in zip(done.times, done.probes, done.probes[1:], strict=False)
+            if max(before, after) <= limit
+        ]
+        answer[name] = spread(done.times) | {
+            "recall": float(np.mean(done.recalls)) if done.recalls else None,
+            "quiet": spread(quiet) if quiet else {"count": 0},
+        }
+    return answer
 
 
 def spread(seconds: Sequence[float]) -> Answer:

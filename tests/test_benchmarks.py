@@ -51,9 +51,34 @@ def test_every_step_of_an_engine_is_measured(data, tmp_path, monkeypatch):
     served = worker.serve(holdfast, data, store, 60.0)
     assert served["search_dense"]["recall"] > 0.99
     assert served["search_hybrid"]["p50"] > 0
+    assert 0 <= served["search_hybrid"]["quiet"]["count"] <= served["search_hybrid"]["count"]
     added = worker.add(holdfast, data, store, 60.0)
     assert added["visible_at_once"] == 1.0
     assert added["add_limit"]["count"] == added["add"]["count"]
+
+
+def test_quiet_searches_are_chosen_by_the_probes_before_and_after_them():
+    first = worker.Pass(times=[9.0, 1.0, 2.0], recalls=[1.0, 0.5], probes=[1.0, 1.19, 1.21, 1.0])
+    slow = worker.Pass(times=[5.0], probes=[2.0, 2.0])
+    told = worker.told({"one": first, "other": slow})
+    assert told["one"]["p50"] == 2000.0 and told["one"]["count"] == 3 and told["one"]["recall"] == 0.75
+    assert told["one"]["quiet"]["p50"] == 9000.0 and told["one"]["quiet"]["count"] == 1
+    assert (
+        told["other"]["quiet"] == {"count": 0} and told["other"]["count"] == 1
+    )  # quiet is of the step, not of the pass
+
+
+def test_every_search_is_made_once_and_stands_between_two_probes(data):
+    asked = []
+
+    class Engine:
+        def search(self, text, vector, scope, k, mode):
+            asked.append(text)
+            return []
+
+    done = worker.timed(Engine(), data, data.queries()[:30], "dense")
+    assert asked == [query.text for query in data.queries()[:30]]
+    assert len(done.times) == 30 and len(done.probes) == 31 and min(done.probes) > 0
 
 
 def test_the_limit_is_written_to_the_disk(tmp_path):
@@ -95,6 +120,18 @@ def test_the_report_names_failures_and_misses(tmp_path):
     assert len(misses) == 3  # both searches, and the recall
     assert all("20 ms" in line or "0.5" in line for line in misses)
     assert (tmp_path / "speed.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("count", "holds"), [(report.ENOUGH, "| yes |"), (report.ENOUGH - 1, "| **no** |")])
+def test_search_is_judged_by_enough_quiet_moments_and_the_page_says_so(count, holds):
+    search = {"p50": 6.0, "p99": 30.0, "count": 100, "recall": 1.0, "quiet": {"p50": 4.0, "p99": 5.0, "count": count}}
+    engines = {"holdfast": {"load": {"complete": True}, "serve": {"search_hybrid": search}}}
+    case = {"rows": 100_000, "scopes": 1, "postings": 10.0, "engines": engines}
+    lines = list(report.measures({"limits": {"read_bytes_per_s": 1e10}, "cases": {"100,000 in 1 scope": case}}))
+    (row,) = [row for row in report._summary(lines).splitlines() if "words and vector, p50" in row]
+    assert "| 6 ms |" in row and f"| 4 ms (of {count}) |" in row and holds in row
+    assert ("≤ 5 ms in quiet moments" in row) == (count >= report.ENOUGH)
+    assert f"| 6 / 30 | 4 ms (of {count}) |" in report._case("a case", case)
 
 
 def test_a_command_is_told_without_the_folders_of_this_machine():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from holdfast.retrieve import fusion
 from holdfast.retrieve.fusion import (
     CHANNELS,
     Calibration,
-    Pool,
     Weights,
     contributions,
     features,
@@ -26,38 +24,38 @@ from holdfast.retrieve.fusion import (
     relevance,
 )
 from holdfast.retrieve.passages import PASSAGE_WORDS, WHOLE_WORDS, passages
+from holdfast.retrieve.pool import ASSISTANT, K1, NAMED, USER, Feature, Pool
 from holdfast.retrieve.query import Want, analyse
+from holdfast.retrieve.signs import Sign
 from holdfast.retrieve.standing import is_instruction, is_preference
 
 DATA = Path(os.environ.get("HOLDFAST_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
 
-def pool(n: int, t: int, seed: int = 0) -> Pool:
+def pool(n: int, t: int, seed: int = 0, segments: int = 2) -> Pool:
+    """A scope of n rows that are all candidates, each beside the next in its place."""
     rng = np.random.default_rng(seed)
-    flags = [rng.random(n) < 0.5 for _ in range(8)]
     floats = [rng.random(n).astype(np.float32) for _ in range(5)]
     return Pool(
-        counts=rng.integers(0, 3, (t, n + 1)).astype(np.float32) * (np.arange(n + 1) < n),
+        rows=np.append(rng.permutation(n), -1),
         here=np.arange(n),
-        before=np.arange(n) - 1,
+        before=(np.arange(n) - 1) % (n + 1),
         after=np.arange(n) + 1,
-        lengths=rng.integers(1, 30, n).astype(np.float32),
-        mean_length=12.0,
+        counts=rng.integers(0, 3, (t, n + 1)).astype(np.float32) * (np.arange(n + 1) < n),
         idf=rng.random(t).astype(np.float32) + 0.1,
-        segments=rng.random((2, t)) < 0.5,
+        segments=rng.random((segments, t)) < 0.5,
         cosine=floats[0],
         passage=floats[1],
         cosine_after=floats[2],
         entities=floats[4],
-        session=rng.integers(0, 3, n),
-        author=flags[0],
-        user=flags[1],
-        assistant=flags[2],
-        asked_before=flags[3],
-        dated=flags[4],
-        instruction=flags[5],
-        preference=flags[6],
         time=floats[3],
+        lengths=rng.integers(1, 30, n).astype(np.float32),
+        mean_length=12.0,
+        session=rng.integers(0, 3, n).astype(np.int32),
+        author=rng.integers(0, 8, n).astype(np.int32),
+        roles=np.arange(8, dtype=np.uint8),
+        flags=rng.integers(0, 8, n).astype(np.uint8),
+        dated=rng.random(n) < 0.5,
     )
 
 
@@ -83,32 +81,33 @@ def test_shares_are_shares(n, t, seed):
     for name in ("window", "best_words", "time"):
         values = found[name]
         assert (values >= 0).all() and (values <= 1 + 1e-6).all()
-    assert (found["words"] <= fusion.K1 + 1).all()
+    assert (found["words"] <= K1 + 1).all()
     assert (found["session_words"] >= found["words"]).all() and (found["session_meaning"] >= found["meaning"]).all()
 
 
 def test_bm25_and_window_by_hand():
-    one = replace(
-        pool(2, 2),
+    one = pool(2, 2)._replace(
+        rows=np.array([0, 1, 2, 3, -1]),
         counts=np.array([[2, 0, 0, 1, 0], [0, 0, 1, 0, 0]], np.float32),
         here=np.array([0, 1]),
         before=np.array([2, 4]),
         after=np.array([3, 2]),
-        lengths=np.array([10, 10], np.float32),
+        lengths=np.full(4, 10, np.float32),
         mean_length=10.0,
         idf=np.array([3, 1], np.float32),
         segments=np.zeros((0, 2), bool),
+        flags=np.array([0, 0, 1, 0], np.uint8),
     )
     found = features(one, ())
-    bm25 = 3 * 2 * (fusion.K1 + 1) / (2 + fusion.K1)
+    bm25 = 3 * 2 * (K1 + 1) / (2 + K1)
     np.testing.assert_allclose(found["words"], [bm25 / 4, 0], rtol=1e-6)
     np.testing.assert_allclose(found["window"], [(3 + 0.6 * 1) / 4, 0.4 * 1 / 4], rtol=1e-6)
     np.testing.assert_allclose(found["segment"], found["words"])
+    assert found["answer"].tolist() == [1, 0]
 
 
 def test_a_segment_that_is_wholly_matched_counts_in_full():
-    one = replace(
-        pool(1, 2),
+    one = pool(1, 2)._replace(
         counts=np.array([[1, 0], [0, 0]], np.float32),
         idf=np.array([1, 3], np.float32),
         segments=np.array([[1, 0], [0, 1]], bool),
@@ -118,19 +117,33 @@ def test_a_segment_that_is_wholly_matched_counts_in_full():
 
 
 @pytest.mark.parametrize(
-    ("channel", "flag", "want"),
+    ("channel", "shown", "want"),
     [
-        ("recounted", "assistant", Want.ASSISTANT),
-        ("summed_up", "assistant", Want.SUMMARY),
-        ("dated", "dated", Want.TIME),
-        ("instruction", "instruction", Want.REQUEST),
-        ("preference", "preference", Want.REQUEST),
+        ("recounted", lambda of, rows: of.roles[of.author[rows]] & ASSISTANT, Want.ASSISTANT),
+        ("summed_up", lambda of, rows: of.roles[of.author[rows]] & ASSISTANT, Want.SUMMARY),
+        ("dated", lambda of, rows: of.dated[rows], Want.TIME),
+        ("instruction", lambda of, rows: of.flags[rows] & Sign.INSTRUCTION, Want.REQUEST),
+        ("preference", lambda of, rows: of.flags[rows] & Sign.PREFERENCE, Want.REQUEST),
     ],
 )
-def test_flags_count_only_where_the_query_wants_them(channel, flag, want):
+def test_flags_count_only_where_the_query_wants_them(channel, shown, want):
     some = pool(12, 2)
-    np.testing.assert_array_equal(features(some, {want})[channel], getattr(some, flag).astype(np.float32))
+    expected = shown(some, some.rows[some.here]) > 0
+    assert expected.any()
+    np.testing.assert_array_equal(features(some, {want})[channel], expected)
     assert not features(some, set(Want) - {want})[channel].any()
+
+
+def test_an_author_is_what_he_is_to_the_query():
+    some = pool(12, 2)
+    roles = some.roles[some.author[some.rows[some.here]]]
+    found = features(some, ())
+    np.testing.assert_array_equal(found["author"], (roles & NAMED) > 0)
+    np.testing.assert_array_equal(found["user"], (roles & USER) > 0)
+
+
+def test_the_lines_of_the_table_are_the_channels():
+    assert [feature.name.lower() for feature in Feature] == list(CHANNELS)
 
 
 def test_no_word_and_no_meaning_counts_against_a_row():
@@ -139,7 +152,7 @@ def test_no_word_and_no_meaning_counts_against_a_row():
 
 
 def test_a_lone_good_row_is_likely_and_a_lone_bad_one_is_not():
-    found = features(replace(pool(1, 1), passage=np.array([0.6], np.float32)), ())
+    found = features(pool(1, 1)._replace(passage=np.array([0.6], np.float32)), ())
     assert relevance(found, np.array([16.0], np.float32), Calibration())[0] > 0.9
     assert relevance(found, np.array([3.0], np.float32), Calibration())[0] < fusion.UNLIKELY
 

@@ -101,7 +101,7 @@ def test_lexical_scores_are_bm25_however_the_rows_came(
     assert found.tolist() == pytest.approx(bm25(texts, query), rel=1e-5)
     rows = np.arange(-1, len(texts))
     for word in query:
-        assert index.counts(term(word), rows).tolist() == [0, *(Counter(text)[word] for text in texts)]
+        assert index.counts([term(word)], rows)[0].tolist() == [0, *(Counter(text)[word] for text in texts)]
 
 
 @given(documents, st.randoms(use_true_random=False))
@@ -113,7 +113,7 @@ def test_rows_may_come_in_any_order(texts: list[list[str]], random: object) -> N
         index.append([row], [pack_terms(texts[row])])
     for word in ("lisbon", "tea"):
         assert index.scores([term(word)], len(texts)).tolist() == pytest.approx(bm25(texts, [word]), rel=1e-5)
-        assert index.counts(term(word), np.arange(len(texts))).tolist() == [Counter(text)[word] for text in texts]
+        assert index.counts([term(word)], np.arange(len(texts)))[0].tolist() == [Counter(text)[word] for text in texts]
 
 
 def test_the_index_of_a_partition_knows_nothing_of_other_users(folder: Path) -> None:
@@ -276,8 +276,8 @@ def snapshot(partition: Partition) -> dict[str, object]:
     found: dict[str, object] = {
         "size": size,
         "words": partition.lexical.scores(words, size).tolist(),
-        "counts": [partition.lexical.counts(word, rows).tolist() for word in words],
-        "names": [partition.entities.postings.counts(word, rows).tolist() for word in words],
+        "counts": partition.lexical.counts(words, rows).tolist(),
+        "names": partition.entities.postings.counts(words, rows).tolist(),
         "entities": [
             partition.entities.activation([name], np.ones(size, np.bool_)).tolist() for name in ("porto", "ben")
         ],

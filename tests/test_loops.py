@@ -13,8 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.retrieve import loops as numpy_loops
+from holdfast.retrieve.arrays import Floats
+from holdfast.retrieve.fusion import features
 from holdfast.retrieve.lexical import LexicalIndex
 from holdfast.retrieve.loops import HIDDEN, Loops, widened
+from holdfast.retrieve.pool import K1, B, Feature, Pool
+from holdfast.retrieve.signs import Sign
 from holdfast.retrieve.text import pack_terms, term
 from holdfast.retrieve.vectors import EXACT_ROWS, VectorIndex
 
@@ -127,6 +131,19 @@ def test_so_many_rows_reach_what_is_said(loops: Loops, scores: list[float], most
 
 
 @settings(deadline=None)
+@given(st.lists(st.floats(0.0, 30.0, width=32), max_size=60), st.floats(0.0, 30.0, width=32), st.integers(0, 2**32))
+def test_what_is_found_is_taken(loops: Loops, scores: list[float], least: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    found = np.asarray([*scores, 40.0], np.float32)
+    seen = rng.permutation(len(scores)).astype(np.int32)[: rng.integers(0, len(scores) + 1)]
+    rows, values = loops.taken(found, seen, least)
+    expected = [(row, scores[row]) for row in seen.tolist() if scores[row] >= least]
+    assert list(zip(rows.tolist(), values.tolist(), strict=True)) == expected
+    assert rows.dtype == np.int64 and values.dtype == np.float32
+    assert found.tolist() == [0.0 if row in seen else score for row, score in enumerate([*scores, 40.0])]
+
+
+@settings(deadline=None)
 @given(st.integers(1, 90), st.integers(0, 40), st.integers(0, 2**32))
 def test_surroundings(loops: Loops, size: int, n: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -142,29 +159,70 @@ def test_surroundings(loops: Loops, size: int, n: int, seed: int) -> None:
     assert set(found.tolist()) == {-1, *np.concatenate(expected).tolist()}
 
 
-@settings(deadline=None)
-@given(st.integers(0, 20), st.integers(0, 4), st.integers(0, 3), st.integers(0, 2**32))
-def test_weigh(loops: Loops, n: int, terms: int, segments: int, seed: int) -> None:
+def some_pool(n: int, rows: int, terms: int, segments: int, seed: int) -> Pool:
+    """n candidates among some rows of a scope, in no order, beside any of them or none."""
     rng = np.random.default_rng(seed)
-    counts = (rng.integers(0, 4, (terms, 9)) * (rng.random((terms, 9)) < 0.5)).astype(np.float32)
-    here, before, after = rng.integers(0, 9, (3, n))
-    norms, weights = rng.random(n).astype(np.float32) + 0.1, rng.random(terms).astype(np.float32)
-    parts = rng.random((segments, terms)).astype(np.float32)
-    words, window, segment = loops.weigh(counts, here, before, after, norms, weights, parts)
-    for at in range(n):
-        own = counts[:, here[at]]
-        gains = own / (own + norms[at])
-        near = np.where(own > 0, 1.0, np.maximum(0.6 * (counts[:, before[at]] > 0), 0.4 * (counts[:, after[at]] > 0)))
-        assert words[at] == pytest.approx(float(weights @ gains), rel=1e-5)
-        assert window[at] == pytest.approx(float(weights @ near), rel=1e-5)
-        assert segment[at] == pytest.approx(float((parts @ gains).max() if segments else weights @ gains), rel=1e-5)
+    size = rows + 5
+
+    def floats() -> Floats:
+        return rng.standard_normal(n).astype(np.float32)
+
+    counts = rng.integers(0, 4, (terms, rows + 1)) * (rng.random((terms, rows + 1)) < 0.5)
+    counts[:, -1] = 0
+    return Pool(
+        rows=np.append(rng.permutation(size)[:rows], -1),
+        here=rng.integers(0, rows, n),
+        before=rng.integers(0, rows + 1, n),
+        after=rng.integers(0, rows + 1, n),
+        counts=counts.astype(np.float32),
+        idf=rng.random(terms).astype(np.float32),
+        segments=rng.random((segments, terms)) < 0.5,
+        cosine=floats(),
+        passage=floats(),
+        cosine_after=floats(),
+        entities=floats(),
+        time=floats(),
+        lengths=rng.integers(1, 300, size).astype(np.float32),
+        mean_length=float(rng.random() * 40),
+        session=rng.integers(0, rng.integers(1, 5), size).astype(np.int32),
+        author=rng.integers(0, 8, size).astype(np.int32),
+        roles=np.arange(8, dtype=np.uint8),
+        flags=rng.integers(0, 8, size).astype(np.uint8),
+        dated=rng.random(size) < 0.5,
+    )
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 5), st.floats(-5, 5, width=32)), max_size=40))
-def test_the_most_of_each_group(loops: Loops, pairs: list[tuple[int, float]]) -> None:
-    groups, values = np.asarray([g for g, _ in pairs], np.int32), np.asarray([v for _, v in pairs], np.float32)
-    assert loops.most(groups, values).tolist() == [max(v for g, v in pairs if g == group) for group, _ in pairs]
+@given(st.integers(0, 20), st.integers(1, 30), st.integers(0, 4), st.integers(0, 3), st.integers(0, 2**32))
+def test_words_window_and_segment_of_a_pool(loops: Loops, n: int, rows: int, t: int, segments: int, seed: int) -> None:
+    pool = some_pool(n, rows, t, segments, seed)
+    found = loops.channels(pool, np.ones(len(Feature), np.bool_))
+    shares = pool.idf * (K1 + 1) / max(pool.idf.sum(), 1e-9)
+    parts = [some * pool.idf * (K1 + 1) / max((some * pool.idf).sum(), 1e-9) for some in pool.segments]
+    for at in range(n):
+        own, before, after = (pool.counts[:, some[at]] for some in (pool.here, pool.before, pool.after))
+        norm = K1 * (1 - B + B * pool.lengths[pool.rows[pool.here[at]]] / max(pool.mean_length, 1))
+        gains = own / (own + norm)
+        near = np.where(own > 0, 1.0, np.maximum(0.6 * (before > 0), 0.4 * (after > 0)))
+        best = max([float(part @ gains) for part in parts], default=float(shares @ gains))
+        assert found[Feature.WORDS, at] == pytest.approx(float(shares @ gains), rel=1e-5)
+        assert found[Feature.WINDOW, at] == pytest.approx(float(shares @ near) / (K1 + 1), rel=1e-5)
+        assert found[Feature.SEGMENT, at] == pytest.approx(best, rel=1e-5)
+        asked = pool.before[at] < rows and pool.flags[pool.rows[pool.before[at]]] & Sign.QUESTION
+        assert found[Feature.ANSWER, at] == bool(asked)
+    sessions = pool.session[pool.rows[pool.here]]
+    for line, values in ((Feature.SESSION_WORDS, found[Feature.WORDS]), (Feature.SESSION_MEANING, pool.cosine)):
+        assert found[line].tolist() == [values[sessions == one].max() for one in sessions]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 40), st.integers(1, 30), st.integers(0, 5), st.integers(0, 3), st.integers(0, 2**32))
+def test_the_compiled_channels_are_those_of_numpy(n: int, rows: int, terms: int, segments: int, seed: int) -> None:
+    pytest.importorskip("numba", reason="the extra fast is not installed")
+    pool = some_pool(n, rows, terms, segments, seed)
+    counted = np.random.default_rng(seed).random(len(Feature)) < 0.5
+    expected = numpy_loops.plain().channels(pool, counted)
+    np.testing.assert_allclose(numpy_loops.compiled().channels(pool, counted), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_numba_that_does_not_fit_is_named_and_left_alone(
@@ -202,15 +260,36 @@ def test_warming_up_compiles_all_that_a_search_calls() -> None:
     lexical = LexicalIndex()
     lexical.append(range(len(vectors)), [pack_terms(["common", f"word{row % 50}"]) for row in range(len(vectors))])
     lexical.best([term("common"), term("word7")], 10, np.ones(len(vectors), np.bool_))
-    lexical.counts(term("word7"), rows)
     needed, *places = numpy_loops.compiled().surroundings(
         rows, np.zeros(len(vectors), np.int32), np.full(len(vectors), -1, np.int32), np.ones(len(vectors), np.bool_)
     )
     index.cosines(vectors[3], needed)
-    table = np.stack([lexical.counts(term(word), needed) for word in ("common", "word7")])
-    norms = lexical.lengths[rows]
-    numpy_loops.compiled().weigh(table, *places, norms, np.ones(2, np.float32), np.ones((1, 2), np.bool_) * norms[:2])
-    numpy_loops.compiled().most(np.zeros(len(rows), np.int32), norms)
+    table = lexical.counts([term("common"), term("word7")], needed)
+    here, before, after = places
+    size, silent = len(vectors), np.zeros(len(rows), np.float32)
+    numbers = np.zeros(size, np.int32)
+    pool = Pool(
+        rows=needed,
+        here=here,
+        before=before,
+        after=after,
+        counts=table,
+        idf=np.asarray([lexical.idf(term(word)) for word in ("common", "word7")], np.float32),
+        segments=np.zeros((0, 2), np.bool_),
+        cosine=cosines,
+        passage=cosines,
+        cosine_after=cosines,
+        entities=silent,
+        time=silent,
+        lengths=lexical.lengths,
+        mean_length=lexical.mean_length,
+        session=numbers,
+        author=numbers,
+        roles=np.zeros(1, np.uint8),
+        flags=lexical.flags,
+        dated=np.zeros(size, np.bool_),
+    )
+    features(pool, (), numpy_loops.compiled())
     made = {name: len(loop.signatures) for name, loop in vars(compiled).items() if hasattr(loop, "signatures")}
     assert len(made) >= 6 and set(made.values()) == {1}, made
 

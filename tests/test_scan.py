@@ -61,9 +61,9 @@ def test_common_words_are_skipped_where_a_rare_one_settles_it(monkeypatch):
     texts = [[0, 1, 2] for _ in range(500)] + [[0, 7, 7]] * 5
     lexical = index(texts, set())
     looked_up = []
-    counts = LexicalIndex._counts
+    count = LexicalIndex._count
     monkeypatch.setattr(
-        LexicalIndex, "_counts", lambda self, w, rows: looked_up.append(w.rows) or counts(self, w, rows)
+        LexicalIndex, "_count", lambda self, w, rows, out: looked_up.append(w.rows) or count(self, w, rows, out)
     )
     found = lexical.best([0, 7], 3, np.ones(len(texts), np.bool_))
     assert found.tolist() == [500, 501, 502]
@@ -75,11 +75,11 @@ def test_common_words_are_skipped_where_a_rare_one_settles_it(monkeypatch):
 def test_a_word_counted_row_by_row_gives_the_same_counts(texts, cuts, query, seed):
     rows = np.random.default_rng(seed).integers(-1, len(texts) + 2, 40)
     with pytest.MonkeyPatch.context() as patch:
-        expected = index(texts, cuts).counts(query, rows)
+        expected = index(texts, cuts).counts([query], rows)
         patch.setattr("holdfast.retrieve.lexical._MANY_ROWS", 0)
         lexical = index(texts, cuts)
         for _ in range(2):
-            assert lexical.counts(query, rows).tolist() == expected.tolist()
+            assert lexical.counts([query], rows).tolist() == expected.tolist()
 
 
 def test_what_expires_is_gone_the_moment_it_does_although_masks_are_kept(tmp_path):

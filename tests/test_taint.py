@@ -102,7 +102,7 @@ def test_no_encoder_reads_what_stands_in_quarantine_until_it_comes_out(tmp_path:
         memory.add(held)
         memory.flush()
         assert [cube.text for cube in memory.store.select(memory.scope())] == ["I live in Lisbon."]
-        memory.restore(held.id)
+        memory.approve(held.id)
         memory.flush()
         derived = [cube for cube in memory.select() if cube.origin.channel is Channel.DERIVED]
         assert derived and memory.search("where does she live? Lisbon")

@@ -21,7 +21,7 @@ from holdfast.errors import ConflictError, EmbedderError, HoldfastError
 from holdfast.manage.retraction import ENDED_BY
 from holdfast.retrieve.context import SUPERSEDED
 from holdfast.retrieve.text import embeddable, pack_terms
-from holdfast.store.base import Op, Operation, Where
+from holdfast.store.base import Op, Operation, Store, Where
 from holdfast.store.rows import Row
 from holdfast.store.sqlite import SqliteStore
 
@@ -38,10 +38,21 @@ Progress = Callable[[str, int], None]
 
 
 class Enrichment:
-    """Works off the queue of one store, in a thread of its own or in the caller's."""
+    """Works off the queue of one store, in a thread of its own or in the caller's.
 
-    def __init__(self, store: SqliteStore, embedder: Embedder | None, encoders: Sequence[Encoder]) -> None:
+    ``door`` is where what the encoders propose comes in: the governor's, so that it is ruled upon like everything.
+    """
+
+    def __init__(
+        self,
+        store: SqliteStore,
+        embedder: Embedder | None,
+        encoders: Sequence[Encoder],
+        *,
+        door: Store | None = None,
+    ) -> None:
         self._store = store
+        self._door = door or store
         self.embedder = embedder
         self.encoders = tuple(encoders)
         self._wake = threading.Event()
@@ -240,7 +251,7 @@ class Enrichment:
                 proposed = [operation for operation in encoder.encode(experience) if operation.op is not Op.NONE]
                 if proposed:
                     proposed += self._outdated(proposed, home)
-                    done = self._store.commit(_once(proposed), actor=f"encoder:{type(encoder).__name__}")
+                    done = self._door.commit(_once(proposed), actor=f"encoder:{type(encoder).__name__}")
                     known += done.cubes
 
     def _outdated(self, proposed: Sequence[Operation], scope: Scope) -> list[Operation]:

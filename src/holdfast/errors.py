@@ -71,3 +71,7 @@ class AnswerRefusedError(HoldfastError, ValueError):
 
 class SandboxError(HoldfastError):
     """Model-written code cannot be run as demanded here: a guarantee that was asked for does not hold on this machine."""
+
+
+class GuardError(HoldfastError):
+    """The guard does not let this happen; what was there is as it was."""

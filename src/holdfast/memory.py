@@ -21,7 +21,11 @@ from holdfast.encode.base import Embedder, Encoder
 from holdfast.encode.checked import Checked
 from holdfast.encode.turns import Content, to_cubes
 from holdfast.enrichment import Enrichment, Progress
-from holdfast.errors import EmbedderError, InputError, NotFoundError, ScopeError
+from holdfast.errors import ConflictError, EmbedderError, GuardError, InputError, NotFoundError, ScopeError
+from holdfast.guard.base import Guard
+from holdfast.guard.governor import WITHIN, Door, Governor, Purpose
+from holdfast.guard.revocation import Revocation, revoke
+from holdfast.guard.voices import WIDER, crowded, heard
 from holdfast.manage.retraction import consequences
 from holdfast.retrieve.context import Packed, count_tokens, pack, without_recalled
 from holdfast.retrieve.hits import Hit, Hits
@@ -40,14 +44,18 @@ MAX_QUERY = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What an ``add`` did: the ids now durable and findable, those that were there already, and why something was not kept."""
+    """What an ``add`` did: the ids now durable and findable, those that were there already, and why something was not kept.
+
+    ``quarantined`` are durable but not findable until somebody approves them; ``reasons`` say why.
+    """
 
     ids: tuple[str, ...]
     duplicates: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    quarantined: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.ids or self.duplicates)
+        return bool(self.ids or self.duplicates or self.quarantined)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,8 @@ class Memory:
             search only), a name that ``open_embedder`` knows, or an Embedder.
         encoders: what draws facts from turns; by default the rules that need no language model.
         durability: "full" (a returned add survives power loss) or "normal" (it survives the death of the process).
+        guard: rules on everything that wants to be remembered: "default" (``guard.admission``), None (everything is admitted), or
+            a Guard.
         background: embed and enrich in a thread; without it, call ``flush``.
         clock: the present, for replays and tests.
     """
@@ -84,6 +94,7 @@ class Memory:
         embedder: Embedder | str | None = "auto",
         encoders: Sequence[Encoder] | None = None,
         durability: str = "full",
+        guard: Guard | str | None = "default",
         background: bool = True,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
@@ -94,7 +105,8 @@ class Memory:
             if self._store.meta("analyser") != ANALYSER:
                 self._store.rebuild(fold_terms, ANALYSER)
             chosen = self._choose(embedder)
-            self._enrichment = Enrichment(self._store, chosen, _rules() if encoders is None else encoders)
+            self._governor = Governor(self._store, _guard(guard), self._ask)
+            self._enrichment = self._enriching(chosen, _rules() if encoders is None else encoders)
             self.recall = Recall(self._store, chosen)
         except BaseException:
             self._store.close()
@@ -115,12 +127,15 @@ class Memory:
         trust: float | None = None,
         at: datetime | str | None = None,
         ttl: timedelta | None = None,
+        derived_from: Sequence[Ref] = (),
+        taint: Sequence[str] = (),
         **scope: str | None,
     ) -> Added:
         """Keep a string, chat messages or cubes, verbatim. Returns when they are durable and lexically findable.
 
         Vectors and facts follow from the queue. Adding the same content again changes nothing. A call that keeps nothing
-        says why in ``reasons``. Raises InputError, ScopeError, StoreError.
+        says why in ``reasons``. ``derived_from`` and ``taint`` name what it was made from, where it is not the user's own word
+        (``agent.turn`` does that). Raises InputError, ScopeError, StoreError.
         """
         here = self.scope(**scope)
         cubes, reasons = to_cubes(
@@ -132,6 +147,8 @@ class Memory:
             source=source,
             trust=trust,
             at=at,
+            derived_from=derived_from,
+            taint=taint,
             clean=without_recalled,  # memory must not feed on its own echo
         )
         if ttl is not None:
@@ -139,27 +156,40 @@ class Memory:
             cubes = [cube.with_(policy=replace(cube.policy, expires_at=ends)) for cube in cubes]
         ids: list[str] = []
         duplicates: list[str] = []
+        quarantined: list[str] = []
         for start in range(0, len(cubes), BATCH):
-            done = self._store.commit([Operation.add(cube) for cube in cubes[start : start + BATCH]], actor=here.path)
-            ids += [cube.id for cube in done.cubes]
+            some = [Operation.add(cube) for cube in cubes[start : start + BATCH]]
+            done = self._governor.apply(Purpose.WRITE, some, actor=here.path)
+            ids += [cube.id for cube in done.cubes if cube.id not in done.quarantined]
+            quarantined += done.quarantined
             duplicates += done.duplicates
+            reasons += [*done.refused, *done.quarantined.values()]
         if ids:
             self._enrichment.wake()
-        return Added(tuple(ids), tuple(duplicates), tuple(reasons))
+        return Added(tuple(ids), tuple(duplicates), tuple(reasons), tuple(quarantined))
 
     def correct(self, id: str, text: str, *, reason: str = "", **scope: str | None) -> Cube:
         """Give a memory other words. The old version stays in history; what was derived from it is up for review."""
         here = self.scope(**scope)
         cube = self._store.get(id, here).with_(text=text)
-        done = self._store.commit([Operation.update(cube, reason)], actor=here.path)
+        done = self._governor.apply(Purpose.EDIT, [Operation.update(cube, reason)], actor=here.path)
+        if not done.cubes:
+            raise GuardError("; ".join(done.refused))
         self._enrichment.wake()
         return done.cubes[0]
 
-    def apply(self, operations: Sequence[Operation], *, actor: str) -> tuple[Cube, ...]:
-        """Commit what an encoder or a manager proposed; the cubes as stored."""
-        done = self._store.commit(operations, actor=actor)
+    def apply(
+        self, operations: Sequence[Operation], *, actor: str, change: Purpose = Purpose.CONSOLIDATE
+    ) -> tuple[Cube, ...]:
+        """Commit what an encoder or a manager proposed; the cubes as stored. Raises GuardError where a canary dies of it."""
+        done = self._governor.apply(change, operations, actor=actor)
         self._enrichment.wake()
         return done.cubes
+
+    @property
+    def door(self) -> Door:
+        """The store as an import sees it: what comes in is ruled upon, and faces the canaries."""
+        return self._governor.door(Purpose.IMPORT)
 
     def feedback(self, hits: Iterable[Hit | str], reward: float, **scope: str | None) -> None:
         """Say how well memories served (a reward in [-1, 1]). Being looked at changes nothing; this does."""
@@ -283,10 +313,13 @@ class Memory:
         self._store.commit([Operation.delete(cube, reason), *also], actor=here.path)
 
     def restore(self, id: str, *, reason: str = "", **scope: str | None) -> Cube:
-        """Bring an archived or expired memory back into recall."""
+        """Bring an archived or expired memory back into recall. What stands in quarantine is let out by ``approve``."""
         here = self.scope(**scope)
-        cube = self._store.get(id, here).with_(status=Status.ACTIVATED)
-        return self._store.commit([Operation.update(cube, reason)], actor=here.path).cubes[0]
+        cube = self._store.get(id, here)
+        if cube.status is Status.QUARANTINED:
+            raise ConflictError(f"memory {id} stands in quarantine; look at it, then approve or reject it")
+        back = Operation.update(cube.with_(status=Status.ACTIVATED), reason)
+        return self._store.commit([back], actor=here.path).cubes[0]
 
     def freeze(self, id: str, *, reason: str = "", **scope: str | None) -> Cube:
         """Forbid every change of a memory until ``thaw``; it stays findable."""
@@ -326,6 +359,46 @@ class Memory:
     def lineage(self, id: str, *, down: bool = True, **scope: str | None) -> list[Ref]:
         """What was derived from a memory (``down``), or what it was derived from."""
         return self._store.lineage(id, self.scope(**scope), down=down)
+
+    # --- the guard ---
+
+    def quarantined(self, **scope: str | None) -> list[Cube]:
+        """What waits for somebody to look at it; ``history`` of each says why."""
+        return list(self._store.select(self.scope(**scope), Where(statuses=(Status.QUARANTINED,))))
+
+    def approve(self, id: str, *, reason: str = "", **scope: str | None) -> Cube:
+        """Let a memory out of quarantine. It stays tainted: something to read, that authorises nothing."""
+        return self._judge(id, Status.ACTIVATED, f"approved: {reason}" if reason else "approved", self.scope(**scope))
+
+    def reject(self, id: str, *, reason: str = "", **scope: str | None) -> Cube:
+        """Archive a memory that stands in quarantine."""
+        return self._judge(id, Status.ARCHIVED, f"rejected: {reason}" if reason else "rejected", self.scope(**scope))
+
+    def revoke(
+        self,
+        *,
+        source: str | None = None,
+        author: str | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        reason: str = "",
+        dry_run: bool = False,
+        **scope: str | None,
+    ) -> Revocation:
+        """Take memories of a source, an author or a time out of recall, with what was made of them; ``undo`` brings all back."""
+        here = self.scope(**scope)
+        times = [None if when is None else utc(when) for when in (since, until)]
+        where = Where(source=source, author=author, since=times[0], until=times[1])
+        return revoke(self._store, here, where, reason=reason, actor=here.path, dry_run=dry_run)
+
+    def canary(self, question: str, expects: str, **scope: str | None) -> Cube:
+        """Keep a question that must go on finding a memory, by its id or words of it: a change that ends that is undone."""
+        here = self.scope(**scope)
+        return self._governor.add_canary(question, expects, here, actor=here.path)
+
+    def answers(self, canary: Cube) -> bool:
+        """Whether a canary's question finds what it expects now."""
+        return self._governor.sing([canary])[0]
 
     # --- care ---
 
@@ -374,7 +447,7 @@ class Memory:
         chosen = _open(embedder)
         before = self._enrichment
         working = before.stop()
-        after = Enrichment(self._store, before.embedder, before.encoders)
+        after = self._enriching(before.embedder, before.encoders)
         try:
             no = self._store.add_model(chosen.model, chosen.dimension)
             left, error = Enrichment(self._store, chosen, ()).complete(progress)
@@ -384,7 +457,7 @@ class Memory:
                     f"{before.embedder.model if before.embedder else 'lexical search'} goes on serving. Try again"
                 )
             self._store.activate(no)
-            after = Enrichment(self._store, chosen, before.encoders)
+            after = self._enriching(chosen, before.encoders)
             self.recall = Recall(self._store, chosen)
             self._degraded = []
         finally:
@@ -417,6 +490,20 @@ class Memory:
         return Scope(**parts)  # type: ignore[arg-type]
 
     # --- inside ---
+
+    def _enriching(self, embedder: Embedder | None, encoders: Sequence[Encoder]) -> Enrichment:
+        return Enrichment(self._store, embedder, encoders, door=self._governor.door(Purpose.WRITE))
+
+    def _ask(self, question: str, scope: Scope) -> Hits:
+        return self._search(question, scope, WITHIN, (), 0, None, None)
+
+    def _judge(self, id: str, status: Status, reason: str, scope: Scope) -> Cube:
+        cube = self._store.get(id, scope)
+        if cube.status is not Status.QUARANTINED:
+            raise ConflictError(f"memory {id} is {cube.status}, not in quarantine")
+        done = self._store.commit([Operation.update(cube.with_(status=status), reason)], actor=scope.path)
+        self._enrichment.wake()
+        return done.cubes[0]
 
     def _trouble(self) -> list[str]:
         found = list(self._degraded)
@@ -453,7 +540,11 @@ class Memory:
             agent=scope.agent,
             session=scope.session,
         )
-        return self.recall.search(query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._trouble())
+        hits = self.recall.search(query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._trouble())
+        if self._governor.guarded and any(hit.cube.tainted for hit in hits) and crowded(hits, k):
+            wider = self.recall.search(query[:MAX_QUERY], scope, view, WIDER * k, neighbours, degraded=self._trouble())
+            hits = Hits(heard(wider, k), abstain=hits.abstain, reason=hits.reason, degraded=hits.degraded)
+        return hits
 
     def _pack(
         self,
@@ -563,6 +654,16 @@ def _open(embedder: Embedder | str) -> Embedder:
 
         embedder = open_embedder(embedder)
     return Checked(embedder)
+
+
+def _guard(guard: Guard | str | None) -> Guard | None:
+    if isinstance(guard, str):
+        if guard != "default":
+            raise InputError(f"guard must be 'default', None or a Guard, not {guard!r}")
+        from holdfast.guard.admission import Admission
+
+        return Admission()
+    return guard
 
 
 def _rules() -> tuple[Encoder, ...]:

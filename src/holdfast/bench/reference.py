@@ -23,11 +23,12 @@ from holdfast.retrieve.fusion import (
     LEXICAL_WEIGHTS,
     Calibration,
     Features,
-    Pool,
     Weights,
 )
 from holdfast.retrieve.passages import passages
+from holdfast.retrieve.pool import ASSISTANT, NAMED, USER, Pool
 from holdfast.retrieve.query import Query, Want, analyse
+from holdfast.retrieve.signs import Sign
 from holdfast.retrieve.standing import is_instruction, is_preference
 from holdfast.retrieve.text import tokens
 
@@ -51,14 +52,12 @@ class Prepared:
     vectors: npt.NDArray[np.float32] | None  # (n, d)
     passage_vectors: npt.NDArray[np.float32] | None  # (p, d)
     passage_rows: npt.NDArray[np.int64]  # (p,)
-    session: npt.NDArray[np.int64]
+    session: npt.NDArray[np.int32]
     before: npt.NDArray[np.int64]  # row of the turn before in the session, -1
     after: npt.NDArray[np.int64]
     said: npt.NDArray[np.float64]  # days since 1970, NaN
     dated: npt.NDArray[np.bool_]
-    asks: npt.NDArray[np.float32]
-    instruction: npt.NDArray[np.bool_]
-    preference: npt.NDArray[np.bool_]
+    flags: npt.NDArray[np.uint8]  # signs.Sign of each
     names: list[frozenset[str]]
 
 
@@ -73,7 +72,7 @@ def prepare(conversation: Conversation, embed: Embed | None) -> Prepared:
             counts[row, vocabulary[token]] = times
     df = (counts > 0).sum(0)
     names = {name: at for at, name in enumerate(dict.fromkeys(turn.session for turn in turns))}
-    session = np.array([names[turn.session] for turn in turns], np.int64)
+    session = np.array([names[turn.session] for turn in turns], np.int32)
     rows = np.arange(len(turns))
     same = np.append(session[1:] == session[:-1], False)
     cut = [(row, text) for row, turn in enumerate(turns) for text in _passages(turn)]
@@ -92,9 +91,7 @@ def prepare(conversation: Conversation, embed: Embed | None) -> Prepared:
         after=np.where(same, rows + 1, -1),
         said=np.array([turn.time.timestamp() / 86400 if turn.time else np.nan for turn in turns]),
         dated=np.array([bool(find_dates(turn.text, turn.time)) if turn.time else False for turn in turns]),
-        asks=np.array(["?" in turn.text for turn in turns], np.float32),
-        instruction=np.array([turn.role == "user" and is_instruction(turn.text) for turn in turns]),
-        preference=np.array([turn.role == "user" and is_preference(turn.text) for turn in turns]),
+        flags=np.array([_signs(turn) for turn in turns], np.uint8),
         names=[frozenset(find_names(turn.text)) for turn in turns],
     )
 
@@ -134,45 +131,37 @@ def candidates(
         chosen = np.concatenate([top(first, pool), top(cosine, pool), top(activation, pool)])
         chosen = np.concatenate([chosen, prepared.before[chosen], prepared.after[chosen]])
         if Want.REQUEST in query.wants:
-            chosen = np.concatenate([chosen, np.flatnonzero(prepared.instruction | prepared.preference)])
+            chosen = np.concatenate([chosen, np.flatnonzero(prepared.flags & (Sign.INSTRUCTION | Sign.PREFERENCE))])
         rows = np.unique(chosen[chosen >= 0])
-
-    def beside(values: npt.NDArray[np.float32], where: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        there = (where[rows] >= 0).reshape(-1, *[1] * (values.ndim - 1))
-        return np.where(there, values[where[rows]], 0).astype(np.float32)
 
     now = question.date or max((turn.time for turn in turns if turn.time), default=None)
     times = find_dates(question.text, now) if now else ()
     spans = [(span.first.timestamp() / 86400, span.last.timestamp() / 86400) for span in times]
-    talk = not prepared.authors
-    one = len(query.authors) == 1
     return Candidates(
         rows,
         fusion.features(
             Pool(
-                counts=np.vstack((counts, np.zeros_like(counts[:1]))).T,
+                rows=np.append(np.arange(len(turns)), -1),
                 here=rows,
                 before=prepared.before[rows],
                 after=prepared.after[rows],
-                lengths=lengths[rows],
-                mean_length=float(lengths.mean()),
+                counts=np.vstack((counts, np.zeros_like(counts[:1]))).T,
                 idf=idf,
                 segments=np.array(
                     [[token in segment for token in query.tokens] for segment in query.segments], np.bool_
                 ).reshape(-1, len(query.tokens)),
                 cosine=cosine[rows],
                 passage=passage[rows],
-                cosine_after=beside(cosine, prepared.after),
+                cosine_after=np.where(prepared.after[rows] >= 0, cosine[prepared.after[rows]], 0),
                 entities=activation[rows],
-                session=prepared.session[rows],
-                author=np.array([one and turns[row].speaker in query.authors for row in rows], np.bool_),
-                user=np.array([talk and turns[row].role == "user" for row in rows], np.bool_),
-                assistant=np.array([turns[row].role == "assistant" for row in rows], np.bool_),
-                asked_before=beside(prepared.asks, prepared.before) > 0,
-                dated=prepared.dated[rows],
-                instruction=prepared.instruction[rows],
-                preference=prepared.preference[rows],
                 time=fusion.nearness(prepared.said[rows], spans),
+                lengths=lengths,
+                mean_length=float(lengths.mean()),
+                session=prepared.session,
+                author=np.arange(len(turns), dtype=np.int32),
+                roles=np.array([_role(turn, query, prepared.authors) for turn in turns], np.uint8),
+                flags=prepared.flags,
+                dated=prepared.dated,
             ),
             query.wants,
         ),
@@ -242,6 +231,24 @@ def _activation(prepared: Prepared, seeds: Sequence[str]) -> npt.NDArray[np.floa
     for name, level in active.items():
         found[rows[name]] = np.maximum(found[rows[name]], np.float32(level))
     return found
+
+
+def _signs(turn: Turn) -> Sign:
+    user = turn.role == "user"
+    found = Sign.QUESTION if "?" in turn.text else Sign(0)
+    if user and is_instruction(turn.text):
+        found |= Sign.INSTRUCTION
+    if user and is_preference(turn.text):
+        found |= Sign.PREFERENCE
+    return found
+
+
+def _role(turn: Turn, query: Query, authors: frozenset[str]) -> int:
+    return (
+        (len(query.authors) == 1 and turn.speaker in query.authors) * NAMED
+        | (not authors and turn.role == "user") * USER
+        | (turn.role == "assistant") * ASSISTANT
+    )
 
 
 def _searchable(turn: Turn) -> str:

@@ -173,7 +173,7 @@ def _edit(memory: Memory, found: Sequence[Cube], name: str, tally: _Tally) -> li
 
 def _keep(memory: Memory, found: Sequence[Cube], tally: _Tally, screen: Screen) -> None:
     done = bring_in(
-        memory.store, _counted(found, screen, "importing"), actor=f"import:{memory.scope().path}", batch=BATCH
+        memory.door, _counted(found, screen, "importing"), actor=f"import:{memory.scope().path}", batch=BATCH
     )
     tally.added, tally.duplicates = len(done.ids), done.duplicates
     tally.notes += done.notes

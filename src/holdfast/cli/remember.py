@@ -70,7 +70,8 @@ def add(args: argparse.Namespace, screen: Screen) -> int:
         degraded = memory.degraded
         finish_queue(memory, screen)
     if screen.json:
-        answer = {"ids": list(done.ids), "duplicates": list(done.duplicates), "reasons": list(done.reasons)}
+        answer = {"ids": list(done.ids), "duplicates": list(done.duplicates), "quarantined": list(done.quarantined)}
+        answer["reasons"] = list(done.reasons)
         screen.data({**answer, "degraded": degraded})
         return 0 if done else 1
     if new:
@@ -79,8 +80,10 @@ def add(args: argparse.Namespace, screen: Screen) -> int:
         screen.line(f"kept {id}")
     for id in done.duplicates:
         screen.line(f"known already: {id}")
+    for id in done.quarantined:
+        screen.line(f"in quarantine: {id}; see: holdfast quarantine")
     for reason in done.reasons:
-        screen.note(f"nothing was kept: {reason}")
+        screen.note(f"{'it waits' if done.quarantined else 'nothing was kept'}: {reason}")
     notes(screen, degraded)
     return 0 if done else 1
 

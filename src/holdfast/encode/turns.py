@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from holdfast.cube import Channel, Cube, Kind, Origin, Scope, utc
+from holdfast.cube import Channel, Cube, Kind, Origin, Ref, Scope, taints, utc
 from holdfast.errors import InputError, ScopeError
 
 ROLES: Mapping[str, Channel] = {
@@ -49,14 +49,16 @@ def to_cubes(
     source: str | None = None,
     trust: float | None = None,
     at: datetime | str | None = None,
+    derived_from: Sequence[Ref] = (),
+    taint: Sequence[str] = (),
     clean: Callable[[str], str] = str,
 ) -> tuple[list[Cube], list[str]]:
     """Verbatim cubes, in order, and a reason for each thing that was left out.
 
     A message is a mapping with ``role`` and ``content`` (a string, or a list of parts of which the text ones are kept),
     and optionally ``name`` (the speaker), ``timestamp`` or ``at``, ``id``, ``caption``. System prompts are the agent's own
-    words and recalled blocks are ours: neither is a new memory; ``clean`` cuts the latter out of a text. Raises InputError,
-    ScopeError.
+    words and recalled blocks are ours: neither is a new memory; ``clean`` cuts the latter out of a text. ``derived_from`` and
+    ``taint`` are of what is not a user's own word. Raises InputError, ScopeError.
     """
     items = [content] if isinstance(content, str | Cube | Mapping) else content
     if not isinstance(items, Iterable) or isinstance(items, bytes | bytearray):
@@ -69,6 +71,10 @@ def to_cubes(
         if isinstance(item, Cube):
             if not scope.covers(item.scope):
                 raise ScopeError(f"a cube of {item.scope.path} cannot be added through {scope.path}")
+            if item.origin.channel is not Channel.USER and (derived_from or taint):
+                sources = tuple(dict.fromkeys((*item.origin.derived_from, *derived_from)))
+                origin = replace(item.origin, derived_from=sources, taint=taints(item.origin.taint, taint))
+                item = item.with_(origin=origin)
             cubes.append(item)
             continue
         if isinstance(item, str):
@@ -92,8 +98,10 @@ def to_cubes(
         seen[turn] = seen.get(turn, 0) + 1
         if seen[turn] > 1 and "turn" not in cube.data:
             cube = cube.with_(data={**cube.data, "turn": f"again-{seen[turn]}"})
-        level = TRUST[cube.origin.channel] if trust is None else trust
-        cubes.append(cube if level == cube.origin.trust else cube.with_(origin=replace(cube.origin, trust=level)))
+        origin = replace(cube.origin, trust=TRUST[cube.origin.channel] if trust is None else trust)
+        if origin.channel is not Channel.USER and (derived_from or taint):
+            origin = replace(origin, derived_from=tuple(derived_from), taint=taints(taint))
+        cubes.append(cube if origin == cube.origin else cube.with_(origin=origin))
     if not cubes and not reasons:
         reasons.append("there was nothing to add: the list is empty")
     return cubes, reasons

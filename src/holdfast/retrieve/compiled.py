@@ -17,9 +17,10 @@ from numba.extending import intrinsic
 from holdfast.retrieve import loops
 from holdfast.retrieve.arrays import Floats, Rows
 from holdfast.retrieve.loops import (
-    AFTER,
-    BEFORE,
     HIDDEN,
+    INSTRUCTION,
+    PREFERENCE,
+    QUESTION,
     REBIAS,
     SAMPLE,
     SIGN_AND_MAGNITUDE,
@@ -31,6 +32,9 @@ from holdfast.retrieve.loops import (
     Shorts,
     Words,
 )
+from holdfast.retrieve.pool import AFTER, ASSISTANT, BEFORE, K1, NAMED, USER, B, Feature, Pool
+
+FEATURES = len(Feature)
 
 AHEAD = 8
 """So many rows before it is read a row is asked for."""
@@ -52,13 +56,34 @@ def warm_up() -> None:
     products(np.ones((2, 3), np.float16), rows, np.ones(3, np.float32))
     some, _ = nearest([np.ones(2, np.uint64)] * 3, words[0], shown, 2, first)
     smallest(differences(words, some, words[0], first), 1)
-    seen = np.empty(2, np.int32)
+    seen = np.zeros(2, np.int32)
     reached(found, seen[: add_gains(found, seen, 0, narrow, counts, norms, np.float32(1))], 1, 1.0)
+    taken(found, seen, 1.0)
     needed, here, before, after = surroundings(rows, narrow, narrow, shown)
     table = np.ones((1, len(needed)), np.float32)
     counts_at(narrow, counts, needed, table[0])
-    weigh(table, here, before, after, norms, norms[:1], np.ones((1, 1), np.float32))
-    most(narrow, norms)
+    pool = Pool(
+        rows=needed,
+        here=here,
+        before=before,
+        after=after,
+        counts=table,
+        idf=norms[:1],
+        segments=np.ones((1, 1), np.bool_),
+        cosine=norms,
+        passage=norms,
+        cosine_after=norms,
+        entities=norms,
+        time=norms,
+        lengths=norms,
+        mean_length=1.0,
+        session=narrow,
+        author=narrow,
+        roles=counts,
+        flags=counts,
+        dated=shown,
+    )
+    channels(pool, np.ones(FEATURES, np.bool_))
 
 
 def products(half: Halves, rows: AnyRows, query: Floats) -> Floats:
@@ -141,6 +166,19 @@ def reached(found: Floats, seen: Rows32, count: int, most: float) -> float:
 
 
 @_compile
+def taken(found: Floats, seen: Rows32, least: float) -> tuple[Rows, Floats]:
+    """See ``Loops``."""
+    rows, scores = np.empty(len(seen), np.int64), np.empty(len(seen), np.float32)
+    size = 0
+    for at in range(len(seen)):
+        score = found[seen[at]]
+        found[seen[at]] = 0
+        rows[size], scores[size] = seen[at], score  # kept where the next does not take its place
+        size += score >= least
+    return rows[:size], scores[:size]
+
+
+@_compile
 def counts_at(held: Rows32, counts: Bytes, rows: AnyRows, out: Floats) -> None:
     """See ``Loops``. Looks from the last place on in growing steps: fastest where ``rows`` are sorted."""
     low = 0
@@ -203,54 +241,71 @@ def surroundings(rows: AnyRows, previous: Rows32, following: Rows32, shown: Bool
     return found[: size + 1], where[1], where[0], where[2]
 
 
-def weigh(
-    counts: Floats, here: Rows, before: Rows, after: Rows, norms: Floats, weights: Floats, parts: Floats
-) -> tuple[Floats, Floats, Floats]:
-    """See ``Loops``."""
-    words, window, segment = _weigh(counts, here, before, after, norms, weights, parts)
-    return words, window, segment if len(parts) else words
-
-
 @_compile
-def _weigh(
-    counts: Floats, here: Rows, before: Rows, after: Rows, norms: Floats, weights: Floats, parts: Floats
-) -> tuple[Floats, Floats, Floats]:
-    n = len(here)
-    words, window, segment = np.zeros(n, np.float32), np.zeros(n, np.float32), np.zeros(n, np.float32)
-    some = np.empty(len(parts), np.float32)
+def channels(pool: Pool, counted: Bools) -> Floats:
+    """See ``Loops``. Candidate by candidate, so that the table is written in order."""
+    n, terms, segments = len(pool.here), len(pool.idf), len(pool.segments)
+    found = np.empty((n, FEATURES), np.float32)
+    weights, parts = _shares(pool.idf), np.empty((segments, terms), np.float32)
+    for segment in range(segments):
+        parts[segment] = _shares(pool.idf * pool.segments[segment])
+    slope, least = np.float32(K1 * B / max(pool.mean_length, 1.0)), np.float32(K1 * (1 - B))
+    gains = np.empty(terms, np.float32)
+    sessions, most = 0, np.float32(1e-9)
     for at in range(n):
-        norm = norms[at]
-        some[:] = 0
-        for term in range(len(weights)):
-            count = counts[term, here[at]]
-            if count > 0:
-                gain = count / (count + norm)
-                words[at] += weights[term] * gain
-                window[at] += weights[term]
-                for part in range(len(parts)):
-                    some[part] += parts[part, term] * gain
-            elif counts[term, before[at]] > 0:
-                window[at] += weights[term] * BEFORE
-            elif counts[term, after[at]] > 0:
-                window[at] += weights[term] * AFTER
-        for part in range(len(parts)):
-            segment[at] = max(segment[at], some[part])
-    return words, window, segment
+        if at + AHEAD < n:
+            ahead = pool.rows[pool.here[at + AHEAD]]
+            _fetch(pool.lengths, ahead, 0)
+            _fetch(pool.session, ahead, 0)
+            _fetch(pool.author, ahead, 0)
+        here, before, after = pool.here[at], pool.before[at], pool.after[at]
+        row, previous = pool.rows[here], pool.rows[before]
+        flags, role = pool.flags[row], pool.roles[pool.author[row]]
+        norm = pool.lengths[row] * slope + least
+        words = window = segment_words = np.float32(0)
+        for term in range(terms):  # without a branch: which of a row's words are there cannot be foretold
+            count = pool.counts[term, here]
+            gains[term] = count / (count + norm)
+            words += weights[term] * gains[term]
+            beside = max((pool.counts[term, before] > 0) * BEFORE, (pool.counts[term, after] > 0) * AFTER)
+            window += weights[term] * max(np.float32(count > 0), beside)
+        for segment in range(segments):
+            segment_words = max(segment_words, (parts[segment] * gains).sum())
+        sessions, most = max(sessions, pool.session[row] + 1), max(most, words)
+
+        line = found[at]
+        line[Feature.WORDS] = words
+        line[Feature.WINDOW] = window / np.float32(K1 + 1)
+        line[Feature.SEGMENT] = segment_words if segments else words
+        line[Feature.MEANING] = pool.cosine[at]
+        line[Feature.PASSAGE] = pool.passage[at]
+        line[Feature.MEANING_AFTER] = pool.cosine_after[at]
+        line[Feature.ENTITIES] = pool.entities[at]
+        line[Feature.AUTHOR] = (role & NAMED) > 0
+        line[Feature.USER] = (role & USER) > 0
+        line[Feature.RECOUNTED] = counted[Feature.RECOUNTED] and (role & ASSISTANT) > 0
+        line[Feature.SUMMED_UP] = counted[Feature.SUMMED_UP] and (role & ASSISTANT) > 0
+        line[Feature.LENGTH] = np.log1p(pool.lengths[row]) / np.float32(5)
+        line[Feature.ANSWER] = (previous >= 0) & ((pool.flags[previous] & QUESTION) > 0)
+        line[Feature.DATED] = counted[Feature.DATED] and pool.dated[row]
+        line[Feature.INSTRUCTION] = counted[Feature.INSTRUCTION] and (flags & INSTRUCTION) > 0
+        line[Feature.PREFERENCE] = counted[Feature.PREFERENCE] and (flags & PREFERENCE) > 0
+        line[Feature.TIME] = pool.time[at]
+    best = np.full((sessions, 2), -np.inf, np.float32)
+    for at in range(n):
+        session = pool.session[pool.rows[pool.here[at]]]
+        best[session, 0] = max(best[session, 0], found[at, Feature.WORDS])
+        best[session, 1] = max(best[session, 1], found[at, Feature.MEANING])
+    for at in range(n):
+        session = pool.session[pool.rows[pool.here[at]]]
+        found[at, Feature.BEST_WORDS] = found[at, Feature.WORDS] / most
+        found[at, Feature.SESSION_WORDS], found[at, Feature.SESSION_MEANING] = best[session]
+    return found.T
 
 
 @_compile
-def most(groups: AnyRows, values: Floats) -> Floats:
-    """See ``Loops``."""
-    size = 0
-    for at in range(len(groups)):
-        size = max(size, groups[at] + 1)
-    best = np.full(size, -np.inf, np.float32)
-    for at in range(len(groups)):
-        best[groups[at]] = max(best[groups[at]], values[at])
-    found = np.empty(len(groups), np.float32)
-    for at in range(len(groups)):
-        found[at] = best[groups[at]]
-    return found
+def _shares(idf: Any) -> Any:
+    return idf * np.float32((K1 + 1) / max(idf.sum(), 1e-9))
 
 
 @_compile_sums

@@ -69,7 +69,29 @@ def line(cube: Cube) -> str:
         marks.append(f"trust {origin.trust:.2f}")
     if cube.valid_to is not None:
         marks.append(f"until {cube.valid_to:%Y-%m-%d}")
-    return f"<memory>[{'; '.join(_FENCE.sub('&lt;', mark) for mark in marks)}] {_FENCE.sub('&lt;', cube.text)}</memory>"
+    text = cube.text
+    if cube.tainted:
+        marks.append(f"from outside: {', '.join(cube.origin.taint)}")
+        marks, text = [disarmed(mark) for mark in marks], disarmed(text)
+    return f"<memory>[{'; '.join(_FENCE.sub('&lt;', mark) for mark in marks)}] {_FENCE.sub('&lt;', text)}</memory>"
+
+
+def disarmed(text: str) -> str:
+    """A text from outside without what a program would follow: addresses become a note of their host, markup of calls is cut.
+
+    The words as they were are in the memory itself.
+    """
+    text = _CALL.sub("[call removed]", text)
+    return _ADDRESS.sub(lambda found: f"[link to {found['host'] or found['bare'] or 'a program'}]", text)
+
+
+_ADDRESS = re.compile(
+    r"\b[a-z][a-z0-9+.-]*://(?P<host>[\w.-]*)[^\s)\]>]*|\b(?P<bare>www\.[\w.-]+)[^\s)\]>]*|\b(?:mailto|javascript|data|tel):[^\s)\]>]+",
+    re.IGNORECASE,
+)
+_CALL = re.compile(
+    r"</?(?:tool_call|function_call|invoke)\b[^>]*>|<\|[\w ]{1,40}\|>|\[/?(?:TOOL_CALLS|INST)\]", re.IGNORECASE
+)
 
 
 def without_recalled(text: str) -> str:

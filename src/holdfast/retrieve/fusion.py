@@ -22,13 +22,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.retrieve.arrays import Rows
 from holdfast.retrieve.loops import Loops, plain
+from holdfast.retrieve.pool import Feature, Pool
 from holdfast.retrieve.query import Want
 
 Floats = npt.NDArray[np.float32]
@@ -38,63 +37,11 @@ Ints = npt.NDArray[np.integer]
 POOL = 100
 """How many candidates the lexical and the dense channel each bring."""
 
-K1, B = 0.3, 0.4
-"""BM25 saturation and length normalisation inside the fused score. Of four pairs tried on dev, none lay more than 0.01 of loss
-from another; with this one the words need no weight below zero."""
-
 TURN, ASKED = 1.5, 4.0
 """Time fades by e in max(TURN days, length of the span asked for / ASKED) outside that span."""
 
 BEST = 10
 """So many rows a chance is judged against."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """What the channels say of n candidates, for a query of t tokens in s segments.
-
-    Fields
-        counts: how often each token stands in each of m rows, shape (t, m): a row of the table a token, as numpy is fastest.
-        here, before, after: which of these m are the candidates and the turns before and after them in the same session (n,);
-            where there is none, one that holds nothing.
-        lengths: tokens of each row (n,); mean_length: their mean over the whole scope.
-        idf: ln(1 + (N - df + 0.5) / (df + 0.5)) of each token in the scope (t,), also for absent tokens (df = 0), so that a
-            query whose rare word is nowhere cannot look well answered.
-        segments: which tokens belong to each segment (s, t); s may be 0.
-        cosine: of the row's vector with the embedded ``Query.spoken`` (n,); passage: the same for the row's best passage
-            (the row itself where it is short); cosine_after: that of the next turn in the session, 0 where there is none.
-            All zeros without an embedder.
-        entities: how far the names of the query lead to the row (n,), zeros where it names nobody else than authors.
-        session: a small number that rows of one session share, 0 or more (n,).
-        author: written by the author whom the query names, where it names exactly one (n,).
-        user, assistant: said by the user or the assistant of a chat with an assistant (n,); both false where people talk.
-        asked_before: the turn before in the session holds a question mark (n,).
-        dated: the text holds a time expression (n,).
-        instruction, preference: what ``standing`` says of a user's row, or the row's kind (n,).
-        time: ``nearness`` of the row's time to the times that the query names (n,), zeros where it names none.
-    """
-
-    counts: Floats
-    here: Rows
-    before: Rows
-    after: Rows
-    lengths: Floats
-    mean_length: float
-    idf: Floats
-    segments: Bools
-    cosine: Floats
-    passage: Floats
-    cosine_after: Floats
-    entities: Floats
-    session: Ints
-    author: Bools
-    user: Bools
-    assistant: Bools
-    asked_before: Bools
-    dated: Bools
-    instruction: Bools
-    preference: Bools
-    time: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +79,6 @@ class Weights:
 WEIGHTS = Weights()
 
 CHANNELS: tuple[str, ...] = tuple(field.name for field in fields(Weights))
-_AT = {name: at for at, name in enumerate(CHANNELS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +86,13 @@ class Features:
     """The channels of n candidates, ``found["words"]`` and so on, shape (n,) each; ``Weights`` has the same names.
 
     Channels
-        words: BM25 as a share of the sum of the query's idf, between 0 and K1 + 1.
+        words: BM25 as a share of the sum of the query's idf, between 0 and ``pool.K1`` + 1.
         best_words: ``words`` divided by its largest value in the pool.
         session_words: the largest ``words`` in the row's session.
         window: the share of the query's idf whose tokens stand in the row (1), the turn before (0.6) or after (0.4).
         segment: the largest BM25 share of any one segment; ``words`` where there are no segments.
-        meaning, passage, meaning_after: the cosines of ``Pool``; session_meaning: the largest ``meaning`` in the session.
-        entities: that of ``Pool``.
+        meaning, passage, meaning_after: the cosines of ``pool.Pool``; session_meaning: the largest ``meaning`` in the session.
+        entities: that of ``pool.Pool``.
         author: 1 where the row is by the one named author.
         user: 1 for a user's row in a chat with an assistant.
         recounted: 1 for an assistant's row, where the query asks what the assistant said.
@@ -162,7 +108,7 @@ class Features:
     """All of them, shape (channels, n), in the order of ``CHANNELS``: a score is one product."""
 
     def __getitem__(self, channel: str) -> Floats:
-        found: Floats = self.table[_AT[channel]]
+        found: Floats = self.table[CHANNELS.index(channel)]
         return found
 
 
@@ -219,44 +165,24 @@ right first hits, but catches few questions that have no answer (8 to 14 %): wha
 
 def features(pool: Pool, wants: Collection[Want], loops: Loops | None = None) -> Features:
     """The channels of every candidate. Costs O(n·t); nothing here looks beyond the pool."""
-    n = len(pool.lengths)
-    weights: Floats = pool.idf * np.float32((K1 + 1) / max(float(pool.idf.sum()), 1e-9))
-    norms: Floats = pool.lengths * (K1 * B / max(pool.mean_length, 1.0))
-    norms += K1 * (1 - B)
-    parts = pool.segments * pool.idf
-    if len(parts):
-        parts *= (K1 + 1) / np.maximum(parts.sum(1), 1e-9)[:, None]
-    loops = loops or plain()
-    words, window, segment = loops.weigh(pool.counts, pool.here, pool.before, pool.after, norms, weights, parts)
-    channels: dict[str, npt.NDArray[Any]] = {
-        "words": words,
-        "best_words": words / max(float(words.max(initial=0.0)), 1e-9),
-        "session_words": loops.most(pool.session, words),
-        "window": window / np.float32(K1 + 1),
-        "segment": segment,
-        "meaning": pool.cosine,
-        "passage": pool.passage,
-        "meaning_after": pool.cosine_after,
-        "session_meaning": loops.most(pool.session, pool.cosine),
-        "entities": pool.entities,
-        "author": pool.author,
-        "user": pool.user,
-        "length": np.log1p(pool.lengths) / 5,
-        "answer": pool.asked_before,
-        "time": pool.time,
-    }
-    if Want.ASSISTANT in wants:
-        channels["recounted"] = pool.assistant
-    if Want.SUMMARY in wants:
-        channels["summed_up"] = pool.assistant
-    if Want.TIME in wants:
-        channels["dated"] = pool.dated
-    if Want.REQUEST in wants:
-        channels["instruction"], channels["preference"] = pool.instruction, pool.preference
-    table = np.zeros((len(CHANNELS), n), np.float32)
-    for name, values in channels.items():
-        table[_AT[name]] = values
-    return Features(table)
+    return Features((loops or plain()).channels(pool, _counted(frozenset(wants))))
+
+
+@functools.lru_cache(maxsize=64)
+def _counted(wants: frozenset[Want]) -> Bools:
+    counted = np.ones(len(CHANNELS), np.bool_)
+    for want, channels in _ONLY.items():
+        counted[channels] = want in wants
+    return counted
+
+
+_ONLY = {
+    Want.ASSISTANT: [Feature.RECOUNTED],
+    Want.SUMMARY: [Feature.SUMMED_UP],
+    Want.TIME: [Feature.DATED],
+    Want.REQUEST: [Feature.INSTRUCTION, Feature.PREFERENCE],
+}
+"""The channels that count only where a query is after something."""
 
 
 def fuse(found: Features, weights: Weights) -> Floats:

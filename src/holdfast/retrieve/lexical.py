@@ -82,6 +82,7 @@ class LexicalIndex:
         self._tokens = 0.0
         self._norms: Floats | None = None
         self._scratch: tuple[Floats, Rows32] | None = None  # zeros, and room for rows
+        self._allowed: tuple[npt.NDArray[np.bool_], bool] | None = None
         self._words: dict[int, _Word] = {}
         self._common = 0
 
@@ -147,32 +148,31 @@ class LexicalIndex:
         for word in reversed(rarest):
             bounds.insert(0, bounds[0] + float(word.weight))
         least = 0.0  # at least k rows score this much
-        everything = np.count_nonzero(allowed) == len(allowed)
+        everything = self._all(allowed)
         done = held = 0
         while done < len(rarest) and bounds[done] >= least:
             word = rarest[done]
-            for rows, counts in word.postings:
+            for where, counts in word.postings:
                 if not everything:
-                    here = allowed[rows]
-                    rows, counts = rows[here], counts[here]
-                held = loops.add_gains(found, seen, held, rows, counts, norms, word.weight)
+                    here = allowed[where]
+                    where, counts = where[here], counts[here]
+                held = loops.add_gains(found, seen, held, where, counts, norms, word.weight)
             done += 1
             if held >= k:
                 least = loops.reached(found, seen[:held], k, bounds[0] - bounds[done])
-        rows = seen[:held]
-        rows = rows[found[rows] >= least - bounds[done]]
-        if done < len(rarest):  # the rest is looked up in these rows alone, in order, as the postings are
-            rows = np.sort(rows).astype(np.int64)
-        scores = found[rows]
-        found[seen[:held]] = 0.0
+        rows, scores = loops.taken(found, seen[:held], least - bounds[done])
         self._scratch = scratch
+        if done < len(rarest):  # the rest is looked up in these rows alone, in order, as the postings are
+            order = rows.argsort()
+            rows, scores = rows[order], scores[order]
         for at in range(done, len(rarest)):
             if at > done:
                 hopeful = scores >= least - bounds[at]
                 rows, scores = rows[hopeful], scores[hopeful]
-            counted = self._counts(rarest[at], rows)
+            counted = np.zeros(len(rows), np.float32)
+            self._count(rarest[at], rows, counted)
             scores += rarest[at].weight * counted / (counted + norms[rows])
-        return best_of(rows, scores, k).astype(np.int64)
+        return best_of(rows, scores, k)
 
     def postings(self, term: int) -> list[tuple[Rows32, Counts]]:
         """The rows that hold a term, sorted, with how often, in pieces."""
@@ -182,9 +182,12 @@ class LexicalIndex:
         """The rows that hold a term."""
         return np.concatenate([rows for rows, _ in self._word(term).postings] or [_NOWHERE]).astype(np.int64)
 
-    def counts(self, term: int, rows: npt.NDArray[np.integer]) -> Floats:
-        """How often a term stands in each of some rows; shape (len(rows),). A row of -1 holds nothing."""
-        return self._counts(self._word(term), rows)
+    def counts(self, terms: Sequence[int], rows: npt.NDArray[np.integer]) -> Floats:
+        """How often each term stands in each of some rows; shape (terms, rows). A row of -1 holds nothing."""
+        found = np.zeros((len(terms), len(rows)), np.float32)
+        for word, out in zip(map(self._word, terms), found, strict=True):
+            self._count(word, rows, out)
+        return found
 
     @property
     def _loops(self) -> Loops:
@@ -202,15 +205,21 @@ class LexicalIndex:
         self._words.clear()
         self._common = 0
 
-    def _counts(self, word: _Word, rows: npt.NDArray[np.integer]) -> Floats:
+    def _all(self, allowed: npt.NDArray[np.bool_]) -> bool:
+        """Whether every row is allowed: mostly asked of the mask of the search before, and no mask is ever changed."""
+        known = self._allowed
+        if known is None or known[0] is not allowed:
+            known = self._allowed = allowed, bool(allowed.all())
+        return known[1]
+
+    def _count(self, word: _Word, rows: npt.NDArray[np.integer], out: Floats) -> None:
+        """Set ``out``, all zeros, to how often a word stands in each row."""
         if word.rows * _COMMON > self._documents > _MANY_ROWS and self._count_by_row(word):
             assert word.counted is not None
-            known: Counts = word.counted[np.minimum(rows, len(word.counted) - 1)]  # nothing stands in the last
-            return known.astype(np.float32)
-        found = np.zeros(len(rows), np.float32)
-        for held, counts in word.postings:
-            self._loops.counts_at(held, counts, rows, found)
-        return found
+            out[:] = word.counted[np.minimum(rows, len(word.counted) - 1)]  # nothing stands in the last
+        else:
+            for held, counts in word.postings:
+                self._loops.counts_at(held, counts, rows, out)
 
     def _count_by_row(self, word: _Word) -> bool:
         """Where rows are many, the steps of a search in a common word's postings miss the cache, each of them."""

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.retrieve.arrays import Floats, Rows, distinct
+from holdfast.retrieve.pool import AFTER, ASSISTANT, BEFORE, K1, NAMED, USER, B, Feature, Pool
+from holdfast.retrieve.signs import Sign
 
 log = logging.getLogger("holdfast")
 
@@ -34,8 +36,7 @@ BLOCK = 65_536
 
 FEW = 16_384
 
-BEFORE, AFTER = np.float32(0.6), np.float32(0.4)
-"""What a word in the turn before or after counts, beside 1 in the turn itself."""
+QUESTION, INSTRUCTION, PREFERENCE = int(Sign.QUESTION), int(Sign.INSTRUCTION), int(Sign.PREFERENCE)
 
 SIGN_AND_MAGNITUDE = -0x70000001  # 0x8fffffff
 REBIAS = np.float32(2.0**112)
@@ -79,6 +80,9 @@ class Loops(Protocol):
     def reached(self, found: Floats, seen: Rows32, count: int, most: float) -> float:
         """What at least ``count`` of the rows ``seen`` reach: mostly hardly less than the most such. None has over ``most``."""
 
+    def taken(self, found: Floats, seen: Rows32, least: float) -> tuple[Rows, Floats]:
+        """Those of the rows ``seen`` of which at least so much is found, with it; what is found of all of these becomes 0."""
+
     def counts_at(self, held: Rows32, counts: Bytes, rows: AnyRows, out: Floats) -> None:
         """Set ``out`` where one of ``rows`` is held, to its count; ``held`` is sorted, and not empty."""
 
@@ -91,17 +95,8 @@ class Loops(Protocol):
         are; for none that is the end.
         """
 
-    def weigh(
-        self, counts: Floats, here: Rows, before: Rows, after: Rows, norms: Floats, weights: Floats, parts: Floats
-    ) -> tuple[Floats, Floats, Floats]:
-        """The words, the window and the segment of ``fusion.Features``, shape (n,) each.
-
-        ``counts`` has shape (terms, m), and ``here``, ``before`` and ``after`` say where in m to look for each of n rows;
-        ``weights`` (terms,) and ``parts`` (segments, terms) are what the terms weigh in the whole and in each segment.
-        """
-
-    def most(self, groups: AnyRows, values: Floats) -> Floats:
-        """The largest value in the group of each; groups are small numbers, 0 or more."""
+    def channels(self, pool: Pool, counted: Bools) -> Floats:
+        """The table of ``fusion.Features``; zeros for a channel that is not to be ``counted``, shape (channels,)."""
 
 
 def suited(rows: int) -> Loops:
@@ -209,6 +204,14 @@ def reached(found: Floats, seen: Rows32, count: int, most: float) -> float:  # n
     return float(np.partition(found[seen], len(seen) - count)[len(seen) - count])
 
 
+def taken(found: Floats, seen: Rows32, least: float) -> tuple[Rows, Floats]:
+    """See ``Loops``."""
+    scores = found[seen]
+    found[seen] = 0.0
+    enough = scores >= least
+    return seen[enough].astype(np.int64), scores[enough]
+
+
 def counts_at(held: Rows32, counts: Bytes, rows: AnyRows, out: Floats) -> None:
     """See ``Loops``."""
     rows = rows.astype(held.dtype, copy=False)  # else every look-up would widen all that are held
@@ -233,24 +236,58 @@ def surroundings(rows: AnyRows, previous: Rows32, following: Rows32, shown: Bool
     return np.concatenate((found[1:], found[:1])), here, before, after
 
 
-def weigh(
-    counts: Floats, here: Rows, before: Rows, after: Rows, norms: Floats, weights: Floats, parts: Floats
-) -> tuple[Floats, Floats, Floats]:
-    """See ``Loops``."""
-    own = counts.take(here, axis=1)
-    held = counts > 0
-    near = np.maximum(held.take(before, axis=1) * BEFORE, held.take(after, axis=1) * AFTER)
-    near[own > 0] = 1.0
-    own /= own + norms
-    words: Floats = weights @ own
-    return words, weights @ near, (parts @ own).max(0) if len(parts) else words
+def channels(pool: Pool, counted: Bools) -> Floats:
+    """See ``Loops``: this is what the channels are."""
+    rows, before = pool.rows[pool.here], pool.rows[pool.before]
+    lengths, sessions, flags = pool.lengths[rows], pool.session[rows], pool.flags[rows]
+    roles = pool.roles[pool.author[rows]]
+    found = np.zeros((len(Feature), len(rows)), np.float32)
+
+    weights = pool.idf * np.float32((K1 + 1) / max(float(pool.idf.sum()), 1e-9))
+    gains = pool.counts.take(pool.here, axis=1)
+    held = pool.counts > 0
+    near = np.maximum(held.take(pool.before, axis=1) * BEFORE, held.take(pool.after, axis=1) * AFTER)
+    near[gains > 0] = 1.0
+    gains /= gains + (lengths * np.float32(K1 * B / max(pool.mean_length, 1.0)) + np.float32(K1 * (1 - B)))
+    words = np.matmul(weights, gains, out=found[Feature.WORDS])
+    np.divide(words, max(float(words.max(initial=0.0)), 1e-9), out=found[Feature.BEST_WORDS])
+    found[Feature.SESSION_WORDS] = _most(sessions, words)
+    np.divide(weights @ near, np.float32(K1 + 1), out=found[Feature.WINDOW])
+    if len(pool.segments):
+        parts = pool.segments * pool.idf
+        parts *= (K1 + 1) / np.maximum(parts.sum(1), 1e-9)[:, None]
+        np.max(parts @ gains, axis=0, out=found[Feature.SEGMENT])
+    else:
+        found[Feature.SEGMENT] = words
+
+    found[Feature.MEANING] = pool.cosine
+    found[Feature.PASSAGE] = pool.passage
+    found[Feature.MEANING_AFTER] = pool.cosine_after
+    found[Feature.SESSION_MEANING] = _most(sessions, pool.cosine)
+    found[Feature.ENTITIES] = pool.entities
+    found[Feature.TIME] = pool.time
+
+    found[Feature.AUTHOR] = (roles & NAMED) > 0
+    found[Feature.USER] = (roles & USER) > 0
+    for feature in (Feature.RECOUNTED, Feature.SUMMED_UP):
+        if counted[feature]:
+            found[feature] = (roles & ASSISTANT) > 0
+    np.divide(np.log1p(lengths), 5, out=found[Feature.LENGTH])
+    found[Feature.ANSWER] = (before >= 0) & ((pool.flags[before] & QUESTION) > 0)
+    if counted[Feature.DATED]:
+        found[Feature.DATED] = pool.dated[rows]
+    for feature, sign in ((Feature.INSTRUCTION, INSTRUCTION), (Feature.PREFERENCE, PREFERENCE)):
+        if counted[feature]:
+            found[feature] = (flags & sign) > 0
+    return found
 
 
-def most(groups: AnyRows, values: Floats) -> Floats:
-    """See ``Loops``."""
+def _most(groups: AnyRows, values: Floats) -> Floats | np.float32:
+    """The largest value in the group of each; groups are small numbers, 0 or more."""
     last = int(groups.max(initial=0))
     if last == groups.min(initial=last):
-        return np.full_like(values, values.max(initial=-np.inf))
+        largest: np.float32 = values.max(initial=-np.inf)
+        return largest
     found = np.full(last + 1, -np.inf, np.float32)
     np.maximum.at(found, groups, values)
     return found[groups]

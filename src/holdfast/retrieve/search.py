@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,6 @@ from holdfast.retrieve.fusion import (
     POOL,
     UNLIKELY,
     WEIGHTS,
-    Pool,
     Weights,
     contributions,
     features,
@@ -35,10 +35,11 @@ from holdfast.retrieve.fusion import (
     relevance,
 )
 from holdfast.retrieve.hits import Hit, Hits
+from holdfast.retrieve.loops import INSTRUCTION, PREFERENCE
 from holdfast.retrieve.partition import Mask, Partition, View
+from holdfast.retrieve.pool import ASSISTANT, NAMED, USER, Pool
 from holdfast.retrieve.query import Query, Want, analyse
 from holdfast.retrieve.resemblance import Likeness, nearest_sessions
-from holdfast.retrieve.signs import Sign
 from holdfast.retrieve.text import term
 from holdfast.store.schema import PARTITION_BITS
 from holdfast.store.sqlite import SqliteStore
@@ -66,8 +67,6 @@ _MOSTLY = 4
 """Where a view shows one row of so many, or the scope is small, the likeness of all is worked out at once."""
 
 _DAY = 86_400.0
-_QUESTION, _INSTRUCTION, _PREFERENCE = int(Sign.QUESTION), int(Sign.INSTRUCTION), int(Sign.PREFERENCE)
-_OF_ASSISTANT = {Want.ASSISTANT, Want.SUMMARY}
 _MAY_BE_DATED = re.compile(
     r"\d|\b(?:ago|today|tonight|yesterday|tomorrow|last|past|next|this|since|until|before|after|week|month|year|spring|"
     r"summer|autumn|fall|winter|other|(?:mon|tues|wednes|thurs|fri|satur|sun)day|jan|feb|mar|apr|may|june?|july?|aug|sep|oct|"
@@ -133,9 +132,7 @@ class Recall:
                 found = self._store.cubes_at(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
             break
         cubes = {rid & ((1 << PARTITION_BITS) - 1): cube for rid, cube in found.items()}
-        parts = (
-            {name: part for name, part in zip(CHANNELS, some, strict=True) if part} for some in ranked.parts.tolist()
-        )
+        parts = (dict(compress(zip(CHANNELS, some, strict=True), some)) for some in ranked.parts.tolist())
         hits = [
             Hit(cubes[row], score, chance, why, *(_pick(cubes, side) for side in around.get(row, ())))
             for row, score, chance, why in zip(
@@ -251,42 +248,35 @@ def rank(
         before, after = (_beside(partition, side, rows, shown) for side in ("previous", "next"))
     else:
         needed, here, before, after = partition.surroundings(rows, shown)
-        counts = _table(partition, terms, needed)
-    lexical = partition.lexical
-    flags = lexical.flags[needed]
-    flags[-1] = 0
-    authors, labels = partition.codes("author")[rows], partition.labels("author")
-    nothing, silent = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.float32)
-    cosine = passage = cosine_after = silent
-    waiting = nothing
+        counts = partition.lexical.counts(terms, needed)
+    cosine = passage = cosine_after = silent = np.zeros(len(rows), np.float32)
+    waiting: Mask | None = None
     by_words = True
     if vectors is not None and vector is not None:
-        waiting = ~vectors.present[rows]
-        by_words = bool(waiting.all())
+        if not vectors.complete:
+            waiting = ~vectors.present[rows]
+        by_words = waiting is not None and bool(waiting.all())
         if likeness is None:
-            asked = np.zeros(len(needed), np.bool_)
-            asked[here] = asked[after] = True
-            cosines = np.zeros(len(needed), np.float32)
-            cosines[asked] = vectors.cosines(vector, needed[asked])
+            asked = np.full(len(needed), -1)  # nothing is asked of a row that is only before another
+            asked[here], asked[after] = rows, needed[after]
+            cosines = vectors.cosines(vector, asked)
         else:
             cosines = likeness[needed]
         cosine, cosine_after = cosines[here], cosines[after]
         passage = vectors.best_passages(vector, rows, cosine)
-        if waiting.any():
+        if waiting is not None:
             # A row whose vector is still in the queue is given the benefit of the doubt: what was said a moment ago must not
             # lose to rows that have nothing but a meaning.
             cosine[waiting] = cosine[~waiting].max(initial=0.0)
             passage[waiting] = passage[~waiting].max(initial=0.0)
-    wants = query.wants
-    request = Want.REQUEST in wants
     spans = _spans(query.text, view)
+    lexical = partition.lexical
     pool = Pool(
-        counts=counts,
+        rows=needed,
         here=here,
         before=before,
         after=after,
-        lengths=lexical.lengths[rows],
-        mean_length=lexical.mean_length,
+        counts=counts,
         idf=np.asarray([lexical.idf(term) for term in terms], np.float32),
         segments=np.asarray([[token in some for token in query.tokens] for some in query.segments], np.bool_).reshape(
             len(query.segments), len(terms)
@@ -295,22 +285,21 @@ def rank(
         passage=passage,
         cosine_after=cosine_after,
         entities=activation[rows] if activation is not None else silent,
-        session=partition.codes("session")[rows],
-        author=_written_by(authors, labels, query.authors) if len(query.authors) == 1 else nothing,
-        user=_written_by(authors, labels, () if partition.authors else (None, "user")),
-        assistant=_written_by(authors, labels, ("assistant",)) if wants & _OF_ASSISTANT else nothing,
-        asked_before=(flags[before] & _QUESTION) > 0,
-        dated=partition.dated[rows] if Want.TIME in wants else nothing,
-        instruction=(flags[here] & _INSTRUCTION) > 0 if request else nothing,
-        preference=(flags[here] & _PREFERENCE) > 0 if request else nothing,
         time=nearness(partition.column("said")[rows] / (_DAY * 1e6), spans) if spans else silent,
+        lengths=lexical.lengths,
+        mean_length=lexical.mean_length,
+        session=partition.codes("session"),
+        author=partition.codes("author"),
+        roles=_roles(partition, query),
+        flags=lexical.flags,
+        dated=partition.dated,
     )
-    found = features(pool, wants, partition.loops)
+    found = features(pool, query.wants, partition.loops)
     fitted = weights or (LEXICAL_WEIGHTS if by_words else WEIGHTS)
     scores = fuse(found, fitted)
     best = best_of(np.arange(len(rows)), scores, k)  # the rows are in order, so ties go by row
     chance = relevance(found, scores, LEXICAL_CALIBRATION if by_words else CALIBRATION, best)
-    if not by_words and waiting.any():
+    if not by_words and waiting is not None and waiting.any():
         # Nor must it look unlikely for want of a meaning: by its words alone it may be just what was asked for.
         told = relevance(found, fuse(found, LEXICAL_WEIGHTS), LEXICAL_CALIBRATION, best)
         chance = np.where(waiting[best], np.maximum(chance, told), chance)
@@ -347,7 +336,7 @@ def _candidates(
             chosen.append(top(activation, POOL))
         chosen = [partition.surroundings(np.concatenate(chosen), shown)[0][:-1]]
     if Want.REQUEST in query.wants:
-        standing = (partition.lexical.flags & (_INSTRUCTION | _PREFERENCE)) > 0
+        standing = (partition.lexical.flags & (INSTRUCTION | PREFERENCE)) > 0
         chosen.append(np.flatnonzero(standing & shown)[-POOL:])  # the newest, where somebody has laid down very many
     return np.sort(chosen[0]) if len(chosen) == 1 else distinct(np.concatenate(chosen))
 
@@ -368,20 +357,18 @@ def _beside(partition: Partition, side: str, rows: Ints, shown: Mask) -> Ints:
     return beside
 
 
-def _table(partition: Partition, terms: Sequence[int], rows: Ints) -> Floats:
-    """How often each term stands in each row; shape (terms, rows)."""
-    found = np.empty((len(terms), len(rows)), np.float32)
-    for at, word in enumerate(terms):
-        found[at] = partition.lexical.counts(word, rows)
-    return found
-
-
-def _written_by(authors: npt.NDArray[np.int32], labels: Mapping[str | None, int], names: Iterable[str | None]) -> Mask:
-    """Which of some rows, given by the numbers of their authors, are by any of these."""
-    found = np.zeros(len(authors), np.bool_)
-    for name in names:
-        if name in labels:
-            found |= authors == labels[name]
+def _roles(partition: Partition, query: Query) -> npt.NDArray[np.uint8]:
+    """What the author of each number is to a query."""
+    labels = partition.labels("author")
+    found = np.zeros(len(labels), np.uint8)
+    for role, names in (
+        (NAMED, query.authors if len(query.authors) == 1 else ()),
+        (USER, () if partition.authors else (None, "user")),
+        (ASSISTANT, ("assistant",)),
+    ):
+        for name in names:
+            if name in labels:
+                found[labels[name]] |= role
     return found
 
 

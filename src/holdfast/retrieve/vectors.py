@@ -41,6 +41,7 @@ class VectorIndex:
         self._half = Column(np.float16, dimension)
         self._scan: SignScan | None = None  # above EXACT_ROWS: most scopes never get there
         self._present = Column(np.bool_)
+        self._complete: bool | None = None  # None: to be counted
         self._shown: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], int] | None = None
         self._passages = Column(np.float16, dimension)
         self._first = Column(np.int64)  # of each row, where its passages begin
@@ -84,7 +85,7 @@ class VectorIndex:
         """Set the vectors of some rows: float16, shape (len(rows), dimension)."""
         if not len(rows):
             return
-        self._shown = None
+        self._shown = self._complete = None
         before = np.flatnonzero(self._present.values)
         self._present.resize(int(rows.max()) + 1)
         self._present.values[rows] = True
@@ -99,7 +100,7 @@ class VectorIndex:
 
     def resize(self, size: int) -> None:
         """Make room for rows up to ``size``, be it that the last of them have no vectors yet."""
-        self._shown = None
+        self._shown = self._complete = None
         self._present.resize(size)
 
     @property
@@ -164,6 +165,13 @@ class VectorIndex:
         """Which rows have a vector."""
         found: npt.NDArray[np.bool_] = self._present.values
         return found
+
+    @property
+    def complete(self) -> bool:
+        """Whether no row lacks a vector."""
+        if self._complete is None:
+            self._complete = bool(self._present.values.all())
+        return self._complete
 
     def _near(
         self, query: Floats, k: int, allowed: npt.NDArray[np.bool_] | None, cosines_of_all: Floats | None

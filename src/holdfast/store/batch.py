@@ -10,25 +10,13 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from holdfast.cube import (
-    EXTERNAL,
-    HELD,
-    TRANSITIONS,
-    Cube,
-    Origin,
-    Ref,
-    Scope,
-    Status,
-    Use,
-    from_micros,
-    taints,
-    to_micros,
-)
+from holdfast.cube import HELD, TRANSITIONS, Cube, Ref, Scope, Status, Use, from_micros, to_micros
 from holdfast.errors import ConflictError, InputError, NotFoundError, ScopeError
 from holdfast.store import schema
 from holdfast.store.base import Action, Commit, Event, Op, Operation
 from holdfast.store.journal import GENESIS, digest, link
 from holdfast.store.proof import use_digest
+from holdfast.store.provenance import as_of_its_sources
 from holdfast.store.queue import FOLDS, arrive, vector_tables
 from holdfast.store.rows import (
     Row,
@@ -106,7 +94,7 @@ class Batch:
                 )
             self._duplicates.append(cube.id)
             return
-        first = self._as_of_its_sources(cube if cube.version == 1 else replace(cube, version=1))
+        first = as_of_its_sources(self._connection, cube if cube.version == 1 else replace(cube, version=1))
         self._write(first, Action.ADD, reason, self._learnt(cube), key=key)
         if cube.use != Use():  # an import brings what feedback said elsewhere
             self._use(id, cube.use)
@@ -122,30 +110,7 @@ class Batch:
             raise ConflictError(f"a memory that is {old.status} cannot become {cube.status}")
         if old.status is Status.FROZEN and cube.status is Status.FROZEN:
             raise ConflictError(f"memory {cube.id} is frozen; thaw it first (status activated)")
-        self._replace(row, self._as_of_its_sources(cube, old.origin), Action.UPDATE, reason)
-
-    def _as_of_its_sources(self, cube: Cube, before: Origin | None = None) -> Cube:
-        """The cube as tainted and as little trusted as its door, its sources and the version before, whatever it says itself."""
-        origin = cube.origin
-        sources = [self._standing(ref) for ref in origin.derived_from]
-        if before is not None:
-            sources.append((before.trust, before.taint))
-        own = (origin.label,) if origin.channel in EXTERNAL else ()
-        taint = taints(origin.taint, own, *(some for _, some in sources))
-        trust = min((origin.trust, *(some for some, _ in sources)))
-        if (taint, trust) == (origin.taint, origin.trust):
-            return cube
-        return replace(cube, origin=replace(origin, taint=taint, trust=trust))
-
-    def _standing(self, ref: Ref) -> tuple[float, tuple[str, ...]]:
-        """The trust and the taint of a version; of the newest where that version never was."""
-        found = self._connection.execute(
-            "SELECT trust, json_extract(body, '$.origin.taint') FROM cubes WHERE id = ?1 ORDER BY version = ?2 DESC, version DESC",
-            (id_bytes(ref.id), ref.version),
-        ).fetchone()
-        if found is None:
-            raise NotFoundError(f"a memory cannot be derived from {ref.id}: there is no such memory")
-        return found[0], tuple(json.loads(found[1] or "[]"))
+        self._replace(row, as_of_its_sources(self._connection, cube, old.origin), Action.UPDATE, reason)
 
     def undo(self, events: Sequence[Event], scope: Scope, reason: str) -> None:
         """Take back what one transaction did to one cube."""

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from holdfast.cube import Cube, Ref, Scope, from_micros
+from holdfast.cube import EXTERNAL, Cube, Ref, Scope, from_micros
 from holdfast.errors import ConflictError, InputError, IntegrityError, NotFoundError, StoreError
 from holdfast.store import schema
 from holdfast.store.base import Action, Commit, Event, Op, Operation, Where
@@ -23,6 +23,7 @@ from holdfast.store.batch import Batch, newest
 from holdfast.store.connection import Connections, translated
 from holdfast.store.journal import Problem
 from holdfast.store.proof import check_store
+from holdfast.store.provenance import as_of_its_sources
 from holdfast.store.queue import FOLDS, Clock, Queue, arrive, fold_table, vector_tables
 from holdfast.store.rows import (
     SELECT,
@@ -134,6 +135,13 @@ class SqliteStore:
             for operation, batch.words in zip(operations, words, strict=True):
                 batch.apply(operation)
             return batch.finish()
+
+    def as_of_its_sources(self, cube: Cube) -> Cube:
+        """The cube as it would be tainted and trusted if it were added now. Raises NotFoundError for a source that is not there."""
+        if not cube.origin.derived_from and cube.origin.channel not in EXTERNAL:
+            return cube
+        with self.connections.reading() as connection:
+            return as_of_its_sources(connection, cube)
 
     def _batch(self, connection: sqlite3.Connection, actor: str) -> Batch:
         return Batch(connection, actor, now=self._clock(), terms=self._terms, tasks=self.tasks)

@@ -1,0 +1,81 @@
+"""One turn of an agent: what it has read from outside has a part in whatever it writes, whether it says so or not.
+
+A signature proves who wrote something, not that it was not tricked into writing it (MemoryGraft, arXiv 2512.16962). So an agent
+that reads memory through a turn writes through the same one, and the turn names the sources.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast.cube import Channel, Cube, Form, Ref, taints
+from holdfast.encode.turns import Content
+from holdfast.memory import Added, Memory
+from holdfast.retrieve.context import Packed
+from holdfast.retrieve.hits import Hits
+from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_ENVIRONMENT,),
+    retrieval=(Retrieval.ON_REQUEST,),
+    subject=(Subject.AGENT,),
+)
+
+
+class Turn:
+    """Reads and writes one memory, and remembers for as long as it lives what came from outside.
+
+    Args:
+        memory: where to read and write.
+        scope: tenant, user, agent, session, as ``Memory`` takes them.
+    """
+
+    def __init__(self, memory: Memory, **scope: str | None) -> None:
+        self._memory = memory
+        self._scope: dict[str, Any] = dict(scope)
+        self._read: dict[str, Ref] = {}
+        self._taint: tuple[str, ...] = ()
+
+    @property
+    def taint(self) -> tuple[str, ...]:
+        """The outside sources that had a part in this turn so far."""
+        return self._taint
+
+    def search(self, query: str, **options: Any) -> Hits:
+        """See ``Memory.search``."""
+        hits = self._memory.search(query, **options, **self._scope)
+        for hit in hits:
+            for cube in (hit.cube, *hit.before, *hit.after):
+                self._saw(cube)
+        return hits
+
+    def pack(self, query: str, **options: Any) -> Packed:
+        """See ``Memory.pack``."""
+        packed = self._memory.pack(query, **options, **self._scope)
+        for cube in packed.cubes:
+            self._saw(cube)
+        return packed
+
+    def get(self, id: str) -> Cube:
+        """See ``Memory.get``."""
+        cube = self._memory.get(id, **self._scope)
+        self._saw(cube)
+        return cube
+
+    def read(self, channel: Channel, source: str) -> None:
+        """Say that something was read that is no memory: a page, a tool's answer."""
+        self._taint = taints(self._taint, (f"{channel}:{source.split('#')[0]}",))
+
+    def add(self, content: Content, *, channel: Channel | str = Channel.ASSISTANT, **options: Any) -> Added:
+        """See ``Memory.add``. What is not the user's own word is derived from all that this turn read from outside."""
+        sources = tuple(self._read.values())
+        return self._memory.add(
+            content, channel=channel, derived_from=sources, taint=self._taint, **options, **self._scope
+        )
+
+    def _saw(self, cube: Cube) -> None:
+        if cube.tainted:
+            self._read[cube.id] = cube.ref
+            self._taint = taints(self._taint, cube.origin.taint)

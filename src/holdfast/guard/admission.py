@@ -1,0 +1,124 @@
+"""Who may write what: a ruling on everything that wants to be remembered, before anything is made of it.
+
+What a person or the agent itself says is admitted. What comes from outside, or was made of it, is told from that by its taint,
+which no words can take away, and is held to three rules:
+
+1. It lays down nothing: an instruction, a preference, an experience, a skill or a lesson from outside waits in quarantine for
+   a person, or for a rule that rests on more than its own word (``promotion``).
+2. It may be read, but what looks like an attack waits too (``screening``): a signal holds back, and never lets in.
+3. It has one voice: of near-copies from one source the first few are kept, the rest wait.
+
+What no memory can be (our own fence forged, letters that nobody sees) is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+
+from holdfast.cube import EXTERNAL, Cube, Kind, Origin, Scope
+from holdfast.guard.base import Decision, Ruling, Verdict, source_of
+from holdfast.guard.screening import signals
+from holdfast.guard.sketch import Sketch, likeness, sketch
+from holdfast.retrieve.hits import Hit
+from holdfast.store.base import Op, Operation
+
+STANDING = frozenset(
+    {
+        Kind.INSTRUCTION,
+        Kind.PREFERENCE,
+        Kind.PROFILE,
+        Kind.EXPERIENCE,
+        Kind.CONCEPT,
+        Kind.SKILL,
+        Kind.LESSON,
+    }
+)
+"""What tells an agent how to act."""
+
+COPIES = 3
+"""So many near-copies of a text are taken from one source."""
+
+ALIKE = 0.7
+"""Texts that share so many of their runs of three words are near-copies."""
+
+_ENOUGH = 0.7
+_KEPT = 512  # texts of a source, and sources, that are remembered to know a copy by
+_FORGED = re.compile(r"<\s*/?\s*memor(?:y|ies)\b", re.IGNORECASE)
+
+_CLAUSES = {
+    "hidden": "it holds characters that a reader does not see",
+    "lookalike": "it holds words with letters of another script in them",
+    "encoded": "it holds encoded words",
+    "order": "it gives orders to an agent",
+    "spoof": "it passes for a part of the agent's own trace",
+    "praise": "it vouches for itself",
+    "carries_off": "it wants something sent somewhere",
+    "shortcut": "it recommends to leave out a check",
+    "asks": "it begins with the question that it answers",
+    "copies": f"its source said nearly the same {COPIES} times before",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The guard that a memory has by default; ``check`` keeps every hit (``ConsensusGuard`` is for agents that act on them)."""
+
+    standing: frozenset[str] = STANDING
+    enough: float = _ENOUGH
+    _copies: _Copies = field(default_factory=lambda: _Copies(), repr=False, compare=False)
+
+    def admit(self, operations: Sequence[Operation]) -> list[Decision]:
+        """A decision for each operation, in order."""
+        return [self._one(operation) for operation in operations]
+
+    def check(self, query: str, hits: Sequence[Hit]) -> Verdict:  # noqa: ARG002  (the seam has it)
+        """Every hit."""
+        return Verdict(tuple(hits))
+
+    def _one(self, operation: Operation) -> Decision:
+        cube = operation.cube
+        if cube is None or operation.op not in (Op.ADD, Op.UPDATE) or not outside(cube.origin):
+            return Decision(Ruling.ADMIT)
+        found = dict(signals(cube.text))
+        if found.get("hidden") == 1.0 or _FORGED.search(cube.text):
+            why = _CLAUSES["hidden"] if "hidden" in found else "it forges the fence around recalled memories"
+            return Decision(Ruling.REFUSE, (f"{source_of(cube)} is refused: {why}",), found)
+        if operation.op is Op.ADD and self._copies.many(cube):
+            found["copies"] = 1.0
+        reasons = []
+        if cube.kind in self.standing:
+            reasons.append(f"a memory of kind {cube.kind} from outside ({source_of(cube)}) must be approved")
+        # Two weak signs are as good as a strong one: a text that vouches for itself and leaves out a check.
+        if max(found.values(), default=0.0) >= self.enough or sum(found.values()) >= 1.0:
+            reasons += [_CLAUSES[name] for name in found if name in _CLAUSES]
+        return Decision(Ruling.QUARANTINE if reasons else Ruling.ADMIT, tuple(reasons), found)
+
+
+def outside(origin: Origin) -> bool:
+    """Whether anything from outside has a part in it; the store adds the taint of the sources when it commits."""
+    return origin.channel in EXTERNAL or bool(origin.taint)
+
+
+class _Copies:
+    """What each source has said lately, as sketches by which near-copies are known."""
+
+    def __init__(self) -> None:
+        self._said: OrderedDict[tuple[Scope, str], deque[Sketch]] = OrderedDict()
+        self._lock = Lock()
+
+    def many(self, cube: Cube) -> bool:
+        """Whether the cube's source has said nearly the same COPIES times before; remembers it."""
+        own = sketch(cube.text)
+        key = Scope(cube.scope.tenant, cube.scope.user), source_of(cube)
+        with self._lock:
+            said = self._said.setdefault(key, deque(maxlen=_KEPT))
+            self._said.move_to_end(key)
+            if len(self._said) > _KEPT:
+                self._said.popitem(last=False)
+            alike = sum(likeness(own, other) >= ALIKE for other in said)
+            said.append(own)
+        return alike >= COPIES

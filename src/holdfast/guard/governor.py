@@ -1,0 +1,226 @@
+"""The one door for every change: a ruling, a snapshot, canary questions, a certificate in the journal, and the way back.
+
+An admission gate with canary questions and rollback bounds the damage of what slips through (the governance loop of paper 22;
+paper 14 asks for the same door for every form of memory). A canary is a question whose answer must not change: where one is
+answered before a change and not after, the change is undone as a whole, and the certificate says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from holdfast.cube import Channel, Cube, Origin, Scope, Status
+from holdfast.errors import GuardError
+from holdfast.guard.base import Guard, Ruling
+from holdfast.retrieve.hits import Hits
+from holdfast.store.base import Commit, Op, Operation, Where
+from holdfast.store.sqlite import SqliteStore
+
+CANARY, CERTIFICATE = "canary", "certificate"
+"""Kinds of the governor's own records: archived, so that no search finds them, and in the journal like everything."""
+
+WITHIN = 5
+"""A canary's answer must be among so many first hits."""
+
+Ask = Callable[[str, Scope], Hits]
+
+
+class Purpose(StrEnum):
+    """Why memory changes. A write is ruled upon; whatever changes what is there already also faces the canaries."""
+
+    WRITE = "write"
+    CONSOLIDATE = "consolidate"
+    IMPORT = "import"
+    PROMOTE = "promote"
+    EDIT = "edit"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a change: what was stored (``quarantined`` among it), what was refused and why, and the certificates."""
+
+    commits: tuple[Commit, ...]
+    quarantined: Mapping[str, str] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
+    certificates: tuple[str, ...] = ()
+
+    @property
+    def cubes(self) -> tuple[Cube, ...]:
+        """The cubes as stored."""
+        return tuple(cube for commit in self.commits for cube in commit.cubes)
+
+    @property
+    def duplicates(self) -> tuple[str, ...]:
+        """The ids of what was there already."""
+        return tuple(id for commit in self.commits for id in commit.duplicates)
+
+
+class Governor:
+    """Lets changes into one store.
+
+    Args:
+        guard: rules on every operation; None admits all.
+        ask: how a canary's question is put.
+    """
+
+    def __init__(self, store: SqliteStore, guard: Guard | None, ask: Ask) -> None:
+        self._store = store
+        self._guard = guard
+        self._ask = ask
+
+    @property
+    def guarded(self) -> bool:
+        """Whether anything is ruled upon at all."""
+        return self._guard is not None
+
+    def apply(self, change: Purpose, operations: Sequence[Operation], *, actor: str) -> Outcome:
+        """Commit what may come in, what may not into quarantine or nowhere.
+
+        Raises GuardError where a canary is answered no more; everything of that user is as before then. The store's own
+        errors pass through.
+        """
+        ruled, quarantined, refused = self._ruled(operations)
+        if change is Purpose.WRITE:
+            commit = self._store.commit(ruled, actor=actor)
+            held = {cube.id: quarantined[cube.id] for cube in commit.cubes if cube.id in quarantined}
+            return Outcome((commit,), held, refused)
+        by_home: defaultdict[Scope, list[Operation]] = defaultdict(list)
+        for operation in ruled:
+            if operation.cube is not None:
+                by_home[_home(operation.cube.scope)].append(operation)
+        commits, certificates = [], []
+        for home, some in by_home.items():
+            commit, certificate = self._watched(change, home, some, actor, refused)
+            commits.append(commit)
+            certificates += [certificate] if certificate else []
+        return Outcome(tuple(commits), quarantined, refused, tuple(certificates))
+
+    def door(self, change: Purpose) -> Door:
+        """A store whose every commit is such a change: for what takes a store and knows of no guard."""
+        return Door(self, self._store, change)
+
+    def _ruled(self, operations: Sequence[Operation]) -> tuple[list[Operation], dict[str, str], tuple[str, ...]]:
+        if self._guard is None:
+            return list(operations), {}, ()
+        # As the store will mark them: what an encoder drew from a page is from outside too.
+        marked = [
+            replace(some, cube=self._store.as_of_its_sources(some.cube))
+            if some.cube is not None and some.op in (Op.ADD, Op.UPDATE)
+            else some
+            for some in operations
+        ]
+        passed: list[Operation] = []
+        quarantined: dict[str, str] = {}
+        refused: list[str] = []
+        for operation, decision in zip(marked, self._guard.admit(marked), strict=True):
+            why = "; ".join(decision.reasons)
+            cube = operation.cube
+            if decision.ruling is Ruling.REFUSE:
+                refused.append(why)
+            elif decision.ruling is Ruling.QUARANTINE and cube is not None and cube.status is not Status.QUARANTINED:
+                quarantined[cube.id] = why
+                passed.append(
+                    replace(operation, cube=cube.with_(status=Status.QUARANTINED), reason=f"quarantined: {why}")
+                )
+            else:
+                passed.append(operation)
+        return passed, quarantined, tuple(refused)
+
+    # --- canaries ---
+
+    def add_canary(self, question: str, expects: str, scope: Scope, *, actor: str) -> Cube:
+        """Keep a question and the id or the words of the memory that must go on answering it."""
+        cube = Cube(
+            scope,
+            question,
+            kind=CANARY,
+            data={"expects": expects},
+            status=Status.ARCHIVED,
+            origin=Origin(Channel.SYSTEM, author=actor),
+        )
+        return self._store.commit([Operation.add(cube, "a canary question")], actor=actor).cubes[0]
+
+    def canaries(self, home: Scope) -> list[Cube]:
+        """The canary questions of a tenant's user."""
+        return list(self._store.select(home, Where(kinds=(CANARY,))))
+
+    def sing(self, canaries: Sequence[Cube]) -> list[bool]:
+        """Which canaries are answered."""
+        return [self._answered(canary) for canary in canaries]
+
+    def _answered(self, canary: Cube) -> bool:
+        expected = str(canary.data["expects"])
+        hits = self._ask(canary.text, canary.scope)[:WITHIN]
+        return any(expected in (hit.id, *hit.cube.data.get("aliases", ())) or expected in hit.text for hit in hits)
+
+    def _watched(
+        self, change: Purpose, home: Scope, operations: Sequence[Operation], actor: str, refused: Sequence[str]
+    ) -> tuple[Commit, str | None]:
+        canaries = self.canaries(home)
+        before = self.sing(canaries)
+        snapshot = self._store.head()
+        commit = self._store.commit(operations, actor=actor)
+        if not commit.seq or not (canaries or refused):
+            return commit, None
+        after = self.sing(canaries)
+        lost = [canary.text for canary, was, now in zip(canaries, before, after, strict=True) if was and not now]
+        if lost:
+            self._store.undo(commit.seq, home, actor=actor, reason=f"{change}: canary questions were answered no more")
+        record: dict[str, Any] = {
+            "change": str(change),
+            "before": {"seq": snapshot[0], "hash": snapshot[1]},
+            "seq": commit.seq,
+            "operations": hashlib.sha256(
+                json.dumps([[op.op, op.cube.id if op.cube else "", op.reason] for op in operations]).encode()
+            ).hexdigest(),
+            "count": len(operations),
+            "canaries": len(canaries),
+            "answered_before": sum(before),
+            "answered_after": sum(after),
+            "refused": list(refused),
+            "rolled_back": bool(lost),
+        }
+        what = "undone" if lost else "kept"
+        text = (
+            f"{change} of {len(operations)} at {commit.seq}, {sum(after)} of {len(canaries)} canaries answered: {what}"
+        )
+        certificate = Cube(
+            home,
+            text,
+            kind=CERTIFICATE,
+            data=record,
+            status=Status.ARCHIVED,
+            origin=Origin(Channel.SYSTEM, author=actor),
+        )
+        made = self._store.commit([Operation.add(certificate, "certificate")], actor=actor).cubes[0]
+        if lost:
+            raise GuardError(
+                f"the change was undone: {len(lost)} canary question(s) would no longer be answered, the first {lost[0]!r}; "
+                f"see the certificate {made.id}"
+            )
+        return commit, made.id
+
+
+class Door:
+    """A ``Store`` whose commits go through a governor; what is read is read from the store itself."""
+
+    def __init__(self, governor: Governor, store: SqliteStore, change: Purpose) -> None:
+        self._governor = governor
+        self._change = change
+        self.get, self.select = store.get, store.select
+        self.events, self.lineage = store.events, store.lineage
+
+    def commit(self, operations: Sequence[Operation], *, actor: str = "") -> Commit:
+        """As ``Store.commit``, of what may come in. Raises GuardError as ``Governor.apply`` does."""
+        done = self._governor.apply(self._change, operations, actor=actor)
+        return Commit(max((commit.seq for commit in done.commits), default=0), done.cubes, done.duplicates)
+
+
+def _home(scope: Scope) -> Scope:
+    return Scope(scope.tenant, scope.user)

@@ -1,0 +1,143 @@
+"""Where memories disagree: one vote a source, by trust and freshness, the same in every order."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support import HashEmbedder
+
+from holdfast.cube import Channel, Cube, Origin, Scope
+from holdfast.errors import InputError
+from holdfast.guard.conflicts import Action, Belief, Policy, Status, by_slot, resolve
+from holdfast.guard.stance import WEIGHTS, Stance, detector
+from holdfast.retrieve.hits import Hit
+
+ANA = Scope("t", "ana")
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def hit(source: str, value: str | None, trust: float = 1.0, day: int = 0) -> Hit:
+    origin = Origin(Channel.DOCUMENT, reference=source, trust=trust, taint=(f"document:{source}",))
+    data = {} if value is None else {"value": value}
+    cube = Cube(ANA, f"{source} says {value}", data=data, origin=origin, valid_from=START + timedelta(days=day))
+    return Hit(cube, 1.0, 0.5)
+
+
+hits = st.lists(
+    st.builds(
+        hit,
+        st.sampled_from("abcd"),
+        st.sampled_from(["yes", "no", None]),
+        st.sampled_from([0.2, 0.5, 1.0]),
+        st.integers(0, 9),
+    ),
+    max_size=8,
+)
+
+
+@given(hits, st.randoms(use_true_random=False), st.integers(1, 5))
+def test_neither_order_nor_copies_change_a_verdict(some, random, copies):
+    first = resolve("q?", some, by_slot)
+    other = [one for one in some for _ in range(random.randint(1, copies))]
+    random.shuffle(other)
+    again = resolve("q?", other, by_slot)
+    assert again == first
+
+
+@given(hits)
+def test_an_answer_has_weight_and_a_lead(some):
+    policy = Policy()
+    found = resolve("q?", some, by_slot, policy=policy)
+    assert (found.answer is None) is (found.action is Action.ABSTAIN)
+    if found.answer is not None:
+        assert found.sides[0].answer == found.answer and found.sides[0].weight >= policy.least
+        rest = found.sides[1].weight if len(found.sides) > 1 else 0.0
+        assert found.sides[0].weight - rest >= policy.margin * (found.sides[0].weight + rest) - 1e-9
+    sources = [source for side in found.sides for source in side.sources]
+    assert len(sources) == len(set(sources))  # nobody votes on two sides
+
+
+def test_a_crowd_of_one_source_is_one_voice() -> None:
+    crowd = [hit("evil", "yes", 0.4, day) for day in range(9)]
+    found = resolve("q?", [*crowd, hit("good", "no", 1.0)], by_slot)
+    assert found.answer == "no" and found.action is Action.CAVEAT and found.status is Status.CONFLICT
+    assert [side.sources for side in found.sides] == [("document:good",), ("document:evil",)]
+
+
+def test_what_a_source_said_last_counts() -> None:
+    found = resolve("q?", [hit("a", "yes", day=1), hit("a", "no", day=2)], by_slot)
+    assert found.answer == "no" and found.status is Status.AGREE and found.action is Action.ANSWER
+
+
+def test_even_sides_hardly_trusted_ones_and_what_cannot_be_told_are_not_answered() -> None:
+    even = resolve("q?", [hit("a", "yes"), hit("b", "no")], by_slot)
+    assert even.action is Action.ABSTAIN and "even" in even.reason
+    faint = resolve("q?", [hit("a", "yes", 0.2)], by_slot)
+    assert faint.action is Action.ABSTAIN and "hardly trusted" in faint.reason
+    dark = resolve("q?", [hit("a", "yes"), hit("b", None), hit("c", None)], by_slot)
+    assert dark.status is Status.INSUFFICIENT and len(dark.unknown) == 2
+    assert resolve("q?", [], by_slot).status is Status.INSUFFICIENT
+
+
+def test_what_a_model_believes_is_one_voice() -> None:
+    told = [hit("a", "yes"), hit("b", "yes")]
+    assert resolve("q?", told, by_slot, belief=Belief("no", 0.9)).answer == "yes"
+    assert resolve("q?", told[:1], by_slot, belief=Belief("no", 0.9)).action is Action.ABSTAIN
+    assert resolve("q?", told[:1], by_slot, belief=Belief("no", 0.9, firm=False)).answer == "yes"
+
+
+def test_words_age_where_the_policy_says_so() -> None:
+    old, new = hit("a", "yes", day=0), hit("b", "no", day=300)
+    at = START + timedelta(days=300)
+    assert resolve("q?", [old, new], by_slot, policy=Policy(half_life=100), at=at).answer == "no"
+    assert resolve("q?", [old, new], by_slot).action is Action.ABSTAIN
+    with pytest.raises(InputError, match="needs at="):
+        resolve("q?", [old], by_slot, policy=Policy(half_life=100))
+
+
+def test_polarity_tells_two_answers_apart() -> None:
+    cube = hit("a", "Tea  ").cube
+    assert (
+        by_slot("q", cube) == "tea" and by_slot("q", cube.with_(data={"value": "tea", "polarity": False})) == "not tea"
+    )
+    assert by_slot("q", cube.with_(data={})) is None
+
+
+# --- stance ---
+
+
+class _Words(HashEmbedder):
+    """The small embedder, as float32 unit vectors of the words."""
+
+
+def test_swapping_the_claims_turns_the_stance() -> None:
+    stance = Stance(_Words())
+    claims = ("A dog hears a bell before a seal.", "A dog does not hear a bell before a seal.")
+    passages = [
+        "Dogs hear well. So a dog hears a bell first.",
+        "It is a myth. A dog does not hear it first.",
+        "",
+        "Nothing!",
+    ]
+    forward, backward = stance.features(claims, passages), stance.features((claims[1], claims[0]), passages)
+    np.testing.assert_allclose(forward, -backward, atol=1e-6)
+    assert forward.shape == (4, len(WEIGHTS)) and np.isfinite(forward).all()
+    np.testing.assert_allclose(stance.of(claims, passages), forward @ np.asarray(WEIGHTS))
+
+
+def test_a_passage_that_denies_what_one_claim_says_speaks_for_the_other() -> None:
+    claims = ("A dog hears a bell before a seal.", "A dog does not hear a bell before a seal.")
+    for_it, against = Stance(_Words()).of(
+        claims, ["Therefore a dog hears a bell before a seal.", "Therefore a dog does not hear a bell before a seal."]
+    )
+    assert for_it > against
+
+
+def test_what_cannot_be_told_is_no_vote() -> None:
+    claims = ("The door is red.", "The door is not red.")
+    detect = detector(Stance(_Words()), claims)
+    assert detect("?", Cube(ANA, "We had fish for lunch")) is None
