@@ -54,5 +54,24 @@ class ClaimError(HoldfastError):
     """A claim cannot be run as asked: unknown number, missing data, missing extra."""
 
 
+class IsolationError(HoldfastError):
+    """Working memory refuses a call: unknown tool, spent budget, or a command whose arguments come from where they must not."""
+
+
+class AnswerRefusedError(HoldfastError, ValueError):
+    """What a worker answered is not what was declared. Holds a fixed reason and a declared place, and nothing of the answer."""
+
+    def __init__(self, refusal: str, where: str = "") -> None:
+        super().__init__(
+            f"the answer was refused{f' at {where}' if where else ''}: {refusal}; nothing of it was taken over"
+        )
+        self.refusal = refusal
+        self.where = where
+
+
+class SandboxError(HoldfastError):
+    """Model-written code cannot be run as demanded here: a guarantee that was asked for does not hold on this machine."""
+
+
 class GuardError(HoldfastError):
     """The guard does not let this happen; what was there is as it was."""
