@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from holdfast import Memory
 from holdfast.retrieve import sign_scan
-from holdfast.retrieve.arrays import top
+from holdfast.retrieve.arrays import in_order, top
 from holdfast.retrieve.lexical import LexicalIndex
 from holdfast.retrieve.loops import plain
 
@@ -135,3 +135,20 @@ def test_a_child_that_was_forked_scans_a_large_scope_by_its_own_threads(monkeypa
         signal.alarm(20)  # a child that waits for a thread of its parent waits for ever
         os._exit(0 if nearest() == 7 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2**31 - 1), st.floats(0, 1e6, width=32)), unique_by=lambda pair: pair[0], max_size=60
+    )
+)
+def test_rows_in_order_keep_their_scores(pairs):
+    rows, scores = (
+        np.asarray([row for row, _ in pairs], np.int64),
+        np.asarray([score for _, score in pairs], np.float32),
+    )
+    found, beside = in_order(rows, scores)
+    assert list(zip(found.tolist(), beside.tolist(), strict=True)) == sorted(
+        zip(rows.tolist(), scores.tolist(), strict=True)
+    )
+    assert found.dtype == np.int64 and beside.dtype == np.float32

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.cube import Form
-from holdfast.retrieve.arrays import Column, Floats, Rows, best_of
+from holdfast.retrieve.arrays import Column, Floats, Rows, best_of, in_order
 from holdfast.retrieve.loops import Loops, Rows32, suited
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
@@ -163,8 +163,7 @@ class LexicalIndex:
         rows, scores = loops.taken(found, seen[:held], least - bounds[done])
         self._scratch = scratch
         if done < len(rarest):  # the rest is looked up in these rows alone, in order, as the postings are
-            order = rows.argsort()
-            rows, scores = rows[order], scores[order]
+            rows, scores = in_order(rows, scores)
         for at in range(done, len(rarest)):
             if at > done:
                 hopeful = scores >= least - bounds[at]
