@@ -18,13 +18,15 @@ from holdfast.cube import Channel, Cube, Form, Kind, utc
 from holdfast.encode.base import Experience
 from holdfast.encode.junk import why_nothing
 from holdfast.encode.slots import Claim, is_heard, plain, said_at, settle, speaker
-from holdfast.errors import ExtractionError, InputError, MissingExtraError
+from holdfast.errors import ExtractionError, MissingExtraError
 from holdfast.store.base import Operation
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Subform, Subject
 
 try:
     import openai
     from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+    from holdfast.encode.endpoint import open_client
 except ImportError as error:
     raise MissingExtraError("facts by a language model need the extra: pip install 'holdfast[llm]'") from error
 
@@ -80,17 +82,7 @@ class LanguageModelEncoder:
         With a ``base_url`` only the key that is passed is sent, never one from the environment. ``temperature`` None leaves
         it to the server. Raises InputError where no key is known for the default endpoint.
         """
-        try:
-            self._client = openai.OpenAI(
-                base_url=base_url,
-                api_key=api_key or ("unused" if base_url else None),
-                timeout=timeout,
-                max_retries=retries,
-            )
-        except openai.OpenAIError as error:
-            raise InputError(
-                "no API key: pass api_key=, set OPENAI_API_KEY, or name a local server by base_url="
-            ) from error
+        self._client = open_client(base_url, api_key, timeout, retries)
         self.model = model
         self._temperature: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
         self._strict = strict

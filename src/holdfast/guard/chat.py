@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from holdfast.errors import ExtractionError, InputError, MissingExtraError
+from holdfast.errors import ExtractionError, MissingExtraError
 
 try:
     import openai
+
+    from holdfast.encode.endpoint import open_client
 except ImportError as error:
     raise MissingExtraError("asking a language model needs the extra: pip install 'holdfast[llm]'") from error
 
@@ -32,17 +34,7 @@ class ChatModel:
         retries: int = 2,
         temperature: float | None = 0.0,
     ) -> None:
-        try:
-            self._client = openai.OpenAI(
-                base_url=base_url,
-                api_key=api_key or ("unused" if base_url else None),
-                timeout=timeout,
-                max_retries=retries,
-            )
-        except openai.OpenAIError as error:
-            raise InputError(
-                "no API key: pass api_key=, set OPENAI_API_KEY, or name a local server by base_url="
-            ) from error
+        self._client = open_client(base_url, api_key, timeout, retries)
         self.model = model
         self._temperature: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
         self._tokens = 0

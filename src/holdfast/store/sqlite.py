@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from holdfast.cube import EXTERNAL, Cube, Ref, Scope, from_micros
+from holdfast.cube import EXTERNAL, Cube, Origin, Ref, Scope, from_micros
 from holdfast.errors import ConflictError, InputError, IntegrityError, NotFoundError, StoreError
 from holdfast.store import schema
 from holdfast.store.base import Action, Commit, Event, Op, Operation, Where
@@ -136,12 +136,15 @@ class SqliteStore:
                 batch.apply(operation)
             return batch.finish()
 
-    def as_of_its_sources(self, cube: Cube) -> Cube:
-        """The cube as it would be tainted and trusted if it were added now. Raises NotFoundError for a source that is not there."""
-        if not cube.origin.derived_from and cube.origin.channel not in EXTERNAL:
+    def as_of_its_sources(self, cube: Cube, before: Origin | None = None) -> Cube:
+        """The cube as it would be tainted and trusted if it were stored now. Raises NotFoundError for a source that is not there.
+
+        ``before`` is the origin of the version that it would follow.
+        """
+        if before is None and not cube.origin.derived_from and cube.origin.channel not in EXTERNAL:
             return cube
         with self.connections.reading() as connection:
-            return as_of_its_sources(connection, cube)
+            return as_of_its_sources(connection, cube, before)
 
     def _batch(self, connection: sqlite3.Connection, actor: str) -> Batch:
         return Batch(connection, actor, now=self._clock(), terms=self._terms, tasks=self.tasks)
