@@ -10,6 +10,7 @@ Every call names whose memory it means (``user=``, or a default given once); non
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,7 @@ from holdfast.encode.base import Embedder, Encoder
 from holdfast.encode.checked import Checked
 from holdfast.encode.turns import Content, to_cubes
 from holdfast.enrichment import Enrichment, Progress
-from holdfast.errors import ConflictError, EmbedderError, GuardError, InputError, NotFoundError, ScopeError
+from holdfast.errors import AccessError, ConflictError, EmbedderError, GuardError, InputError, NotFoundError, ScopeError
 from holdfast.guard.base import Guard
 from holdfast.guard.governor import WITHIN, Door, Governor, Purpose
 from holdfast.guard.revocation import Revocation, revoke
@@ -33,8 +34,10 @@ from holdfast.retrieve.partition import View
 from holdfast.retrieve.resemblance import FEWEST, Likeness
 from holdfast.retrieve.search import Recall
 from holdfast.retrieve.text import ANALYSER, fold_terms
+from holdfast.store.access import Access, HeldStore
 from holdfast.store.base import Action, Event, Operation, Where
 from holdfast.store.forget import Receipt, forget
+from holdfast.store.grants import Right
 from holdfast.store.journal import Problem
 from holdfast.store.sqlite import SqliteStore
 
@@ -100,6 +103,7 @@ class Memory:
     ) -> None:
         self._defaults = {"tenant": tenant, "user": user, "agent": agent, "session": session}
         self._store = SqliteStore(path, terms=fold_terms, tasks=("embed", "enrich"), clock=clock, durability=durability)
+        self._owner, self._closes = self._store, True
         try:
             self._degraded: list[str] = []
             if self._store.meta("analyser") != ANALYSER:
@@ -109,7 +113,7 @@ class Memory:
             self._enrichment = self._enriching(chosen, _rules() if encoders is None else encoders)
             self.recall = Recall(self._store, chosen)
         except BaseException:
-            self._store.close()
+            self._owner.close()
             raise
         if background:
             self._enrichment.start()
@@ -254,6 +258,12 @@ class Memory:
         if isinstance(texts, str) or len(texts) < FEWEST or not all(isinstance(text, str) for text in texts):
             raise InputError("alike compares several texts, such as a conversation's turns; for one text use search")
         here = self.scope(**scope)
+        reach = self._store.reach(here)
+        if not reach.covers(reach.scope, Kind.MESSAGE):
+            raise AccessError(
+                f"what is alike is told of whole sessions, and not all messages of {here.path} are to be read"
+            )
+        here = reach.scope
         view = View(now=to_micros(self._store.now()), kinds=(Kind.MESSAGE,), agent=here.agent, session=here.session)
         return self.recall.alike(texts, here, view, k)
 
@@ -298,7 +308,7 @@ class Memory:
         home = Scope(here.tenant, here.user)
         txn = next((event.txn for event in self._store.events(seq - 1, scope=here) if event.seq == seq), None)
         events = [event for event in self._store.events((txn or seq) - 1, scope=here) if event.txn == txn]
-        also = consequences(self._store, [event.id for event in events if event.action is Action.ADD], home)
+        also = consequences(self._owner, [event.id for event in events if event.action is Action.ADD], home)
         touched = {event.id for event in events}  # these return to the version before by the undo itself
         also = [operation for operation in also if operation.cube is None or operation.cube.id not in touched]
         done = self._store.undo(seq, here, also=also, actor=here.path, reason=reason)
@@ -309,7 +319,7 @@ class Memory:
         """Take a memory, and what was drawn from it alone, out of recall and keep all in history; ``undo`` brings it back."""
         here = self.scope(**scope)
         cube = self._store.get(id, here)
-        also = consequences(self._store, [id], Scope(here.tenant, here.user))
+        also = consequences(self._owner, [id], Scope(here.tenant, here.user))
         self._store.commit([Operation.delete(cube, reason), *also], actor=here.path)
 
     def restore(self, id: str, *, reason: str = "", **scope: str | None) -> Cube:
@@ -379,26 +389,52 @@ class Memory:
         *,
         source: str | None = None,
         author: str | None = None,
+        by: str | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
         reason: str = "",
         dry_run: bool = False,
         **scope: str | None,
     ) -> Revocation:
-        """Take memories of a source, an author or a time out of recall, with what was made of them; ``undo`` brings all back."""
+        """Take memories of a source, an author or a time out of recall, with what was made of them; ``undo`` brings all back.
+
+        ``by``: the principal that added them.
+        """
         here = self.scope(**scope)
         times = [None if when is None else utc(when) for when in (since, until)]
-        where = Where(source=source, author=author, since=times[0], until=times[1])
-        return revoke(self._store, here, where, reason=reason, actor=here.path, dry_run=dry_run)
+        where = Where(source=source, author=author, by=by, since=times[0], until=times[1])
+        home = Scope(here.tenant, here.user)
+        if not self._store.reach(home, Right.JUDGE).covers(home):
+            raise AccessError(
+                f"what was made of a source may lie anywhere in {here.partition}, and not all of it is to be judged"
+            )
+        actor = self._holder or here.path
+        return revoke(self._owner, here, where, reason=reason, actor=actor, dry_run=dry_run)
 
     def canary(self, question: str, expects: str, **scope: str | None) -> Cube:
         """Keep a question that must go on finding a memory, by its id or words of it: a change that ends that is undone."""
         here = self.scope(**scope)
-        return self._governor.add_canary(question, expects, here, actor=here.path)
+        self._store.reach(here, Right.JUDGE)
+        return self._governor.add_canary(question, expects, here, actor=self._holder or here.path)
 
     def answers(self, canary: Cube) -> bool:
         """Whether a canary's question finds what it expects now."""
         return self._governor.sing([canary])[0]
+
+    # --- access ---
+
+    @property
+    def access(self) -> Access:
+        """Who may do what here: principals, grants and keys. Raises AccessError for anybody but the owner."""
+        return Access(self._store)
+
+    def with_key(self, key: str, *, closes: bool = False) -> Memory:
+        """This memory in the hands of a key's holder. ``closes``: to close that one closes this. Raises AccessError."""
+        return self._for(self.access.open(key), closes)
+
+    def held_by(self, name: str) -> Memory:
+        """As ``with_key``, for a program that knows by other means who calls. Raises NotFoundError, AccessError."""
+        return self._for(self.access.held_by(name), closes=False)
 
     # --- care ---
 
@@ -444,6 +480,8 @@ class Memory:
 
     def reembed(self, embedder: Embedder | str, progress: Progress | None = None) -> int:
         """Give every memory vectors of another model; the old ones serve searches until all new ones are there."""
+        if self._holder:
+            raise AccessError(f"{self._holder} may not give the whole store other vectors; only its owner may")
         chosen = _open(embedder)
         before = self._enrichment
         working = before.stop()
@@ -468,8 +506,9 @@ class Memory:
 
     def close(self) -> None:
         """Finish the batch at hand and close the files; what waits is done by whoever opens the store next."""
-        self._enrichment.stop()
-        self._store.close()
+        if self._closes:
+            self._enrichment.stop()
+            self._owner.close()
 
     def __enter__(self) -> Self:
         return self
@@ -490,6 +529,17 @@ class Memory:
         return Scope(**parts)  # type: ignore[arg-type]
 
     # --- inside ---
+
+    @property
+    def _holder(self) -> str:
+        return self._store.holder if isinstance(self._store, HeldStore) else ""
+
+    def _for(self, store: HeldStore, closes: bool) -> Memory:
+        memory = copy(self)
+        memory._store, memory._closes = store, closes
+        memory._governor = self._governor.through(store)
+        memory.recall = self.recall.through(store)
+        return memory
 
     def _enriching(self, embedder: Embedder | None, encoders: Sequence[Encoder]) -> Enrichment:
         return Enrichment(self._store, embedder, encoders, door=self._governor.door(Purpose.WRITE))
@@ -530,6 +580,12 @@ class Memory:
             raise InputError(f"kinds is a list: write kinds=[{str(kinds)!r}]")
         if not query.strip():
             return Hits(abstain=True, reason="the query is empty", degraded=tuple(self.degraded))
+        reach = self._store.reach(scope)
+        scope, within = reach.scope, sorted(reach.kinds)
+        if within:
+            kinds = [kind for kind in kinds if kind in within] if kinds else within
+            if not kinds:
+                return Hits(abstain=True, reason=f"only these kinds are to be read here: {', '.join(within)}")
         now = self._store.now() if known is None else known
         view = View(
             now=to_micros(now),

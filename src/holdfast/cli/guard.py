@@ -29,6 +29,7 @@ def register(commands: Any) -> None:
     )
     back.add_argument("--source", help="everything from this source, as given to: holdfast add --source")
     back.add_argument("--author", help="everything that this speaker said")
+    back.add_argument("--by", metavar="NAME", help="everything that this principal added; see: holdfast access list")
     back.add_argument("--since", metavar="DATE", help="only what was said since then")
     back.add_argument("--until", metavar="DATE", help="only what was said before then")
     back.add_argument("--reason", default="", help="kept in the journal")
@@ -72,9 +73,11 @@ def quarantine(args: argparse.Namespace, screen: Screen) -> int:
 
 def revoke(args: argparse.Namespace, screen: Screen) -> int:
     """``holdfast revoke``."""
-    asked = {"source": args.source, "author": args.author, "since": args.since, "until": args.until}
+    asked = {name: getattr(args, name) for name in ("source", "author", "by", "since", "until")}
     if not any(asked.values()):
-        raise InputError("revoke what? Give --source, --author, --since or --until; --dry-run shows what would go")
+        raise InputError(
+            "revoke what? Give --source, --author, --by, --since or --until; --dry-run shows what would go"
+        )
     with open_memory(args, embed=False) as memory:
         done = memory.revoke(**asked, reason=args.reason, dry_run=args.dry_run)
     if screen.json:

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -71,9 +72,15 @@ class Governor:
     """
 
     def __init__(self, store: SqliteStore, guard: Guard | None, ask: Ask) -> None:
-        self._store = store
+        self._store = self._writer = store
         self._guard = guard
         self._ask = ask
+
+    def through(self, store: SqliteStore) -> Governor:
+        """The same governor for somebody who sees the store through another; canaries and certificates are the owner's."""
+        governor = copy(self)
+        governor._writer = store
+        return governor
 
     @property
     def guarded(self) -> bool:
@@ -88,7 +95,7 @@ class Governor:
         """
         ruled, quarantined, refused = self._ruled(operations)
         if change is Purpose.WRITE:
-            commit = self._store.commit(ruled, actor=actor)
+            commit = self._writer.commit(ruled, actor=actor)
             held = {cube.id: quarantined[cube.id] for cube in commit.cubes if cube.id in quarantined}
             return Outcome((commit,), held, refused)
         by_home: defaultdict[Scope, list[Operation]] = defaultdict(list)
@@ -104,7 +111,7 @@ class Governor:
 
     def door(self, change: Purpose) -> Door:
         """A store whose every commit is such a change: for what takes a store and knows of no guard."""
-        return Door(self, self._store, change)
+        return Door(self, self._writer, change)
 
     def _ruled(self, operations: Sequence[Operation]) -> tuple[list[Operation], dict[str, str], tuple[str, ...]]:
         if self._guard is None:
@@ -119,12 +126,12 @@ class Governor:
             if cube is None or operation.op not in (Op.ADD, Op.UPDATE):
                 marked.append(operation)
                 continue
-            held = self._store.get(cube.id, cube.scope) if operation.op is Op.UPDATE else None
+            held = self._writer.get(cube.id, cube.scope) if operation.op is Op.UPDATE else None
             if held is not None and held.status is Status.QUARANTINED and cube.status in RECALLABLE:
                 refused.append(f"memory {cube.id} stands in quarantine; only approve lets it out")
                 continue
             before = held.origin if held is not None else None
-            marked.append(replace(operation, cube=self._store.as_of_its_sources(cube, before)))
+            marked.append(replace(operation, cube=self._writer.as_of_its_sources(cube, before)))
         for operation, decision in zip(marked, self._guard.admit(marked), strict=True):
             why = "; ".join(decision.reasons)
             cube = operation.cube
@@ -172,7 +179,7 @@ class Governor:
         canaries = self.canaries(home)
         before = self.sing(canaries)
         snapshot = self._store.head()
-        commit = self._store.commit(operations, actor=actor)
+        commit = self._writer.commit(operations, actor=actor)
         if not commit.seq or not (canaries or refused):
             return commit, None
         after = self.sing(canaries)

@@ -9,6 +9,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import compress
 
@@ -92,18 +93,24 @@ class Recall:
     """Searches a store; holds the partitions it has loaded and the queries it has embedded."""
 
     def __init__(self, store: SqliteStore, embedder: Embedder | None) -> None:
-        self._store = store
+        self._store = self._seen = store
         self.embedder = embedder
         self._partitions: OrderedDict[int, Partition] = OrderedDict()
         self._queries: OrderedDict[str, Floats] = OrderedDict()
         self._lock = threading.Lock()
         self._trouble: str | None = None
 
+    def through(self, store: SqliteStore) -> Recall:
+        """The same partitions and queries, for somebody who sees the store through another."""
+        recall = copy(self)
+        recall._seen = store
+        return recall
+
     def search(
         self, query: str, scope: Scope, view: View, k: int, neighbours: int = 0, *, degraded: Sequence[str] = ()
     ) -> Hits:
         """The k best visible rows of a scope for a query, each with up to ``neighbours`` turns before and after it."""
-        no = self._store.partition(scope)
+        no = self._seen.partition(scope)
         if no is None:
             return Hits(
                 abstain=True,
@@ -125,11 +132,17 @@ class Recall:
                 if again and (partition.authors, partition.model) != (authors, model):
                     continue  # somebody has spoken here for the first time: the query may name them
                 vector = vector if partition.model == model else None
-                ranked = rank(partition, read, vector, view, k)
-                rows = ranked.rows.tolist()
-                around = {row: _around(partition, row, neighbours, view) for row in rows} if neighbours else {}
-                wanted = {row for some in around.values() for side in some for row in side}.union(rows)
-                found = self._store.cubes_at(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
+                many = k
+                while True:
+                    ranked = rank(partition, read, vector, view, many)
+                    rows = ranked.rows.tolist()
+                    around = {row: _around(partition, row, neighbours, view) for row in rows} if neighbours else {}
+                    wanted = {row for some in around.values() for side in some for row in side}.union(rows)
+                    found = self._seen.cubes_at(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
+                    # What the view shows and the store does not (its readers are named) makes room for the next.
+                    if len(rows) < many or sum(no << PARTITION_BITS | row in found for row in rows) >= k:
+                        break
+                    many *= 4
             break
         cubes = {rid & ((1 << PARTITION_BITS) - 1): cube for rid, cube in found.items()}
         parts = (dict(compress(zip(CHANNELS, some, strict=True), some)) for some in ranked.parts.tolist())
@@ -139,7 +152,7 @@ class Recall:
                 rows, ranked.scores.tolist(), ranked.relevance.tolist(), parts, strict=True
             )
             if row in cubes
-        ]
+        ][:k]
         best = max((hit.relevance for hit in hits), default=0.0)
         if not hits:
             reason = "nothing here shares a word or a meaning with the query"
@@ -155,7 +168,7 @@ class Recall:
             raise EmbedderError(
                 "likeness is a matter of meaning, and this memory has no embedder; see: holdfast status"
             )
-        no = self._store.partition(scope)
+        no = self._seen.partition(scope)
         if no is None:
             return []
         vectors = np.asarray(self.embedder.embed(list(texts)), np.float32)

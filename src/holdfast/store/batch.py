@@ -14,6 +14,7 @@ from holdfast.cube import HELD, TRANSITIONS, Cube, Ref, Scope, Status, Use, from
 from holdfast.errors import ConflictError, InputError, NotFoundError, ScopeError
 from holdfast.store import schema
 from holdfast.store.base import Action, Commit, Event, Op, Operation
+from holdfast.store.grants import Gate, Right
 from holdfast.store.journal import GENESIS, digest, link
 from holdfast.store.proof import use_digest
 from holdfast.store.provenance import as_of_its_sources
@@ -40,13 +41,15 @@ class Batch:
         self,
         connection: sqlite3.Connection,
         actor: str,
+        gate: Gate,
         *,
         now: datetime,
         terms: Callable[[Cube], bytes] | None,
         tasks: Sequence[str],
     ) -> None:
         self._connection = connection
-        self._actor = actor.encode("utf-8", "replace").decode()
+        self._gate = gate
+        self._actor = (gate.name or actor).encode("utf-8", "replace").decode()
         self._terms = terms
         self._tasks = tasks
         self._seq, self._previous, last_at = newest(connection)
@@ -71,10 +74,11 @@ class Batch:
         elif operation.op is Op.UPDATE:
             self._update(cube, operation.reason)
         else:
-            row = current(self._connection, cube.id, cube.scope)
+            row = current(self._connection, cube.id, self._gate.reach(cube.scope, Right.WRITE))
             self._replace(row, replace(row.cube, status=Status.ARCHIVED), Action.DELETE, operation.reason)
 
     def _add(self, cube: Cube, reason: str) -> None:
+        cube = self._incoming(cube)
         key = content_key(cube)
         if cube.status in HELD:
             found = self._connection.execute("SELECT id FROM cubes WHERE key = ?", (key,)).fetchone()
@@ -87,7 +91,7 @@ class Batch:
         if forgotten:
             raise ConflictError(f"memory {cube.id} was forgotten; it does not come back under the same id")
         if taken:
-            held = visible(self._connection, cube.id, cube.scope)
+            held = visible(self._connection, cube.id, self._gate.reach(cube.scope))
             if held is None or content_key(held.cube) != key:
                 raise ConflictError(
                     f"the id {cube.id} is taken by a memory with other content; update that one, or add this under a new id"
@@ -100,8 +104,9 @@ class Batch:
             self._use(id, cube.use)
 
     def _update(self, cube: Cube, reason: str) -> None:
-        row = current(self._connection, cube.id, cube.scope)
+        row = current(self._connection, cube.id, self._gate.reach(cube.scope, Right.WRITE))
         old = row.cube
+        cube = self._incoming(replace(cube, scope=old.scope))
         if cube.version != old.version:
             raise ConflictError(
                 f"memory {cube.id} is at version {old.version}, and this change was made from {cube.version}; read it again"
@@ -112,6 +117,15 @@ class Batch:
             raise ConflictError(f"memory {cube.id} is frozen; thaw it first (status activated)")
         self._replace(row, as_of_its_sources(self._connection, cube, old.origin), Action.UPDATE, reason)
 
+    def _incoming(self, cube: Cube) -> Cube:
+        """The cube as it may come in, made of nothing that is hidden from whoever brings it."""
+        reach = self._gate.reach(Scope(cube.scope.tenant, cube.scope.user), Right.WRITE)
+        if reach.grants is None:
+            return cube
+        for ref in cube.origin.derived_from:
+            current(self._connection, ref.id, self._gate.reach(reach.scope))
+        return self._gate.incoming(cube)
+
     def undo(self, events: Sequence[Event], scope: Scope, reason: str) -> None:
         """Take back what one transaction did to one cube."""
         if any(event.action is Action.PURGE for event in events):
@@ -119,7 +133,9 @@ class Batch:
         if any(event.action is Action.FEEDBACK for event in events):
             raise ConflictError("feedback is evidence and cannot be undone; give the opposite reward instead")
         id, first, last = events[0].id, events[0].version, events[-1].version
-        row = current(self._connection, id, scope)
+        own = all(event.actor == self._actor for event in events)
+        reach = self._gate.reach(scope, Right.WRITE if own else Right.JUDGE)
+        row = current(self._connection, id, reach)
         if row.cube.version != last:
             raise ConflictError(f"memory {id} was changed again since (version {row.cube.version}); undo that first")
         if first == 1:
@@ -129,7 +145,7 @@ class Batch:
                 raise ConflictError(f"memory {id} is taken back already")
             before = replace(row.cube, status=Status.ARCHIVED)
         else:
-            before = current(self._connection, id, scope, first - 1).cube
+            before = current(self._connection, id, reach, first - 1).cube
         self._replace(row, before, Action.UNDO, reason)
 
     def feedback(self, row: Row, reward: float, rate: float) -> None:

@@ -92,7 +92,8 @@ def forget(
         if where is not None:
             named = list(dict.fromkeys([*named, *(cube.id for cube in store.select(scope, where))]))
         doomed = store.derived(named, scope)
-        preview = [f"{row.cube.kind} {id}: {row.cube.text[:100]}" for id in doomed for row in store.versions(id, home)]
+        rows = (row for id in doomed for row in store.owner.versions(id, home))
+        preview = [f"{row.cube.kind} {row.cube.id}: {row.cube.text[:100]}" for row in rows if store.sees(row.cube)]
         derived = tuple(doomed[len(named) :])
         return Receipt(scope, tuple(doomed), derived, reason, planned=True, preview=tuple(preview))
     erased = store.purge(named, scope, where=where, actor=actor, reason=reason)
@@ -103,7 +104,7 @@ def forget(
             copy.unlink()
             notes.append(f"the backup {copy.name} held it too and was removed")
         try:
-            _scrub(store, erased.salts)
+            _scrub(store.owner, erased.salts)
         except StoreError as error:  # it is erased; only the bytes of before may still lie about
             notes.append(f"the files were not looked through ({error}); verify() says whether anything is left in them")
     return Receipt(
@@ -113,8 +114,8 @@ def forget(
         reason,
         seq=erased.seq,
         notes=tuple(notes),
-        preview=tuple(f"{cube.kind} {cube.id}: {cube.text[:100]}" for cube in erased.versions),
-        _store=store,
+        preview=tuple(f"{cube.kind} {cube.id}: {cube.text[:100]}" for cube in erased.versions if store.sees(cube)),
+        _store=store.owner,
         _salts=erased.salts,
         _slices=tuple(dict.fromkeys(some for cube in erased.versions for some in _slices(cube.text))),
     )

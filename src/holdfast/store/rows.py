@@ -15,6 +15,7 @@ from holdfast.cube import MAX_TEXT_BYTES, Cube, Scope, Status, Use, from_micros,
 from holdfast.errors import InputError, IntegrityError, NotFoundError
 from holdfast.store import schema
 from holdfast.store.base import Where
+from holdfast.store.grants import Reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,24 +138,24 @@ def to_cube(record: Sequence[Any]) -> Cube:
     return cube
 
 
-def visible(connection: sqlite3.Connection, id: str, scope: Scope, version: int | None = None) -> Row | None:
-    """A cube's current version, or the one that is named; None where the scope may not see it or there is none."""
+def visible(connection: sqlite3.Connection, id: str, reach: Reach, version: int | None = None) -> Row | None:
+    """A cube's current version, or the one that is named; None where it is out of reach or there is none."""
     which = "known_to IS NULL" if version is None else "version = ?"
     values = (id_bytes(id),) if version is None else (id_bytes(id), version)
     record = connection.execute(f"{SELECT} WHERE cubes.id = ? AND {which}", values).fetchone()
-    if record is not None and record[0] >> schema.PARTITION_BITS == partition_number(connection, scope.partition):
+    if record is not None and record[0] >> schema.PARTITION_BITS == partition_number(connection, reach.scope.partition):
         row = to_row(record)
-        if scope.covers(row.cube.scope):
+        if reach.sees(row.cube):
             return row
     return None
 
 
-def current(connection: sqlite3.Connection, id: str, scope: Scope, version: int | None = None) -> Row:
+def current(connection: sqlite3.Connection, id: str, reach: Reach, version: int | None = None) -> Row:
     """As ``visible``, with NotFoundError for None."""
-    row = visible(connection, id, scope, version)
+    row = visible(connection, id, reach, version)
     if row is None:
         # One answer for "does not exist", "is not yours" and "was forgotten": a caller learns nothing about others.
-        raise NotFoundError(f"no memory {id} in {scope.path}")
+        raise NotFoundError(f"no memory {id} in {reach.scope.path}")
     return row
 
 
@@ -196,6 +197,8 @@ def conditions(scope: Scope, where: Where) -> tuple[list[str], list[Any]]:
         add("source = ?", where.source)
     if where.author is not None:
         add("author = ?", where.author)
+    if where.by is not None:
+        add("cubes.id IN (SELECT id FROM journal WHERE actor = ? AND action = 'add')", where.by)
     if where.since is not None:
         add("coalesce(valid_from, known_from) >= ?", to_micros(where.since))
     if where.until is not None:
