@@ -283,6 +283,8 @@ def test_what_is_hidden_is_not_told_by_what_is_made_of_it(memory: Memory) -> Non
         bot.add(stolen, **ANA)
     with pytest.raises(NotFoundError):
         bot.store.as_of_its_sources(stolen)
+    with pytest.raises(NotFoundError):
+        bot.store.commit([Operation.add(stolen)])
     assert not list(memory.select(agent="other", **ANA))
 
 
