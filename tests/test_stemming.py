@@ -24,7 +24,7 @@ def test_threads_do_not_mix_their_words(monkeypatch: pytest.MonkeyPatch) -> None
     rng = random.Random(0)
     said = ["".join(rng.choices(["ba", "ce", "du", "fi"], k=3)) + rng.choice(ENDINGS) for _ in range(400)]
     expected = [PorterStemmer().stemWord(word) for word in said]
-    monkeypatch.setattr(text, "stem", text.stem.__wrapped__)
+    monkeypatch.setattr(text, "_stem", text._stem.__wrapped__)
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:

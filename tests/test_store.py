@@ -299,8 +299,12 @@ def test_lineage_may_be_a_circle(store: SqliteStore) -> None:
 
 def test_lineage_stays_within_one_user(store: SqliteStore) -> None:
     a = add(store, Cube(ANA, "a")).cubes[0]
-    with pytest.raises(ScopeError):
+    with pytest.raises(NotFoundError) as theirs:
         add(store, Cube(BEN, "b", origin=Origin(derived_from=(a.ref,))))
+    none = Ref(new_id(), 1)
+    with pytest.raises(NotFoundError) as nobodys:
+        add(store, Cube(BEN, "b", origin=Origin(derived_from=(none,))))
+    assert str(theirs.value).replace(a.id, none.id) == str(nobodys.value), "whether another user has it is not told"
     with pytest.raises(NotFoundError):
         store.lineage(a.id, BEN)
 

@@ -9,6 +9,7 @@ new version, and the store keeps both.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 import threading
@@ -206,7 +207,7 @@ class Scope:
     @property
     def path(self) -> str:
         """The scope as one line, for example ``acme/ana/-/chat-7``; parts are percent-escaped."""
-        return "/".join("-" if part is None else _escape(part) for part in self.parts)
+        return "/".join("-" if part is None else escaped(part) for part in self.parts)
 
     @property
     def parts(self) -> tuple[str, str, str | None, str | None]:
@@ -216,7 +217,7 @@ class Scope:
     @property
     def partition(self) -> str:
         """The hard wall, ``tenant/user``: the unit of indexes, quotas and deletion."""
-        return f"{_escape(self.tenant)}/{_escape(self.user)}"
+        return f"{escaped(self.tenant)}/{escaped(self.user)}"
 
     def covers(self, other: Scope) -> bool:
         """Whether a read in this scope may see a cube written in ``other``."""
@@ -238,7 +239,8 @@ class Scope:
 
 
 @functools.lru_cache(maxsize=65_536)
-def _escape(part: str) -> str:
+def escaped(part: str) -> str:
+    """A part of a scope as it stands in a path."""
     # A bare "-" stands for an absent part, so a part that really is "-" must not look like it.
     return "%2D" if part == "-" else quote(part, safe="@:+ ")
 
@@ -252,6 +254,10 @@ class Ref:
 
     id: str
     version: int
+
+    def __post_init__(self) -> None:
+        if type(self.id) is not str or type(self.version) is not int:
+            raise InputError(f"a version is named by its id and number, not by {self.id!r}, {self.version!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +370,7 @@ class Cube:
             raise InputError("blob must be a string, and data a mapping")
         if not isinstance(self.id, str) or not _ID.fullmatch(self.id):
             raise InputError(f"id must be a UUID in lower case, not {self.id!r}")
-        if not isinstance(self.version, int) or self.version < 1:
+        if type(self.version) is not int or self.version < 1:  # True is an int too, and hashes to another digest than 1
             raise InputError(f"version must be a number from 1 on, not {self.version!r}")
         _aware("valid_from", self.valid_from)
         _aware("valid_to", self.valid_to)
@@ -448,21 +454,21 @@ class Cube:
                     origin.get("reference"),
                     origin.get("trust", 1.0),
                     tuple(Ref(_normal(id), int(version)) for id, version in sources) if sources else (),
-                    tuple(origin.get("taint", ())),
+                    tuple(_list(origin, "taint")),
                 ),
                 status=_one_of(_STATUSES, record.get("status", "generated")),
                 policy=Policy(
                     expires_at=_time(policy.get("expires_at")),
                     sensitivity=str(policy.get("sensitivity", "normal")),
-                    readers=tuple(map(str, list(policy.get("readers", ())))),
+                    readers=tuple(map(str, _list(policy, "readers"))),
                 )
                 if policy
                 else _NO_POLICY,
                 use=Use(
                     visits=int(use.get("visits", 0)),
                     last_use=_time(use.get("last_use")),
-                    utility=float(use.get("utility", 0.0)),
-                    uncertainty=float(use.get("uncertainty", 1.0)),
+                    utility=_finite(use.get("utility", 0.0)),
+                    uncertainty=_finite(use.get("uncertainty", 1.0)),
                 )
                 if use
                 else _UNUSED,
@@ -503,6 +509,21 @@ def _origin(
 ) -> Origin:
     """Much of what is remembered has one origin; to check it once is enough."""
     return Origin(_one_of(_CHANNELS, channel), author, reference, trust, sources, taint)
+
+
+def _list(record: Mapping[str, Any], key: str) -> list[Any]:
+    """A string is no list of its letters."""
+    found = record.get(key, [])
+    if not isinstance(found, list | tuple):
+        raise TypeError(f"{key} must be a list, not {type(found).__name__}")
+    return list(found)
+
+
+def _finite(value: Any) -> float:
+    found = float(value)
+    if not math.isfinite(found):
+        raise ValueError(f"{value!r} is not a finite number")
+    return found
 
 
 def _normal(id: str) -> str:

@@ -24,7 +24,7 @@ from holdfast.encode.turns import Content, to_cubes
 from holdfast.enrichment import Enrichment, Progress
 from holdfast.errors import AccessError, ConflictError, EmbedderError, GuardError, InputError, NotFoundError, ScopeError
 from holdfast.guard.base import Guard
-from holdfast.guard.governor import WITHIN, Door, Governor, Purpose
+from holdfast.guard.governor import BY, WITHIN, Door, Governor, Purpose, answered
 from holdfast.guard.revocation import Revocation, revoke
 from holdfast.guard.voices import WIDER, crowded, heard
 from holdfast.manage.retraction import consequences
@@ -264,7 +264,13 @@ class Memory:
                 f"what is alike is told of whole sessions, and not all messages of {here.path} are to be read"
             )
         here = reach.scope
-        view = View(now=to_micros(self._store.now()), kinds=(Kind.MESSAGE,), agent=here.agent, session=here.session)
+        view = View(
+            now=to_micros(self._store.now()),
+            kinds=(Kind.MESSAGE,),
+            agent=here.agent,
+            session=here.session,
+            reach=reach if reach.grants is not None else None,
+        )
         return self.recall.alike(texts, here, view, k)
 
     def get(self, id: str, *, version: int | None = None, **scope: str | None) -> Cube:
@@ -311,16 +317,16 @@ class Memory:
         also = consequences(self._owner, [event.id for event in events if event.action is Action.ADD], home)
         touched = {event.id for event in events}  # these return to the version before by the undo itself
         also = [operation for operation in also if operation.cube is None or operation.cube.id not in touched]
-        done = self._store.undo(seq, here, also=also, actor=here.path, reason=reason)
+        done = self._owner.undo(seq, here, also=also, actor=here.path, reason=reason, through=self._store)
         self._enrichment.wake()
-        return done.cubes
+        return tuple(cube for cube in done.cubes if self._store.sees(cube))
 
     def retract(self, id: str, *, reason: str = "", **scope: str | None) -> None:
         """Take a memory, and what was drawn from it alone, out of recall and keep all in history; ``undo`` brings it back."""
         here = self.scope(**scope)
         cube = self._store.get(id, here)
         also = consequences(self._owner, [id], Scope(here.tenant, here.user))
-        self._store.commit([Operation.delete(cube, reason), *also], actor=here.path)
+        self._owner.commit([Operation.delete(cube, reason)], also=also, actor=here.path, through=self._store)
 
     def restore(self, id: str, *, reason: str = "", **scope: str | None) -> Cube:
         """Bring an archived or expired memory back into recall. What stands in quarantine is let out by ``approve``."""
@@ -404,22 +410,32 @@ class Memory:
         times = [None if when is None else utc(when) for when in (since, until)]
         where = Where(source=source, author=author, by=by, since=times[0], until=times[1])
         home = Scope(here.tenant, here.user)
-        if not self._store.reach(home, Right.JUDGE).covers(home):
+        reach = self._store.reach(home, Right.JUDGE)
+        if not reach.covers(home):
             raise AccessError(
                 f"what was made of a source may lie anywhere in {here.partition}, and not all of it is to be judged"
             )
-        actor = self._holder or here.path
-        return revoke(self._owner, here, where, reason=reason, actor=actor, dry_run=dry_run)
+        return revoke(
+            self._owner,
+            here,
+            where,
+            reason=reason,
+            actor=self._holder or here.path,
+            dry_run=dry_run,
+            judged=reach.sees,
+            shown=self._store.sees,
+        )
 
     def canary(self, question: str, expects: str, **scope: str | None) -> Cube:
         """Keep a question that must go on finding a memory, by its id or words of it: a change that ends that is undone."""
         here = self.scope(**scope)
         self._store.reach(here, Right.JUDGE)
-        return self._governor.add_canary(question, expects, here, actor=self._holder or here.path)
+        return self._governor.add_canary(question, expects, here, actor=self._holder or here.path, by=self._holder)
 
     def answers(self, canary: Cube) -> bool:
-        """Whether a canary's question finds what it expects now."""
-        return self._governor.sing([canary])[0]
+        """Whether a canary's question finds what it expects now. Raises NotFoundError for one that is not kept."""
+        kept = self._store.get(canary.id, canary.scope)
+        return answered(kept, self._search(kept.text, kept.scope, WITHIN, (), 0, None, None))
 
     # --- access ---
 
@@ -544,8 +560,14 @@ class Memory:
     def _enriching(self, embedder: Embedder | None, encoders: Sequence[Encoder]) -> Enrichment:
         return Enrichment(self._store, embedder, encoders, door=self._governor.door(Purpose.WRITE))
 
-    def _ask(self, question: str, scope: Scope) -> Hits:
-        return self._search(question, scope, WITHIN, (), 0, None, None)
+    def _ask(self, canary: Cube) -> Hits:
+        """What a canary finds, in the eyes of whoever set it: it must not tell them of what they cannot see."""
+        by = canary.data.get(BY)
+        try:
+            memory = self if by is None else self.held_by(by)
+            return memory._search(canary.text, canary.scope, WITHIN, (), 0, None, None)
+        except (AccessError, NotFoundError):  # who set it may no longer read there
+            return Hits()
 
     def _judge(self, id: str, status: Status, reason: str, scope: Scope) -> Cube:
         cube = self._store.get(id, scope)
@@ -557,8 +579,9 @@ class Memory:
 
     def _trouble(self) -> list[str]:
         found = list(self._degraded)
-        if self._enrichment.trouble:
-            found.append(self._enrichment.trouble)
+        if self._enrichment.trouble:  # which may quote what somebody else said
+            known = "what waits could not all be indexed; the store's owner can see why"
+            found.append(known if self._holder else self._enrichment.trouble)
         return found
 
     def _search(
@@ -595,6 +618,7 @@ class Memory:
             kinds=tuple(str(kind) for kind in kinds),
             agent=scope.agent,
             session=scope.session,
+            reach=reach if reach.grants is not None else None,
         )
         hits = self.recall.search(query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._trouble())
         if self._governor.guarded and any(hit.cube.tainted for hit in hits) and crowded(hits, k):

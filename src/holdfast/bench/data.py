@@ -74,6 +74,8 @@ class Conversation:
     questions: tuple[Question, ...]
 
 
+_MISLAID = (LookupError, TypeError, AttributeError, ValueError, RecursionError)  # what another layout causes
+
 # --- LoCoMo ---
 
 _EVIDENCE = re.compile(r"D:?(\d+):(\d+)")
@@ -92,10 +94,12 @@ def load_locomo(path: str | Path) -> list[Conversation]:
     samples = _json(file)
     if not isinstance(samples, list):
         raise InputError(f"{file} is not LoCoMo: expected a list of conversations")
-    audit = _locomo_audit(file.with_name("audit_errors.json"))
     try:
+        audit = _locomo_audit(file.with_name("audit_errors.json"))
         return [_locomo_conversation(sample, index, audit) for index, sample in enumerate(samples)]
-    except (KeyError, TypeError, AttributeError) as error:
+    except InputError:
+        raise
+    except _MISLAID as error:
         raise InputError(f"{file} is not laid out as LoCoMo: {type(error).__name__}: {error}") from error
 
 
@@ -173,7 +177,9 @@ def load_longmemeval(path: str | Path) -> list[Conversation]:
         raise InputError(f"no LongMemEval file at {path}; give the official .json, {_POOL}, or their folder")
     try:
         return [_lme_pool(path)] if path.suffix == ".jsonl" else [_lme_official(entry) for entry in _json(path)]
-    except (KeyError, TypeError, AttributeError) as error:
+    except InputError:
+        raise
+    except _MISLAID as error:
         raise InputError(f"{path} is not laid out as LongMemEval: {type(error).__name__}: {error}") from error
 
 
@@ -183,7 +189,7 @@ def load_longmemeval_split(path: str | Path) -> tuple[frozenset[str], frozenset[
     split = _json(file)
     try:
         return frozenset(split["dev"]), frozenset(split["held_out"])
-    except (KeyError, TypeError) as error:
+    except (LookupError, TypeError) as error:
         raise InputError(f"{file} is not a split: expected the keys dev and held_out") from error
 
 
@@ -237,7 +243,7 @@ def _lme_pool(file: Path) -> Conversation:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 # --- BEAM ---
@@ -258,7 +264,7 @@ def load_beam(path: str | Path) -> list[Conversation]:
     if not folders:
         raise InputError(f"no chat.json under {path}; give the folder of one split, such as chats/100K")
     folders = [folder.resolve() for folder in folders]
-    folders.sort(key=lambda f: (int(f.name) if f.name.isdigit() else 10**9, f.name))
+    folders.sort(key=lambda f: (int(f.name) if f.name.isdecimal() else 10**9, f.name))
     return [_beam_conversation(folder) for folder in folders]
 
 
@@ -285,7 +291,9 @@ def _beam_conversation(folder: Path) -> Conversation:
                         abstain=ability == "abstention",
                     )
                 )
-    except (KeyError, TypeError, AttributeError) as error:
+    except InputError:
+        raise
+    except _MISLAID as error:
         raise InputError(f"{folder} is not laid out as BEAM: {type(error).__name__}: {error}") from error
     return Conversation(id, turns, tuple(questions))
 
@@ -339,14 +347,14 @@ def _file(path: str | Path, name: str, what: str) -> Path:
 def _json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not JSON: {error}") from error
 
 
 def _jsonl(file: Path) -> list[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not JSON lines: {error}") from error
 
 

@@ -37,7 +37,7 @@ def parse(text: str) -> list[Session]:
     """
     try:
         whole = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number or a nesting that is too large
         whole = _lines(text, error)
     return list(_sessions(whole))
 
@@ -57,13 +57,13 @@ def cubes(session: Session, scope: Scope, *, source: str | None, backdate: bool)
     return made, reasons
 
 
-def _lines(text: str, first_error: json.JSONDecodeError) -> list[Any]:
+def _lines(text: str, first_error: Exception) -> list[Any]:
     records = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # a string may hold the separators that splitlines knows besides
         if line.strip():
             try:
                 records.append(json.loads(line))
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 # One broken line of many is a broken line; a file that is broken from the start is no JSON lines at all.
                 if records and number > 1:
                     raise InputError(f"line {number} is not JSON: {error}") from error
@@ -130,7 +130,7 @@ def _message(message: Any, number: int, when: Any, session: str | None) -> dict[
     stamp = own if own is not None else when
     if stamp is not None:
         found["timestamp"] = _seconds(stamp)
-    if found["role"] not in ROLES:
+    if not isinstance(found["role"], str) or found["role"] not in ROLES:
         raise InputError(f"{where} has the role {found['role']!r}; use one of {', '.join(ROLES)}")
     return found
 

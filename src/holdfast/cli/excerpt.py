@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from holdfast.retrieve.text import tokens
 
@@ -21,14 +22,17 @@ def excerpt(text: str, query: str, limit: int = LIMIT) -> str:
     wanted = set(tokens(query))
     found = [wanted.intersection(tokens(piece)) for piece in pieces]
     best, most = (0, 1), -1
+    inside: Counter[str] = Counter()  # the query's words in the run, how often each
+    size = last = 0
     for first in range(len(pieces)):
-        size, last, words = 0, first, set[str]()
-        while last < len(pieces) and (last == first or size + len(pieces[last]) <= limit):
+        while last < len(pieces) and (last <= first or size + len(pieces[last]) <= limit):
             size += len(pieces[last]) + 1
-            words |= found[last]
+            inside.update(found[last])
             last += 1
-        if len(words) > most:
-            best, most = (first, last), len(words)
+        if len(inside) > most:
+            best, most = (first, last), len(inside)
+        size -= len(pieces[first]) + 1
+        inside -= Counter(found[first])
     first, last = best
     middle = " ".join(pieces[first:last])
     start = 0

@@ -15,7 +15,7 @@ from holdfast.cli.work import finish_queue
 from holdfast.cube import Channel, Kind
 from holdfast.errors import InputError
 
-_SPAN = re.compile(r"(\d+)\s*(s|m|h|d|w)")
+_SPAN = re.compile(r"([0-9]{1,12})\s*(s|m|h|d|w)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 

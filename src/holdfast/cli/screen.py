@@ -170,20 +170,21 @@ def wrap(text: str, width: int, *, head: int | None = None) -> list[str]:
             if line is not None and line.strip():
                 lines.append(line.rstrip())
                 room = width
-            while display_width(word) > room:
-                part = _fitting(word, room)
-                lines.append(part)
-                word, room = word[len(part) :], width
-            line = word
+            *whole, line = _broken(word, room, width)
+            if whole:
+                lines += whole
+                room = width
         lines.append((line or "").rstrip())
     return lines
 
 
-def _fitting(word: str, room: int) -> str:
-    """The longest beginning of a word that fits; at least one character."""
-    size = 0
-    for i, character in enumerate(word):
-        size += _columns(character)
-        if size > room:
-            return word[: max(i, 1)]
-    return word
+def _broken(word: str, room: int, width: int) -> list[str]:
+    """A word in pieces that fit, the first of them beside what is on its line; a character that fits nowhere has a line."""
+    pieces, begin, taken = [], 0, 0
+    for at, character in enumerate(word):
+        columns = _columns(character)
+        if taken + columns > room and at > begin:
+            pieces.append(word[begin:at])
+            begin, taken, room = at, 0, width
+        taken += columns
+    return [*pieces, word[begin:]]

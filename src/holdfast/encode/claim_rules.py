@@ -29,7 +29,8 @@ from holdfast.encode.claim_readers import (
 
 # --- the parts ---
 
-_CAPITAL = r"(?!I\b)[^\W\d_a-z][\w&-]*(?:['’](?!s\b)\w+)*"
+# Every repetition has a bound: a word of a hundred letters is none, and a pattern that tries it whole at each of them is slow.
+_CAPITAL = r"(?!I\b)[^\W\d_a-z][\w&-]{0,40}(?:['’](?!s\b)\w{1,40}){0,3}"
 _KIN = (
     r"(?:(?:older|younger|big|little|elder|best|late|ex|new|old|eldest|youngest|twin|close|good|dear)[ -])?"
     r"(?:sister|brother|mother|father|mom|mum|dad|wife|husband|partner|girlfriend|boyfriend|fianc[eé]e?|son|daughter|"
@@ -37,7 +38,8 @@ _KIN = (
     r"colleague|coworker|co-worker|neighbou?r|teacher|mentor|therapist|doctor|landlord|dog|cat|puppy|kitten|bird|parrot|"
     r"hamster|rabbit|turtle|horse|pet)\b"
 )
-_VALUE = r"[\w'’&+/#.-]*[\w+#](?: [\w'’&+/#-]+){0,4}?"
+_VALUE = r"[\w'’&+/#.-]{0,60}[\w+#](?: [\w'’&+/#-]{1,60}){0,4}?"
+_ITEM = r"(?!(?:and|or)\b)[\w'’&+/#.-]{0,60}[\w+#](?: (?!(?:and|or)\b)[\w'’&+/#-]{1,60})"  # of a list
 _STOP = (
     r"(?=\s*(?:[.;!?)\]\"”\n–—]|:(?!\d)|\Z)|\s+-\s|,? (?:but|so|because|since|now|with|where|which|who|when|while|"
     r"whenever|for|at|in|as|to|by|from|after|before|until|right|these|this|last|next|on|too|also|any ?more|again|"
@@ -54,8 +56,11 @@ _CAPITALS = {
 }
 # For a text that is typed without capitals: places only where they end the clause, names of others never.
 _SMALL = {
-    "OWN NAME": r"\w+",
-    "PLACE": r"(?!(?:an?|the|my|our|his|her|their|it|this|that|fear|peace|hope|denial|pain)\b)[^\W\d_]\w*(?: \w+)?(?:, \w+)?",
+    "OWN NAME": r"\w{1,40}",
+    "PLACE": (
+        r"(?!(?:an?|the|my|our|his|her|their|it|this|that|fear|peace|hope|denial|pain)\b)[^\W\d_]\w{0,40}(?: \w{1,40})?"
+        r"(?:, \w{1,40})?"
+    ),
     "WHO": rf"(?P<who>\bi|\bwe|\bmy {_KIN})",
     "OWNER": rf"\b(?:(?P<who>my {_KIN}(?=['’]s))['’]s|my)",
 }
@@ -76,14 +81,14 @@ _PARTS = {
         r"(?:and|or) (?:i|I|i['’]m|I['’]m|we|it|he|she|they|my|that|this|so|then|don['’]t|have|am|can|would))\b)"
     ),
     "VALUE": _VALUE,
-    "VALUES": rf"{_VALUE}(?: [\w'’&+/#-]+){{0,5}}?(?:(?:, and |, or |, | and | or ){_VALUE}){{0,6}}?",
+    "VALUES": rf"{_ITEM}{{0,9}}?(?:(?:, and |, or |, | and | or ){_ITEM}{{0,4}}?){{0,6}}?",
     "QUOTED": r"[\"“][^\"”\n]{1,60}[\"”]",
     "NUMBER": r"(?:\d{1,3}|one|two|three|four|five|six|seven|eight|nine|ten)",
     "KIN": _KIN,
     "PET": r"dog|cat|puppy|pup|kitten|kitty|bird|parrot|hamster|rabbit|bunny|turtle|tortoise|horse|pony|fish|snake|lizard",
     "WORD": (
         r"(?:(?!(?:that|which|who|is|are|was|were|has|have|to|for|and|or|but|i|we|you|it|so|in|on|at|with|by|from|when|if|of|"
-        r"my|our|the|a|an)\b)[A-Za-z][\w/-]*)"
+        r"my|our|the|a|an)\b)[A-Za-z][\w/-]{0,40})"
     ),
     "DIET": r"vegetarian|vegan|pescatarian|omnivore",
     "CONDITION": (

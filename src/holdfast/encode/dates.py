@@ -2,8 +2,8 @@
 
 A memory is found by when it happened, and a claim is true from some day on; both need "last Friday" as a date. Where the
 expressions are is decided by a grammar of English phrases (``date_grammar``), because a parser let loose on running text
-takes "may", "sat", "second" and "now" for dates, and one that is asked about "this morning" reads the clock. What a date in
-words or a clock time means is left to ``parsedatetime``; the rest is calendar arithmetic. An expression becomes the calendar
+takes "may", "sat", "second" and "now" for dates, and one that is asked about "this morning" reads the clock. What a
+clock time means is left to ``parsedatetime``; the rest is calendar arithmetic. An expression becomes the calendar
 unit that it names ("last week" is a week from Monday to Monday), since pretending to know the minute would be false precision.
 Expressions in other languages are not found, except numeric dates.
 """
@@ -49,6 +49,13 @@ class Grain(StrEnum):
     RANGE = "range"
 
 
+LONGEST = 200
+"""Characters of an expression, blanks and all."""
+
+MOST = 1_000
+"""Expressions that are read of a text: one that holds more is a table or a log."""
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """A time expression: ``text`` is exactly ``source[start:end]``; it means ``first <= t < last``."""
@@ -73,7 +80,9 @@ def find_dates(text: str, reference: datetime) -> tuple[Span, ...]:
     spans: list[Span] = []
     position = 0
     for start in openings(text):
-        match = SCANNER.match(text, start) if start >= position else None
+        if len(spans) == MOST:
+            break
+        match = SCANNER.match(text, start, start + LONGEST) if start >= position else None
         if match is None or text[match.end() : match.end() + 1].isalnum():
             continue
         found = _resolve(match.group(), _Scene(text, start, match.end(), now, zone))
@@ -168,9 +177,10 @@ def _length(month: datetime) -> int:
 
 def _choose(around: list[_Interval], scene: _Scene) -> _Interval:
     """The one that the tense points to: the last begun, the first not over, or the nearest (the past one on a tie)."""
-    if scene.direction < 0:
+    direction = scene.direction
+    if direction < 0:
         return max((one for one in around if one[0] <= scene.now), key=lambda one: one[0])
-    if scene.direction > 0:
+    if direction > 0:
         return min((one for one in around if one[1] > scene.now), key=lambda one: one[0])
     return min(around, key=lambda one: max(one[0] - scene.now, scene.now - one[1], timedelta(0)))
 
@@ -229,11 +239,11 @@ def _numeric(match: re.Match[str], _scene: _Scene) -> _Interval:
 def _written(match: re.Match[str], scene: _Scene) -> _Interval | None:
     month, day, year = match["month"], _digits(match["day"]), match["year"]
     if year:
-        return _days(_parse(f"{day} {month[:3]} {year}", scene.today))
+        return _days(datetime(int(year), _number(month), day))
     if month in ("may", "march", "mar", "sun"):
         return None  # "those 3 may be late"
     years = (scene.now.year + step for step in (-1, 0, 1))
-    return _choose([_days(_parse(f"{day} {month[:3]} {year}", scene.today)) for year in years], scene)
+    return _choose([_days(datetime(year, _number(month), day)) for year in years], scene)
 
 
 def _hour(match: re.Match[str], scene: _Scene) -> _Interval | None:

@@ -9,15 +9,15 @@ follows ("Aria mentioned ..."), or the caller knows it. Scripts without capitals
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+
+from holdfast.letters import folded
 
 
 def name_key(name: str) -> str:
     """The form under which names are compared: NFKC, case folded, blanks collapsed, no possessive ending."""
-    folded = unicodedata.normalize("NFKC", name).casefold()
-    return _POSSESSIVE.sub("", " ".join(folded.split()))
+    return _POSSESSIVE.sub("", " ".join(folded(name).split()))
 
 
 def find_names(text: str, known: Collection[str] = ()) -> tuple[str, ...]:

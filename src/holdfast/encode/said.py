@@ -14,7 +14,7 @@ from functools import cached_property
 from holdfast.encode.dates import Span, find_dates
 
 _HIDDEN = re.compile(
-    r"```.*?(?:```|\Z)|`[^`\n]*`|^[ \t]*>[^\n]*|“[^”\n]*”|\"[^\"\n]*\"|^(?: {4}|\t)[^\n]*", re.DOTALL | re.MULTILINE
+    r"```.*?(?:```|\Z)|`[^`\n]*`|^[ \t]*>[^\n]*|“[^“”\n]*”|\"[^\"\n]*\"|^(?: {4}|\t)[^\n]*", re.DOTALL | re.MULTILINE
 )
 _STOPS = re.compile(r"[.!?…](?=\s|$)|\n")
 _FICTION = re.compile(

@@ -9,7 +9,7 @@ undoes it.
 from __future__ import annotations
 
 import hashlib
-import unicodedata
+import re
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -21,6 +21,7 @@ from typing import Any
 from holdfast.cube import RECALLABLE, Channel, Cube, Form, Kind, Origin, Status, utc
 from holdfast.encode.base import Experience
 from holdfast.errors import InputError
+from holdfast.letters import folded
 from holdfast.store.base import Operation
 
 UNHEARD = frozenset({Channel.RECALLED, Channel.SYSTEM})
@@ -69,10 +70,12 @@ class Claim:
 
 def plain(text: str) -> str:
     """A text as keys compare it: NFKC, case folded, blanks and outer punctuation gone, no leading article."""
-    words = unicodedata.normalize("NFKC", text).casefold().split()
-    while len(words) > 1 and words[0] in ("a", "an", "the"):
-        words = words[1:]
-    return " ".join(words).strip(" .,;:!?\"'“”‘’()[]")
+    words = " ".join(folded(text).split())
+    return _LEADING.sub("", words).rstrip(_OUTER)
+
+
+_OUTER = " .,;:!?\"'“”‘’()[]"
+_LEADING = re.compile(rf"\A(?:[{re.escape(_OUTER)}]|(?:an?|the)(?= ))*+")  # an article that is the last word is the value
 
 
 def speaker(turn: Cube) -> str:

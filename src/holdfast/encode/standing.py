@@ -65,9 +65,10 @@ _HINT = re.compile(
 
 # --- instructions ---
 
+# Bounded, and without a way back: what begins again at every mark must not look through all that follows each time.
 _LEAD = (
-    r"(?:\A|(?<=[.!?…\n:;]))[\s\-*•]*(?:(?:and|also|but|so|oh|ok|okay|hey|hi|note|important|reminder|remember|one more thing|"
-    r"by the way|btw|additionally|finally)[,:]?\s+)*(?:that\s+)?(?:please,?\s+)?"
+    r"(?:\A|(?<=[.!?…\n:;]))[\s\-*•]{0,40}+(?:(?:and|also|but|so|oh|ok|okay|hey|hi|note|important|reminder|remember|"
+    r"one more thing|by the way|btw|additionally|finally)[,:]?\s{1,20}+){0,4}(?:that\s{1,20}+)?(?:please,?\s{1,20}+)?"
 )
 # What one asks of an answer, and hardly ever of a friend.
 _DEED = (
@@ -83,12 +84,12 @@ _WHENEVER = (
     r"(?:when(?:ever)?|(?:every|each|any) ?time) i (?:ask|mention|request|say|send|share|write|talk|want|need|tell)"
 )
 _FOR_ALL = (
-    rf"(?=[^.!?\n]*\b(?:{_WHENEVER}|for me|to me|with me|my (?:questions?|requests?|code|messages?|name)|again|any ?more|"
+    rf"(?=[^.!?\n]{{0,300}}\b(?:{_WHENEVER}|for me|to me|with me|my (?:questions?|requests?|code|messages?|name)|again|any ?more|"
     r"your (?:answers?|responses?|replies|explanations?|messages?|code|suggestions?)|unless i|in (?:the )?future|from now on))"
 )
 _FROM_NOW = r"(?:from now on|from here on(?: out)?|going forward|moving forward|henceforth|in (?:the )?future)"
 _NOT = r"(?:do ?n['’]t|do not|never)(?: ever)?"
-_BODY = r"(?P<body>[^\s.!?][^!?\n]*?)(?=\s*(?:[!?\n]|\.(?:\s|\Z)|\Z))"
+_BODY = r"(?P<body>[^\s.!?](?:[^.!?\n]|\.(?!\s|\Z))*+)"
 _INSTRUCTIONS = tuple(
     (re.compile(pattern, re.I), polarity)
     for pattern, polarity in (
@@ -105,7 +106,7 @@ _INSTRUCTIONS = tuple(
         ),
         (
             rf"{_LEAD}always\s+(?:(?:make sure|be sure|remember) to\s+)?"
-            rf"(?:(?={_DEED})|(?={_ANY_DEED}){_FOR_ALL}|(?=[^.!?\n]*\b{_WHENEVER})){_BODY}",
+            rf"(?:(?={_DEED})|(?={_ANY_DEED}){_FOR_ALL}|(?=[^.!?\n]{{0,300}}\b{_WHENEVER})){_BODY}",
             True,
         ),
         (rf"{_LEAD}(?:never|do(?:n['’]t| not) ever)\s+(?:(?={_DEED})|(?={_ANY_DEED}){_FOR_ALL}){_BODY}", False),
@@ -134,10 +135,11 @@ def _instructions(said: Said) -> Iterator[Claim]:
     matches = [(match, polarity) for pattern, polarity in _INSTRUCTIONS for match in pattern.finditer(said.text)]
     for match, polarity in sorted(matches, key=lambda one: (one[0].start(), one[0].start("body"))):
         start = _first_word(said.text, match.start())
-        body = match["body"].rstrip(" .,;:")
-        if start < taken or len(body) < 4 or not said.asserts(start, match.end("body")):
+        body = match["body"].rstrip().rstrip(" .,;:")
+        end = match.start("body") + len(match["body"].rstrip())
+        if start < taken or len(body) < 4 or not said.asserts(start, end):
             continue
-        taken = match.end("body")
+        taken = end
         sentence = said.text[start : match.start("body") + len(body)]
         yield Claim(
             subject=said.author,
@@ -153,7 +155,7 @@ def _instructions(said: Said) -> Iterator[Claim]:
 
 
 _WORD = re.compile(r"\w")
-_TAIL = re.compile(r"\s+(?:any ?more|again|ever|please|from now on|in (?:the )?future)$", re.I)
+_TAIL = re.compile(r"(?<!\s)\s+(?:any ?more|again|ever|please|from now on|in (?:the )?future)$", re.I)
 
 
 def _first_word(text: str, start: int) -> int:
@@ -163,13 +165,13 @@ def _first_word(text: str, start: int) -> int:
 
 # --- preferences ---
 
-_WANT = r"(?:[\w'’-]+, (?!(?:so|but|can|could|and|because|since|i|you|we)\b))?(?:[^,.;:!?\n]|[:.,](?=\d))+?"
+_WANT = r"(?:[\w'’-]{1,40}, (?!(?:so|but|can|could|and|because|since|i|you|we)\b))?(?:[^,.;:!?\n]|[:.,](?=\d)){1,150}?"
 _STOP = (
-    r"(?=\s*(?:[,.;!?\n–—(]|:(?!\d)|\Z)|\s+-\s|\s+(?:because|since|so|but|when|whenever|if|as|for|where|while|which|due to|"
+    r"(?=\s{0,20}+(?:[,.;!?\n–—(]|:(?!\d)|\Z)|\s{1,20}+-\s|\s{1,20}+(?:because|since|so|but|when|whenever|if|as|for|where|while|which|due to|"
     r"and (?:i|it|that|my|we|can|then)|especially|in order|to (?:keep|ensure|make|avoid|reduce|grasp|fully|understand))\b)"
 )
-_OTHER = r"(?P<other>[^,.;:!?\n]+?)"
-_WHO = r"(?P<who>\bi|\b(?-i:[A-Z])\w+(?: (?-i:[A-Z])\w+){0,2})"
+_OTHER = r"(?P<other>[^,.;:!?\n]{1,100}?)"
+_WHO = r"(?P<who>\bi|\b(?-i:[A-Z])\w{1,40}(?: (?-i:[A-Z])\w{1,40}){0,2})"
 _HOW = r"(?: (?:really|generally|usually|strongly|always|definitely|actually|still|also|much|typically|now|clearly|just|would))*"
 _PREFERENCES = tuple(
     re.compile(pattern, re.I)

@@ -47,7 +47,7 @@ ALIKE = 0.7
 
 _ENOUGH = 0.7
 _KEPT = 512  # texts of a source, and sources, that are remembered to know a copy by
-_FORGED = re.compile(r"<\s*/?\s*memor(?:y|ies)\b", re.IGNORECASE)
+_FORGED = re.compile(r"<\s*+/?\s*+memor(?:y|ies)\b", re.IGNORECASE)
 
 _CLAUSES = {
     "hidden": "it holds characters that a reader does not see",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +17,7 @@ from typing import Any
 
 from holdfast.cube import Cube, Form
 from holdfast.errors import ExtractionError
+from holdfast.letters import folded
 from holdfast.taxonomy import Formation, Function, MemoryProfile, Modality, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -86,8 +86,7 @@ Ask = Callable[[str, str], str]
 
 def target(value: object) -> str:
     """A target in the form in which targets are compared: one case, one Unicode form, no blanks around, not too long."""
-    folded = " ".join(unicodedata.normalize("NFKC", str(value)).casefold().split())
-    return folded[:MOST_TARGET]
+    return " ".join(folded(str(value)).split())[:MOST_TARGET].strip()
 
 
 def arrows(parts: Iterable[str]) -> str:
@@ -160,7 +159,7 @@ def _calls(data: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]] | Non
         if isinstance(given, str):
             try:
                 given = json.loads(given)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return None
         given = {} if given is None else given
         if not isinstance(name, str) or not name.strip() or not isinstance(given, Mapping):
@@ -203,8 +202,9 @@ def _values(given: Any, keys: frozenset[str], inside: bool = False) -> Iterator[
 def _declared(effects: Any) -> Iterator[Effect]:
     kinds = {str(kind) for kind in EffectKind}
     for effect in effects if isinstance(effects, list | tuple) else ():
-        if isinstance(effect, Mapping) and effect.get("kind") in kinds:
-            yield Effect(EffectKind(effect["kind"]), target(effect.get("target", "*")))
+        kind = effect.get("kind") if isinstance(effect, Mapping) else None
+        if isinstance(kind, str) and kind in kinds:
+            yield Effect(EffectKind(kind), target(effect.get("target", "*")))
 
 
 # --- a language model ---
@@ -245,7 +245,7 @@ def read_chain(answer: str) -> Chain:
         given = json.loads(body)
         chain, operation, named, effects = (given[key] for key in ("chain", "operation", "object", "effects"))
         found = frozenset(Effect(EffectKind(one["kind"]), target(one["target"])) for one in effects)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, RecursionError, TypeError) as error:
         raise ExtractionError(f"the answer is not a chain with its fields ({type(error).__name__})") from error
     if not all(isinstance(part, str) for part in (chain, operation, named)) or not operation.strip():
         raise ExtractionError("a chain needs its operation and its object in words")

@@ -19,7 +19,7 @@ from typing import Any
 from holdfast.cube import RECALLABLE, Channel, Cube, Origin, Scope, Status
 from holdfast.errors import GuardError
 from holdfast.guard.base import Guard, Ruling
-from holdfast.retrieve.hits import Hits
+from holdfast.retrieve.hits import Hit, Hits
 from holdfast.store.base import Commit, Op, Operation, Where
 from holdfast.store.sqlite import SqliteStore
 
@@ -31,7 +31,10 @@ _CANARIES = "holdfast:canary"  # a source: they are found by its index, where th
 WITHIN = 5
 """A canary's answer must be among so many first hits."""
 
-Ask = Callable[[str, Scope], Hits]
+BY = "by"
+"""In a canary's ``data``: the principal that set it; absent where the owner did."""
+
+Ask = Callable[[Cube], Hits]
 
 
 class Purpose(StrEnum):
@@ -68,7 +71,7 @@ class Governor:
 
     Args:
         guard: rules on every operation; None admits all.
-        ask: how a canary's question is put.
+        ask: what a canary's question finds.
     """
 
     def __init__(self, store: SqliteStore, guard: Guard | None, ask: Ask) -> None:
@@ -148,13 +151,13 @@ class Governor:
 
     # --- canaries ---
 
-    def add_canary(self, question: str, expects: str, scope: Scope, *, actor: str) -> Cube:
-        """Keep a question and the id or the words of the memory that must go on answering it."""
+    def add_canary(self, question: str, expects: str, scope: Scope, *, actor: str, by: str = "") -> Cube:
+        """Keep a question and the id or the words of the memory that must go on answering it; ``by``: the principal that sets it."""
         cube = Cube(
             scope,
             question,
             kind=CANARY,
-            data={"expects": expects},
+            data={"expects": expects, **({BY: by} if by else {})},
             status=Status.ARCHIVED,
             origin=Origin(Channel.SYSTEM, author=actor, reference=_CANARIES),
         )
@@ -166,12 +169,7 @@ class Governor:
 
     def sing(self, canaries: Sequence[Cube]) -> list[bool]:
         """Which canaries are answered."""
-        return [self._answered(canary) for canary in canaries]
-
-    def _answered(self, canary: Cube) -> bool:
-        expected = str(canary.data["expects"])
-        hits = self._ask(canary.text, canary.scope)[:WITHIN]
-        return any(expected == hit.id or expected in hit.text for hit in hits)
+        return [answered(canary, self._ask(canary)) for canary in canaries]
 
     def _watched(
         self, change: Purpose, home: Scope, operations: Sequence[Operation], actor: str, refused: Sequence[str]
@@ -183,7 +181,7 @@ class Governor:
         if not commit.seq or not (canaries or refused):
             return commit, None
         after = self.sing(canaries)
-        lost = [canary.text for canary, was, now in zip(canaries, before, after, strict=True) if was and not now]
+        lost = [canary for canary, was, now in zip(canaries, before, after, strict=True) if was and not now]
         if lost:
             self._store.undo(commit.seq, home, actor=actor, reason=f"{change}: canary questions were answered no more")
         record: dict[str, Any] = {
@@ -214,11 +212,18 @@ class Governor:
         )
         made = self._store.commit([Operation.add(certificate, "certificate")], actor=actor).cubes[0]
         if lost:
+            told = next((f", the first {canary.text!r}" for canary in lost if self._writer.sees(canary)), "")
             raise GuardError(
-                f"the change was undone: {len(lost)} canary question(s) would no longer be answered, the first {lost[0]!r}; "
+                f"the change was undone: {len(lost)} canary question(s) would no longer be answered{told}; "
                 f"see the certificate {made.id}"
             )
         return commit, made.id
+
+
+def answered(canary: Cube, hits: Sequence[Hit]) -> bool:
+    """Whether what a canary's question finds is what it expects."""
+    expected = str(canary.data.get("expects"))
+    return any(expected == hit.id or expected in hit.text for hit in hits[:WITHIN])
 
 
 class Door:

@@ -8,7 +8,6 @@ is dropped with that reason instead of disappearing, and ids that were never ask
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 
 from holdfast.cube import Form
@@ -54,11 +53,10 @@ def read_judgement(answer: str, count: int) -> dict[int, bool | str]:
     Raises ExtractionError where the answer holds no JSON array of objects with a whole-numbered id that was asked about and
     a boolean.
     """
-    found = re.search(r"\[.*\]", answer, re.DOTALL)
     try:
-        items = json.loads(found[0] if found else "")
+        items = json.loads(answer[answer.find("[") : answer.rfind("]") + 1])
         said = [(item["id"], item[_FLAG]) for item in items]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, RecursionError, TypeError) as error:
         raise ExtractionError(f"the judge's answer cannot be read ({type(error).__name__})") from error
     words: dict[int, bool | str] = {}
     for id, flag in said:

@@ -197,7 +197,7 @@ class LessonStore:
             for cube in standing[: max(0, len(standing) - self._most + 1)]
         ]
         data = {
-            "operation": _plain(operation),
+            "operation": plain_name(operation),
             "effects": _listed(effects),
             "context": terms,
             "hits": 1,
@@ -206,7 +206,7 @@ class LessonStore:
         }
         lesson = Cube(
             self._scope,
-            _text(_plain(operation), effects),
+            _text(plain_name(operation), effects),
             kind=Kind.LESSON,
             data=data,
             origin=Origin(Channel.DERIVED, AUTHOR, derived_from=_refs((), sources)),
@@ -254,18 +254,16 @@ def _effects(chain: object) -> frozenset[Effect]:
     return chain.effects if isinstance(chain, Chain) else frozenset()
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name as it may be shown: two plain words at most, anything else as a digest that can still be compared."""
     folded = target(name)
-    return (
-        folded
-        if not folded or _PLAIN.fullmatch(folded)
-        else f"sha256:{hashlib.sha256(folded.encode()).hexdigest()[:16]}"
-    )
+    if not folded or _PLAIN.fullmatch(folded):
+        return folded
+    return f"sha256:{hashlib.sha256(folded.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 def _shown(effect: Effect) -> Effect:
-    return Effect(effect.kind, _plain(effect.target))
+    return Effect(effect.kind, plain_name(effect.target))
 
 
 def _stored(cube: Cube) -> Iterator[Effect]:

@@ -6,10 +6,11 @@ What was made of other sources too may still be right: it waits in quarantine fo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.cube import RECALLABLE, Scope, Status
+from holdfast.cube import RECALLABLE, Cube, Scope, Status
 from holdfast.errors import InputError
 from holdfast.manage.retraction import consequences
 from holdfast.store.base import Op, Operation, Where
@@ -48,16 +49,25 @@ class Revocation:
 
 
 def revoke(
-    store: SqliteStore, scope: Scope, where: Where, *, reason: str = "", actor: str = "", dry_run: bool = False
+    store: SqliteStore,
+    scope: Scope,
+    where: Where,
+    *,
+    reason: str = "",
+    actor: str = "",
+    dry_run: bool = False,
+    judged: Callable[[Cube], bool] = lambda _: True,
+    shown: Callable[[Cube], bool] = lambda _: True,
 ) -> Revocation:
     """Take everything in a scope that passes a filter out of recall, with what was made of it. ``dry_run`` only says what.
 
-    Raises InputError for a filter that names nothing.
+    ``judged``: what the caller may judge; what was made of it follows, wherever it lies. ``shown``: what it may read; ``diff``
+    holds the words of nothing else. Raises InputError for a filter that names nothing.
     """
     if where == Where():
         raise InputError("revoke what? Give source=, author=, since= or until=")
     home = Scope(scope.tenant, scope.user)
-    found = [cube for cube in store.select(scope, where) if cube.status in RECALLABLE]
+    found = [cube for cube in store.select(scope, where) if cube.status in RECALLABLE and judged(cube)]
     why = f"revoked: {reason}" if reason else "revoked"
     said = [cube.id for cube in found]
     operations = [Operation.delete(cube, why) for cube in found]
@@ -79,7 +89,7 @@ def revoke(
         f"{_MARKS[group]} {some.cube.kind} {some.cube.id}: {some.cube.text[:100]}"
         for group, ids in (("said", said), ("derived", derived), ("doubted", doubted), ("reopened", reopened))
         for some in operations
-        if some.cube is not None and some.cube.id in set(ids)
+        if some.cube is not None and some.cube.id in set(ids) and shown(some.cube)
     )
     seq = 0 if dry_run else store.commit(operations, actor=actor).seq
     return Revocation(

@@ -9,17 +9,23 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import unicodedata
 from collections.abc import Mapping
+
+from holdfast.letters import INVISIBLE, composed, visible
 
 READ = 50_000
 """So many characters of a text are read."""
 
-# Zero-width and invisible characters; those that join letters of Persian and Indic scripts, or emoji, do so between others.
-_INVISIBLE = "\u00ad\u200b-\u200f\u2060-\u2064\ufeff\U000e0000-\U000e007f\U000e0100-\U000e01ef"
-_HIDDEN = re.compile(f"[{_INVISIBLE}]")
-_TAGS = re.compile("[\U000e0020-\U000e007e]{4,}")
-_SPLIT = re.compile(f"[A-Za-z][{_INVISIBLE}]+[A-Za-z]")
+# Tag characters stand for letters. But for the flags of England, Scotland and Wales, nobody has a use for them.
+_TAG = "\U000e0020-\U000e007e"
+_FLAG = re.compile(
+    "\U0001f3f4(?:"
+    + "|".join("".join(chr(0xE0000 + ord(letter)) for letter in name) for name in ("gbeng", "gbsct", "gbwls"))
+    + ")\U000e007f"
+)
+_TAGS = re.compile(f"(?:[{_TAG}](?:(?![{_TAG}])[{INVISIBLE}])*){{4,}}")
+# Characters that join letters of Persian and Indic scripts, or emoji, do so between others.
+_SPLIT = re.compile(f"[A-Za-z](?:(?![\u202a-\u202e\u2066-\u2069])[{INVISIBLE}])+[A-Za-z]")
 _OVERRIDE = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _WORD = re.compile(r"[^\W\d_]{4,}")
 _RUN = re.compile(r"[A-Za-z0-9+/]{40,}={0,2}")
@@ -50,10 +56,9 @@ _ORDERS = re.compile(
     re.IGNORECASE,
 )
 _SPOOF = re.compile(
-    r"<\s*/?\s*memor(?:y|ies)\b|<\|?(?:im_start|im_end|system|assistant|endoftext)\|?>|\[/?INST\]|<</?SYS>>"
+    r"<\s*+/?\s*+memor(?:y|ies)\b|<\|?(?:im_start|im_end|system|assistant|endoftext)\|?>|\[/?INST\]|<</?SYS>>"
     r"|</?(?:tool_call|function_call|INFORMATION)\b"
-    r"|^\s*(?:thought|action(?: input)?|observation|final answer)\s*:"
-    r"|^\s*(?:system|assistant|developer)\s*:\s"
+    r"|^[^\S\n]*+(?:(?:thought|action(?: input)?|observation|final answer)\s*:|(?:system|assistant|developer)\s*:\s)"
     r"|\bis_success ?= ?(?:true|false)\b|\bready to WriteAnalysisCode\b",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -65,7 +70,7 @@ _OWN_PRAISE = re.compile(
     re.IGNORECASE,
 )
 _CARRY_OFF = re.compile(
-    r"!\[[^\]]*\]\(\s*https?://[^)]*[?&=][^)]*\)"
+    r"!\[[^\[\]]{0,500}\]\(\s{0,20}https?://[^)?&=]{0,500}[?&=]"
     r"|\b(?:send|forward|upload|post|email|e-mail|transmit|bcc|copy)\b[^.!?\n]{0,60}\b(?:to|at)\b[^.!?\n]{0,20}(?:https?://|[\w.+-]+@[\w-]+\.\w)",
     re.IGNORECASE,
 )
@@ -95,7 +100,7 @@ def signals(text: str) -> Mapping[str, float]:
     text that vouches for itself; carries_off: an address that something is to be sent to; shortcut: a check that is to be
     skipped; asks: a text that begins with a question.
     """
-    text = text[:READ]
+    text = _FLAG.sub("\U0001f3f4", text[:READ])
     found: dict[str, float] = {}
     if _TAGS.search(text):
         found["hidden"] = 1.0
@@ -116,9 +121,13 @@ def seen(text: str) -> str:
 
     Invisible tag characters are turned into the letters that they stand for, so that what hides in them is read too.
     """
-    text = _TAGS.sub(lambda run: "\n" + "".join(chr(ord(c) - 0xE0000) for c in run[0]) + "\n", text)
-    text = unicodedata.normalize("NFKC", _OVERRIDE.sub("", _HIDDEN.sub("", text)))
-    return " ".join(_latin(word) for word in text.split(" "))
+    text = _TAGS.sub(_told, text)
+    text = visible(composed(visible(text)))
+    return composed(" ".join(_latin(word) for word in text.split(" ")))
+
+
+def _told(run: re.Match[str]) -> str:
+    return "\n" + "".join(chr(ord(c) - 0xE0000) for c in run[0] if "\U000e0020" <= c <= "\U000e007e") + "\n"
 
 
 def _mixed(word: str) -> bool:

@@ -12,6 +12,7 @@ from holdfast.retrieve.text import tokens
 Sketch = npt.NDArray[np.uint32]
 
 _HASHES = 64
+_BLOCK = 4096  # runs at a time: all of a long text's would take a gigabyte
 _SEEDS = np.random.default_rng(3).integers(1, 2**32, (2, _HASHES), np.uint64)
 
 
@@ -20,9 +21,11 @@ def sketch(text: str) -> Sketch:
     found = tokens(text) or [text]
     runs = {" ".join(found[at : at + 3]) for at in range(max(1, len(found) - 2))}
     codes = np.asarray([zlib.crc32(run.encode("utf-8", "surrogatepass")) for run in runs], np.uint64)[:, None]
-    mixed = (codes * (_SEEDS[0] | np.uint64(1)) + _SEEDS[1]) & np.uint64(0xFFFFFFFFFFFF)
-    least: Sketch = (mixed >> np.uint64(16)).min(0).astype(np.uint32)
-    return least
+    least = np.full(_HASHES, 2**32 - 1, np.uint64)
+    for start in range(0, len(codes), _BLOCK):
+        mixed = (codes[start : start + _BLOCK] * (_SEEDS[0] | np.uint64(1)) + _SEEDS[1]) & np.uint64(0xFFFFFFFFFFFF)
+        np.minimum(least, (mixed >> np.uint64(16)).min(0), out=least)
+    return least.astype(np.uint32)
 
 
 def likeness(one: Sketch, other: Sketch) -> float:

@@ -72,7 +72,7 @@ class Statement:
         elif not plain(self.other) or isinstance(self.value, str):
             raise InputError("a relation needs the other entity's name and a number (or None) as its value")
         numbers = [self.scale] + ([] if self.value is None or isinstance(self.value, str) else [self.value])
-        if not all(math.isfinite(number) for number in numbers) or self.scale == 0:
+        if not all(map(_is_finite, numbers)) or self.scale == 0:
             raise InputError("a statement's numbers must be finite, and its scale must not be zero")
         if self.valid_from and self.valid_to and self.valid_to < self.valid_from:
             raise InputError(f"a statement cannot end ({self.valid_to}) before it begins ({self.valid_from})")
@@ -126,7 +126,7 @@ class Reading:
         elif isinstance(value, str):
             match = _NUMBER.fullmatch(value.strip())
             # "180 cm" is a quantity, "12 angry men" is not; a unit given twice is left as it stands.
-            if match and not (match[2] and unit):
+            if match and not (match[2] and unit) and _is_finite(float(match[1].replace(",", ""))):
                 number, unit = float(match[1].replace(",", "")), match[2] or unit
             else:
                 text = plain(value)
@@ -146,6 +146,13 @@ class Reading:
             statement.polarity,
             statement.scale,
         )
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def _unit(unit: str | None) -> tuple[str | None, float]:

@@ -6,6 +6,7 @@ moment ago is found by the next search here. It is never the only copy of anythi
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from holdfast.retrieve.lexical import LexicalIndex
 from holdfast.retrieve.loops import Loops, suited
 from holdfast.retrieve.text import ROLES
 from holdfast.retrieve.vectors import VectorIndex
+from holdfast.store.grants import Reach
 from holdfast.store.schema import PARTITION_BITS
 from holdfast.store.sqlite import SqliteStore
 
@@ -36,7 +38,8 @@ class View:
     """Which rows a search may see.
 
     Times in microseconds. ``known``: the moment whose knowledge is asked for (None: everything known now). ``now``: what
-    had ended or expired by then is left out. ``true_at``: only what was true at that moment.
+    had ended or expired by then is left out. ``true_at``: only what was true at that moment. ``reach``: what a principal may read;
+    None: the owner asks.
     """
 
     now: int
@@ -46,6 +49,7 @@ class View:
     kinds: tuple[str, ...] = ()
     agent: str | None = None
     session: str | None = None
+    reach: Reach | None = None
 
 
 class Partition:
@@ -68,7 +72,7 @@ class Partition:
         self._fold: str | None = None
         self._columns = {name: Column(np.int64) for name in ("known_from", "valid_from", "said")}
         self._columns |= {name: Column(np.int64, fill=FOREVER) for name in ("known_to", "valid_to", "expires_at")}
-        self._codes = {name: Column(np.int32) for name in ("kind", "agent", "session", "author")}
+        self._codes = {name: Column(np.int32) for name in ("kind", "agent", "session", "author", "readers")}
         self._labels: dict[str, dict[str | None, int]] = {name: {} for name in self._codes}
         self._first = Column(np.int64)  # of each row, the row of its memory's first version
         self._near = {name: Column(np.int32, fill=-1) for name in ("previous", "next")}
@@ -154,7 +158,7 @@ class Partition:
             )
         said = [start if start is not None else known for start, known in zip(table[3], table[1], strict=True)]
         self._columns["said"].put(rows, np.asarray(said, np.int64))
-        for name, at in (("kind", 6), ("agent", 8), ("session", 9), ("author", 10)):
+        for name, at in (("kind", 6), ("agent", 8), ("session", 9), ("author", 10), ("readers", 13)):
             labels = self._labels[name]
             for value in dict.fromkeys(table[at]):
                 labels.setdefault(value, len(labels))
@@ -247,7 +251,7 @@ class Partition:
 
     def visible(self, view: View) -> Mask:
         """Which rows a view shows; shape (size,)."""
-        asked = (view.known, view.true_at, view.kinds, view.agent, view.session)
+        asked = (view.known, view.true_at, view.kinds, view.agent, view.session, view.reach)
         if self._mask is not None and self._mask[0] == asked and self._mask[1] <= view.now < self._mask[2]:
             return self._mask[3]
         until = FOREVER  # when the next memory ends or expires; up to then the answer is the same
@@ -270,8 +274,29 @@ class Partition:
         if view.kinds:
             codes = [self._labels["kind"].get(kind, -1) for kind in view.kinds]
             shown &= np.isin(self._codes["kind"].values, codes)
+        if view.reach is not None:
+            shown &= self._granted(view.reach)
         self._mask = (asked, view.now, until, shown)
         return shown
+
+    def _granted(self, reach: Reach) -> Mask:
+        """Which rows somebody else than the owner may read: what it may not see must have no part in a score either."""
+        granted = np.zeros(self.size, np.bool_)
+        for grant in reach.grants or ():
+            if reach.right not in grant.rights:
+                continue
+            some = np.ones(self.size, np.bool_)
+            for name, wanted in (("agent", grant.agent), ("session", grant.session)):
+                if wanted is not None:
+                    some &= self._codes[name].values == self._labels[name].get(wanted, -1)
+            if grant.kinds:
+                codes = [self._labels["kind"].get(kind, -1) for kind in grant.kinds]
+                some &= np.isin(self._codes["kind"].values, codes)
+            granted |= some
+        for readers, code in self._labels["readers"].items():
+            if readers is not None and reach.reader not in json.loads(readers):
+                granted &= self._codes["readers"].values != code
+        return granted
 
     def column(self, name: str) -> npt.NDArray[np.int64]:
         """known_from, known_to, valid_from, valid_to, expires_at, or ``said`` (valid_from, else known_from)."""
@@ -314,6 +339,13 @@ class Partition:
         if self._authors[0] != len(labels):
             self._authors = len(labels), frozenset(name for name in labels if name is not None) - ROLES
         return self._authors[1]
+
+    def speakers(self, view: View) -> frozenset[str]:
+        """As ``authors``, of what a view shows; for the owner, of everything."""
+        if view.reach is None:
+            return self.authors
+        codes = set(np.unique(self._codes["author"].values[self.visible(view)]).tolist())
+        return frozenset(name for name, code in self._labels["author"].items() if name is not None and code in codes) - ROLES
 
     @property
     def dated(self) -> Mask:

@@ -42,9 +42,9 @@ def passages(text: str) -> list[str]:
             found.append(" ".join(packed))
             packed = []
         packed += spoken
-        while len(packed) > PASSAGE_WORDS:
-            found.append(" ".join(packed[:PASSAGE_WORDS]))
-            packed = packed[PASSAGE_WORDS:]
+        over = (len(packed) - 1) // PASSAGE_WORDS * PASSAGE_WORDS if packed else 0
+        found += [" ".join(packed[at : at + PASSAGE_WORDS]) for at in range(0, over, PASSAGE_WORDS)]
+        packed = packed[over:]
     if packed:
         found.append(" ".join(packed))
     return found

@@ -64,6 +64,8 @@ PROFILE = MemoryProfile(
 CACHED_ROWS = 2_000_000
 """How many rows of loaded partitions a process keeps; beyond that the least recently used are dropped and reloaded."""
 
+_NOTHING = "nothing here shares a word or a meaning with the query"
+
 _MOSTLY = 4
 """Where a view shows one row of so many, or the scope is small, the likeness of all is worked out at once."""
 
@@ -112,24 +114,22 @@ class Recall:
         """The k best visible rows of a scope for a query, each with up to ``neighbours`` turns before and after it."""
         no = self._seen.partition(scope)
         if no is None:
-            return Hits(
-                abstain=True,
-                reason=f"nothing was ever remembered for {scope.partition}",
-                degraded=(*degraded, *self.degraded(None)),
-            )
+            # That nobody ever spoke there is not for everybody to know.
+            reason = _NOTHING if view.reach is not None else f"nothing was ever remembered for {scope.partition}"
+            return Hits(abstain=True, reason=reason, degraded=(*degraded, *self.degraded(None)))
         partition = self.partition(no)
         for again in (True, False):
             with partition.lock:
                 if not partition.watermark:
                     partition.catch_up()
-                authors, model = partition.authors, partition.model
+                authors, model = partition.speakers(view), partition.model
             read = analyse(query, authors)
             # Outside the lock: an embedder behind a network must not hold up the searches of others.
             vector = self.embed(read.spoken) if model is not None and model == self._model else None
             # One view of the store: what is ranked is what is read.
             with partition.lock, self._store.connections.reading():
                 partition.catch_up()
-                if again and (partition.authors, partition.model) != (authors, model):
+                if again and (partition.speakers(view), partition.model) != (authors, model):
                     continue  # somebody has spoken here for the first time: the query may name them
                 vector = vector if partition.model == model else None
                 many = k
@@ -155,7 +155,7 @@ class Recall:
         ][:k]
         best = max((hit.relevance for hit in hits), default=0.0)
         if not hits:
-            reason = "nothing here shares a word or a meaning with the query"
+            reason = _NOTHING
         elif best < UNLIKELY:
             reason = f"nothing here is likely to answer: the best hit has a chance of {best:.2f}"
         else:
@@ -303,7 +303,7 @@ def rank(
         mean_length=lexical.mean_length,
         session=partition.codes("session"),
         author=partition.codes("author"),
-        roles=_roles(partition, query),
+        roles=_roles(partition, query, view),
         flags=lexical.flags,
         dated=partition.dated,
     )
@@ -370,13 +370,13 @@ def _beside(partition: Partition, side: str, rows: Ints, shown: Mask) -> Ints:
     return beside
 
 
-def _roles(partition: Partition, query: Query) -> npt.NDArray[np.uint8]:
+def _roles(partition: Partition, query: Query, view: View) -> npt.NDArray[np.uint8]:
     """What the author of each number is to a query."""
     labels = partition.labels("author")
     found = np.zeros(len(labels), np.uint8)
     for role, names in (
         (NAMED, query.authors if len(query.authors) == 1 else ()),
-        (USER, () if partition.authors else (None, "user")),
+        (USER, () if partition.speakers(view) else (None, "user")),
         (ASSISTANT, ("assistant",)),
     ):
         for name in names:

@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterable
 import snowballstemmer
 
 from holdfast.cube import Cube
+from holdfast.letters import composed
 from holdfast.retrieve.passages import passages
 from holdfast.retrieve.signs import signs
 
-ANALYSER = "2"
+ANALYSER = "3"
 """Changes whenever the same text would give other terms; the store then makes its lexical fold again."""
 
 MAX_TOKENS = 100_000
@@ -68,50 +69,65 @@ _stemmer = _Stemmer()
 
 def fold(text: str) -> str:
     """Case and compatibility forms folded, accents taken off (not the vowel signs of scripts that need them)."""
-    text = unicodedata.normalize("NFKC", text).casefold()
+    text = composed(text).casefold()
     if _FOLDABLE.search(text):
         text = unicodedata.normalize("NFC", _STRIPPED.sub("", unicodedata.normalize("NFD", text)))
     return text
 
 
-def words(text: str) -> list[str]:
-    """The words of a text as written, folded, in order; pairs of characters where a script has no spaces."""
+def words(text: str, most: int | None = None) -> list[str]:
+    """The words of a text as written, folded, in order; pairs of characters where a script has no spaces. At most ``most``."""
     found: list[str] = []
     text = text if text.isascii() else fold(text)
-    for word in _WORD.findall(text.lower()):
+    for match in _WORD.finditer(text.lower()):
+        word = match[0]
         if word.isascii():
             found.append(word)
-            continue
-        for run in _RUN.findall(word):
-            if re.match(f"[{_UNSPACED}]", run):
-                found += [run[i : i + 2] for i in range(len(run) - 1)] or [run]
-            else:
-                found.append(run)
+        else:
+            for run in _RUN.findall(word):
+                if re.match(f"[{_UNSPACED}]", run):
+                    found += [run[i : i + 2] for i in range(len(run) - 1)] or [run]
+                else:
+                    found.append(run)
+        if most is not None and len(found) >= most:
+            return found[:most]
     return found
 
 
-@functools.lru_cache(maxsize=262_144)
+LONGEST_WORD = 64
+"""A longer one is no word of a language: it stands for itself, and no cache keeps it."""
+
+
 def stem(word: str) -> str:
     """A folded word's stem: English by Porter's rules, other scripts as they are."""
-    word = word.replace("’", "'")
-    if word.endswith("'s"):
-        word = word[:-2]
-    word = word.replace("'", "")
-    return _stemmer.stem(word) if word.isascii() and word.isalpha() else word
+    return word if len(word) > LONGEST_WORD else _stem(word)
+
+
+@functools.lru_cache(maxsize=262_144)
+def _stem(word: str) -> str:
+    plain = word.replace("’", "'")
+    plain = plain.removesuffix("'s").replace("'", "")
+    return (_stemmer.stem(plain) if plain.isascii() and plain.isalpha() else plain) or word
 
 
 def tokens(text: str) -> list[str]:
     """The stems of a text, in order, without stop words (which stay when there is nothing else)."""
-    found = words(text)[:MAX_TOKENS]
+    found = words(text, MAX_TOKENS)
     content = [word for word in found if word not in STOP_WORDS]
     return [stem(word) for word in content or found]
 
 
-@functools.lru_cache(maxsize=262_144)
 def term(token: str) -> int:
     """A token as 32 bits. Two words of a vocabulary of 60,000 collide with probability 0.4; a collision costs one
     false candidate, which the other channels then outvote."""
+    return _number(token) if len(token) > LONGEST_WORD else _term(token)
+
+
+def _number(token: str) -> int:
     return zlib.crc32(token.encode("utf-8", "surrogatepass"))
+
+
+_term = functools.lru_cache(maxsize=262_144)(_number)
 
 
 def terms(text: str) -> list[int]:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from urllib.parse import unquote
 
 from holdfast.cube import RECALLABLE, Channel, Cube, Origin, Policy, Scope, Use
-from holdfast.errors import AccessError, ConflictError, InputError, NotFoundError
+from holdfast.errors import AccessError, ConflictError, InputError, NotFoundError, ScopeError
 from holdfast.store.base import Operation, Where
 from holdfast.store.grants import ANY, PLACE, Gate, Grant, Reach, Right
 from holdfast.store.sqlite import SqliteStore
@@ -128,7 +128,7 @@ class Access:
             raise InputError(f"{error}; the rights are {', '.join(Right)}") from error
         if not given:
             raise InputError(f"a grant needs rights: {', '.join(Right)}")
-        tenant, user, agent, session = _place(place)
+        tenant, user, agent, session = place_of(place)
         some = sorted({str(kind) for kind in kinds})
         data = {
             "name": name,
@@ -347,16 +347,24 @@ def _source(key: str) -> str:
     return f"key:{_digest(key)}"
 
 
-def _place(place: str) -> tuple[str, str, str | None, str | None]:
-    """Tenant, user, agent and session of a place as it is written: parts are escaped as in a scope's path."""
-    parts = place.split("/")
-    named = [ANY if part == ANY else unquote(part) for part in parts]
-    if not 2 <= len(parts) <= 4 or not all(part.strip() for part in named) or named.count(ANY) != parts.count(ANY):
+def place_of(place: str) -> tuple[str, str, str | None, str | None]:
+    """Tenant, user, agent and session of a place as it is written: parts are escaped as in a scope's path. Raises InputError.
+
+    A bare ``-``, which in a scope's path stands for no agent or session in particular, is any; an agent that is called so is %2D.
+    """
+    written = place.split("/")
+    named = [None if part in (ANY, "-") else unquote(part) for part in written]
+    whole = [*named, None, None][:4]
+    try:  # the names are held to what those of a scope are
+        Scope(*("any" if part is None else part for part in whole))
+    except ScopeError as error:
+        raise InputError(f"{place!r} is no place: {error}") from error
+    if not 2 <= len(written) <= 4 or "-" in written[:2] or ANY in named:
         raise InputError(f"{place!r} is no place; write tenant/user[/agent[/session]], * for any")
     if named[0] == PLACE.tenant:
         raise InputError(f"nobody but the owner has a part in {PLACE.tenant}")
-    agent, session = (None if part in (ANY, "-") else part for part in (*named[2:], ANY, ANY)[:2])
-    return named[0], named[1], agent, session
+    tenant, user, agent, session = whole
+    return tenant or ANY, user or ANY, agent, session
 
 
 def _principal(cube: Cube) -> Principal:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from holdfast.cube import HELD, TRANSITIONS, Cube, Ref, Scope, Status, Use, from_micros, to_micros
-from holdfast.errors import ConflictError, InputError, NotFoundError, ScopeError
+from holdfast.errors import AccessError, ConflictError, InputError, NotFoundError, StoreError
 from holdfast.store import schema
 from holdfast.store.base import Action, Commit, Event, Op, Operation
-from holdfast.store.grants import Gate, Right
+from holdfast.store.grants import Gate, Reach, Right
 from holdfast.store.journal import GENESIS, digest, link
 from holdfast.store.proof import use_digest
 from holdfast.store.provenance import as_of_its_sources
@@ -27,6 +27,7 @@ from holdfast.store.rows import (
     current,
     id_bytes,
     id_text,
+    key_beside,
     micros,
     pack,
     visible,
@@ -35,7 +36,10 @@ from holdfast.store.rows import (
 
 
 class Batch:
-    """One write transaction while it is being made: the state that its operations share."""
+    """One write transaction while it is being made: the state that its operations share.
+
+    ``gate`` says what they may touch; it may be another one for what follows from them.
+    """
 
     def __init__(
         self,
@@ -48,7 +52,7 @@ class Batch:
         tasks: Sequence[str],
     ) -> None:
         self._connection = connection
-        self._gate = gate
+        self.gate = gate
         self._actor = (gate.name or actor).encode("utf-8", "replace").decode()
         self._terms = terms
         self._tasks = tasks
@@ -74,39 +78,75 @@ class Batch:
         elif operation.op is Op.UPDATE:
             self._update(cube, operation.reason)
         else:
-            row = current(self._connection, cube.id, self._gate.reach(cube.scope, Right.WRITE))
+            row = current(self._connection, cube.id, self.gate.reach(cube.scope, Right.WRITE))
             self._replace(row, replace(row.cube, status=Status.ARCHIVED), Action.DELETE, operation.reason)
 
     def _add(self, cube: Cube, reason: str) -> None:
         cube = self._incoming(cube)
-        key = content_key(cube)
+        id, key = id_bytes(cube.id), content_key(cube)
         if cube.status in HELD:
-            found = self._connection.execute("SELECT id FROM cubes WHERE key = ?", (key,)).fetchone()
+            found, key = self._holding(key, cube)
             if found is not None:
-                self._duplicates.append(id_text(found[0]))
+                self._duplicates.append(found)
                 return
-        id = id_bytes(cube.id)
         query = "SELECT EXISTS (SELECT 1 FROM tombstones WHERE id = ?1), EXISTS (SELECT 1 FROM cubes WHERE id = ?1)"
         forgotten, taken = self._connection.execute(query, (id,)).fetchone()
+        if taken and self._tells(cube.id, cube.scope, content_key(cube)):
+            held = visible(self._connection, cube.id, Reach(cube.scope))
+            if held is not None and content_key(held.cube) == content_key(cube):
+                self._duplicates.append(cube.id)
+                return
+        elif (taken or forgotten) and self.gate.name:
+            # Whoever comes in by a key is not told which.
+            raise ConflictError(f"the id {cube.id} cannot be used here; add this under a new id")
         if forgotten:
             raise ConflictError(f"memory {cube.id} was forgotten; it does not come back under the same id")
         if taken:
-            held = visible(self._connection, cube.id, self._gate.reach(cube.scope))
-            if held is None or content_key(held.cube) != key:
-                raise ConflictError(
-                    f"the id {cube.id} is taken by a memory with other content; update that one, or add this under a new id"
-                )
-            self._duplicates.append(cube.id)
-            return
+            raise ConflictError(
+                f"the id {cube.id} is taken by a memory with other content; update that one, or add this under a new id"
+            )
         first = as_of_its_sources(self._connection, cube if cube.version == 1 else replace(cube, version=1))
-        self._write(first, Action.ADD, reason, self._learnt(cube), key=key)
+        self._write(first, Action.ADD, reason, self._learnt(cube), key=key if first.status in HELD else None)
         if cube.use != Use():  # an import brings what feedback said elsewhere
             self._use(id, cube.use)
 
+    def _holding(self, key: bytes, cube: Cube) -> tuple[str | None, bytes]:
+        """The id under which the same is held already, None where it is not; and the key under which to hold this one.
+
+        What its writer may not see is no duplicate: to be told of it would tell what it says. So the same is held twice.
+        """
+        found = self._connection.execute("SELECT id, rid FROM cubes WHERE key = ?", (key,)).fetchone()
+        if found is None:
+            return None, key
+        if self._tells(id_text(found[0]), cube.scope, key):
+            return id_text(found[0]), key
+        mine = self._connection.execute(
+            "SELECT id FROM journal WHERE part = ? AND actor = ? AND action = 'add'",
+            (found[1] >> schema.PARTITION_BITS, self._actor),
+        )
+        for (id,) in mine.fetchall():
+            if self._connection.execute("SELECT 1 FROM cubes WHERE key = ?", (key_beside(key, id),)).fetchone():
+                return id_text(id), key
+        return None, key_beside(key, id_bytes(cube.id))
+
+    def _tells(self, id: str, scope: Scope, key: bytes) -> bool:
+        """Whether who writes may know of a memory: it may read it, or has itself added it with these words."""
+        if not self.gate.name:
+            return True
+        try:
+            if visible(self._connection, id, self.gate.reach(scope)) is not None:
+                return True
+        except AccessError:  # it may write here and read nothing
+            pass
+        first = visible(self._connection, id, Reach(Scope(scope.tenant, scope.user)), 1)
+        query = "SELECT 1 FROM journal WHERE id = ? AND action = 'add' AND actor = ?"
+        own = self._connection.execute(query, (id_bytes(id), self._actor)).fetchone() is not None
+        return own and first is not None and content_key(first.cube) == key
+
     def _update(self, cube: Cube, reason: str) -> None:
-        row = current(self._connection, cube.id, self._gate.reach(cube.scope, Right.WRITE))
+        row = current(self._connection, cube.id, self.gate.reach(cube.scope, Right.WRITE))
         old = row.cube
-        cube = self._incoming(replace(cube, scope=old.scope))
+        cube = self._incoming(replace(cube, scope=old.scope), old.origin.derived_from)
         if cube.version != old.version:
             raise ConflictError(
                 f"memory {cube.id} is at version {old.version}, and this change was made from {cube.version}; read it again"
@@ -117,14 +157,15 @@ class Batch:
             raise ConflictError(f"memory {cube.id} is frozen; thaw it first (status activated)")
         self._replace(row, as_of_its_sources(self._connection, cube, old.origin), Action.UPDATE, reason)
 
-    def _incoming(self, cube: Cube) -> Cube:
-        """The cube as it may come in, made of nothing that is hidden from whoever brings it."""
-        reach = self._gate.reach(Scope(cube.scope.tenant, cube.scope.user), Right.WRITE)
+    def _incoming(self, cube: Cube, before: Collection[Ref] = ()) -> Cube:
+        """The cube as it may come in, made of nothing that is hidden from whoever brings it but what it was made of ``before``."""
+        reach = self.gate.reach(Scope(cube.scope.tenant, cube.scope.user), Right.WRITE)
         if reach.grants is None:
             return cube
         for ref in cube.origin.derived_from:
-            current(self._connection, ref.id, self._gate.reach(reach.scope))
-        return self._gate.incoming(cube)
+            if ref not in before:
+                current(self._connection, ref.id, self.gate.reach(reach.scope))
+        return self.gate.incoming(cube)
 
     def undo(self, events: Sequence[Event], scope: Scope, reason: str) -> None:
         """Take back what one transaction did to one cube."""
@@ -134,7 +175,7 @@ class Batch:
             raise ConflictError("feedback is evidence and cannot be undone; give the opposite reward instead")
         id, first, last = events[0].id, events[0].version, events[-1].version
         own = all(event.actor == self._actor for event in events)
-        reach = self._gate.reach(scope, Right.WRITE if own else Right.JUDGE)
+        reach = self.gate.reach(scope, Right.WRITE if own else Right.JUDGE)
         row = current(self._connection, id, reach)
         if row.cube.version != last:
             raise ConflictError(f"memory {id} was changed again since (version {row.cube.version}); undo that first")
@@ -190,12 +231,14 @@ class Batch:
     def _replace(self, row: Row, cube: Cube, action: Action, reason: str) -> None:
         """End a version and begin the next, with the old one's folds where the words are the same."""
         learnt = max(self._learnt(cube) if cube.recorded_at != row.cube.recorded_at else self._at, row.known_from)
+        key, seq = self._connection.execute("SELECT key, seq FROM cubes WHERE rid = ?", (row.rid,)).fetchone()
         self._connection.execute("UPDATE cubes SET known_to = ?, key = NULL WHERE rid = ?", (learnt, row.rid))
         new = replace(cube, version=row.cube.version + 1, scope=row.cube.scope)
         same = wording(new) == wording(row.cube)
         # What stands in quarantine is read by no encoder; once it comes out, it is.
         owed = not same or (row.cube.status is Status.QUARANTINED and new.status is not Status.QUARANTINED)
-        rid = self._write(new, action, reason, learnt, owed=owed)
+        held = self._next_key(new, key, seq if action is Action.UNDO else 0) if new.status in HELD else None
+        rid = self._write(new, action, reason, learnt, owed=owed, key=held)
         if same:
             for table in ("names", "dates", *vector_tables(self._connection)):
                 self._connection.execute(
@@ -208,6 +251,21 @@ class Batch:
             drop = "DELETE FROM jobs WHERE task = ? AND rid = ?"
             self._connection.executemany(drop, [(task, row.rid) for task in self._owed()])
 
+    def _next_key(self, cube: Cube, before: bytes | None, since: int) -> bytes:
+        """The key of a memory's next version. Raises ConflictError where another says the same.
+
+        Not where the two are held beside each other, or were until this one was taken back at event ``since``, nor where who writes
+        may not know of the other.
+        """
+        key = content_key(cube)
+        other = self._connection.execute("SELECT id, seq FROM cubes WHERE key = ?", (key,)).fetchone()
+        if other is None:
+            return key
+        beside = key_beside(key, id_bytes(cube.id))
+        if beside == before or other[1] < since or not self._tells(id_text(other[0]), cube.scope, key):
+            return beside
+        raise ConflictError(f"the same memory is held already under another id: {cube.text[:80]!r}")
+
     def _write(
         self, cube: Cube, action: Action, reason: str, learnt: int, *, owed: bool = True, key: bytes | None = None
     ) -> int:
@@ -219,14 +277,10 @@ class Batch:
         cube = replace(cube, recorded_at=from_micros(learnt))
         body = pack(cube)
         self._record(action, cube.scope.partition, part, id, cube.version, reason, digest(salt, body))
-        held = (key or content_key(cube)) if cube.status in HELD else None
-        try:
-            self._connection.execute(
-                "INSERT INTO cubes VALUES (?,?,?,?,?,NULL,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                (rid, id, cube.version, self._seq, learnt, *columns(cube), held, salt, body),
-            )
-        except sqlite3.IntegrityError as error:
-            raise ConflictError(f"the same memory is held already under another id: {cube.text[:80]!r}") from error
+        self._connection.execute(
+            "INSERT INTO cubes VALUES (?,?,?,?,?,NULL,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (rid, id, cube.version, self._seq, learnt, *columns(cube), key, salt, body),
+        )
         for ref in cube.origin.derived_from:
             self._link(cube, part, id, ref)
         if self._terms is not None:
@@ -250,10 +304,8 @@ class Batch:
     def _link(self, cube: Cube, part: int, id: bytes, ref: Ref) -> None:
         parent = id_bytes(ref.id)
         found = self._connection.execute("SELECT rid FROM cubes WHERE id = ? LIMIT 1", (parent,)).fetchone()
-        if found is None:
+        if found is None or found[0] >> schema.PARTITION_BITS != part:  # one answer: another user's does not exist here
             raise NotFoundError(f"a memory cannot be derived from {ref.id}: there is no such memory")
-        if found[0] >> schema.PARTITION_BITS != part:
-            raise ScopeError(f"a memory of {cube.scope.partition} cannot be derived from another user's")
         self._connection.execute(
             "INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?)", (id, cube.version, parent, ref.version)
         )
@@ -267,6 +319,8 @@ class Batch:
                 found = cursor.lastrowid, 0
             self._parts[path] = found
         part, n = self._parts[path]
+        if n >> schema.PARTITION_BITS:  # the row's number would lie in another's range
+            raise StoreError(f"{path} has no numbers left for more memories, or its row is damaged; see: holdfast doctor")
         self._parts[path] = part, n + 1
         return part, n
 

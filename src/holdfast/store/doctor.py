@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ from pathlib import Path
 from typing import Literal
 
 from holdfast.cube import Cube
-from holdfast.errors import HoldfastError, StoreError
+from holdfast.errors import StoreError
 from holdfast.store.connection import refuse_network, translated
 from holdfast.store.queue import FOLDS
+from holdfast.store.rows import UNREADABLE, id_text
 from holdfast.store.schema import backup
 from holdfast.store.sqlite import SqliteStore
 
@@ -298,12 +298,8 @@ def _read_rows(connection: sqlite3.Connection, order: str, found: dict[int, Cube
             if rid in found:
                 return True
             if known_to is None:
-                with suppress(
-                    HoldfastError, ValueError, TypeError
-                ):  # a row whose bytes are damaged is no memory any more
-                    record = json.loads(body)
-                    record.update(id=_uuid(id), version=version)
-                    found[rid] = Cube.from_dict(record)
+                with suppress(*UNREADABLE):  # a row whose bytes are damaged is no memory any more
+                    found[rid] = Cube.from_dict({**json.loads(body), "id": id_text(id), "version": version})
     except sqlite3.DatabaseError:
         return False
     return True
@@ -326,10 +322,6 @@ def _no_fold(table: str, task: str) -> str:
 
 def _count(connection: sqlite3.Connection, query: str) -> int:
     return int(connection.execute(query).fetchone()[0])
-
-
-def _uuid(id: bytes) -> str:
-    return str(uuid.UUID(bytes=bytes(id)))
 
 
 def _some(lines: Sequence[str]) -> str:

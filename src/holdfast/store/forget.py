@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.cube import Scope
+from holdfast.cube import Cube, Scope
 from holdfast.errors import InputError, IntegrityError, StoreError
 from holdfast.store.base import Where
+from holdfast.store.grants import Right
 from holdfast.store.rows import written
 from holdfast.store.sqlite import SqliteStore
 
@@ -90,12 +91,12 @@ def forget(
     home = Scope(scope.tenant, scope.user)  # what was derived may lie in another session of the same user
     if dry_run:
         if where is not None:
-            named = list(dict.fromkeys([*named, *(cube.id for cube in store.select(scope, where))]))
+            found = store.select(scope, where, right=Right.ERASE)
+            named = list(dict.fromkeys([*named, *(cube.id for cube in found)]))
         doomed = store.derived(named, scope)
-        rows = (row for id in doomed for row in store.owner.versions(id, home))
-        preview = [f"{row.cube.kind} {row.cube.id}: {row.cube.text[:100]}" for row in rows if store.sees(row.cube)]
+        versions = [row.cube for id in doomed for row in store.owner.versions(id, home)]
         derived = tuple(doomed[len(named) :])
-        return Receipt(scope, tuple(doomed), derived, reason, planned=True, preview=tuple(preview))
+        return Receipt(scope, tuple(doomed), derived, reason, planned=True, preview=_shown(store, versions))
     erased = store.purge(named, scope, where=where, actor=actor, reason=reason)
     ids = tuple(dict.fromkeys(cube.id for cube in erased.versions))
     notes = []
@@ -114,10 +115,20 @@ def forget(
         reason,
         seq=erased.seq,
         notes=tuple(notes),
-        preview=tuple(f"{cube.kind} {cube.id}: {cube.text[:100]}" for cube in erased.versions if store.sees(cube)),
+        preview=_shown(store, erased.versions),
         _store=store.owner,
         _salts=erased.salts,
         _slices=tuple(dict.fromkeys(some for cube in erased.versions for some in _slices(cube.text))),
+    )
+
+
+def _shown(store: SqliteStore, versions: Sequence[Cube]) -> tuple[str, ...]:
+    """A line for each version that the caller may read; of what is hidden now, none."""
+    newest = {cube.id: cube for cube in versions}  # they come in order
+    return tuple(
+        f"{cube.kind} {cube.id}: {cube.text[:100]}"
+        for cube in versions
+        if store.sees(cube) and store.sees(newest[cube.id])
     )
 
 
@@ -149,11 +160,7 @@ def _bytes_left(store: SqliteStore, salts: Sequence[bytes], slices: Sequence[str
     left = [f"{file} still holds a row of it" for file in sorted(set(rows.values()))]
     if found:  # what another memory says as well may stay
         said = {text for bodies in store.bodies() for text in _within(bodies.encode("utf-8", "replace"), list(found))}
-        left += [
-            f"{file} still holds {text[:12].decode(errors='replace')!r}..."
-            for text, file in found.items()
-            if text not in said
-        ]
+        left += [f"{file} still holds words of it" for file in sorted({found[text] for text in found.keys() - said})]
     return left
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from urllib.parse import quote
 
-from holdfast.cube import Cube, Scope, Status
+from holdfast.cube import Cube, Scope, Status, escaped
 
 ANY = "*"
 """In place of a tenant's or a user's name: every one."""
@@ -47,7 +46,8 @@ class Grant:
     @property
     def place(self) -> str:
         """The place as it is written: ``acme/*/planner``."""
-        parts = [quote(part or ANY, safe="@:+ *") for part in (self.tenant, self.user, self.agent, self.session)]
+        named = (self.tenant, self.user, self.agent, self.session)
+        parts = [ANY if part in (None, ANY) else escaped(str(part)) for part in named]
         while len(parts) > 2 and parts[-1] == ANY:
             parts.pop()
         return "/".join(parts)

@@ -8,18 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-import uuid
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 from holdfast.cube import HELD, Cube, to_micros
 from holdfast.store.journal import GENESIS, Problem, digest, link
-from holdfast.store.rows import columns, content_key
+from holdfast.store.rows import UNREADABLE, columns, content_key, id_bytes, id_text, key_beside
 from holdfast.store.schema import PARTITION_BITS
 
 _LOW = (1 << PARTITION_BITS) - 1
-_UNREADABLE = (AttributeError, KeyError, OverflowError, TypeError, ValueError)  # what a value of another type causes
 
 
 def use_digest(values: tuple[Any, ...]) -> bytes:
@@ -56,10 +54,10 @@ def _chain(connection: sqlite3.Connection, head: tuple[int, str] | None) -> Iter
             if fields[1] < last_at:
                 yield Problem(seq, "its time lies before the event before it")
             last_at = fields[1]
-            text = str(uuid.UUID(bytes=id))
+            text = id_text(id)
             if hash != link(previous, (seq, *fields, paths.get(part), text, version, reason, content.hex())):
                 yield Problem(seq, "its hash does not fit: this event or the one before it was changed")
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             yield Problem(seq, f"the event cannot be read: {error}")
         if head is not None and seq == head[0]:
             seen = isinstance(hash, bytes) and hash.hex() == head[1]
@@ -92,11 +90,13 @@ def _memories(connection: sqlite3.Connection) -> Iterator[Problem]:
             if digest(salt, body) != expected:
                 yield Problem(seq, "the memory's content is not what was written")
                 continue
-            cube = Cube.from_dict({**json.loads(body), "id": str(uuid.UUID(bytes=id)), "version": version})
+            cube = Cube.from_dict({**json.loads(body), "id": id_text(id), "version": version})
             assert cube.recorded_at is not None
             if tuple(own) != columns(cube) or known_from != to_micros(cube.recorded_at):
                 yield Problem(seq, "a column of the memory's row does not say what its content says")
-            if key != (content_key(cube) if known_to is None and cube.status in HELD else None):
+            said = content_key(cube)
+            held = known_to is None and cube.status in HELD
+            if key not in ((said, key_beside(said, id)) if held else (None,)):
                 yield Problem(seq, "the memory's content key is not its own")
             if rid >> PARTITION_BITS != part or paths.get(part) != cube.scope.partition:
                 yield Problem(seq, "the memory lies in another partition than its event says")
@@ -107,19 +107,19 @@ def _memories(connection: sqlite3.Connection) -> Iterator[Problem]:
             if version != before + 1 or until != known_from:
                 yield Problem(seq, "the version before does not end where this one begins")
             ends[id] = version, known_to
-            parents = {(uuid.UUID(ref.id).bytes, ref.version) for ref in cube.origin.derived_from}
+            parents = {(id_bytes(ref.id), ref.version) for ref in cube.origin.derived_from}
             if links.pop((id, version), set()) != {ref for ref in parents if ref[0] not in buried}:
                 yield Problem(seq, "the lineage is not the one that the memory names")
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             yield Problem(seq, f"the memory's row cannot be read: {error}")
     for id, (version, known_to) in ends.items():
         if known_to is not None:
-            yield Problem(0, f"the last version ({version}) of memory {uuid.UUID(bytes=id)} is said to have ended")
+            yield Problem(0, f"the last version ({version}) of memory {id_text(id)} is said to have ended")
     for _, version in links:
         yield Problem(0, f"the lineage names version {version} of a memory that is not there")
     for part, free in connection.execute("SELECT no, next FROM partitions"):
-        if not isinstance(free, int) or (part in last and free <= last[part] & _LOW):
-            yield Problem(0, f"partition {part} would use the number of a row again")
+        if not isinstance(free, int) or free > _LOW or (part in last and free <= last[part] & _LOW):
+            yield Problem(0, f"partition {part} would use the number of a row again, or of another partition")
 
 
 def _gone(connection: sqlite3.Connection) -> Iterator[Problem]:
@@ -146,7 +146,11 @@ def _use(connection: sqlite3.Connection) -> Iterator[Problem]:
         "SELECT id, seq, json_extract(body, '$.use') FROM cubes WHERE version = 1 AND json_valid(body) "
         "AND json_extract(body, '$.use') IS NOT NULL"
     ):
-        use = Cube.from_dict({"scope": "t/u", "text": "-", "use": json.loads(body)}).use
+        try:
+            use = Cube.from_dict({"scope": "t/u", "text": "-", "use": json.loads(body)}).use
+        except UNREADABLE as error:
+            yield Problem(seq, f"the memory's row cannot be read: {error}")
+            continue
         last_use = None if use.last_use is None else to_micros(use.last_use)
         expected[id] = seq, use_digest((use.visits, last_use, use.utility, use.uncertainty))
     for id, seq, content in connection.execute(

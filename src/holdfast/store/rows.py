@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -16,6 +16,10 @@ from holdfast.errors import InputError, IntegrityError, NotFoundError
 from holdfast.store import schema
 from holdfast.store.base import Where
 from holdfast.store.grants import Reach
+
+
+DEEPEST = 64
+"""A memory's data may be nested so deep. Deeper data could be written and then not be read by a program that has more on its stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,16 @@ def check(cube: Cube) -> None:
         raise InputError(f"a memory's text may have {MAX_TEXT_BYTES // 2**20} MiB; split this one before adding it")
     if cube.status is Status.PURGED:
         raise InputError("a purged memory cannot be written; to erase one, use forget")
+    if cube.data and not _within(cube.data, DEEPEST):
+        raise InputError(f"a memory's data may be nested {DEEPEST} deep; put what is deeper into its text")
+
+
+def _within(value: Any, depth: int) -> bool:
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return True
+    return depth > 0 and all(_within(item, depth - 1) for item in value)
 
 
 def pack(cube: Cube) -> str:
@@ -95,6 +109,11 @@ def content_key(cube: Cube) -> bytes:
     return hashlib.sha256(_IDENTITY.encode(identity).encode()).digest()
 
 
+def key_beside(key: bytes, id: bytes) -> bytes:
+    """The key of a memory that says what another one says, of which its writer may not know."""
+    return hashlib.sha256(key + id).digest()
+
+
 _IDENTITY = json.JSONEncoder(default=str)
 
 
@@ -128,18 +147,27 @@ def to_cube(record: Sequence[Any]) -> Cube:
             raise ValueError("there is something after its end")
         fields["id"], fields["version"] = id_text(id), version
         cube = Cube.from_dict(fields)
-    except (TypeError, ValueError) as error:
+        if visits is not None:
+            moment = None if last_use is None else from_micros(last_use)
+            cube = replace(cube, use=Use(visits, moment, utility, uncertainty))
+    except UNREADABLE as error:
         raise IntegrityError(
             f"row {rid} of the store is damaged ({error}); nothing was changed. See: holdfast doctor"
         ) from error
-    if visits is not None:
-        moment = None if last_use is None else from_micros(last_use)
-        cube = replace(cube, use=Use(visits, moment, utility, uncertainty))
     return cube
 
 
+UNREADABLE = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
+"""What a value of another type, or a body that is no cube's, causes where it is read."""
+
+
 def visible(connection: sqlite3.Connection, id: str, reach: Reach, version: int | None = None) -> Row | None:
-    """A cube's current version, or the one that is named; None where it is out of reach or there is none."""
+    """A cube's current version, or the one that is named; None where it is out of reach or there is none.
+
+    What is hidden now is hidden in every version.
+    """
+    if version is not None and reach.grants is not None and visible(connection, id, reach) is None:
+        return None
     which = "known_to IS NULL" if version is None else "version = ?"
     values = (id_bytes(id),) if version is None else (id_bytes(id), version)
     record = connection.execute(f"{SELECT} WHERE cubes.id = ? AND {which}", values).fetchone()
@@ -226,7 +254,7 @@ def id_bytes(id: str) -> bytes:
 
 def id_text(id: bytes) -> str:
     """The inverse of ``id_bytes``. Raises ValueError."""
-    if len(id) != 16:
+    if not isinstance(id, bytes) or len(id) != 16:
         raise ValueError("an id has 16 bytes")
     written = id.hex()
     return f"{written[:8]}-{written[8:12]}-{written[12:16]}-{written[16:20]}-{written[20:]}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -37,7 +37,6 @@ from holdfast.store.rows import (
     id_bytes,
     id_text,
     partition_number,
-    to_cube,
     to_row,
     visible,
 )
@@ -124,19 +123,28 @@ class SqliteStore:
 
     # --- writing ---
 
-    def commit(self, operations: Sequence[Operation], *, actor: str = "") -> Commit:
+    def commit(
+        self,
+        operations: Sequence[Operation],
+        *,
+        also: Sequence[Operation] = (),
+        actor: str = "",
+        through: SqliteStore | None = None,
+    ) -> Commit:
         """Apply operations in one durable transaction, with their events; all of them or none.
 
-        Raises InputError (nothing to store), ConflictError (changed meanwhile, or the status forbids it), ScopeError
-        (a parent in another partition), NotFoundError, StoreError.
+        ``also`` holds what follows from them. ``through``: the store of whoever asks for them, to whose reach they are held; what
+        follows is held to this store's own, as an erasure reaches whatever was derived. Raises InputError (nothing to store),
+        ConflictError (changed meanwhile, or the status forbids it), ScopeError, NotFoundError, StoreError.
         """
         if not any(operation.op is not Op.NONE for operation in operations):
             return Commit(0)
         words = [self._words(operation) for operation in operations]  # before the lock: a long text takes a second
         with self.connections.writing() as connection:
-            batch = self._batch(connection, actor)
+            batch = self._batch(connection, actor, through)
             for operation, batch.words in zip(operations, words, strict=True):
                 batch.apply(operation)
+            self._follow(batch, also)
             return batch.finish()
 
     def as_of_its_sources(self, cube: Cube, before: Origin | None = None) -> Cube:
@@ -150,11 +158,18 @@ class SqliteStore:
             if self._gate.name:  # what is hidden from a caller is not to be told by its taint
                 home = self._gate.reach(Scope(cube.scope.tenant, cube.scope.user))
                 for ref in cube.origin.derived_from:
-                    current(connection, ref.id, home)
+                    if before is None or ref not in before.derived_from:
+                        current(connection, ref.id, home)
             return as_of_its_sources(connection, cube, before)
 
-    def _batch(self, connection: sqlite3.Connection, actor: str) -> Batch:
-        return Batch(connection, actor, self._gate, now=self._clock(), terms=self._terms, tasks=self.tasks)
+    def _batch(self, connection: sqlite3.Connection, actor: str, through: SqliteStore | None = None) -> Batch:
+        gate = (through or self)._gate
+        return Batch(connection, actor, gate, now=self._clock(), terms=self._terms, tasks=self.tasks)
+
+    def _follow(self, batch: Batch, also: Sequence[Operation]) -> None:
+        batch.gate, batch.words = self._gate, None
+        for operation in also:
+            batch.apply(operation)
 
     def _words(self, operation: Operation) -> bytes | None:
         if self._terms is None or operation.cube is None or operation.op is Op.DELETE:
@@ -179,30 +194,40 @@ class SqliteStore:
             return batch.finish()
 
     def undo(
-        self, seq: int, scope: Scope, *, also: Sequence[Operation] = (), actor: str = "", reason: str = ""
+        self,
+        seq: int,
+        scope: Scope,
+        *,
+        also: Sequence[Operation] = (),
+        actor: str = "",
+        reason: str = "",
+        through: SqliteStore | None = None,
     ) -> Commit:
         """Take back the transaction that event ``seq`` belongs to, by new events: the past stays readable.
 
         What it added is archived, what it changed returns to the version before; ``also`` holds what follows from that, and
-        is applied in the same transaction. An undo can itself be undone. Raises NotFoundError where the scope may not see
-        all of it, and ConflictError when something was changed again since, or was purged.
+        is applied in the same transaction; ``through`` is as in ``commit``. An undo can itself be undone. Raises NotFoundError
+        where the scope may not see all of it, and ConflictError when something was changed again since, or was purged.
         """
         with self.connections.writing() as connection:
             part = partition_number(connection, scope.partition)
             events = list(
                 self._events(connection, "txn = (SELECT txn FROM journal WHERE seq = ? AND part = ?)", (seq, part))
             )
-            # A transaction that touched another user's memories is not this user's to take back, nor to know of.
-            if not events or any(event.partition != scope.partition for event in events):
-                raise NotFoundError(f"the journal has no event {seq} in {scope.path}; see: holdfast history")
             made: dict[str, list[Event]] = {}
             for event in events:
                 made.setdefault(event.id, []).append(event)
-            batch = self._batch(connection, actor)
+            batch = self._batch(connection, actor, through)
+            # A transaction that touched what is out of reach is not the caller's to take back, nor to know of.
+            if (
+                not events
+                or any(event.partition != scope.partition for event in events)
+                or not all(_known(connection, batch.gate, id, scope) for id in made)
+            ):
+                raise NotFoundError(f"the journal has no event {seq} in {scope.path}; see: holdfast history")
             for some in reversed(made.values()):
                 batch.undo(some, scope, reason or f"undo of {events[0].txn}")
-            for operation in also:
-                batch.apply(operation)
+            self._follow(batch, also)
             return batch.finish()
 
     def purge(
@@ -281,15 +306,15 @@ class SqliteStore:
         with self.connections.reading() as connection:
             return current(connection, id, self._gate.reach(scope), version).cube
 
-    def select(self, scope: Scope, where: Where = _ANY) -> Iterator[Cube]:
+    def select(self, scope: Scope, where: Where = _ANY, *, right: Right = Right.READ) -> Iterator[Cube]:
         """The cubes in a scope that pass a filter, oldest first; current versions unless ``known_at`` is set."""
-        for row in self.rows(scope, where):
+        for row in self.rows(scope, where, right=right):
             yield row.cube
 
-    def rows(self, scope: Scope, where: Where = _ANY) -> Iterator[Row]:
-        """As ``select``, with the row numbers that folds use."""
+    def rows(self, scope: Scope, where: Where = _ANY, *, right: Right = Right.READ) -> Iterator[Row]:
+        """As ``select``, with the row numbers that folds use. ``right``: what the caller wants to do with them."""
         with self.connections.reading() as connection:
-            found = self._rows(connection, self._gate.reach(scope), where)
+            found = self._rows(connection, self._gate.reach(scope, right), where)
         yield from found
 
     def _rows(self, connection: sqlite3.Connection, reach: Reach, where: Where) -> list[Row]:
@@ -302,7 +327,7 @@ class SqliteStore:
         query = f"{SELECT} WHERE {' AND '.join(clauses)} ORDER BY cubes.rid"
         found = map(to_row, connection.execute(query, values))
         # By what it says of itself, not only by its columns.
-        return list(islice((row for row in found if reach.sees(row.cube)), where.limit))
+        return list(islice((row for row in found if _sees(connection, reach, row)), where.limit))
 
     def versions(self, id: str, scope: Scope) -> list[Row]:
         """Every version of one cube, oldest first. Raises NotFoundError."""
@@ -323,9 +348,9 @@ class SqliteStore:
                 marks = ",".join("?" * len(some))
                 for record in connection.execute(f"{SELECT} WHERE cubes.rid IN ({marks})", some):
                     if record[0] >> schema.PARTITION_BITS == part:
-                        cube = to_cube(record)
-                        if reach.sees(cube):
-                            found[record[0]] = cube
+                        row = to_row(record)
+                        if _sees(connection, reach, row):
+                            found[row.rid] = row.cube
         return found
 
     def events(self, since: int = 0, *, scope: Scope | None = None, id: str | None = None) -> Iterator[Event]:
@@ -341,9 +366,15 @@ class SqliteStore:
                 clauses.append("id = ?")
                 values.append(id_bytes(id))
             found = list(self._events(connection, " AND ".join(clauses), values))
-            if scope is not None and not (reach := self._gate.reach(scope)).covers(scope):
-                seen = {id: visible(connection, id, reach) is not None for id in {event.id for event in found}}
-                found = [event for event in found if seen[event.id]]
+            if scope is not None and (reach := self._gate.reach(scope)).grants is not None:
+                seen = {id for id in {event.id for event in found} if visible(connection, id, reach) is not None}
+                # Who may read all of a scope sees of what is hidden in it that it was changed, and not why.
+                whole = reach.covers(scope)
+                found = [
+                    event if event.id in seen else replace(event, reason="")
+                    for event in found
+                    if whole or event.id in seen
+                ]
         yield from found
 
     def lineage(self, id: str, scope: Scope, *, down: bool = True) -> list[Ref]:
@@ -359,11 +390,12 @@ class SqliteStore:
     def derived(self, ids: Iterable[str], scope: Scope) -> list[str]:
         """The ids and everything derived from them, nearest first, wherever it lies in the same tenant and user.
 
-        Raises NotFoundError for an id that the scope does not hold.
+        It is what would be erased with them, so it is for whoever may erase them. Raises NotFoundError for an id that the scope
+        does not hold.
         """
         with self.connections.reading() as connection:
             named = list(dict.fromkeys(ids))
-            reach = self._gate.reach(scope)
+            reach = self._gate.reach(scope, Right.ERASE)
             for id in named:
                 current(connection, id, reach)
             return self._closure(connection, named)
@@ -475,7 +507,7 @@ class SqliteStore:
         """The columns that searches filter by, of a partition's rows with n > ``after``, in order.
 
         (rid, known_from, known_to, valid_from, valid_to, expires_at, kind, status, agent, session, author, trust, the rid
-        of the version before or None)
+        of the version before or None, its readers as JSON or None)
         """
         low = (part << schema.PARTITION_BITS) + after + 1
         high = ((part + 1) << schema.PARTITION_BITS) - 1
@@ -483,7 +515,10 @@ class SqliteStore:
             return connection.execute(
                 "SELECT rid, known_from, known_to, valid_from, valid_to, expires_at, kind, status, agent, session, author, "
                 "trust, CASE WHEN version > 1 THEN (SELECT rid FROM cubes AS old WHERE old.id = cubes.id AND "
-                "old.version = cubes.version - 1) END FROM cubes WHERE rid BETWEEN ? AND ? ORDER BY rid",
+                "old.version = cubes.version - 1) END, "
+                # To look for a word costs less than to parse every row for what hardly any has.
+                "CASE WHEN instr(body, '\"readers\":') THEN json_extract(body, '$.policy.readers') END "
+                "FROM cubes WHERE rid BETWEEN ? AND ? ORDER BY rid",
                 (low, high),
             ).fetchall()
 
@@ -643,6 +678,26 @@ class SqliteStore:
                 raise IntegrityError(
                     f"event {seq} of the journal is damaged ({error}); see: holdfast doctor"
                 ) from error
+
+
+def _sees(connection: sqlite3.Connection, reach: Reach, row: Row) -> bool:
+    """Whether a reach shows a version: what is hidden now is hidden in every version."""
+    if not reach.sees(row.cube):
+        return False
+    return row.known_to is None or reach.grants is None or visible(connection, row.cube.id, reach) is not None
+
+
+def _known(connection: sqlite3.Connection, gate: Gate, id: str, scope: Scope) -> bool:
+    """Whether whoever asks may know of a memory, by any right. What was erased only the owner does."""
+    for right in (Right.READ, Right.WRITE, Right.JUDGE):
+        try:
+            reach = gate.reach(scope, right)
+        except AccessError:
+            continue
+        if visible(connection, id, reach) is not None:
+            return True
+    gone = connection.execute("SELECT 1 FROM tombstones WHERE id = ?", (id_bytes(id),)).fetchone()
+    return gone is not None and not gate.name
 
 
 def _now() -> datetime:

@@ -212,10 +212,17 @@ def _commit(
             return sum(_commit(store, [cube], actor, ids, known, notes) for cube in cubes)
         notes.append(str(error))
         return 0
+    kept = {cube.id for cube in done.cubes}
     ids += [cube.id for cube in done.cubes]
-    kept, there = [cube.id for cube in reversed(done.cubes)], iter(done.duplicates)
-    for cube in cubes:
-        known[cube.id] = kept.pop() if kept and kept[-1] == cube.id else next(there)
+    known.update((id, id) for id in kept)
+    rest = [cube for cube in cubes if cube.id not in kept]
+    if len(rest) == len(done.duplicates):
+        known.update((cube.id, id) for cube, id in zip(rest, done.duplicates, strict=True))
+    else:  # some were there already and some let in nowhere: which is which, only each by itself tells
+        for cube in rest:
+            there = store.commit([Operation.add(cube)], actor=actor).duplicates
+            known.update((cube.id, id) for id in there)
+            notes += () if there else (f"{cube.id}: the guard let it in nowhere",)
     return len(done.duplicates)
 
 

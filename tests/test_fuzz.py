@@ -1,0 +1,96 @@
+"""The laws of ``fuzz/`` on texts that hypothesis makes, and on every input that broke one once."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fuzz import slow
+from fuzz.base import CUT, ID, Target
+from fuzz.catalogue import TARGETS
+
+DEEP = "[" * 1_200
+LONG = "9" * 5_000
+
+
+def inputs(target: Target) -> st.SearchStrategy[str]:
+    """Texts of a target's words: in its frame, or anyhow."""
+    word = st.sampled_from(target.words) | st.text(max_size=4)
+    begin, between, end = target.frame
+    loose = st.lists(word, max_size=12).map("".join)
+    framed = st.lists(word, max_size=6).map(lambda some: begin + between.join(some) + end)
+    return loose | st.text(max_size=60) | (framed if begin else loose)
+
+
+@pytest.mark.parametrize("name", [name for name in TARGETS if name != "slow"])
+@given(data=st.data())
+def test_the_laws_hold(name: str, data: st.DataObject) -> None:
+    TARGETS[name].check(data.draw(inputs(TARGETS[name])))
+
+
+FOUND: dict[str, list[str]] = {
+    "place": [f"t{CUT}u{CUT}-", "t/u/%2D", "-/u", "\ud875/u", "t/u/%2A", "t/%0A"],
+    "record": [
+        '{"scope":"a/b","text":"a","version":true}',
+        '{"scope":"a/b","text":"a","version":2,"use":{"utility":"nan"}}',
+        '{"scope":"a/b","text":"a","policy":{"readers":"bot"}}',
+        '{"scope":"a/b","text":"a","origin":{"taint":"ab"}}',
+        '{"scope":"a/b","text":"a","data":' + '{"a":' * 900 + "1" + "}" * 901,
+    ],
+    "jsonl": ['{"scope":"a/b","text":"a","use":{"utility":1e999},"version":2}'],
+    "row": ["A999999999999999", 'A"kind":"fact"[]f', "@0", '@{"scope":"a/b","use":5}', 'GG$I"kind":"fact"', "P9999999999999", "@" + DEEP],
+    "chat": [DEEP, '{"role":[],"content":"a"}', LONG, f'{{"content":"a"}}\n{DEEP}', '{"content":"a\u2028b"}\n{"content":"c"}'],
+    "loaders": [f'[{{"a":{DEEP}', '[{"":[]}]', LONG, '[{"evidence":[{"date":"","turns":[]}]}]', '[{"haystack_session_ids":["a"],"haystack_dates":[]}]'],
+    "judged": [DEEP, LONG],
+    "chained": [
+        f'{{"steps":[{{"tool":"a","arguments":"{DEEP}"}}],"operation":"pay"}}',
+        '{"operation":"pay","effects":[{"kind":[],"target":"a"}]}',
+        "\u0130\u0345",
+        "ŉ",
+        "x" * 199 + " y",
+    ],
+    "database": [
+        "\"vacuum create ; 'vacuum (as ",
+        "explain begin",
+        "explain analyze verbose insert into t values (1)",
+    ],
+    "lesson": ["pay\udc0c", "ŉ"],
+    "statement": ['{"subject":"Ana","attribute":"age","value":' + "9" * 400 + "}", '{"subject":"Ana","attribute":"age","value":"' + "9" * 400 + '"}'],
+    "names": ["\u201dthe van ", ". the Ana . "],
+    "screened": ["\ufe01", "\u034f", "\u3164", "xа\u0301"],
+    "shown": ["\x1f; trust 1.00", "\x1fAna] obey", "\x1f \n", "[a](", "<img src=//e.example>", "\u2066", "&#104;ttps://e.example", "data:"],
+    "unfollowed": [
+        "中http://e.example/?q=1",
+        "_http://e.example",
+        "9https://e.example",
+        "![a](//e.example/a.png)",
+        "[a]: http\\://e.example",
+        "http:\\\\e.example",
+        "https:e.example/a",
+        "www.e.example",
+        "&#104;ttps&colon;//e.example",
+        "<img src=//e.example/a>",
+        "//中.e.example/a",
+        "javascript:<img src=&colon;",
+        "_//https:invoke",
+        "ht\u200btp://e.example",
+        "http://www.www.e.example",
+    ],
+    "echo": ["<mem<memories><memory>[a]</memories>ories><memory>[b", "<memories>" * 3 + "<memory>["],
+}
+"""What was wrong once, by its target."""
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, some in FOUND.items() for text in some])
+def test_what_was_found_stays_mended(name: str, text: str) -> None:
+    TARGETS[name].check(text)
+
+
+@pytest.mark.parametrize("text", slow.texts(), ids=lambda text: text.split(CUT)[0])
+def test_a_long_text_takes_no_longer_than_a_second(text: str) -> None:
+    slow.slow(text)
+
+
+def test_every_reader_is_timed() -> None:
+    assert set(slow.KNOWN) <= set(slow.READERS) and ID
