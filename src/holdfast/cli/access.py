@@ -37,7 +37,12 @@ def register(commands: Any) -> None:
     given.add_argument("name")
     given.add_argument("place", help="tenant/user[/agent[/session]], * for any; for example acme/*")
     given.add_argument(
-        "--right", action="append", required=True, choices=[right.value for right in Right], help="may be repeated", metavar="|".join(Right)
+        "--right",
+        action="append",
+        required=True,
+        choices=[right.value for right in Right],
+        help="may be repeated",
+        metavar="|".join(Right),
     )
     given.add_argument("--kind", action="append", default=[], metavar="KIND", help="only these kinds; may be repeated")
     given.add_argument("--until", metavar="DATE", help="when it ends")
