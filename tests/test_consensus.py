@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from holdfast.cube import EXTERNAL, Channel, Cube, Origin, Ref, Scope, new_id
@@ -181,6 +181,7 @@ def test_one_account_with_many_references_is_one_source_and_two_people_who_quote
 
 
 @given(st.text(max_size=30), st.text(max_size=30), st.sampled_from(list(Channel)), st.booleans())
+@example("", "[", Channel.WEB, True)
 def test_any_origin_has_a_source(author: str, reference: str, channel: Channel, web: bool) -> None:
     reference = f"https://{reference}" if web else reference  # "https://[" is no address
     taint = (f"web:{reference}",) if channel is Channel.WEB else ()

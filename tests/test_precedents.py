@@ -203,6 +203,23 @@ def test_records_from_outside_wait_and_when_approved_authorise_nothing(memory: M
     for id in bad:
         memory.approve(id)
     assert memory.precedents(TASK).abstained and memory.precedents(TASK, min_sources=1).abstained
+    kept = honest(memory)  # whom pages that repeat the task do not shut out
+    assert ids(memory.precedents(TASK)) == set(kept)
+
+
+def test_what_was_derived_counts_for_those_it_was_made_from(memory: Memory) -> None:
+    words = [("dan", "I sent it to the books"), ("dan", "and I sent it again"), ("eve", "so did I")]
+    said = [memory.get(memory.add(text, author=name).ids[0]) for name, text in words]
+    made = []
+    for at, source in enumerate(said):
+        origin = Origin(Channel.DERIVED, "summary", derived_from=(source.ref,))
+        cube = Cube(
+            memory.scope(), f"sent the monthly invoice, {at}", "experience", data=steps("b@acme.example"), origin=origin
+        )
+        memory.add(cube)
+        made.append(cube.id)
+        assert bool(memory.precedents("send the monthly invoice")) is (at == 2)  # two of them are Dan's
+    assert ids(memory.precedents("send the monthly invoice")) == set(made)
 
 
 def test_merging_does_not_take_votes_away(memory: Memory) -> None:
@@ -338,11 +355,12 @@ def test_a_turn_is_tainted_by_what_it_was_shown(memory: Memory) -> None:
     assert turn.precedents(TASK) and turn.taint == ()
     (page,) = poison(memory, 1, EXTRA, channel="web", source="https://evil.example/x")
     memory.approve(page)
-    shown = turn.precedents(TASK)
-    assert shown and {one.hit.id for one in shown.dropped} == {page}
+    shown = turn.precedents(TASK, learn=False)
+    assert shown and not shown.cautions and {one.hit.id for one in shown.dropped} == {page}
     assert turn.taint == ("web:https://evil.example/x",)
     assert turn.add("sent it", kind=Kind.EXPERIENCE).quarantined
     # A lesson that was drawn from it taints too, where the record itself is gone from recall.
+    assert memory.precedents(TASK).learnt
     memory.revoke(source="https://evil.example/x")
     keep(memory, "ben", EXTRA, f"{TASK} once more")
     later = Turn(memory)
