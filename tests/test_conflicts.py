@@ -68,6 +68,39 @@ def test_a_crowd_of_one_source_is_one_voice() -> None:
     assert [side.sources for side in found.sides] == [("document:good",), ("document:evil",)]
 
 
+def said(author: str, value: str, reference: str, day: int = 0, **origin) -> Cube:
+    when = START + timedelta(days=day)
+    return Cube(
+        ANA,
+        f"{author}: {value}",
+        data={"value": value},
+        valid_from=when,
+        origin=Origin(author=author, reference=reference, **origin),
+    )
+
+
+def test_one_person_with_many_references_is_one_voice_and_two_people_are_two() -> None:
+    many = [Hit(said("mallory", "yes", f"https://{at}.example", at), 1.0, 0.5) for at in range(9)]
+    two = [Hit(said(name, "no", "file:handbook.md"), 1.0, 0.5) for name in ("dan", "eve")]
+    found = resolve("q?", [*many, *two], by_slot)
+    assert found.answer == "no"
+    assert [side.sources for side in found.sides] == [("user:dan", "user:eve"), ("user:mallory",)]
+    assert found.sides[1].cubes == (many[-1].cube,)
+
+
+def test_what_was_derived_is_the_word_of_its_sources() -> None:
+    turns = [said(name, "", "chat:1") for name in ("dan", "eve")]
+    facts = [
+        Hit(said("anybody", "yes", f"r{at}", channel=Channel.DERIVED, derived_from=(turn.ref,)), 1.0, 0.5)
+        for at, turn in enumerate((*turns, turns[0]))
+    ]
+    known = {turn.ref: turn for turn in turns}
+    (side,) = resolve("q?", facts, by_slot, lookup=known.get).sides
+    assert side.sources == ("user:dan", "user:eve")
+    (side,) = resolve("q?", facts, by_slot).sides  # unseen sources: one voice
+    assert side.sources == ("derived",)
+
+
 def test_what_a_source_said_last_counts() -> None:
     found = resolve("q?", [hit("a", "yes", day=1), hit("a", "no", day=2)], by_slot)
     assert found.answer == "no" and found.status is Status.AGREE and found.action is Action.ANSWER

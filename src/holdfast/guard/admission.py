@@ -19,12 +19,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
-from holdfast.cube import EXTERNAL, Cube, Kind, Origin, Scope
+from holdfast.cube import EXTERNAL, Cube, Form, Kind, Origin, Scope
 from holdfast.guard.base import Decision, Ruling, Verdict, source_of
 from holdfast.guard.screening import signals
 from holdfast.guard.sketch import Sketch, likeness, sketch
 from holdfast.retrieve.hits import Hit
 from holdfast.store.base import Op, Operation
+from holdfast.taxonomy import Function, MemoryProfile, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_ENVIRONMENT,),
+    subject=(Subject.WORLD,),
+)
 
 STANDING = frozenset(
     {
@@ -86,12 +94,12 @@ class Admission:
         found = dict(signals(cube.text))
         if found.get("hidden") == 1.0 or _FORGED.search(cube.text):
             why = _CLAUSES["hidden"] if "hidden" in found else "it forges the fence around recalled memories"
-            return Decision(Ruling.REFUSE, (f"{source_of(cube)} is refused: {why}",), found)
+            return Decision(Ruling.REFUSE, (f"{_from(cube)} is refused: {why}",), found)
         if operation.op is Op.ADD and self._copies.many(cube):
             found["copies"] = 1.0
         reasons = []
         if cube.kind in self.standing:
-            reasons.append(f"a memory of kind {cube.kind} from outside ({source_of(cube)}) must be approved")
+            reasons.append(f"a memory of kind {cube.kind} from outside ({_from(cube)}) must be approved")
         # Two weak signs are as good as a strong one: a text that vouches for itself and leaves out a check.
         if max(found.values(), default=0.0) >= self.enough or sum(found.values()) >= 1.0:
             reasons += [_CLAUSES[name] for name in found if name in _CLAUSES]
@@ -101,6 +109,11 @@ class Admission:
 def outside(origin: Origin) -> bool:
     """Whether anything from outside has a part in it; the store adds the taint of the sources when it commits."""
     return origin.channel in EXTERNAL or bool(origin.taint)
+
+
+def _from(cube: Cube) -> str:
+    """Where something is from, for a person to read: each page, where ``source_of`` counts sites."""
+    return ", ".join(cube.origin.taint) or cube.origin.label
 
 
 class _Copies:

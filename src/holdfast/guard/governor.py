@@ -16,12 +16,21 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from holdfast.cube import RECALLABLE, Channel, Cube, Origin, Scope, Status
+from holdfast.cube import RECALLABLE, Channel, Cube, Form, Origin, Scope, Status
 from holdfast.errors import GuardError
 from holdfast.guard.base import Guard, Ruling
 from holdfast.retrieve.hits import Hits
 from holdfast.store.base import Commit, Op, Operation, Where
 from holdfast.store.sqlite import SqliteStore
+from holdfast.taxonomy import Evolution, Function, MemoryProfile, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+    evolution=(Evolution.UPDATE_EXTERNAL,),
+    subject=(Subject.USER, Subject.WORLD),
+)
 
 CANARY, CERTIFICATE = "canary", "certificate"
 """Kinds of the governor's own records: archived, so that no search finds them, and in the journal like everything."""
@@ -81,6 +90,11 @@ class Governor:
         governor = copy(self)
         governor._writer = store
         return governor
+
+    @property
+    def guard(self) -> Guard | None:
+        """What rules on every operation; None where all is admitted."""
+        return self._guard
 
     @property
     def guarded(self) -> bool:
@@ -162,7 +176,7 @@ class Governor:
 
     def canaries(self, home: Scope) -> list[Cube]:
         """The canary questions of a tenant's user."""
-        return list(self._store.select(home, Where(kinds=(CANARY,), source=_CANARIES)))
+        return list(self._store.select(home, Where(kinds=(CANARY,), statuses=(Status.ARCHIVED,), source=_CANARIES)))
 
     def sing(self, canaries: Sequence[Cube]) -> list[bool]:
         """Which canaries are answered."""

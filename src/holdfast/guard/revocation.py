@@ -9,11 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.cube import RECALLABLE, Scope, Status
+from holdfast.cube import RECALLABLE, Form, Scope, Status
 from holdfast.errors import InputError
 from holdfast.manage.retraction import consequences
 from holdfast.store.base import Op, Operation, Where
 from holdfast.store.sqlite import SqliteStore
+from holdfast.taxonomy import Evolution, Function, MemoryProfile, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+    evolution=(Evolution.UPDATE_EXTERNAL,),
+    subject=(Subject.USER, Subject.WORLD),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,20 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.cube import Cube
+from holdfast.cube import Cube, Form
 from holdfast.encode.base import Embedder
 from holdfast.guard.conflicts import Detector
 from holdfast.retrieve.text import tokens
+from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject, Trainable
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_ENVIRONMENT,),
+    retrieval=(Retrieval.SEMANTIC, Retrieval.AGGREGATE),
+    subject=(Subject.WORLD,),
+    trainable=Trainable.ASSISTED,
+)
 
 Floats = npt.NDArray[np.float64]
 

@@ -10,8 +10,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from holdfast.cube import Form
+from holdfast.guard.base import site
 from holdfast.guard.sketch import Sketch, likeness, sketch
 from holdfast.retrieve.hits import Hit
+from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_ENVIRONMENT,),
+    retrieval=(Retrieval.AUTOMATIC, Retrieval.RERANK, Retrieval.FILTER),
+    subject=(Subject.WORLD,),
+)
 
 SHARE = 0.5
 """Of the places, so many at most for one source, where others have something to say."""
@@ -41,7 +52,7 @@ def heard(hits: Sequence[Hit], k: int, *, fill: bool = True) -> list[Hit]:
     for hit in hits:
         if len(shown) == k:
             break
-        labels = hit.cube.origin.taint
+        labels = set(map(site, hit.cube.origin.taint))
         if labels:
             own = sketch(hit.text)
             if any(likeness(own, other) >= COPY for label in labels for other in said.get(label, ())):

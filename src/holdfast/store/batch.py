@@ -139,11 +139,13 @@ class Batch:
         if row.cube.version != last:
             raise ConflictError(f"memory {id} was changed again since (version {row.cube.version}); undo that first")
         if first == 1:
-            if row.cube.status is Status.ARCHIVED:
-                if last > 1:  # made and retracted in one go: nothing of it is in recall
-                    return
-                raise ConflictError(f"memory {id} is taken back already")
-            before = replace(row.cube, status=Status.ARCHIVED)
+            if (
+                row.cube.status is Status.ARCHIVED and last > 1
+            ):  # made and retracted in one go: nothing of it is in recall
+                return
+            # What is archived from the beginning (a lesson, a canary) holds in that state, and would go on holding.
+            born_archived = row.cube.status is Status.ARCHIVED
+            before = replace(row.cube, status=Status.EXPIRED if born_archived else Status.ARCHIVED)
         else:
             before = current(self._connection, id, reach, first - 1).cube
         self._replace(row, before, Action.UNDO, reason)
