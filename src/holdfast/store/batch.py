@@ -34,7 +34,10 @@ from holdfast.store.rows import (
 
 
 class Batch:
-    """One write transaction while it is being made: the state that its operations share."""
+    """One write transaction while it is being made: the state that its operations share.
+
+    ``require`` refuses a cube whose tensor file is not there.
+    """
 
     def __init__(
         self,
@@ -44,11 +47,13 @@ class Batch:
         now: datetime,
         terms: Callable[[Cube], bytes] | None,
         tasks: Sequence[str],
+        require: Callable[[Cube], None],
     ) -> None:
         self._connection = connection
         self._actor = actor.encode("utf-8", "replace").decode()
         self._terms = terms
         self._tasks = tasks
+        self._require = require
         self._seq, self._previous, last_at = newest(connection)
         self._txn = self._seq + 1
         # Time never runs backwards in the journal, whatever the clock does.
@@ -75,6 +80,7 @@ class Batch:
             self._replace(row, replace(row.cube, status=Status.ARCHIVED), Action.DELETE, operation.reason)
 
     def _add(self, cube: Cube, reason: str) -> None:
+        self._require(cube)
         key = content_key(cube)
         if cube.status in HELD:
             found = self._connection.execute("SELECT id FROM cubes WHERE key = ?", (key,)).fetchone()
@@ -110,6 +116,8 @@ class Batch:
             raise ConflictError(f"a memory that is {old.status} cannot become {cube.status}")
         if old.status is Status.FROZEN and cube.status is Status.FROZEN:
             raise ConflictError(f"memory {cube.id} is frozen; thaw it first (status activated)")
+        if cube.blob != old.blob:
+            self._require(cube)
         self._replace(row, as_of_its_sources(self._connection, cube, old.origin), Action.UPDATE, reason)
 
     def undo(self, events: Sequence[Event], scope: Scope, reason: str) -> None:

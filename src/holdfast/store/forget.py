@@ -1,7 +1,8 @@
 """Erasing for good: what is derived from a memory goes with it, and a receipt proves it.
 
-A receipt lists what went and checks afterwards that nothing of it is left: no row, no fold, no job, and in no file of the
-store's folder the text or the random salt that lay beside it in its row.
+A receipt lists what went and checks afterwards that nothing of it is left: no row, no fold, no job, in no file of the store's
+folder the text or the random salt that lay beside it in its row, and with nobody who keeps memories in another form (``forms``)
+what was made of it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from holdfast.cube import Scope
 from holdfast.errors import InputError, IntegrityError, StoreError
 from holdfast.store.base import Where
+from holdfast.store.forms import Step, holders_of
 from holdfast.store.rows import written
 from holdfast.store.sqlite import SqliteStore
 
@@ -32,7 +34,10 @@ _PAUSES = (0.1, 0.3, 0.9)  # seconds before looking again: another program may b
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a ``forget`` erased, or would erase (``planned``). ``derived`` are those that went because a source did."""
+    """What a ``forget`` erased, or would erase (``planned``). ``derived`` are those that went because a source did.
+
+    ``forms``: what each holder of another form dropped, or would drop, and what went wrong with it.
+    """
 
     scope: Scope
     ids: tuple[str, ...]
@@ -42,6 +47,7 @@ class Receipt:
     planned: bool = False
     notes: tuple[str, ...] = ()
     preview: tuple[str, ...] = ()
+    forms: tuple[Step, ...] = ()
     _store: SqliteStore | None = field(default=None, repr=False, compare=False)
     _salts: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
     _slices: tuple[str, ...] = field(default=(), repr=False, compare=False)
@@ -53,11 +59,31 @@ class Receipt:
         if self._store is None:
             raise InputError("only the receipt that forget returned can verify; this one was read back")
         for pause in (*_PAUSES, 0.0):
-            found = [*_rows_left(self._store, self.ids), *_bytes_left(self._store, self._salts, self._slices)]
+            found = [
+                *_rows_left(self._store, self.ids),
+                *self._store.forms.left(self.forms, self.ids),
+                *_bytes_left(self._store, self._salts, self._slices),
+            ]
             if not found:
                 return self
             sleep(pause)
         raise IntegrityError("not everything is gone: " + "; ".join(found))
+
+    def retry(self) -> Receipt:
+        """Ask the holders that failed, or had not joined, once more; a receipt of what came of it."""
+        if self._store is None:
+            raise InputError("only the receipt that forget returned can be tried again; this one was read back")
+        failed = {step.holder for step in self.forms if step.error}
+        again = {step.holder: step for step in self._store.forms.drop(self.ids, failed)}
+        steps = []
+        for step in self.forms:
+            if step.error:
+                new = again.get(step.holder, Step(step.holder))
+                # What it failed to drop before is looked for too, whatever its books say now.
+                things = tuple(dict.fromkeys((*step.things, *new.things)))
+                step = replace(new, things=things)
+            steps.append(step)
+        return replace(self, forms=tuple(steps))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; holds ids and counts, never a word of what was forgotten."""
@@ -69,6 +95,7 @@ class Receipt:
             "seq": self.seq,
             "planned": self.planned,
             "notes": list(self.notes),
+            "forms": [step.to_dict() for step in self.forms],
         }
 
 
@@ -94,10 +121,17 @@ def forget(
         doomed = store.derived(named, scope)
         preview = [f"{row.cube.kind} {id}: {row.cube.text[:100]}" for id in doomed for row in store.versions(id, home)]
         derived = tuple(doomed[len(named) :])
-        return Receipt(scope, tuple(doomed), derived, reason, planned=True, preview=tuple(preview))
+        steps = tuple(store.forms.plan(doomed))
+        return Receipt(scope, tuple(doomed), derived, reason, planned=True, preview=tuple(preview), forms=steps)
     erased = store.purge(named, scope, where=where, actor=actor, reason=reason)
     ids = tuple(dict.fromkeys(cube.id for cube in erased.versions))
+    # After the rows: from now on the journal says that this is to be done, whatever happens to this program.
+    steps = store.forms.drop(ids, holders_of(erased.versions))
     notes = []
+    try:
+        store.blobs.settle()
+    except StoreError as error:
+        notes.append(f"tensor files of what was forgotten could not be deleted ({error}); try: holdfast doctor --repair")
     if ids:
         for copy in sorted((store.folder / "backups").glob("*")):
             copy.unlink()
@@ -114,6 +148,7 @@ def forget(
         seq=erased.seq,
         notes=tuple(notes),
         preview=tuple(f"{cube.kind} {cube.id}: {cube.text[:100]}" for cube in erased.versions),
+        forms=tuple(steps),
         _store=store,
         _salts=erased.salts,
         _slices=tuple(dict.fromkeys(some for cube in erased.versions for some in _slices(cube.text))),

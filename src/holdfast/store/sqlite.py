@@ -20,7 +20,9 @@ from holdfast.errors import ConflictError, InputError, IntegrityError, NotFoundE
 from holdfast.store import schema
 from holdfast.store.base import Action, Commit, Event, Op, Operation, Where
 from holdfast.store.batch import Batch, newest
+from holdfast.store.blobs import Blobs
 from holdfast.store.connection import Connections, translated
+from holdfast.store.forms import Forms
 from holdfast.store.journal import Problem
 from holdfast.store.proof import check_store
 from holdfast.store.provenance import as_of_its_sources
@@ -75,7 +77,8 @@ class Changes:
 class SqliteStore:
     """Cubes in one SQLite file inside a folder. Safe for any number of threads and processes.
 
-    ``queue`` holds the work that is still owed to them.
+    ``queue`` holds the work that is still owed to them, ``blobs`` the tensor files, and ``forms`` all who keep something that was
+    made of them.
 
     Args:
         folder: created on first use; holds ``holdfast.db``, ``blobs/``, ``backups/``.
@@ -114,6 +117,8 @@ class SqliteStore:
             self.connections.close()
             raise
         self.queue = Queue(self.connections, self._clock)
+        self.blobs = Blobs(self.folder / "blobs", self.connections, self._clock, durability)
+        self.forms = Forms(self.connections, self._clock, self.blobs)
 
     def close(self) -> None:
         """Close the files. The store can be opened again at any time."""
@@ -124,8 +129,8 @@ class SqliteStore:
     def commit(self, operations: Sequence[Operation], *, actor: str = "") -> Commit:
         """Apply operations in one durable transaction, with their events; all of them or none.
 
-        Raises InputError (nothing to store), ConflictError (changed meanwhile, or the status forbids it), ScopeError
-        (a parent in another partition), NotFoundError, StoreError.
+        Raises InputError (nothing to store), ConflictError (changed meanwhile, or the status forbids it, or a tensor file is not
+        there), ScopeError (a parent in another partition), NotFoundError, StoreError.
         """
         if not any(operation.op is not Op.NONE for operation in operations):
             return Commit(0)
@@ -147,7 +152,9 @@ class SqliteStore:
             return as_of_its_sources(connection, cube, before)
 
     def _batch(self, connection: sqlite3.Connection, actor: str) -> Batch:
-        return Batch(connection, actor, now=self._clock(), terms=self._terms, tasks=self.tasks)
+        return Batch(
+            connection, actor, now=self._clock(), terms=self._terms, tasks=self.tasks, require=self.blobs.require
+        )
 
     def _words(self, operation: Operation) -> bytes | None:
         if self._terms is None or operation.cube is None or operation.op is Op.DELETE:
@@ -221,6 +228,7 @@ class SqliteStore:
                     versions.append(to_row(record).cube)
                     salts.append(salt)
                 batch.purge(id, reason)
+            self.blobs.owe(connection, versions)
             done = batch.finish()
         return Erased(done.seq, tuple(named), tuple(versions), tuple(salts))
 
