@@ -127,7 +127,9 @@ def main() -> None:
             shutil.rmtree(loaded, ignore_errors=True)
             about.write_text(json.dumps(load(data, loaded)))
         texts = texts_of(loaded)
-        assert left(loaded, texts["hundred"][:100]) == min(100, len(texts["hundred"])), "the audit can find what is there"
+        assert left(loaded, texts["hundred"][:100]) == min(100, len(texts["hundred"])), (
+            "the audit can find what is there"
+        )
         rounds, paces = [], [pace()]
         for _ in range(options.rounds):
             shutil.copytree(loaded, work / "store")

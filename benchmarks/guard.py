@@ -40,7 +40,9 @@ def origin(store: str, number: int) -> Origin:
     if store == "benign" or number % 2:
         return Origin(author="user", trust=1.0)
     site = number // 2 % SITES if store == "spread" else 0
-    return Origin(Channel.WEB, reference=f"https://site{site}.example/{number}" if site else "https://crowd.example", trust=0.4)
+    return Origin(
+        Channel.WEB, reference=f"https://site{site}.example/{number}" if site else "https://crowd.example", trust=0.4
+    )
 
 
 def load(data: Data, folder: Path) -> None:
@@ -140,7 +142,10 @@ def main() -> None:
         answer["add"] = {
             "user": adds(arms, islice(texts, 2 * ADDS), lambda _: Origin(author="user"), "benign"),
             "web": adds(
-                arms, islice(texts, 2 * ADDS), lambda _: Origin(Channel.WEB, reference="https://crowd.example"), "crowded"
+                arms,
+                islice(texts, 2 * ADDS),
+                lambda _: Origin(Channel.WEB, reference="https://crowd.example"),
+                "crowded",
             ),
         }
         for memory in arms.values():

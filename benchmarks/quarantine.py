@@ -78,7 +78,9 @@ def main() -> None:
     answer = {"version": __version__, "benchmark": options.name, "conversations": len(talks), "ways": found}
     options.answer.write_text(json.dumps(answer, indent=1) + "\n")
     for name, some in found.items():
-        print(f"{name}: {some['turns']} turns, {some['quarantined']} wait, {some['refused']} refused: {100 * some['share']:.3f} %")
+        print(
+            f"{name}: {some['turns']} turns, {some['quarantined']} wait, {some['refused']} refused: {100 * some['share']:.3f} %"
+        )
         print("  ", some["reasons"])
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from holdfast.cube import Cube, Origin, Scope, Status, new_id
 from holdfast.encode.base import Experience
@@ -20,8 +22,10 @@ from holdfast.enrichment import Enrichment
 from holdfast.errors import ConflictError, InputError, IntegrityError, NotFoundError, StoreError
 from holdfast.memory import Memory
 from holdfast.store.base import Operation, Where
-from holdfast.store.forget import Receipt, _found, _within, forget
+from holdfast.store.forget import Receipt, forget
 from holdfast.store.sqlite import SqliteStore
+from holdfast.store.traces import Sought
+from holdfast.store.traces import found as traces
 from support import ANA, BEN, Clock, HashEmbedder, add, open_memory, open_store, update
 
 
@@ -40,7 +44,7 @@ def everywhere(store: SqliteStore) -> bytes:
 
 def found(store: SqliteStore, needles: Sequence[bytes]) -> dict[bytes, str]:
     with store.connections.away():
-        return _found(store.folder, needles)
+        return traces(store.folder, needles)
 
 
 def test_nothing_is_left_of_what_was_forgotten(memory: Memory, folder: Path) -> None:
@@ -392,9 +396,34 @@ def test_many_needles_are_found_like_few() -> None:
     needles = [rng.randbytes(rng.randint(8, 40)) for _ in range(300)]
     hidden = set(rng.sample(needles, 40))
     data = b"".join(rng.randbytes(rng.randint(0, 50)) + needle for needle in hidden)
-    assert set(_within(data, needles)) == hidden
-    assert set(_within(data, needles[:10])) == hidden & set(needles[:10])
-    assert _within(b"short", needles) == [] and _within(b"", needles) == []
+    assert Sought(needles).within(data) == hidden
+    assert Sought(needles[:10]).within(data) == hidden & set(needles[:10])
+    assert Sought(needles).within(b"short") == set() == Sought(needles).within(b"")
+    with pytest.raises(InputError, match="8 bytes"):
+        Sought([b"1234567"])
+
+
+@given(
+    st.lists(st.binary(min_size=8, max_size=48), min_size=17, max_size=60, unique=True),
+    st.lists(st.tuples(st.integers(0, 59), st.integers(0, 20)), max_size=20),
+    st.binary(max_size=40),
+)
+def test_a_needle_is_found_wherever_it_lies(needles: list[bytes], hidden: list[tuple[int, int]], noise: bytes) -> None:
+    data = noise + b"".join(noise[:gap] + needles[at % len(needles)] for at, gap in hidden) + noise
+    assert Sought(needles).within(data) == {needle for needle in needles if needle in data}
+
+
+def test_a_needle_is_found_across_the_pieces_that_a_file_is_read_in(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import holdfast.store.traces as module
+
+    monkeypatch.setattr(module, "_PIECE", 64)
+    rng = random.Random(7)
+    needles = [rng.randbytes(rng.randint(8, 40)) for _ in range(40)]
+    folder.mkdir()
+    (folder / "file").write_bytes(b"".join(rng.randbytes(rng.randint(0, 90)) + needle for needle in needles[:30]))
+    assert traces(folder, needles) == dict.fromkeys(needles[:30], "file") and traces(folder, []) == {}
 
 
 def test_a_frozen_or_quarantined_memory_can_be_forgotten(memory: Memory) -> None:

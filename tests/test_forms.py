@@ -86,6 +86,12 @@ class Bank:
         return {thing for thing, kept in self.things.items() if not kept.stale}
 
 
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No receipt waits for another program here."""
+    monkeypatch.setattr("holdfast.store.forget._PAUSES", ())
+
+
 @pytest.fixture
 def store(folder: Path) -> Iterator[SqliteStore]:
     store = open_store(folder)
@@ -116,7 +122,14 @@ def test_a_file_is_named_by_its_bytes_and_read_back(store: SqliteStore) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\x80\x04\x95pickle", tensors(1)[:-1], tensors(1) + b"x", (9).to_bytes(8, "little") + b"not json!", b"[" * 99],
+    [
+        b"",
+        b"\x80\x04\x95pickle",
+        tensors(1)[:-1],
+        tensors(1) + b"x",
+        (9).to_bytes(8, "little") + b"not json!",
+        b"[" * 99,
+    ],
 )
 def test_what_is_no_safetensors_file_is_refused(store: SqliteStore, data: bytes) -> None:
     with pytest.raises(InputError):
@@ -267,7 +280,9 @@ def lineages(draw: st.DrawFn) -> tuple[list[tuple[list[int], int | None]], set[i
 
 
 @given(lineages(), st.booleans())
-def test_exactly_the_right_files_are_left(drawn: tuple[list[tuple[list[int], int | None]], set[int]], two: bool) -> None:
+def test_exactly_the_right_files_are_left(
+    drawn: tuple[list[tuple[list[int], int | None]], set[int]], two: bool
+) -> None:
     made, doomed = drawn
     with tempfile.TemporaryDirectory(dir=MEMORY) as home:
         store = open_store(Path(home) / "s")
@@ -314,7 +329,9 @@ def test_what_a_holder_keeps_goes_with_the_memory_and_what_was_made_of_it(store:
     assert receipt.to_dict()["forms"][1] == {"holder": "bank", "things": 2, "shared": 0}
 
 
-@pytest.mark.parametrize("error", [StoreError("the bank is closed; open it"), RuntimeError("cannot drop 'the code is 4711'")])
+@pytest.mark.parametrize(
+    "error", [StoreError("the bank is closed; open it"), RuntimeError("cannot drop 'the code is 4711'")]
+)
 def test_a_holder_that_fails_is_named_and_the_receipt_does_not_verify(store: SqliteStore, error: Exception) -> None:
     bank = Bank()
     store.forms.join(bank)
@@ -383,7 +400,12 @@ def test_a_holder_that_is_not_here_is_missed_and_makes_up_for_it(folder: Path) -
         memory.store.forms.join(bank)
         text = memory.get(memory.add("Ana lives in Lisbon").ids[0])
         derived = Cube(
-            memory.scope(), "Ana: Lisbon", "fact", Form.STATE, data={HOLDER: "bank"}, origin=Origin(derived_from=(text.ref,))
+            memory.scope(),
+            "Ana: Lisbon",
+            "fact",
+            Form.STATE,
+            data={HOLDER: "bank"},
+            origin=Origin(derived_from=(text.ref,)),
         )
         memory.apply([Operation.add(derived)], actor="test")
         bank.keep("c", derived)
@@ -424,7 +446,11 @@ def test_a_new_version_makes_what_was_made_of_the_old_one_stale(folder: Path) ->
         assert len(bank.served) == 5
         elsewhere.correct(text.id, "Ana lives in Porto")  # another program
         steps = store.forms.follow()
-        assert bank.served == {"other", "short"} and {kept.name for kept in steps[0].things} == {"text", "both", "above"}
+        assert bank.served == {"other", "short"} and {kept.name for kept in steps[0].things} == {
+            "text",
+            "both",
+            "above",
+        }
         assert store.forms.follow() == []
         # Made anew of what holds now, it is served; an undo makes it stale again.
         now = memory.get(text.id)

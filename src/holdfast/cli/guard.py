@@ -24,7 +24,9 @@ def register(commands: Any) -> None:
     held.add_argument("--approve", action="append", default=[], metavar="ID", help="let it in; may be repeated")
     held.add_argument("--reject", action="append", default=[], metavar="ID", help="archive it; may be repeated")
     held.add_argument("--promote", action="store_true", help="let in what enough independent sources say as well")
-    held.add_argument("--inside", type=int, default=None, metavar="N", help="with --promote: so many people (default 2)")
+    held.add_argument(
+        "--inside", type=int, default=None, metavar="N", help="with --promote: so many people (default 2)"
+    )
     held.add_argument("--sites", type=int, default=None, metavar="N", help="or so many people and sites (default 3)")
     held.add_argument("--dry-run", action="store_true", help="with --promote: only show what would come in")
     held.add_argument("--reason", default="", help="kept in the journal")

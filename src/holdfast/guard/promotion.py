@@ -16,13 +16,16 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from holdfast.cube import EXTERNAL, RECALLABLE, Channel, Cube, Ref, Scope, Status
-from holdfast.encode.slots import plain, speaker
+from holdfast.cube import EXTERNAL, RECALLABLE, Channel, Cube, Kind, Ref, Scope, Status
+from holdfast.encode.claims import find_claims
+from holdfast.encode.slots import plain, said_at, speaker
+from holdfast.encode.standing import find_standing
 from holdfast.encode.turns import TRUST
 from holdfast.errors import InputError
 from holdfast.guard.admission import STANDING
@@ -41,6 +44,7 @@ PROMOTED = "promoted by rule"
 
 _LIFTABLE = ("quarantined: ", "revoked")  # how the reasons of admission and of a revocation begin
 _BY_HAND = "approved"
+_ANY_TIME = datetime.min.replace(tzinfo=UTC)
 _LEFT_OUT = frozenset({"a", "an", "the"})
 _MARKS = ".,;:!?\"'“”‘’()[]"
 _HOST = re.compile(r"(?:[a-z0-9_-]+\.)+[a-z][a-z0-9-]*")
@@ -124,7 +128,7 @@ def propose(store: Store, scope: Scope, rule: Rule) -> tuple[list[Promotion], di
         own = origins(cube, lookup)
         voices = _voices(found[cube.id], own, lookup)
         enough, why = _enough(cube, voices, rule)
-        words = own, _kind(cube), _words(cube.text)
+        words = own, _kind(cube.kind), _words(cube.text)
         if words in said or any(origins(other, lookup) == own for other in found[cube.id]):
             waiting[cube.id] = "its source has said it already"
         elif enough:
@@ -224,43 +228,43 @@ def _enough(cube: Cube, voices: Mapping[str, str], rule: Rule) -> tuple[bool, st
 
 def _same(store: Store, scope: Scope, cubes: Sequence[Cube], without: Collection[str] = ()) -> dict[str, list[Cube]]:
     """Of each memory, by id, those in recall that say the same, and still do."""
-    wanted: defaultdict[tuple[str, str], list[Cube]] = defaultdict(list)
     found: dict[str, list[Cube]] = {cube.id: [] for cube in cubes}
+    wanted: defaultdict[tuple[str, str], list[Cube]] = defaultdict(list)
     for cube in cubes:
-        for key in _keys(cube):
-            wanted[key].append(cube)
-    if wanted:
-        for other in store.select(scope, Where(statuses=tuple(RECALLABLE))):
-            if other.id in without or other.valid_to is not None or SUPERSEDED in other.data:
-                continue
-            for cube in {one.id: one for key in _keys(other) for one in wanted.get(key, ())}.values():
-                if cube.id != other.id and _says_no_more(cube, other):
-                    found[cube.id].append(other)
+        if words := _words(cube.text):
+            wanted[_kind(cube.kind), words].append(cube)
+    claims = [cube for cube in cubes if isinstance(cube.data.get("key"), str)]
+    for other in store.select(scope, Where(statuses=tuple(RECALLABLE))) if cubes else ():
+        if other.id in without or other.valid_to is not None or SUPERSEDED in other.data:
+            continue
+        same = wanted.get((_kind(other.kind), _words(other.text)), [])
+        for cube in (*same, *(some for some in claims if some not in same and _claims_it(other, some))):
+            if cube.id != other.id:
+                found[cube.id].append(other)
     return found
 
 
-def _keys(cube: Cube) -> Iterable[tuple[str, str]]:
-    """What a memory says, in forms in which equal things are equal."""
-    if words := _words(cube.text):
-        yield f"{_kind(cube)} in words", words
-    if isinstance(claim := cube.data.get("key"), str):
-        yield f"{_kind(cube)} as a claim", claim
+def _claims_it(turn: Cube, cube: Cube) -> bool:
+    """Whether the words of a turn, as the rules read them, fill the slot of a claim with its value.
 
-
-def _says_no_more(cube: Cube, other: Cube) -> bool:
-    """That a memory holds no word beyond those of another that says the same, and of the slot that both fill.
-
-    The words of a claim are not in its key: they could say anything beside it.
+    A second witness of a claim leaves no fact of its own, so it is the turns that are read. The claim's own words are not in its
+    key and could say anything beside it: they may be no others than those of the turn's claim and of the slot.
     """
-    if (words := _words(cube.text)) and words == _words(other.text):
-        return True
-    slot = " ".join(str(other.data.get(name, "")) for name in ("subject", "attribute", "value"))
-    return set(tokens(cube.text)) <= set(tokens(f"{other.text} {slot}")) and denies(cube.text) == denies(other.text)
+    value = plain(str(cube.data.get("value", "")))
+    if not value or value not in " ".join(turn.text.casefold().split()):
+        return False
+    who, when = speaker(turn), said_at(turn, _ANY_TIME)
+    for claim in (*find_claims(turn.text, who, when), *find_standing(turn.text, who, when)):
+        if claim.key == cube.data["key"] and _kind(claim.kind) == _kind(cube.kind):
+            known = tokens(f"{claim.text} {claim.subject} {claim.attribute} {claim.value}")
+            if set(tokens(cube.text)) <= set(known) and denies(cube.text) == denies(claim.text):
+                return True
+    return False
 
 
-def _kind(cube: Cube) -> str:
+def _kind(kind: str) -> str:
     """What lays something down is compared with its like: to mention an instruction in a message is not to give it."""
-    return cube.kind if cube.kind in STANDING else "message"
+    return kind if kind in STANDING else Kind.MESSAGE
 
 
 def _words(text: str) -> str:

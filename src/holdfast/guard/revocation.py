@@ -113,9 +113,7 @@ def revoke(
         return Revocation(scope, *groups, diff, planned=True, forms=tuple(store.forms.plan(taken)))
     seq = store.commit(operations, actor=actor).seq
     named = holders_of(some.cube for some in operations if some.cube is not None and some.cube.id in taken)
-    return Revocation(
-        scope, *groups, diff, seq=seq, forms=tuple(store.forms.outdate(taken, named)), _store=store
-    )
+    return Revocation(scope, *groups, diff, seq=seq, forms=tuple(store.forms.outdate(taken, named)), _store=store)
 
 
 _MARKS = {"said": "- said", "derived": "- derived", "doubted": "? doubted", "reopened": "+ holds again"}

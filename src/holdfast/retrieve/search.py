@@ -433,7 +433,11 @@ def _hits(
     return [
         Hit(cubes[row], score, chance, why, *(_pick(cubes, side) for side in around.get(row, ())))
         for row, score, chance, why in zip(
-            ranked.rows[some].tolist(), ranked.scores[some].tolist(), ranked.relevance[some].tolist(), parts, strict=True
+            ranked.rows[some].tolist(),
+            ranked.scores[some].tolist(),
+            ranked.relevance[some].tolist(),
+            parts,
+            strict=True,
         )
         if row in cubes
     ]

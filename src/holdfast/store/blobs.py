@@ -33,7 +33,9 @@ _NOTE = "blob:"  # the key of a note in ``meta``: the file of a memory that was 
 _LONGEST_HEADER = 100_000_000  # as the safetensors library has it
 _PLACE = re.compile("[0-9a-f]{32}/[0-9a-f]{64}")
 _NAMES = "json_extract(body, '$.blob')"
-_NAMING = "instr(body, '\"blob\":\"') > 0"  # cheap, and told from a text that says so by the quotes; then the JSON is read
+_NAMING = (
+    'instr(body, \'"blob":"\') > 0'  # cheap, and told from a text that says so by the quotes; then the JSON is read
+)
 
 
 class Blobs:

@@ -173,7 +173,7 @@ class Forms:
             try:
                 still = list(holder.held(ids))
                 found += [f"{holder.name} still keeps {one.name} of {one.ref.id}" for one in still]
-                found += holder.left(things.get(holder.name, []))
+                found += [f"{holder.name}: {line}" for line in holder.left(things.get(holder.name, []))]
             except Exception as error:
                 found.append(f"{holder.name}: {_told(error)}")
         return found
@@ -181,7 +181,7 @@ class Forms:
     def served(self, ids: Collection[str]) -> list[str]:
         """What of some memories is still served by a holder, and which cannot say: a line each; empty after a revocation."""
         found = []
-        for step in self.plan(ids):
+        for step in self.plan(self._below(ids)):
             found += [f"{step.holder}: {step.error}"] if step.error else []
             found += [f"{step.holder} still serves {one.name} of {one.ref.id}" for one in step.things if not one.stale]
         return found

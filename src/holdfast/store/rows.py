@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from holdfast.cube import MAX_TEXT_BYTES, Cube, Scope, Status, Use, from_micros, to_micros
+from holdfast.cube import EXTERNAL, MAX_TEXT_BYTES, Cube, Scope, Status, Use, from_micros, to_micros
 from holdfast.errors import InputError, IntegrityError, NotFoundError
 from holdfast.store import schema
 from holdfast.store.base import Where
@@ -88,9 +88,15 @@ def columns(cube: Cube) -> tuple[Any, ...]:
 
 
 def content_key(cube: Cube) -> bytes:
-    """What makes two adds the same memory: place, kind, speaker, words, stated time, and position where one is given."""
+    """What makes two adds the same memory: place, kind, speaker, words, stated time, and position where one is given.
+
+    Of what comes from outside, the source too: two sites that say the same are two witnesses, and none of them may take the
+    place of a person's own word by saying it first.
+    """
     claim = [cube.data.get(field) for field in ("subject", "attribute", "value", "polarity", "turn")]
     identity = [cube.scope.path, cube.kind, cube.origin.author, cube.text, cube.blob, micros(cube.valid_from), claim]
+    if cube.origin.channel in EXTERNAL:
+        identity.append(cube.origin.label)
     return hashlib.sha256(_IDENTITY.encode(identity).encode()).digest()
 
 

@@ -219,18 +219,19 @@ class SqliteStore:
             if where is not None:
                 named |= dict.fromkeys(row.cube.id for row in self._rows(connection, scope, where))
             batch = self._batch(connection, actor)
-            versions: list[Cube] = []
+            rows: list[Row] = []
             salts: list[bytes] = []
             for id in self._closure(connection, named):
                 for *record, salt in connection.execute(
                     f"{SELECT_SALTED} WHERE cubes.id = ? ORDER BY version", (id_bytes(id),)
                 ):
-                    versions.append(to_row(record).cube)
+                    rows.append(to_row(record))
                     salts.append(salt)
-                batch.purge(id, reason)
+            batch.purge(rows, reason)
+            versions = tuple(row.cube for row in rows)
             self.blobs.owe(connection, versions)
             done = batch.finish()
-        return Erased(done.seq, tuple(named), tuple(versions), tuple(salts))
+        return Erased(done.seq, tuple(named), versions, tuple(salts))
 
     def fold_log(self) -> bool:
         """Fold the write-ahead log into the file and cut it to next to nothing: it still holds the pages of before.
