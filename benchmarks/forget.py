@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.data import Data, Lookup, generate
 from benchmarks.engines.holdfast import Given
 from benchmarks.limits import pace
-from holdfast import Cube, Memory, Scope, __version__
+from holdfast import Cube, Memory, __version__
 from holdfast.cube import Channel, Form, Origin
 
 SHARES = {"one": 0.0, "hundred": 0.001, "many": 0.1}

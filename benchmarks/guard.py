@@ -2,8 +2,8 @@
 
     python -m benchmarks.guard ANSWER [--rows 100000] [--data FOLDER] [--work FOLDER]
 
-Three users have the same texts and vectors: in ``benign`` a person said all of them, in ``spread`` half are from a thousand sites, in
-``crowded`` half are from one site, so that it often has more than its share of the ten best. Times are in milliseconds.
+Three users have the same texts and vectors: in ``benign`` a person said all of them, in ``spread`` half are from a thousand
+sites, in ``crowded`` half are from one site, so that it often has more than its share of the ten best. Times are in milliseconds.
 """
 
 from __future__ import annotations

@@ -391,6 +391,43 @@ def test_forgetting_a_thousand_takes_seconds(folder: Path) -> None:
     assert len(list(store.select(BEN))) == 1500
 
 
+def test_no_byte_is_left_of_what_was_strewn_over_thousands(folder: Path) -> None:
+    """Found by other means than the receipt's: every file is read, and each text looked for as it stands in a row."""
+    rng = random.Random(11)
+    words = [f"w{n:04d}" for n in range(4_000)]
+    sizes = {"mail:one": 1, "mail:hundred": 40, "mail:many": 600}
+    sources = [source for source, size in sizes.items() for _ in range(size)] + [None] * 3_400
+    rng.shuffle(sources)
+    said: dict[str | None, list[str]] = {}
+    with open_memory(folder, embedder=HashEmbedder(dimension=8)) as memory:
+        cubes = []
+        for number, source in enumerate(sources):
+            text = f"turn {number} says " + " ".join(rng.choices(words, k=rng.randint(4, 60)))
+            said.setdefault(source, []).append(text)
+            scope = memory.scope(user=("ana", "ben")[number % 7 == 0])
+            cubes.append(Cube(scope, text, origin=Origin(author="user", reference=source)))
+        for user in ("ana", "ben"):
+            memory.add([cube for cube in cubes if cube.scope.user == user], user=user)
+        memory.flush()
+        changed = [cube for cube in cubes if cube.origin.reference][::5]
+        for cube in changed:
+            memory.correct(cube.id, f"{cube.text}, or rather not", user=cube.scope.user)
+        before = everywhere(memory.store)
+        assert all(some[0].encode() in before for some in said.values())
+        kept = next(cube for cube in cubes if cube.origin.reference is None and cube.scope.user == "ana")
+        for source, size in sizes.items():
+            receipts = [memory.forget(source=source, user=user).verify() for user in ("ana", "ben")]
+            assert sum(len(receipt.ids) for receipt in receipts) == size
+        left = everywhere(memory.store)
+        for source, some in said.items():
+            there = sum(text.encode() in left for text in some[:200])
+            assert there == (min(200, len(some)) if source is None else 0)
+            if source is not None:  # nor any piece of it that is its own
+                assert not [text for text in some[:200] if " ".join(text.split()[:4]).encode() in left]
+        assert memory.search(kept.text, k=1)[0].id == kept.id
+        assert memory.verify() == []
+
+
 def test_many_needles_are_found_like_few() -> None:
     rng = random.Random(5)
     needles = [rng.randbytes(rng.randint(8, 40)) for _ in range(300)]

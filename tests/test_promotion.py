@@ -50,8 +50,8 @@ def hold(store: SqliteStore, held: Cube, reason: str = "quarantined: its source 
     return store.commit([Operation.add(held.with_(status=Status.QUARANTINED), reason)]).cubes[0]
 
 
-def promoted(store: SqliteStore, rule: Rule = Rule()) -> set[str]:
-    return {one.cube.id for one in propose(store, ANA, rule)[0]}
+def promoted(store: SqliteStore, rule: Rule | None = None) -> set[str]:
+    return {one.cube.id for one in propose(store, ANA, rule or Rule())[0]}
 
 
 PEOPLE = ("ana", "rui", "eva")

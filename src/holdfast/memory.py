@@ -24,7 +24,7 @@ from holdfast.enrichment import Enrichment, Progress
 from holdfast.errors import ConflictError, EmbedderError, GuardError, InputError, NotFoundError, ScopeError
 from holdfast.guard.base import Guard
 from holdfast.guard.governor import WITHIN, Door, Governor, Purpose
-from holdfast.guard.revocation import Revocation, revoke
+from holdfast.guard.revocation import Revocation, put_back, revoke
 from holdfast.guard.voices import WIDER, crowded, heard
 from holdfast.manage.retraction import consequences
 from holdfast.retrieve.context import Packed, count_tokens, pack, without_recalled
@@ -358,10 +358,7 @@ class Memory:
             raise InputError("forget what? Give ids, source=, author=, since=, or everything=True")
         receipt = forget(self._store, here, ids=named, where=by, reason=reason, actor=here.path, dry_run=dry_run)
         if not dry_run:
-            from holdfast.guard.promotion import unsupported
-
-            # What came out of quarantine on the word of what is gone waits again.
-            self._store.commit(unsupported(self._store, here), actor=here.path)
+            self._store.commit(put_back(self._store, here), actor=here.path)
         return receipt
 
     def lineage(self, id: str, *, down: bool = True, **scope: str | None) -> list[Ref]:
@@ -388,10 +385,10 @@ class Memory:
         ``rule`` says how many are enough. What comes out stays tainted. ``dry_run`` only says what would come out, and why
         the rest waits.
         """
-        from holdfast.guard.promotion import Promotions, Rule, propose, unsupported
+        from holdfast.guard.promotion import Promotions, Rule, propose
 
         here, rule = self.scope(**scope), rule or Rule()
-        back = unsupported(self._store, here)
+        back = put_back(self._store, here)
         if not dry_run:
             self._store.commit(back, actor=here.path)
         found, waiting = propose(self._store, here, rule)

@@ -19,13 +19,14 @@ from holdfast.cube import RECALLABLE, Channel, Cube, Origin, Scope, Status
 from holdfast.errors import GuardError
 from holdfast.guard.base import Guard, Ruling
 from holdfast.retrieve.hits import Hits
-from holdfast.store.base import Commit, Op, Operation, Where
+from holdfast.store.base import Commit, Op, Operation, Store, Where
 from holdfast.store.sqlite import SqliteStore
 
 CANARY, CERTIFICATE = "canary", "certificate"
 """Kinds of the governor's own records: archived, so that no search finds them, and in the journal like everything."""
 
 _CANARIES = "holdfast:canary"  # a source: they are found by its index, where the kind alone would read a whole scope
+_CERTIFIED = "holdfast:"  # and the change: likewise
 
 WITHIN = 5
 """A canary's answer must be among so many first hits."""
@@ -64,6 +65,12 @@ class Outcome:
     def duplicates(self) -> tuple[str, ...]:
         """The ids of what was there already."""
         return tuple(id for commit in self.commits for id in commit.duplicates)
+
+
+def certificates(store: Store, scope: Scope, change: Purpose) -> list[Cube]:
+    """The certificates of one kind of change in a scope, oldest first."""
+    found = store.select(scope, Where(kinds=(CERTIFICATE,), source=f"{_CERTIFIED}{change}"))
+    return [cube for cube in found if cube.origin.channel is Channel.SYSTEM]
 
 
 class Governor:
@@ -233,7 +240,7 @@ class Governor:
             kind=CERTIFICATE,
             data=record,
             status=Status.ARCHIVED,
-            origin=Origin(Channel.SYSTEM, author=actor, reference=f"holdfast:{change}"),
+            origin=Origin(Channel.SYSTEM, author=actor, reference=f"{_CERTIFIED}{change}"),
         )
         made = self._store.commit([Operation.add(certificate, "certificate")], actor=actor).cubes[0]
         if lost:

@@ -30,14 +30,12 @@ from holdfast.encode.turns import TRUST
 from holdfast.errors import InputError
 from holdfast.guard.admission import STANDING
 from holdfast.guard.consensus import AUTHORISING_TRUST, Lookup, sources_in
+from holdfast.guard.governor import Purpose, certificates
 from holdfast.guard.screening import signals
 from holdfast.guard.stance import denies
 from holdfast.retrieve.context import SUPERSEDED
 from holdfast.retrieve.text import tokens
 from holdfast.store.base import Action, Operation, Store, Where
-
-CERTIFIED = "holdfast:promote"
-"""The source of the certificates of promotions: they are found by its index."""
 
 PROMOTED = "promoted by rule"
 """How the reason of a promotion begins in the journal."""
@@ -145,7 +143,7 @@ def unsupported(store: Store, scope: Scope, without: Collection[str] = ()) -> li
     Looks at all of the tenant's user, whatever the scope.
     """
     scope = _home(scope)
-    rules = dict(filter(None, map(_certified, store.select(scope, Where(source=CERTIFIED)))))
+    rules = dict(filter(None, map(_certified, certificates(store, scope, Purpose.PROMOTE))))
     if not rules:
         return []
     out = [cube for cube in store.select(scope, Where(statuses=tuple(RECALLABLE))) if cube.id in rules]
@@ -276,7 +274,7 @@ def _words(text: str) -> str:
 def _certified(certificate: Cube) -> tuple[str, Rule] | None:
     """The memory that a certificate says was let out, and by which rule; None for what is no such certificate."""
     data = certificate.data.get("evidence")
-    if certificate.origin.channel is not Channel.SYSTEM or certificate.data.get("rolled_back") is not False:
+    if certificate.data.get("rolled_back") is not False:
         return None
     match data:
         case {"memory": str(id), "inside": int(inside), "sites": int(sites)} if min(inside, sites) >= 2:

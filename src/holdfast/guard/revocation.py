@@ -6,13 +6,15 @@ What was made of other sources too may still be right: it waits in quarantine fo
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.cube import RECALLABLE, Scope, Status
 from holdfast.errors import InputError, IntegrityError, NotFoundError
+from holdfast.guard.governor import Purpose, certificates
 from holdfast.manage.retraction import consequences
-from holdfast.store.base import Op, Operation, Where
+from holdfast.store.base import Op, Operation, Store, Where
 from holdfast.store.forms import Step, holders_of
 from holdfast.store.sqlite import SqliteStore
 
@@ -94,9 +96,7 @@ def revoke(
         if cube.status in RECALLABLE:
             held = cube.with_(status=Status.QUARANTINED)
             operations.append(Operation.update(held, f"{why}; one of its sources was"))
-    from holdfast.guard.promotion import unsupported  # what came out of quarantine on that word waits again
-
-    operations += unsupported(store, home, {some.cube.id for some in operations if some.cube is not None})
+    operations += put_back(store, home, {some.cube.id for some in operations if some.cube is not None})
     derived = [some.cube.id for some in follow if some.op is Op.DELETE and some.cube is not None]
     updates = [some.cube for some in operations if some.op is Op.UPDATE and some.cube is not None]
     doubted = [cube.id for cube in updates if cube.status is Status.QUARANTINED]
@@ -114,6 +114,16 @@ def revoke(
     seq = store.commit(operations, actor=actor).seq
     named = holders_of(some.cube for some in operations if some.cube is not None and some.cube.id in taken)
     return Revocation(scope, *groups, diff, seq=seq, forms=tuple(store.forms.outdate(taken, named)), _store=store)
+
+
+def put_back(store: Store, scope: Scope, without: Collection[str] = ()) -> list[Operation]:
+    """The operations that return to quarantine what came out by rule on the word of what is gone; ``without`` some memories."""
+    home = Scope(scope.tenant, scope.user)
+    if not certificates(store, home, Purpose.PROMOTE):
+        return []
+    from holdfast.guard.promotion import unsupported  # the grammars that it reads claims by take a second to compile
+
+    return unsupported(store, home, without)
 
 
 _MARKS = {"said": "- said", "derived": "- derived", "doubted": "? doubted", "reopened": "+ holds again"}

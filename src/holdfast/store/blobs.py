@@ -31,6 +31,7 @@ NAME = "blobs"
 _SUFFIX = ".safetensors"
 _NOTE = "blob:"  # the key of a note in ``meta``: the file of a memory that was purged, until it is deleted
 _LONGEST_HEADER = 100_000_000  # as the safetensors library has it
+_MANY = 200
 _PLACE = re.compile("[0-9a-f]{32}/[0-9a-f]{64}")
 _NAMES = "json_extract(body, '$.blob')"
 _NAMING = (
@@ -113,17 +114,17 @@ class Blobs:
         """The files that any version of these memories names, and those of purged ones that are still to be deleted."""
         query = f"SELECT id, version, {_NAMES}, json_extract(body, '$.scope') FROM cubes WHERE {_NAMING}"
         with self._connections.reading() as connection:
-            if ids is None:
+            if ids is None or len(ids) > _MANY:  # then one look at all rows is quicker than one for each
                 rows = connection.execute(query).fetchall()
             else:
                 rows = [row for id in ids for row in connection.execute(f"{query} AND id = ?", (id_bytes(id),))]
             fresh = Freshness(connection, self._clock())
+            wanted = None if ids is None else set(ids)
             found = []
             for id, version, name, path in rows:
-                if name is not None:
-                    ref = Ref(id_text(id), version)
+                ref = Ref(id_text(id), version)
+                if name is not None and (wanted is None or ref.id in wanted):
                     found.append(Kept(ref, f"{_home(Scope.parse(path).partition)}/{name}", stale=not fresh(ref)))
-            wanted = None if ids is None else set(ids)
             for name, refs in self._owed(connection).items():
                 found += [Kept(ref, name, stale=True) for ref in refs if wanted is None or ref.id in wanted]
         return found

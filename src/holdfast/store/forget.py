@@ -119,7 +119,7 @@ def forget(
     erased = store.purge(named, scope, where=where, actor=actor, reason=reason)
     ids = tuple(dict.fromkeys(cube.id for cube in erased.versions))
     # After the rows: from now on the journal says that this is to be done, whatever happens to this program.
-    steps = store.forms.drop(ids, holders_of(erased.versions))
+    told = tuple(store.forms.drop(ids, holders_of(erased.versions)))
     notes = []
     try:
         store.blobs.settle()
@@ -143,7 +143,7 @@ def forget(
         seq=erased.seq,
         notes=tuple(notes),
         preview=tuple(f"{cube.kind} {cube.id}: {cube.text[:100]}" for cube in erased.versions),
-        forms=tuple(steps),
+        forms=told,
         _store=store,
         _salts=erased.salts,
         _slices=tuple(dict.fromkeys(some for cube in erased.versions for some in _slices(cube.text))),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
 import uuid
 from collections.abc import Sequence
@@ -219,8 +220,13 @@ def conditions(scope: Scope, where: Where) -> tuple[list[str], list[Any]]:
 # --- ids and times ---
 
 
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # as they are mostly written, in a third of the time
+
+
 def id_bytes(id: str) -> bytes:
     """An id as rows hold it (16 bytes). Raises NotFoundError for a text that is no id."""
+    if isinstance(id, str) and _ID.fullmatch(id):
+        return bytes.fromhex(id.replace("-", ""))
     try:
         return uuid.UUID(id).bytes
     except (ValueError, AttributeError, TypeError) as error:

@@ -214,10 +214,11 @@ class SqliteStore:
         """
         with self.connections.writing() as connection:
             named = dict.fromkeys(ids)
-            for id in named:
-                current(connection, id, scope)
+            read = {row.rid: row for row in (current(connection, id, scope) for id in named)}
             if where is not None:
-                named |= dict.fromkeys(row.cube.id for row in self._rows(connection, scope, where))
+                found = self._rows(connection, scope, where)
+                read |= {row.rid: row for row in found}
+                named |= dict.fromkeys(row.cube.id for row in found)
             batch = self._batch(connection, actor)
             rows: list[Row] = []
             salts: list[bytes] = []
@@ -225,7 +226,7 @@ class SqliteStore:
                 for *record, salt in connection.execute(
                     f"{SELECT_SALTED} WHERE cubes.id = ? ORDER BY version", (id_bytes(id),)
                 ):
-                    rows.append(to_row(record))
+                    rows.append(read.get(record[0]) or to_row(record))
                     salts.append(salt)
             batch.purge(rows, reason)
             versions = tuple(row.cube for row in rows)
@@ -255,11 +256,13 @@ class SqliteStore:
         """How many rows of each table still belong to these ids: all 0 after a purge."""
         with self.connections.reading() as connection:
             found = dict.fromkeys(("cubes", "links", "uses", "folds", "jobs"), 0)
-            for id in map(id_bytes, ids):
-                found["cubes"] += connection.execute("SELECT count(*) FROM cubes WHERE id = ?", (id,)).fetchone()[0]
-                query = "SELECT count(*) FROM links WHERE child = ?1 OR parent = ?1"
-                found["links"] += connection.execute(query, (id,)).fetchone()[0]
-                found["uses"] += connection.execute("SELECT count(*) FROM uses WHERE id = ?", (id,)).fetchone()[0]
+            blobs = list(map(id_bytes, ids))
+            for start in range(0, len(blobs), 500):
+                some = blobs[start : start + 500]
+                marks = ",".join("?" * len(some))
+                for table, column in (("cubes", "id"), ("links", "child"), ("links", "parent"), ("uses", "id")):
+                    query = f"SELECT count(*) FROM {table} WHERE {column} IN ({marks})"
+                    found[table] += connection.execute(query, some).fetchone()[0]
             for table in (*FOLDS, *vector_tables(connection)):
                 query = f"SELECT count(*) FROM {table} WHERE rid NOT IN (SELECT rid FROM cubes)"
                 found["folds"] += connection.execute(query).fetchone()[0]

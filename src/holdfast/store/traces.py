@@ -22,6 +22,7 @@ _WORD = 8
 _BITS = 22  # of the table of words: 4 MB, which stay in a cache
 
 Words = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.int64]
 
 
 def found(folder: Path, needles: Sequence[bytes]) -> dict[bytes, str]:
@@ -67,54 +68,60 @@ class Sought:
 
 
 class _Group:
-    """Strings that are long enough to cover a word at a multiple of ``stride``, wherever they lie."""
+    """Strings that are long enough to cover a word at a multiple of ``stride``, wherever they lie.
+
+    Of each string ``stride`` windows are keys, from the place on where the commonest of them is as rare as can be among the
+    windows of all strings: so that few words of the data have to be looked at more closely.
+    """
 
     def __init__(self, needles: Sequence[bytes], stride: int) -> None:
         self._stride = stride
-        keys: dict[int, list[tuple[bytes, int]]] = {}
-        for needle, base in zip(needles, _rarest(needles, stride), strict=True):
-            for at in range(base, base + stride):
-                keys.setdefault(int.from_bytes(needle[at : at + _WORD], "little"), []).append((needle, at))
-        self._keys = keys
-        self._known = np.sort(np.fromiter(keys, np.uint64, len(keys)))
+        self._needles = needles
+        joined = np.frombuffer(b"".join(needles) + bytes(_WORD), np.uint8)
+        windows = np.zeros(len(joined) - _WORD, np.uint64)
+        for byte in range(_WORD):
+            windows |= joined[byte : byte + len(windows)].astype(np.uint64) << np.uint64(8 * byte)
+        lengths = np.fromiter(map(len, needles), np.int64, len(needles))
+        starts = np.cumsum(lengths) - lengths
+        bases = _rarest(windows, starts, lengths, stride)
+        at = bases[:, None] + np.arange(stride)
+        keys = windows[(starts[:, None] + at).ravel()]
+        order = np.argsort(keys, kind="stable")
+        self._keys = keys[order]
+        self._owners = np.repeat(np.arange(len(needles)), stride)[order].tolist()
+        self._at = at.ravel()[order].tolist()
         self._table = np.zeros(1 << _BITS, np.bool_)
-        self._table[_spread(self._known)] = True
+        self._table[_spread(self._keys)] = True
 
     def within(self, data: bytes) -> set[bytes]:
         there: set[bytes] = set()
         for offset in range(0, min(_WORD, len(data) - _WORD + 1), self._stride):
             words = np.frombuffer(data, "<u8", (len(data) - offset) // _WORD, offset)
             maybe = np.flatnonzero(self._table[_spread(words)])
-            some = words[maybe]
-            at = np.minimum(np.searchsorted(self._known, some), len(self._known) - 1)
-            for word in maybe[self._known[at] == some].tolist():
-                start = offset + _WORD * word
-                there.update(
-                    needle
-                    for needle, within in self._keys[int(words[word])]
-                    if start >= within and needle not in there and data.startswith(needle, start - within)
-                )
+            first = np.searchsorted(self._keys, words[maybe])
+            last = np.searchsorted(self._keys, words[maybe], "right")
+            some = np.flatnonzero(last > first)
+            starts = (offset + _WORD * maybe[some]).tolist()
+            for start, one, end in zip(starts, first[some].tolist(), last[some].tolist(), strict=True):
+                for key in range(one, end):
+                    needle = self._needles[self._owners[key]]
+                    begin = start - self._at[key]
+                    if needle not in there and begin >= 0 and data.startswith(needle, begin):
+                        there.add(needle)
         return there
 
 
-def _rarest(needles: Sequence[bytes], stride: int) -> list[int]:
-    """Of each string where ``stride`` windows begin of which the commonest is as rare as can be among all strings' windows."""
-    joined = np.frombuffer(b"".join(needles) + bytes(2 * _WORD), np.uint8).astype(np.uint64)
-    windows = np.zeros(len(joined) - _WORD, np.uint64)
-    for byte in range(_WORD):
-        windows |= joined[byte : byte + len(windows)] << np.uint64(8 * byte)
+def _rarest(windows: Words, starts: Places, lengths: Places, stride: int) -> Places:
+    """Where in each string its keys begin."""
     places = _spread(windows)
     counts = np.bincount(places, minlength=1)[places]
     worst = counts.copy()
     for shift in range(1, stride):
         worst[:-shift] = np.maximum(worst[:-shift], counts[shift:])
-    bases, start = [], 0
-    for needle in needles:
-        choice = len(needle) - _WORD - stride + 2
-        bases.append(int(worst[start : start + choice].argmin()))
-        start += len(needle)
-    return bases
+    choices = lengths - (_WORD + stride - 2)
+    ranges = zip(starts.tolist(), choices.tolist(), strict=True)
+    return np.asarray([int(worst[start : start + count].argmin()) for start, count in ranges], np.int64)
 
 
-def _spread(windows: Words) -> npt.NDArray[np.int64]:
+def _spread(windows: Words) -> Places:
     return ((windows * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _BITS)).astype(np.int64)
