@@ -25,7 +25,7 @@ from holdfast.enrichment import Enrichment, Progress
 from holdfast.errors import AccessError, ConflictError, EmbedderError, GuardError, InputError, NotFoundError, ScopeError
 from holdfast.guard.base import Guard
 from holdfast.guard.governor import WITHIN, Door, Governor, Purpose
-from holdfast.guard.revocation import Revocation, revoke
+from holdfast.guard.revocation import Revocation, put_back, revoke
 from holdfast.guard.voices import WIDER, crowded, heard
 from holdfast.manage.retraction import consequences
 from holdfast.opening import choose, default_encoders, default_guard, opened
@@ -33,7 +33,7 @@ from holdfast.retrieve.context import Packed, count_tokens, pack, without_recall
 from holdfast.retrieve.hits import Hit, Hits
 from holdfast.retrieve.partition import View
 from holdfast.retrieve.resemblance import FEWEST, Likeness
-from holdfast.retrieve.search import Recall
+from holdfast.retrieve.search import Hearing, Recall
 from holdfast.retrieve.text import ANALYSER, fold_terms
 from holdfast.store.access import Access, HeldStore
 from holdfast.store.base import Action, Event, Operation, Where
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from holdfast.guard.chains import Ask, Extractor
     from holdfast.guard.lessons import LessonStore
     from holdfast.guard.precedents import Precedents
+    from holdfast.guard.promotion import Promotions, Rule
 
 BATCH = 512
 MAX_QUERY = 100_000
@@ -369,11 +370,13 @@ class Memory:
         here = self.scope(**scope)
         where = Where(source=source, author=author, since=None if since is None else utc(since))
         named = [ids] if isinstance(ids, str) else list(ids)
-        if where == Where() and not everything:
-            if not named:
-                raise InputError("forget what? Give ids, source=, author=, since=, or everything=True")
-            return forget(self._store, here, ids=named, reason=reason, actor=here.path, dry_run=dry_run)
-        return forget(self._store, here, ids=named, where=where, reason=reason, actor=here.path, dry_run=dry_run)
+        by = where if where != Where() or everything else None
+        if by is None and not named:
+            raise InputError("forget what? Give ids, source=, author=, since=, or everything=True")
+        receipt = forget(self._store, here, ids=named, where=by, reason=reason, actor=here.path, dry_run=dry_run)
+        if not dry_run:
+            self._owner.commit(put_back(self._owner, here), actor=self._holder or here.path)
+        return receipt
 
     def lineage(self, id: str, *, down: bool = True, **scope: str | None) -> list[Ref]:
         """What was derived from a memory (``down``), or what it was derived from."""
@@ -392,6 +395,36 @@ class Memory:
     def reject(self, id: str, *, reason: str = "", **scope: str | None) -> Cube:
         """Archive a memory that stands in quarantine."""
         return self._judge(id, Status.ARCHIVED, f"rejected: {reason}" if reason else "rejected", self.scope(**scope))
+
+    def promote(self, *, rule: Rule | None = None, dry_run: bool = False, **scope: str | None) -> Promotions:
+        """Let out of quarantine what enough independent sources say as well, and put back what they no longer do.
+
+        ``rule`` says how many are enough. What comes out stays tainted. ``dry_run`` only says what would come out, and why
+        the rest waits.
+        """
+        from holdfast.guard.promotion import Promotions, Rule, propose
+
+        here, rule = self.scope(**scope), rule or Rule()
+        self._store.reach(here, Right.JUDGE)
+        back = put_back(self._owner, here)
+        if not dry_run:
+            self._owner.commit(back, actor=self._holder or here.path)
+        found, waiting = propose(self._store, here, rule)
+        promoted = []
+        for one in found if not dry_run else ():
+            evidence = {**one.to_dict(), "memory": one.cube.id, "inside": rule.inside, "sites": rule.sites}
+            try:
+                done = self._governor.promote(one.cube, one.reason, evidence, actor=here.path)
+            except (ConflictError, GuardError) as error:  # changed meanwhile, or a canary died: it waits
+                waiting[one.cube.id] = str(error)
+                continue
+            if done.cubes:
+                promoted.append(one)
+            else:
+                waiting[one.cube.id] = "; ".join(done.refused)
+        self._enrichment.wake()
+        withdrawn = tuple(some.cube.id for some in back if some.cube is not None)
+        return Promotions(tuple(found if dry_run else promoted), withdrawn, waiting, planned=dry_run)
 
     def revoke(
         self,
@@ -648,11 +681,8 @@ class Memory:
             agent=scope.agent,
             session=scope.session,
         )
-        hits = self.recall.search(query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._trouble())
-        if self._governor.guarded and any(hit.cube.tainted for hit in hits) and crowded(hits, k):
-            wider = self.recall.search(query[:MAX_QUERY], scope, view, WIDER * k, neighbours, degraded=self._trouble())
-            hits = Hits(heard(wider, k), abstain=hits.abstain, reason=hits.reason, degraded=hits.degraded)
-        return hits
+        hear = _FAIR if self._governor.guarded else None
+        return self.recall.search(query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._trouble(), hear=hear)
 
     def _pack(
         self,
@@ -678,3 +708,6 @@ def _no_lesson(cube: Cube) -> Cube:
         if is_lesson(cube):
             raise ConflictError(f"{cube.id} is a lesson of the guard; confirm or retract it with: holdfast lessons")
     return cube
+
+
+_FAIR = Hearing(WIDER, crowded, heard)

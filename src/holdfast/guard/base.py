@@ -30,11 +30,15 @@ class Ruling(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A ruling on one operation, why, and the strength of every signal that spoke (between 0 and 1)."""
+    """A ruling on one operation, why, and the strength of every signal that spoke (between 0 and 1).
+
+    ``uncorroborated``: all that speaks against it is that no one else says so; then a rule may let it out (``promotion``).
+    """
 
     ruling: Ruling
     reasons: tuple[str, ...] = ()
     signals: Mapping[str, float] = field(default_factory=dict)
+    uncorroborated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,11 @@ class Stance:
         return np.asarray(rows)
 
 
+def denies(text: str) -> int:
+    """How many words of a text deny something."""
+    return len(_DENIES.findall(text))
+
+
 def detector(stance: Stance, claims: tuple[str, str]) -> Detector:
     """For ``conflicts.resolve``: which of two claims a memory speaks for, None where it cannot be told."""
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from holdfast.cube import Form
 from holdfast.guard.base import site
-from holdfast.guard.sketch import Sketch, likeness, sketch
+from holdfast.guard.sketch import runs, shared
 from holdfast.retrieve.hits import Hit
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
@@ -45,17 +45,19 @@ def crowded(hits: Sequence[Hit], k: int) -> bool:
 def heard(hits: Sequence[Hit], k: int, *, fill: bool = True) -> list[Hit]:
     """The k hits to show of more that were found, best first. ``fill``: deferred ones take places that are left."""
     share = max(1, int(k * SHARE))
+    spoken = Counter(label for hit in hits for label in hit.cube.origin.taint)
     shown: list[Hit] = []
     deferred: list[Hit] = []
     places: Counter[str] = Counter()
-    said: dict[str, list[Sketch]] = {}
+    said: dict[str, list[frozenset[int]]] = {}
     for hit in hits:
         if len(shown) == k:
             break
         labels = set(map(site, hit.cube.origin.taint))
         if labels:
-            own = sketch(hit.text)
-            if any(likeness(own, other) >= COPY for label in labels for other in said.get(label, ())):
+            repeats = any(spoken[label] > 1 for label in labels)
+            own = runs(hit.text) if repeats else frozenset()  # nobody compares it
+            if repeats and any(shared(own, other) >= COPY for label in labels for other in said.get(label, ())):
                 continue
             if any(places[label] >= share for label in labels):
                 deferred.append(hit)

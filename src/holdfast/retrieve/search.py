@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from itertools import compress
 
 import numpy as np
@@ -89,6 +90,18 @@ class Ranked:
     parts: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """Who is heard where some sources have too much to say: of ``wider`` times as many hits, ``heard`` chooses the k to show.
+
+    ``crowded`` says of the k best whether there is need.
+    """
+
+    wider: int
+    crowded: Callable[[Sequence[Hit], int], bool]
+    heard: Callable[[Sequence[Hit], int], Sequence[Hit]]
+
+
 class Recall:
     """Searches a store; holds the partitions it has loaded and the queries it has embedded."""
 
@@ -107,9 +120,20 @@ class Recall:
         return recall
 
     def search(
-        self, query: str, scope: Scope, view: View, k: int, neighbours: int = 0, *, degraded: Sequence[str] = ()
+        self,
+        query: str,
+        scope: Scope,
+        view: View,
+        k: int,
+        neighbours: int = 0,
+        *,
+        degraded: Sequence[str] = (),
+        hear: Hearing | None = None,
     ) -> Hits:
-        """The k best visible rows of a scope for a query, each with up to ``neighbours`` turns before and after it."""
+        """The k best visible rows of a scope for a query, each with up to ``neighbours`` turns before and after it.
+
+        ``hear`` decides which k of more rows are shown, where the k best are not as they should be.
+        """
         no = self._seen.partition(scope)
         if no is None:
             return Hits(
@@ -132,28 +156,18 @@ class Recall:
                 if again and (partition.authors, partition.model) != (authors, model):
                     continue  # somebody has spoken here for the first time: the query may name them
                 vector = vector if partition.model == model else None
-                many = k
-                while True:
-                    ranked = rank(partition, read, vector, view, many)
-                    rows = ranked.rows.tolist()
-                    around = {row: _around(partition, row, neighbours, view) for row in rows} if neighbours else {}
-                    wanted = {row for some in around.values() for side in some for row in side}.union(rows)
-                    found = self._seen.cubes_at(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
-                    # What the view shows and the store does not (its readers are named) makes room for the next.
-                    if len(rows) < many or sum(no << PARTITION_BITS | row in found for row in rows) >= k:
-                        break
-                    many *= 4
+                wanted = k if hear is None else hear.wider * k
+                ranked = self._readable(scope, no, partial(rank, partition, read, vector, view), wanted)
+                rows = ranked.rows.tolist()
+                around = {row: _around(partition, row, neighbours, view) for row in rows} if neighbours else {}
+                cubes = self._read(no, scope, rows[:k], around)
             break
-        cubes = {rid & ((1 << PARTITION_BITS) - 1): cube for rid, cube in found.items()}
-        parts = (dict(compress(zip(CHANNELS, some, strict=True), some)) for some in ranked.parts.tolist())
-        hits = [
-            Hit(cubes[row], score, chance, why, *(_pick(cubes, side) for side in around.get(row, ())))
-            for row, score, chance, why in zip(
-                rows, ranked.scores.tolist(), ranked.relevance.tolist(), parts, strict=True
-            )
-            if row in cubes
-        ][:k]
+        hits = _hits(ranked, 0, k, cubes, around)
         best = max((hit.relevance for hit in hits), default=0.0)
+        if hear is not None and len(rows) > k and hear.crowded(hits, k):
+            # A row never changes: read after the view has ended, it is what was ranked, or it was erased.
+            cubes = self._read(no, scope, rows[k:], around)
+            hits = list(hear.heard([*hits, *_hits(ranked, k, len(rows), cubes, around)], k))
         if not hits:
             reason = "nothing here shares a word or a meaning with the query"
         elif best < UNLIKELY:
@@ -161,6 +175,28 @@ class Recall:
         else:
             reason = ""
         return Hits(hits, abstain=bool(reason), reason=reason, degraded=(*degraded, *self.degraded(model)))
+
+    def _readable(self, scope: Scope, no: int, ranked: Callable[[int], Ranked], wanted: int) -> Ranked:
+        """The best rows that the store shows: a view knows of scopes and kinds, and not whom a memory names as its readers."""
+        many, found = wanted, ranked(wanted)
+        if self._seen is self._store:
+            return found
+        while True:
+            rids = [no << PARTITION_BITS | row for row in found.rows.tolist()]
+            shown = self._seen.cubes_at(scope, rids)
+            kept = [at for at, rid in enumerate(rids) if rid in shown][:wanted]
+            if len(kept) == wanted or len(rids) < many:
+                return Ranked(found.rows[kept], found.scores[kept], found.relevance[kept], found.parts[kept])
+            many *= 4
+            found = ranked(many)
+
+    def _read(
+        self, no: int, scope: Scope, rows: Sequence[int], around: Mapping[int, tuple[list[int], list[int]]]
+    ) -> dict[int, Cube]:
+        """The cubes in some rows of a partition and in those around them."""
+        wanted = {row for at in rows for side in around.get(at, ()) for row in side}.union(rows)
+        found = self._seen.cubes_at(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
+        return {rid & ((1 << PARTITION_BITS) - 1): cube for rid, cube in found.items()}
 
     def alike(self, texts: Sequence[str], scope: Scope, view: View, k: int) -> list[Likeness]:
         """The k sessions whose visible rows are most like some texts. Raises EmbedderError where nothing can embed them."""
@@ -409,6 +445,25 @@ def _around(partition: Partition, row: int, count: int, view: View) -> tuple[lis
             found.append(at)
         sides.append(found)
     return sides[0][::-1], sides[1]
+
+
+def _hits(
+    ranked: Ranked, first: int, last: int, cubes: dict[int, Cube], around: Mapping[int, tuple[list[int], list[int]]]
+) -> list[Hit]:
+    """The hits of some ranks, where their rows are there."""
+    some = slice(first, last)
+    parts = (dict(compress(zip(CHANNELS, part, strict=True), part)) for part in ranked.parts[some].tolist())
+    return [
+        Hit(cubes[row], score, chance, why, *(_pick(cubes, side) for side in around.get(row, ())))
+        for row, score, chance, why in zip(
+            ranked.rows[some].tolist(),
+            ranked.scores[some].tolist(),
+            ranked.relevance[some].tolist(),
+            parts,
+            strict=True,
+        )
+        if row in cubes
+    ]
 
 
 def _pick(cubes: dict[int, Cube], rows: Sequence[int]) -> tuple[Cube, ...]:
