@@ -10,7 +10,7 @@ from holdfast.cli.screen import Screen, count
 from holdfast.cli.work import finish_queue
 from holdfast.cube import Cube
 from holdfast.errors import InputError
-from holdfast.guard.base import source_of
+from holdfast.guard.base import label_of
 from holdfast.guard.revocation import Revocation
 from holdfast.memory import Memory
 
@@ -64,7 +64,7 @@ def quarantine(args: argparse.Namespace, screen: Screen) -> int:
     if not waiting:
         screen.line("nothing waits in quarantine")
     for cube, why in waiting:
-        screen.say(f"{cube.id}  {cube.kind} from {source_of(cube)}", hang=2, style="bold")
+        screen.say(f"{cube.id}  {cube.kind} from {label_of(cube)}", hang=2, style="bold")
         screen.say(" ".join(cube.text[:300].split()), indent=2, hang=2)
         screen.say(why, indent=2, hang=2)
     return 0

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from holdfast.cube import EXTERNAL, Cube, Kind, Origin, Scope
-from holdfast.guard.base import Decision, Ruling, Verdict, source_of
+from holdfast.guard.base import Decision, Ruling, Verdict, label_of
 from holdfast.guard.screening import signals
 from holdfast.guard.sketch import Sketch, likeness, sketch
 from holdfast.retrieve.hits import Hit
@@ -86,12 +86,12 @@ class Admission:
         found = dict(signals(cube.text))
         if found.get("hidden") == 1.0 or _FORGED.search(cube.text):
             why = _CLAUSES["hidden"] if "hidden" in found else "it forges the fence around recalled memories"
-            return Decision(Ruling.REFUSE, (f"{source_of(cube)} is refused: {why}",), found)
+            return Decision(Ruling.REFUSE, (f"{label_of(cube)} is refused: {why}",), found)
         if operation.op is Op.ADD and self._copies.many(cube):
             found["copies"] = 1.0
         reasons = []
         if cube.kind in self.standing:
-            reasons.append(f"a memory of kind {cube.kind} from outside ({source_of(cube)}) must be approved")
+            reasons.append(f"a memory of kind {cube.kind} from outside ({label_of(cube)}) must be approved")
         # Two weak signs are as good as a strong one: a text that vouches for itself and leaves out a check.
         if max(found.values(), default=0.0) >= self.enough or sum(found.values()) >= 1.0:
             reasons += [_CLAUSES[name] for name in found if name in _CLAUSES]
@@ -113,7 +113,7 @@ class _Copies:
     def many(self, cube: Cube) -> bool:
         """Whether the cube's source has said nearly the same COPIES times before; remembers it."""
         own = sketch(cube.text)
-        key = Scope(cube.scope.tenant, cube.scope.user), source_of(cube)
+        key = Scope(cube.scope.tenant, cube.scope.user), label_of(cube)
         with self._lock:
             said = self._said.setdefault(key, deque(maxlen=_KEPT))
             self._said.move_to_end(key)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from holdfast.cube import Cube
 from holdfast.retrieve.hits import Hit
@@ -68,9 +69,24 @@ class Guard(Protocol):
         ...
 
 
-def source_of(cube: Cube) -> str:
-    """Whose word a cube is: those of one source have one vote, however many they are.
+def label_of(cube: Cube) -> str:
+    """Where a cube is from, as its origin says: the page, the document, the account.
 
-    What came from outside through lineage counts as the word of the outside, not of whoever wrote it down.
+    What came from outside through lineage is from the outside, not from whoever wrote it down.
     """
     return cube.origin.taint[0] if cube.origin.taint else cube.origin.label
+
+
+def source_of(cube: Cube) -> str:
+    """Whose word a cube is: those of one source have one vote, however many they are. All pages of a site are one source."""
+    return site(label_of(cube))
+
+
+def site(label: str) -> str:
+    """A label with the host in place of an address; as it is where it holds none, or one that cannot be read."""
+    door, _, rest = label.partition(":")
+    try:
+        host = urlsplit(rest).hostname if "://" in rest else None
+    except ValueError:  # whoever names a page may name it "https://[": that is no reason to fail
+        return label
+    return f"{door}:{host.rstrip('.')}" if host else label

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from holdfast.cube import EXTERNAL, Channel, Cube, Form, Ref, Scope
 from holdfast.errors import HoldfastError, InputError, NotFoundError
@@ -62,9 +61,9 @@ class Voter:
 def voter(cube: Cube, lookup: Lookup | None = None) -> Voter:
     """The source that a record speaks for.
 
-    What came from outside, itself or through lineage, speaks for the outside (``source_of``; of a web page, for its host) and
-    authorises nothing. A derived record speaks for one of its sources, never for a new one; where they cannot be looked up,
-    all such records are one voter that authorises nothing. What a person or an agent said is theirs, whatever it refers to.
+    What came from outside, itself or through lineage, speaks for the outside (``source_of``) and authorises nothing. A derived
+    record speaks for one of its sources, never for a new one; where they cannot be looked up, all such records are one voter
+    that authorises nothing. What a person or an agent said is theirs, whatever it refers to.
     """
     return _voter(cube, lookup, frozenset())
 
@@ -72,7 +71,7 @@ def voter(cube: Cube, lookup: Lookup | None = None) -> Voter:
 def _voter(cube: Cube, lookup: Lookup | None, seen: frozenset[Ref]) -> Voter:
     origin = cube.origin
     if cube.tainted or origin.channel in EXTERNAL:
-        return Voter(_host(source_of(cube)), False)
+        return Voter(target(source_of(cube)), False)
     if origin.derived_from or origin.channel is Channel.DERIVED:
         parents = [] if lookup is None else [lookup(ref) for ref in origin.derived_from if ref not in seen]
         found = [_voter(parent, lookup, seen | {cube.ref}) for parent in parents if parent is not None]
@@ -82,13 +81,6 @@ def _voter(cube: Cube, lookup: Lookup | None, seen: frozenset[Ref]) -> Voter:
     said = origin.author if origin.channel in _SPOKEN else None
     source = f"{origin.channel}:{target(said)}" if said else target(source_of(cube))
     return Voter(source, origin.trust >= AUTHORISING_TRUST and origin.channel is not Channel.RECALLED)
-
-
-def _host(source: str) -> str:
-    """One site is one source, however many pages it has."""
-    door, _, rest = source.partition(":")
-    host = urlsplit(rest).hostname if "://" in rest else None
-    return f"{door}:{host}" if host else target(source)
 
 
 def spread(hits: Iterable[Hit], k: int, *, per_source: int = 1, lookup: Lookup | None = None) -> list[Hit]:

@@ -2,7 +2,8 @@
 
 PoisonedRAG (arXiv 2402.07867) wins by number: five passages for a question push all others out. So a source from outside may
 fill half of what is recalled, and gives way above that to any other that is about as likely to answer. Where there is none, it
-keeps its places: a book of one's own is a single source too.
+keeps its places: a book of one's own is a single source too. All pages of a site share its half; a copy is one only on
+the same page, for the pages of a site are mostly alike.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from holdfast.guard.base import site
 from holdfast.guard.sketch import Sketch, likeness, sketch
 from holdfast.retrieve.hits import Hit
 
@@ -46,12 +48,13 @@ def heard(hits: Sequence[Hit], k: int, *, fill: bool = True) -> list[Hit]:
             own = sketch(hit.text)
             if any(likeness(own, other) >= COPY for label in labels for other in said.get(label, ())):
                 continue
-            if any(places[label] >= share for label in labels):
+            sites = {site(label) for label in labels}
+            if any(places[one] >= share for one in sites):
                 deferred.append(hit)
                 continue
             for label in labels:
                 said.setdefault(label, []).append(own)
-            places.update(labels)
+            places.update(sites)
         if deferred and hit.relevance < ABOUT * deferred[0].relevance:
             break  # what follows is not worth a place of what was put off
         shown.append(hit)
