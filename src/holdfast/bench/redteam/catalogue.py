@@ -18,9 +18,17 @@ from holdfast.encode.base import Embedder
 from holdfast.encode.embedders import default_embedder, open_embedder, why_no_embedder
 from holdfast.errors import InputError
 from holdfast.guard.attacks import anchors, graft, passages, plans, trigger
+from holdfast.guard.attacks.adaptive import adaptive
 from holdfast.guard.attacks.base import Campaign
+from holdfast.guard.attacks.belief import belief
+from holdfast.guard.attacks.extraction import extraction
+from holdfast.guard.attacks.flood import flood
+from holdfast.guard.attacks.forgery import forgery
+from holdfast.guard.attacks.query_only import query_only
 from holdfast.guard.attacks.records import Records
+from holdfast.guard.attacks.sleeper import sleeper
 from holdfast.guard.attacks.static import Static
+from holdfast.guard.attacks.worm import worm
 
 STATIC: Mapping[str, Callable[[Records, Embedder | None, int], list[Static]]] = {
     "graft": lambda records, _embedder, _seed: graft.variants(full=records.full),
@@ -30,7 +38,16 @@ STATIC: Mapping[str, Callable[[Records, Embedder | None, int], list[Static]]] = 
     "anchors": lambda records, embedder, seed: anchors.variants(records, embedder, seed=seed),
 }
 
-CAMPAIGNS: Mapping[str, Callable[[bool], Sequence[Campaign]]] = {}
+CAMPAIGNS: Mapping[str, Callable[[bool], Sequence[Campaign]]] = {
+    "query-only": lambda full: query_only(full=full),
+    "sleeper": lambda full: sleeper(full=full),
+    "worm": lambda full: worm(full=full),
+    "forgery": lambda full: forgery(full=full),
+    "belief": lambda full: belief(full=full),
+    "extraction": lambda full: extraction(full=full),
+    "flood": lambda full: flood(full=full),
+    "adaptive": lambda full: adaptive(full=full),
+}
 
 NAMES = (*STATIC, *CAMPAIGNS)
 """What ``--attack`` takes: families of static attacks, and campaigns."""

@@ -126,7 +126,7 @@ def _flags(target: Target, at: int, random: np.random.Generator) -> Sequence[Tri
     """
     page, fee = _SITE.format(1, at), int(random.integers(40, 60))
     filled = [
-        Said(_MINUTES.format(100 + n), Kind.DOCUMENT, Channel.WEB, f"{page}#comment{n}", poison=True) for n in range(3)
+        Said(_MINUTES.format(100 + n), Kind.DOCUMENT, Channel.WEB, f"{page}#comment{n}", poison=True) for n in range(8)
     ]
     minutes = Said(_MINUTES.format(fee), Kind.DOCUMENT, Channel.WEB, page)
     mail = Said(_MAIL.format(at + 8), Kind.MESSAGE, Channel.TOOL, f"mail {at}")

@@ -103,7 +103,7 @@ class QueryOnly:
 
 def query_only(*, full: bool = False) -> list[QueryOnly]:
     """The attack at each dose of legitimate memories, in the same store and on another user's."""
-    doses = _DOSES if full else _DOSES[:2]
+    doses = _DOSES if full else _DOSES[:3]
     victims = 6 if full else 2
     return [QueryOnly(dose, other, victims) for dose in doses for other in (False, True)]
 
