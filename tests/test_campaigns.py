@@ -279,6 +279,13 @@ def test_what_nobody_contradicts_is_believed_and_what_only_many_sites_say_is_not
     assert trials.figures[f"believed, {many}"] == trials.figures[f"answered rightly, {many}"] == 0.0
 
 
+def test_what_an_agent_answered_by_a_page_does_not_become_its_own_word() -> None:
+    campaign = belief.Echo(2, 3)
+    bare, ours = play(campaign, Undefended), play(campaign)
+    assert rate(bare, PROPOSED) == rate(bare, PERSISTED) == 1.0 and figure(bare, "echoes") >= 1
+    assert rate(ours, PROPOSED) == rate(ours, PERSISTED) == figure(ours, "echoes") == 0.0
+
+
 # --- extraction ---
 
 

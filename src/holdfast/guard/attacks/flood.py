@@ -219,8 +219,8 @@ class Growth:
 
 
 def flood(*, full: bool = False) -> list[Flood | Contradiction | Growth]:
-    """Every way; in full over twenty questions and with more of it."""
-    size, asked = (20, 20) if full else (8, 4)
+    """Every way; in full over more questions, and with more of it."""
+    size, asked = (16, 10) if full else (8, 4)
     jams = [Contradiction(sites, asked) for sites in (1, 2, 5)]
     return [*(Flood(way, size, asked) for way in WAYS), *jams, Growth(2000 if full else 100)]
 
