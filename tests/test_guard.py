@@ -19,6 +19,7 @@ from holdfast.guard.admission import COPIES, STANDING, Admission
 from holdfast.guard.base import Ruling, label_of, site, source_of
 from holdfast.guard.governor import CERTIFICATE, Purpose
 from holdfast.guard.screening import seen, signals
+from holdfast.guard.sketch import likeness, likenesses, sketch
 from holdfast.guard.voices import heard
 from holdfast.retrieve.hits import Hit
 from holdfast.store.base import Operation, Where
@@ -190,6 +191,12 @@ def test_a_source_that_repeats_itself_is_heard_once_and_people_are_left_alone() 
     assert [hit.text for hit in heard(found, 5)] == [f"{copy} 0", f"{copy} 9"]
     own = hits(*(("", f"{copy} {n}", 0.9) for n in range(4)))
     assert heard(own, 4) == own
+
+
+@given(st.text(max_size=40), st.lists(st.text(max_size=40), max_size=5))
+def test_one_sketch_is_compared_with_many_as_with_each(text: str, others: list[str]) -> None:
+    own, found = sketch(text), [sketch(other) for other in others]
+    assert likenesses(own, found).tolist() == [likeness(own, other) for other in found]
 
 
 def test_the_pages_of_a_site_share_its_half() -> None:

@@ -22,7 +22,7 @@ from threading import Lock
 from holdfast.cube import EXTERNAL, Cube, Kind, Origin, Scope
 from holdfast.guard.base import Decision, Ruling, Verdict, label_of
 from holdfast.guard.screening import signals
-from holdfast.guard.sketch import Sketch, likeness, sketch
+from holdfast.guard.sketch import Sketch, likenesses, sketch
 from holdfast.retrieve.hits import Hit
 from holdfast.store.base import Op, Operation
 
@@ -119,6 +119,6 @@ class _Copies:
             self._said.move_to_end(key)
             if len(self._said) > _KEPT:
                 self._said.popitem(last=False)
-            alike = sum(likeness(own, other) >= ALIKE for other in said)
+            alike = likenesses(own, tuple(said)) >= ALIKE
             said.append(own)
-        return alike >= COPIES
+        return int(alike.sum()) >= COPIES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -28,3 +29,10 @@ def sketch(text: str) -> Sketch:
 def likeness(one: Sketch, other: Sketch) -> float:
     """The share that two sketches have in common, between 0 and 1."""
     return float((one == other).mean())
+
+
+def likenesses(one: Sketch, others: Sequence[Sketch]) -> npt.NDArray[np.float64]:
+    """The share that a sketch has in common with each of some others, shape (len(others),)."""
+    table = np.asarray(others, np.uint32).reshape(len(others), len(one))
+    shares: npt.NDArray[np.float64] = (table == one).mean(axis=1)
+    return shares
