@@ -101,6 +101,31 @@ def test_what_was_derived_is_the_word_of_its_sources() -> None:
     assert side.sources == ("derived",)
 
 
+def own(value: str, trust: float = 1.0, who: str = "ana") -> Hit:
+    return Hit(
+        Cube(ANA, f"I say {value}", data={"value": value}, origin=Origin(Channel.USER, who, trust=trust)), 1.0, 0.5
+    )
+
+
+def test_the_pages_of_a_site_are_one_voice() -> None:
+    pages = [hit(f"https://evil.example/{n}", "yes", 0.4) for n in range(9)]
+    assert resolve("q?", [*pages, hit("https://good.example", "no", 1.0)], by_slot).answer == "no"
+
+
+def test_the_outside_overrules_nobody_inside_however_many_it_is() -> None:
+    sites = [hit(f"https://{n}.example", "yes", 0.4) for n in range(9)]
+    found = resolve("q?", [*sites, own("no")], by_slot)
+    assert found.action is Action.ABSTAIN and "one from inside" in found.reason and found.sides[0].answer == "yes"
+    assert (
+        resolve("q?", [*sites, own("no", 0.4)], by_slot).answer == "yes"
+    )  # who is hardly trusted does not stand against it
+    assert (
+        resolve("q?", [*sites, own("yes", who="ben"), own("no")], by_slot).answer == "yes"
+    )  # it is not the outside alone that says so
+    assert resolve("q?", sites, by_slot, belief=Belief("no", 0.9)).answer == "yes"
+    assert resolve("q?", [*sites, own("no")], by_slot, belief=Belief("yes", 0.9)).answer == "yes"
+
+
 def test_what_a_source_said_last_counts() -> None:
     found = resolve("q?", [hit("a", "yes", day=1), hit("a", "no", day=2)], by_slot)
     assert found.answer == "no" and found.status is Status.AGREE and found.action is Action.ANSWER

@@ -151,4 +151,4 @@ def site(label: str) -> str:
         host = urlsplit(rest).hostname if "://" in rest else None
     except ValueError:  # brackets that are no address
         host = None
-    return f"{door}:{host}" if host else target(label)
+    return f"{door}:{host.rstrip('.')}" if host else target(label)

@@ -3,7 +3,8 @@
 A language model believes one fluent passage nine times in ten, and of two that disagree it mostly takes the one it sees first
 (Adaptive Chameleon or Stubborn Sloth, arXiv 2305.13300). Here every source has one vote for what it says last, weighted by its
 trust and by how fresh it is; what a model believes by itself is one more source, never more; and where the sides are too even,
-or too little is known, nothing is answered.
+or too little is known, nothing is answered. Nor is what only the outside says, however many sites, against a word from inside:
+sites cost an attacker nothing.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ class Resolution:
 
 
 _MODEL = "model"
+_OWN = 0.5  # a word from inside that is trusted less does not stand against the outside
 _DAY = 86_400.0
 
 
@@ -174,12 +176,23 @@ def _judged(sides: tuple[Side, ...], unknown: tuple[Cube, ...], dark: float, pol
         return Resolution(
             status, Action.ABSTAIN, None, sides, unknown, confidence, "those who say so are hardly trusted"
         )
+    if _only_outside(first) and any(_from_inside(side) for side in sides[1:]):
+        why = "only sources from outside say so, and one from inside says otherwise"
+        return Resolution(status, Action.ABSTAIN, None, sides, unknown, confidence, why)
     if confidence < policy.margin:
         return Resolution(status, Action.ABSTAIN, None, sides, unknown, confidence, "the sides are too even")
     action = Action.CAVEAT if status is Status.CONFLICT else Action.ANSWER
     others = f", {len(sides) - 1} other answer(s) weigh {total - first.weight:.2f}" if status is Status.CONFLICT else ""
     reason = f"{len(first.sources)} source(s) of weight {first.weight:.2f} say so{others}"
     return Resolution(status, action, first.answer, sides, unknown, confidence, reason)
+
+
+def _only_outside(side: Side) -> bool:
+    return _MODEL not in side.sources and all(cube.tainted for cube in side.cubes)
+
+
+def _from_inside(side: Side) -> bool:
+    return any(not cube.tainted and cube.origin.trust >= _OWN for cube in side.cubes)
 
 
 def by_slot(question: str, cube: Cube) -> str | None:  # noqa: ARG001  (a detector is given both)

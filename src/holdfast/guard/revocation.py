@@ -1,16 +1,17 @@
 """Taking a source's word back: all it said, and what was made of it, out of recall in one step that can itself be undone.
 
 ``forget`` erases for good; a revocation keeps everything in history. What was made of the source alone is archived with it.
-What was made of other sources too may still be right: it waits in quarantine for somebody to look at it.
+What was made of other sources too may still be right: it waits in quarantine for somebody to look at it. Lineage says what was made
+of a memory; what an agent wrote after it had read a page that is no memory is known by its taint.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from holdfast.cube import RECALLABLE, Form, Scope, Status
+from holdfast.cube import RECALLABLE, Cube, Form, Scope, Status
 from holdfast.errors import InputError, IntegrityError, NotFoundError
 from holdfast.guard.governor import Purpose, certificates
 from holdfast.manage.retraction import consequences
@@ -92,13 +93,15 @@ def revoke(
         raise InputError("revoke what? Give source=, author=, since= or until=")
     home = Scope(scope.tenant, scope.user)
     found = [cube for cube in store.select(scope, where) if cube.status in RECALLABLE]
+    alone, shared = _named(store, home, where, found)
     why = f"revoked: {reason}" if reason else "revoked"
-    said = [cube.id for cube in found]
+    said, gone = [cube.id for cube in found], [cube.id for cube in (*found, *alone)]
     operations = [Operation.delete(cube, why) for cube in found]
-    follow = consequences(store, said, home)
+    operations += [Operation.delete(cube, f"{why}; it was made of that alone") for cube in alone]
+    follow = consequences(store, gone, home)
     operations += follow
     touched = {operation.cube.id for operation in operations if operation.cube is not None}
-    for id in store.derived(said, scope) if said else ():
+    for id in dict.fromkeys((*(store.derived(gone, home) if gone else ()), *shared)):
         if id in touched:
             continue
         cube = store.get(id, home)
@@ -106,7 +109,8 @@ def revoke(
             held = cube.with_(status=Status.QUARANTINED)
             operations.append(Operation.update(held, f"{why}; one of its sources was"))
     operations += put_back(store, home, {some.cube.id for some in operations if some.cube is not None})
-    derived = [some.cube.id for some in follow if some.op is Op.DELETE and some.cube is not None]
+    derived = [cube.id for cube in alone]
+    derived += [some.cube.id for some in follow if some.op is Op.DELETE and some.cube is not None]
     updates = [some.cube for some in operations if some.op is Op.UPDATE and some.cube is not None]
     doubted = [cube.id for cube in updates if cube.status is Status.QUARANTINED]
     reopened = [cube.id for cube in updates if cube.status is not Status.QUARANTINED]
@@ -133,6 +137,22 @@ def put_back(store: Store, scope: Scope, without: Collection[str] = ()) -> list[
     from holdfast.guard.promotion import unsupported  # the grammars that it reads claims by take a second to compile
 
     return unsupported(store, home, without)
+
+
+def _named(store: SqliteStore, home: Scope, where: Where, found: list[Cube]) -> tuple[list[Cube], list[str]]:
+    """What else can be recalled and names the source in its taint: cubes that name nothing else, ids of those that do."""
+    if where.source is None:
+        return [], []
+    known = {cube.id for cube in found}
+    alone, shared = [], []
+    for cube in store.select(home, replace(where, source=None)):
+        labels = [label.partition(":")[2] == where.source for label in cube.origin.taint]
+        if any(labels) and cube.status in RECALLABLE and cube.id not in known:
+            if all(labels) and not cube.origin.derived_from:
+                alone.append(cube)
+            else:
+                shared.append(cube.id)
+    return alone, shared
 
 
 _MARKS = {"said": "- said", "derived": "- derived", "doubted": "? doubted", "reopened": "+ holds again"}

@@ -2,7 +2,8 @@
 
 PoisonedRAG (arXiv 2402.07867) wins by number: five passages for a question push all others out. So a source from outside may
 fill half of what is recalled, and gives way above that to any other that is about as likely to answer. Where there is none, it
-keeps its places: a book of one's own is a single source too.
+keeps its places: a book of one's own is a single source too. All pages of a site share its half; a copy is one only on
+the same page, for the pages of a site are mostly alike.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def crowded(hits: Sequence[Hit], k: int) -> bool:
 def heard(hits: Sequence[Hit], k: int, *, fill: bool = True) -> list[Hit]:
     """The k hits to show of more that were found, best first. ``fill``: deferred ones take places that are left."""
     share = max(1, int(k * SHARE))
-    spoken = Counter(label for hit in hits for label in hit.cube.origin.taint)
+    spoken = Counter(label for hit in hits for label in set(map(site, hit.cube.origin.taint)))
     shown: list[Hit] = []
     deferred: list[Hit] = []
     places: Counter[str] = Counter()

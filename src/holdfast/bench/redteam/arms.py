@@ -24,10 +24,10 @@ from holdfast.encode.turns import TRUST
 from holdfast.errors import GuardError
 from holdfast.guard.admission import STANDING
 from holdfast.guard.attacks.base import Answer, Asked, Said
-from holdfast.guard.base import Decision, Dropped, Guard, Ruling, Verdict
+from holdfast.guard.base import Decision, Dropped, Guard, Lookup, Ruling, Verdict, sources_in, voter
 from holdfast.guard.chains import Chain, Effect, structured, target
 from holdfast.guard.conflicts import resolve
-from holdfast.guard.consensus import ConsensusGuard, Lookup, sources_in, spread, voter
+from holdfast.guard.consensus import ConsensusGuard, spread
 from holdfast.guard.screening import signals
 from holdfast.guard.voices import ABOUT
 from holdfast.manage.consolidation import Consolidation

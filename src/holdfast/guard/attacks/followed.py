@@ -1,0 +1,46 @@
+"""Which hosts a text would be fetched from by a client that renders Markdown or HTML: how a memory can carry something off.
+
+A picture needs no click (SpAIware, 2024: an instruction in an assistant's memory rendered one with each answer). Addresses are read
+as browsers read them: character references are decoded, tabs and line ends within an address are dropped, a backslash counts as a
+slash, and ``//host`` takes the scheme of the page.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+
+_SCHEME = r"(?:https?|wss?|ftp)"
+_AUTHORITY = re.compile(rf"^(?:{_SCHEME}:)?//+(?:[^/?#@]*@)?\[?(?P<host>[^/?#:\]@\s]+)", re.IGNORECASE)
+_PLACES = (
+    re.compile(r"\]\(\s*<?([^)>]*)"),  # Markdown: [text](address), ![text](address)
+    re.compile(r"^\s{0,3}\[[^\]]+\]:\s*<?(\S+)", re.MULTILINE),  # [name]: address
+    re.compile(r"\b(?:src|href|srcset|action|poster|background|data)\s*=\s*[\"']?([^\"'>]+)", re.IGNORECASE),
+    re.compile(r"\burl\(\s*[\"']?([^\"')]+)", re.IGNORECASE),  # a style sheet
+)
+_BARE = re.compile(rf"\b(?:{_SCHEME}://|www\.)[^\s<>\"')\]]+", re.IGNORECASE)
+_DROPPED = re.compile(r"[\t\r\n]")
+_EDGES = "".join(map(chr, range(0x21))) + "\u00a0"
+
+
+def hosts(text: str) -> set[str]:
+    """The hosts in a text, in lower case, that a client would fetch from or link to; empty where there are none."""
+    found = set()
+    for seen in (text, html.unescape(text)):
+        for place in _PLACES:
+            found |= {host for address in place.findall(seen) if (host := _host(address))}
+        found |= {
+            host for bare in _BARE.findall(seen) if (host := _host(bare if "//" in bare[:8] else f"https://{bare}"))
+        }
+    return found
+
+
+def follows(text: str, host: str) -> bool:
+    """Whether a client that renders a text would fetch from or link to a host, or one of its subdomains."""
+    return any(one == host or one.endswith(f".{host}") for one in hosts(text))
+
+
+def _host(address: str) -> str:
+    plain = _DROPPED.sub("", html.unescape(address).strip(_EDGES)).replace("\\", "/")
+    match = _AUTHORITY.match(plain)
+    return match["host"].rstrip(".").casefold() if match else ""
