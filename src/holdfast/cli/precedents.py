@@ -9,6 +9,7 @@ from holdfast.cli.excerpt import excerpt
 from holdfast.cli.options import open_memory
 from holdfast.cli.recall import hit_lines, notes, sentence, waiting_note
 from holdfast.cli.screen import Screen, count
+from holdfast.cli.work import finish_queue
 from holdfast.cube import Cube, Status
 from holdfast.errors import InputError
 from holdfast.guard.chains import Ask, Chain
@@ -54,6 +55,8 @@ def precedents(args: argparse.Namespace, screen: Screen) -> int:
             min_sources=args.min_sources,
             learn=not args.no_lessons,
         )
+        if found.learnt:
+            finish_queue(memory, screen)
         waiting = waiting_note(memory)
     if screen.json:
         screen.data({**found.to_dict(), "warning": found.warning})
