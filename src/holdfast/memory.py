@@ -25,7 +25,7 @@ from holdfast.errors import ConflictError, EmbedderError, GuardError, InputError
 from holdfast.guard.base import Guard
 from holdfast.guard.governor import WITHIN, Door, Governor, Purpose
 from holdfast.guard.revocation import Revocation, put_back, revoke
-from holdfast.guard.voices import WIDER, crowded, heard
+from holdfast.guard.voices import WIDER, heard
 from holdfast.manage.retraction import consequences
 from holdfast.retrieve.context import Packed, count_tokens, pack, without_recalled
 from holdfast.retrieve.hits import Hit, Hits
@@ -394,7 +394,7 @@ class Memory:
         found, waiting = propose(self._store, here, rule)
         promoted = []
         for one in found if not dry_run else ():
-            evidence = {**one.to_dict(), "memory": one.cube.id, "inside": rule.inside, "sites": rule.sites}
+            evidence = {"memory": one.cube.id, "because": list(one.because), "inside": rule.inside, "sites": rule.sites}
             try:
                 done = self._governor.promote(one.cube, one.reason, evidence, actor=here.path)
             except (ConflictError, GuardError) as error:  # changed meanwhile, or a canary died: it waits
@@ -676,7 +676,7 @@ class AsOf:
         raise NotFoundError(f"memory {id} was not known in {here.path} at {self.known.isoformat()}")
 
 
-_FAIR = Hearing(WIDER, crowded, heard)
+_FAIR = Hearing(WIDER, heard)
 _RECALLABLE = (Status.GENERATED, Status.ACTIVATED, Status.FROZEN)
 
 
