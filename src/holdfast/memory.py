@@ -26,7 +26,7 @@ from holdfast.errors import AccessError, ConflictError, EmbedderError, GuardErro
 from holdfast.guard.base import Guard
 from holdfast.guard.governor import WITHIN, Door, Governor, Purpose
 from holdfast.guard.revocation import Revocation, put_back, revoke
-from holdfast.guard.voices import WIDER, crowded, heard
+from holdfast.guard.voices import WIDER, heard
 from holdfast.manage.retraction import consequences
 from holdfast.opening import choose, default_encoders, default_guard, opened
 from holdfast.retrieve.context import Packed, count_tokens, pack, without_recalled
@@ -412,7 +412,7 @@ class Memory:
         found, waiting = propose(self._store, here, rule)
         promoted = []
         for one in found if not dry_run else ():
-            evidence = {**one.to_dict(), "memory": one.cube.id, "inside": rule.inside, "sites": rule.sites}
+            evidence = {"memory": one.cube.id, "because": list(one.because), "inside": rule.inside, "sites": rule.sites}
             try:
                 done = self._governor.promote(one.cube, one.reason, evidence, actor=here.path)
             except (ConflictError, GuardError) as error:  # changed meanwhile, or a canary died: it waits
@@ -710,4 +710,4 @@ def _no_lesson(cube: Cube) -> Cube:
     return cube
 
 
-_FAIR = Hearing(WIDER, crowded, heard)
+_FAIR = Hearing(WIDER, heard)

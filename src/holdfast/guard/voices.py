@@ -8,8 +8,9 @@ the same page, for the pages of a site are mostly alike.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from functools import cached_property
 
 from holdfast.cube import Form
 from holdfast.guard.base import site
@@ -38,37 +39,47 @@ WIDER = 4
 """So many times as many hits are looked at where one source has too many."""
 
 
-def crowded(hits: Sequence[Hit], k: int) -> bool:
-    """Whether an outside source has more than its share of some hits, or repeats itself in them."""
-    return len(heard(hits, k, fill=False)) < len(hits)
+def heard(hits: Iterable[Hit], k: int, *, fill: bool = True) -> list[Hit]:
+    """The k hits to show of more that were found, best first. ``fill``: deferred ones take places that are left.
 
-
-def heard(hits: Sequence[Hit], k: int, *, fill: bool = True) -> list[Hit]:
-    """The k hits to show of more that were found, best first. ``fill``: deferred ones take places that are left."""
+    Takes no more of them than it needs: where the first k may be shown, the first k.
+    """
     share = max(1, int(k * SHARE))
-    spoken = Counter(label for hit in hits for label in set(map(site, hit.cube.origin.taint)))
     shown: list[Hit] = []
     deferred: list[Hit] = []
     places: Counter[str] = Counter()
-    said: dict[str, list[frozenset[int]]] = {}
+    said: defaultdict[str, list[_Text]] = defaultdict(list)
     for hit in hits:
-        if len(shown) == k:
-            break
         labels = set(map(site, hit.cube.origin.taint))
         if labels:
-            repeats = any(spoken[label] > 1 for label in labels)
-            own = runs(hit.text) if repeats else frozenset()  # nobody compares it
-            if repeats and any(shared(own, other) >= COPY for label in labels for other in said.get(label, ())):
+            own = _Text(hit.text)
+            if any(own.copies(other) for label in labels for other in said[label]):
                 continue
             if any(places[label] >= share for label in labels):
                 deferred.append(hit)
                 continue
             for label in labels:
-                said.setdefault(label, []).append(own)
+                said[label].append(own)
             places.update(labels)
         if deferred and hit.relevance < ABOUT * deferred[0].relevance:
             break  # what follows is not worth a place of what was put off
         shown.append(hit)
+        if len(shown) == k:
+            break
     if fill:
         shown += deferred[: k - len(shown)]
     return sorted(shown, key=lambda hit: -hit.score)
+
+
+class _Text:
+    """A text whose runs are made when it is first compared: mostly a source has one hit."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @cached_property
+    def _runs(self) -> frozenset[int]:
+        return runs(self._text)
+
+    def copies(self, other: _Text) -> bool:
+        return shared(self._runs, other._runs) >= COPY

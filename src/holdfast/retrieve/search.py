@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from itertools import compress
+from itertools import chain, compress
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +68,8 @@ CACHED_ROWS = 2_000_000
 _MOSTLY = 4
 """Where a view shows one row of so many, or the scope is small, the likeness of all is worked out at once."""
 
+_AT_ONCE = 8  # rows beyond those asked for that are read together
+
 _DAY = 86_400.0
 _MAY_BE_DATED = re.compile(
     r"\d|\b(?:ago|today|tonight|yesterday|tomorrow|last|past|next|this|since|until|before|after|week|month|year|spring|"
@@ -92,14 +94,13 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Hearing:
-    """Who is heard where some sources have too much to say: of ``wider`` times as many hits, ``heard`` chooses the k to show.
+    """Who is heard where some sources have too much to say: ``heard`` chooses k of ``wider`` times as many hits.
 
-    ``crowded`` says of the k best whether there is need.
+    The hits come to it best first, and are read from the store as it takes them.
     """
 
     wider: int
-    crowded: Callable[[Sequence[Hit], int], bool]
-    heard: Callable[[Sequence[Hit], int], Sequence[Hit]]
+    heard: Callable[[Iterable[Hit], int], list[Hit]]
 
 
 class Recall:
@@ -164,10 +165,8 @@ class Recall:
             break
         hits = _hits(ranked, 0, k, cubes, around)
         best = max((hit.relevance for hit in hits), default=0.0)
-        if hear is not None and len(rows) > k and hear.crowded(hits, k):
-            # A row never changes: read after the view has ended, it is what was ranked, or it was erased.
-            cubes = self._read(no, scope, rows[k:], around)
-            hits = list(hear.heard([*hits, *_hits(ranked, k, len(rows), cubes, around)], k))
+        if hear is not None:
+            hits = hear.heard(chain(hits, self._more(no, scope, ranked, k, around)), k)
         if not hits:
             reason = "nothing here shares a word or a meaning with the query"
         elif best < UNLIKELY:
@@ -189,6 +188,14 @@ class Recall:
                 return Ranked(found.rows[kept], found.scores[kept], found.relevance[kept], found.parts[kept])
             many *= 4
             found = ranked(many)
+
+    def _more(
+        self, no: int, scope: Scope, ranked: Ranked, first: int, around: Mapping[int, tuple[list[int], list[int]]]
+    ) -> Iterator[Hit]:
+        """The hits from some rank on. A row never changes: read after the view has ended, it is as ranked, or was erased."""
+        for start in range(first, len(ranked.rows), _AT_ONCE):
+            cubes = self._read(no, scope, ranked.rows[start : start + _AT_ONCE].tolist(), around)
+            yield from _hits(ranked, start, start + _AT_ONCE, cubes, around)
 
     def _read(
         self, no: int, scope: Scope, rows: Sequence[int], around: Mapping[int, tuple[list[int], list[int]]]
