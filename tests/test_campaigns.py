@@ -202,6 +202,8 @@ def test_what_a_client_would_follow(text: str) -> None:
         "https://good.example/?to=evil.example",
         "https://notevil.example/a",
         "write to a@evil.example",
+        '&lt;img src="//evil.example/a">',
+        "set src = //evil.example/a",
         "",
     ],
 )
