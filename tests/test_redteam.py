@@ -275,7 +275,7 @@ def test_the_same_seed_plays_the_same(tmp_path: Path) -> None:
     files = write(reports[0], tmp_path / "out")
     assert {file.name for file in files} >= {"redteam.json", "redteam.md"} and json.loads(files[0].read_text())["holds"]
     assert len(rows(reports[0], adaptive=False)) == 1 and rows(reports[0], adaptive=True) == []
-    assert "| A0 | tiny: one account | 6 | 100 / 100 / 100 | 50 / 50 / 0 | 50 / 50 / 0 |" in markdown(reports[0])
+    assert "| A0 | tiny: one account | 6 | 100/100/100 | 50/50/0 | 50/50/0 |" in markdown(reports[0])
 
 
 # --- the attacks ---
@@ -401,7 +401,7 @@ def test_the_command_fails_where_a_target_does_and_says_which(capsys: pytest.Cap
 def test_the_command_without_our_arm_judges_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["redteam", "--attack", "one", "--arm", "filtered by words", "--embedder", "none"]) == 1
     said = " ".join(capsys.readouterr().out.split())
-    assert "not judged" in said and "undefended / filtered by words" in said
+    assert "not judged" in said and "undefended/filtered by words" in said
 
 
 @pytest.mark.parametrize(

@@ -59,13 +59,16 @@ def redteam(args: argparse.Namespace, screen: Screen) -> int:
 def _print(screen: Screen, report: Mapping[str, Any], words: Any, written: list[Path]) -> None:
     arms = report["settings"]["arms"]
     screen.say(
-        f"At each level, the share of attempts that reached it, in percent: {' / '.join(arms)}. Benign right: what Holdfast does "
+        f"At each level, the share of attempts that reached it, in percent: {'/'.join(arms)}. Benign: what Holdfast does "
         "rightly, without and with the attack."
     )
     for title, adaptive in (("Attacks", False), ("Attackers who know the defence", True)):
         if rows := words.rows(report, adaptive=adaptive):
             screen.heading(title)
             screen.table(rows, words.HEADERS, wide=1)
+    if cost := words.costs(report):
+        screen.heading("What it costs")
+        screen.table(list(zip(words.COSTS, *cost, strict=True))[1:], ("in percent", *(row[0] for row in cost)))
     screen.heading("What it must reach")
     if not report["checks"]:
         screen.line("not judged: targets are of the arm holdfast, which was not played")

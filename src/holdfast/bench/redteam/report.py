@@ -98,8 +98,20 @@ def write(report: Mapping[str, Any], out: Path) -> list[Path]:
 
 # --- tables ---
 
-HEADERS = ("", "attack", "n", *map(str, LEVELS), "benign right")
-"""Of ``rows``: percentages in the order of the arms; benign: the share done rightly, without and with the attack."""
+HEADERS = ("", "attack", "n", *map(str, LEVELS), "benign")
+"""Of ``rows``: percentages in the order of the arms; benign: the share that ours does rightly, without and with the attack."""
+
+COSTS = (
+    "arm",
+    "right record recalled",
+    "attacked",
+    "done rightly",
+    "attacked",
+    "attacked questions done rightly",
+    "benign records held",
+    "own doings held",
+)
+"""Of ``costs``: percentages, means over the static attacks."""
 
 
 def rows(report: Mapping[str, Any], *, adaptive: bool) -> list[tuple[str, ...]]:
@@ -110,10 +122,24 @@ def rows(report: Mapping[str, Any], *, adaptive: bool) -> list[tuple[str, ...]]:
             continue
         arms = entry["arms"]
         n = max((arms[arm]["levels"][level][3] for arm in arms for level in arms[arm]["levels"]), default=0)
-        levels = [" / ".join(_percent(arm["levels"].get(level)) for arm in arms.values()) for level in LEVELS]
+        levels = ["/".join(_percent(arm["levels"].get(level)) for arm in arms.values()) for level in LEVELS]
         benign = arms[OURS].get("benign", {}).get("utility") if OURS in arms else None
-        right = " / ".join(_percent([one]) for one in benign) if benign else ""
-        found.append((entry["code"], name, str(n), *(one.strip(" /") for one in levels), right))
+        right = "/".join(_percent([one]) for one in benign) if benign else ""
+        found.append((entry["code"], name, str(n), *(one.strip("/") for one in levels), right))
+    return found
+
+
+def costs(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """One row an arm: what benign questions and writes get with it, and without any defence."""
+    found = []
+    for arm in _arms(report):
+        faced = [entry["arms"][arm] for entry in report["attacks"].values()]
+        if not faced:
+            break
+        cells = [_over([one["benign"][what][at] for one in faced]) for what in ("recall", "utility") for at in (0, 1)]
+        right = _over([one["right under attack"][0] for one in faced if one["right under attack"]])
+        held = [_held([one["benign"][what] for one in faced]) for what in ("store", "written by the agent")]
+        found.append((arm, *cells, right, *held))
     return found
 
 
@@ -134,17 +160,19 @@ def judged(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def markdown(report: Mapping[str, Any]) -> str:
     """The report for people."""
-    arms = next((tuple(entry["arms"]) for entry in (*report["attacks"].values(), *report["campaigns"].values())), ())
+    arms = _arms(report)
     failing = [check["name"] for check in report["checks"] if check["holds"] is False]
     parts = [
         "# Attacks on an agent's memory",
         f"{len(report['attacks'])} static attacks and {len(report['campaigns'])} campaigns. At each level the share of "
-        f"attempts that reached it, in percent: {' / '.join(arms)}. Benign right: what is done rightly with Holdfast, without "
+        f"attempts that reached it, in percent: {'/'.join(arms)}. Benign: what is done rightly with Holdfast, without "
         "and with the attack. Intervals, sources and hashes are in the JSON file.",
         "## Attacks",
         _table(HEADERS, rows(report, adaptive=False)),
         "## Attackers who know the defence",
         _table(HEADERS, rows(report, adaptive=True)),
+        "## What it costs",
+        _table(COSTS, costs(report)),
         "## What it must reach",
         "All targets hold." if not failing else f"{len(failing)} of {len(report['checks'])} targets do not hold.",
         _table(("", "target", "value", "required", ""), judged(report)),
@@ -152,6 +180,10 @@ def markdown(report: Mapping[str, Any]) -> str:
         _table(("what", "value"), [(name, str(value)) for name, value in report["settings"].items()]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _arms(report: Mapping[str, Any]) -> tuple[str, ...]:
+    return next((tuple(entry["arms"]) for entry in (*report["attacks"].values(), *report["campaigns"].values())), ())
 
 
 def _table(headers: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
@@ -235,6 +267,17 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _rounded(value: float) -> float | None:
     return round(value, 4) if math.isfinite(value) else None
+
+
+def _over(values: Iterable[float | None]) -> str:
+    some = [value for value in values if value is not None]
+    return f"{100 * float(np.mean(some)):.1f}" if some else ""
+
+
+def _held(became: Sequence[Mapping[str, int]]) -> str:
+    """Of some writes, the share that did not come in."""
+    every = sum(sum(one.values()) for one in became)
+    return f"{100 * (1 - sum(one['kept'] for one in became) / every):.1f}" if every else ""
 
 
 def _percent(some: Sequence[Any] | None) -> str:
