@@ -71,7 +71,7 @@ class Clerk:
 
 @pytest.mark.parametrize("full", [False, True])
 def test_every_campaign_says_what_it_is(full: bool) -> None:
-    every = [campaign for some in CAMPAIGNS.values() for campaign in some(full)]
+    every = [campaign for some in CAMPAIGNS.values() for campaign in some(full=full)]
     assert len(every) >= 30
     for campaign in every:
         assert campaign.name and campaign.source and re.fullmatch(r"A(?:[1-9]|1[0-4])", campaign.code)
@@ -202,6 +202,8 @@ def test_what_a_client_would_follow(text: str) -> None:
         "https://good.example/?to=evil.example",
         "https://notevil.example/a",
         "write to a@evil.example",
+        '&lt;img src="//evil.example/a">',
+        "set src = //evil.example/a",
         "",
     ],
 )

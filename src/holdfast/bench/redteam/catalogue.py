@@ -38,7 +38,7 @@ STATIC: Mapping[str, Callable[[Records, Embedder | None, int], list[Static]]] = 
     "anchors": lambda records, embedder, seed: anchors.variants(records, embedder, seed=seed),
 }
 
-CAMPAIGNS: Mapping[str, Callable[[bool], Sequence[Campaign]]] = {
+CAMPAIGNS: Mapping[str, Callable[..., Sequence[Campaign]]] = {
     "query-only": lambda full: query_only(full=full),
     "sleeper": lambda full: sleeper(full=full),
     "worm": lambda full: worm(full=full),
@@ -73,7 +73,7 @@ def run(
     records = Records(data)
     found = _embedder(embedder)
     static = [one for name, make_some in STATIC.items() if name in chosen for one in make_some(records, found, seed)]
-    campaigns = [one for name, some in CAMPAIGNS.items() if name in chosen for one in some(records.full)]
+    campaigns = [one for name, some in CAMPAIGNS.items() if name in chosen for one in some(full=records.full)]
     turns = ordinary(data) if OURS in played and not attacks else {}
     kept = KEPT if records.full else KEPT // 3
     seen = play(static, campaigns, played, embedder=found, seed=seed, kept=kept, turns=turns, tick=tick)

@@ -12,11 +12,14 @@ import re
 
 _SCHEME = r"(?:https?|wss?|ftp)"
 _AUTHORITY = re.compile(rf"^(?:{_SCHEME}:)?//+(?:[^/?#@]*@)?\[?(?P<host>[^/?#:\]@\s]+)", re.IGNORECASE)
-_PLACES = (
-    re.compile(r"\]\(\s*<?([^)>]*)"),  # Markdown: [text](address), ![text](address)
+_MARKDOWN = (
+    re.compile(r"\]\(\s*<?([^)>]*)"),  # [text](address), ![text](address)
     re.compile(r"^\s{0,3}\[[^\]]+\]:\s*<?(\S+)", re.MULTILINE),  # [name]: address
+)
+_TAG = re.compile(r"<[a-z][^>]*", re.IGNORECASE)
+_ATTRIBUTES = (
     re.compile(r"\b(?:src|href|srcset|action|poster|background|data)\s*=\s*[\"']?([^\"'>]+)", re.IGNORECASE),
-    re.compile(r"\burl\(\s*[\"']?([^\"')]+)", re.IGNORECASE),  # a style sheet
+    re.compile(r"\burl\(\s*[\"']?([^\"')]+)", re.IGNORECASE),  # in a style
 )
 _BARE = re.compile(rf"\b(?:{_SCHEME}://|www\.)[^\s<>\"')\]]+", re.IGNORECASE)
 _DROPPED = re.compile(r"[\t\r\n]")
@@ -25,14 +28,10 @@ _EDGES = "".join(map(chr, range(0x21))) + "\u00a0"
 
 def hosts(text: str) -> set[str]:
     """The hosts in a text, in lower case, that a client would fetch from or link to; empty where there are none."""
-    found = set()
-    for seen in (text, html.unescape(text)):
-        for place in _PLACES:
-            found |= {host for address in place.findall(seen) if (host := _host(address))}
-        found |= {
-            host for bare in _BARE.findall(seen) if (host := _host(bare if "//" in bare[:8] else f"https://{bare}"))
-        }
-    return found
+    addresses = [address for place in _MARKDOWN for address in place.findall(text)]
+    addresses += [found for tag in _TAG.findall(text) for place in _ATTRIBUTES for found in place.findall(tag)]
+    addresses += [bare if "://" in bare else f"https://{bare}" for bare in _BARE.findall(text)]
+    return {host for address in addresses if (host := _host(address))}
 
 
 def follows(text: str, host: str) -> bool:
