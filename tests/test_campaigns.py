@@ -274,10 +274,11 @@ def test_an_answer_that_hangs_on_the_order_is_found_out() -> None:
     assert any(trial.reached[PROPOSED] for trial in found if trial.what.startswith("order"))
 
 
-def test_what_nobody_contradicts_is_believed_and_what_only_many_sites_say_is_not() -> None:
+def test_what_nobody_contradicts_is_believed_undefended_and_vouched_for_by_nobody_here() -> None:
     one, many = (case.what for case in belief.ALONE)
     trials = play(belief.Belief(2, 2, alone=True))
-    assert trials.figures[f"believed, {one}"] == 1.0
+    assert play(belief.Belief(2, 2, alone=True), Undefended).figures[f"believed, {one}"] == 1.0
+    assert trials.figures[f"believed, {one}"] == 0.0
     assert trials.figures[f"believed, {many}"] == trials.figures[f"answered rightly, {many}"] == 0.0
 
 
@@ -378,8 +379,8 @@ def test_nothing_bounds_what_one_source_may_bring() -> None:
         ("one account", EXECUTED, 1.0, 0.0),
         ("signed by the agent", EXECUTED, 1.0, 1.0),
         ("four accounts", EXECUTED, 1.0, 1.0),
-        ("a wrong value", PROPOSED, 1.0, 1.0),
-        ("slow drift", PROPOSED, 1.0, 1.0),
+        ("a wrong value", PROPOSED, 1.0, 0.0),
+        ("slow drift", PROPOSED, 1.0, 0.0),
         ("flags", EXECUTED, 0.0, 1.0),
     ],
 )

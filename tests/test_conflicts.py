@@ -128,7 +128,15 @@ def test_the_outside_overrules_nobody_inside_however_many_it_is() -> None:
 
 def test_what_a_source_said_last_counts() -> None:
     found = resolve("q?", [hit("a", "yes", day=1), hit("a", "no", day=2)], by_slot)
-    assert found.answer == "no" and found.status is Status.AGREE and found.action is Action.ANSWER
+    assert found.answer == "no" and found.status is Status.AGREE
+
+
+def test_what_only_the_outside_says_is_told_as_its_word() -> None:
+    page = hit("a", "yes")
+    found = resolve("q?", [page, hit("b", "yes")], by_slot)
+    assert found.answer == "yes" and found.outside and found.action is Action.CAVEAT and "from outside" in found.reason
+    assert not (known := resolve("q?", [page, own("yes")], by_slot)).outside and known.action is Action.ANSWER
+    assert not resolve("q?", [page], by_slot, belief=Belief("yes", 0.9)).outside
 
 
 def test_even_sides_hardly_trusted_ones_and_what_cannot_be_told_are_not_answered() -> None:

@@ -86,7 +86,10 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """What came of weighing; ``sides`` are sorted by weight, ``answer`` is None where there is none to give."""
+    """What came of weighing; ``sides`` are sorted by weight, ``answer`` is None where there is none to give.
+
+    ``outside``: nobody from inside gives the answer, so it is to be told as the word of its sources, and never as known.
+    """
 
     status: Status
     action: Action
@@ -95,6 +98,7 @@ class Resolution:
     unknown: tuple[Cube, ...]
     confidence: float
     reason: str
+    outside: bool = False
 
 
 _MODEL = "model"
@@ -181,10 +185,12 @@ def _judged(sides: tuple[Side, ...], unknown: tuple[Cube, ...], dark: float, pol
         return Resolution(status, Action.ABSTAIN, None, sides, unknown, confidence, why)
     if confidence < policy.margin:
         return Resolution(status, Action.ABSTAIN, None, sides, unknown, confidence, "the sides are too even")
-    action = Action.CAVEAT if status is Status.CONFLICT else Action.ANSWER
+    outside = _only_outside(first)
+    action = Action.CAVEAT if status is Status.CONFLICT or outside else Action.ANSWER
     others = f", {len(sides) - 1} other answer(s) weigh {total - first.weight:.2f}" if status is Status.CONFLICT else ""
-    reason = f"{len(first.sources)} source(s) of weight {first.weight:.2f} say so{others}"
-    return Resolution(status, action, first.answer, sides, unknown, confidence, reason)
+    whose = ", all from outside," if outside else ""
+    reason = f"{len(first.sources)} source(s) of weight {first.weight:.2f}{whose} say so{others}"
+    return Resolution(status, action, first.answer, sides, unknown, confidence, reason, outside)
 
 
 def _only_outside(side: Side) -> bool:
