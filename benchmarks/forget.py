@@ -4,7 +4,7 @@
 
 A store is loaded once, with rows of three sources strewn over it: 1, 100 and 10,000 of 100,000 rows, each of the last with a
 tensor file derived from every hundredth. Each round copies it and forgets one source after the other. The bytes of every file are
-then read by other means than the receipt's, and looked through for whole texts. Times are in seconds.
+then looked through for every whole text by ``grep``, which knows nothing of the receipt. Times are in seconds.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import statistics
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -88,14 +88,22 @@ def measure(store: Path, texts: dict[str, list[str]], data: Data) -> dict[str, A
 
 
 def left(folder: Path, texts: list[str]) -> int:
-    """How many of some texts stand anywhere in a folder's files, by one regular expression over their bytes."""
-    stands: set[bytes] = set()
-    for start in range(0, len(texts), 500):
-        some = re.compile(b"|".join(re.escape(text.encode()) for text in texts[start : start + 500]))
-        for file in folder.rglob("*"):
-            if file.is_file():
-                stands.update(some.findall(file.read_bytes()))
-    return len(stands)
+    """How many of some texts stand anywhere in a folder's files, by ``grep``."""
+    command = [
+        "grep",
+        "--recursive",
+        "--text",
+        "--only-matching",
+        "--no-filename",
+        "--fixed-strings",
+        "--file=-",
+        folder,
+    ]
+    done = subprocess.run(
+        command, input="\n".join(texts).encode(), env={**os.environ, "LC_ALL": "C"}, capture_output=True, check=False
+    )
+    assert done.returncode in (0, 1), done.stderr.decode()
+    return len(set(done.stdout.splitlines()))
 
 
 def texts_of(store: Path) -> dict[str, list[str]]:
@@ -105,8 +113,7 @@ def texts_of(store: Path) -> dict[str, list[str]]:
         for cube in memory.select():
             if cube.origin.reference:
                 said[cube.origin.reference.removeprefix("mail:")].append(cube.text)
-    # The audit reads each file once for 500 texts: a sample of many is enough to show what is left.
-    return {name: some[:1_000] for name, some in said.items()}
+    return said
 
 
 def main() -> None:
