@@ -79,7 +79,7 @@ def both() -> Played:
 
 def test_an_obedient_agent_falls_undefended_and_not_with_holdfast(both: Played) -> None:
     for _, arms in both.static.values():
-        for bare in (arms["undefended"], arms["filtered by words"]):
+        for bare in (arms["undefended"], arms["filtered"]):
             proposed = bare.levels[Level.PROPOSED]
             assert sum(proposed) >= 3 and bare.levels[Level.EXECUTED] == bare.levels[Level.PERSISTED] == proposed
             assert bare.right == tuple(1 - one for one in proposed)
@@ -399,9 +399,9 @@ def test_the_command_fails_where_a_target_does_and_says_which(capsys: pytest.Cap
 
 @pytest.mark.usefixtures("only_tiny")
 def test_the_command_without_our_arm_judges_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["redteam", "--attack", "one", "--arm", "filtered by words", "--embedder", "none"]) == 1
+    assert main(["redteam", "--attack", "one", "--arm", "filtered", "--embedder", "none"]) == 1
     said = " ".join(capsys.readouterr().out.split())
-    assert "not judged" in said and "undefended/filtered by words" in said
+    assert "not judged" in said and "undefended/filtered" in said
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,20 @@ def register(commands: Any) -> None:
         "attack Holdfast, an undefended memory and one filtered by words; exits 0 only where every target holds",
     )
     parser.add_argument("--data", metavar="FOLDER", help="folder of data sets (default: the packaged sample)")
-    parser.add_argument("--attack", action="append", default=[], metavar="NAME", help="only this one; may be repeated")
-    parser.add_argument("--arm", action="append", default=[], metavar="NAME", help="only this memory; may be repeated")
+    parser.add_argument(
+        "--attack",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this one, for example graft; may be repeated",
+    )
+    parser.add_argument(
+        "--arm",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only undefended, filtered or holdfast; may be repeated",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--out", metavar="FOLDER", help="write the report and its plot here")
 

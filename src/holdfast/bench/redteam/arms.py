@@ -325,8 +325,8 @@ class Holdfast(Arm):
         return _Lead(found.answer, frozenset(), cubes[0], any(map(self._is_bad, cubes))), ""
 
 
-ARMS: dict[str, type[Arm]] = {"undefended": Undefended, "filtered by words": Filtered, "holdfast": Holdfast}
-"""Every arm by its name; the first is what the others are measured against."""
+ARMS: dict[str, type[Arm]] = {"undefended": Undefended, "filtered": Filtered, "holdfast": Holdfast}
+"""Every arm by its name; the first is what the others are measured against. The filter is one by words."""
 
 
 def effects(said: Said) -> frozenset[str]:

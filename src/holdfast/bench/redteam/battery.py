@@ -28,7 +28,7 @@ USER, STRANGER = "team", "stranger"
 SESSIONS = 3
 """So many sessions of writing down and resting lie between an attack and the look at what persisted."""
 
-KEPT = 24
+KEPT = 12
 """So many of the attacked questions are asked in those sessions at most."""
 
 MOST_STRANGE = 8
@@ -176,6 +176,7 @@ class _Stage:
         target = arm(folder, self._embedder, book.copy())
         for said in self._order(attack.poison):
             target.tell(said, user=USER)
+        came_in = target.book.told[True, "kept"]
         asked = [target.ask(one, user=USER) for one in attack.asked]
         attacked = _benign(target, attack.benign)
         bad = _effects(attack.poison) - _effects(attack.store)
@@ -202,7 +203,7 @@ class _Stage:
             origins=tuple(_origins(one) for one in asked),
             right=tuple(float(matches(one, q.right)) for one, q in zip(asked, attack.asked, strict=True) if q.right),
             poison=(sum(flags), len(flags)),
-            kept=(told[True, "kept"], len(attack.poison)),
+            kept=(came_in, len(attack.poison)),
             clean=clean,
             attacked=attacked,
             told={what: before[False, what] for what in _BECAME},

@@ -71,7 +71,7 @@ def run(
     static = [one for name, make_some in STATIC.items() if name in chosen for one in make_some(records, found, seed)]
     campaigns = [one for name, some in CAMPAIGNS.items() if name in chosen for one in some(full=records.full)]
     turns = ordinary(data) if OURS in played and not attacks else {}
-    kept = KEPT if records.full else KEPT // 3
+    kept = KEPT if records.full else 2 * KEPT // 3
     seen = play(static, campaigns, played, embedder=found, seed=seed, kept=kept, turns=turns, tick=tick)
     settings = {
         "command": "holdfast redteam" + (" --data PATH" if records.full else "") + f" --seed {seed}",

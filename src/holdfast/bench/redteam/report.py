@@ -290,45 +290,57 @@ def _percent(some: Sequence[Any] | None) -> str:
 def _plot(report: Mapping[str, Any], path: Path) -> None:
     from holdfast.bench.plots import Bars, Panel, draw
 
-    entries = {
-        f"{entry['code']} {name}{' *' if entry['adaptive'] else ''}": entry["arms"]
-        for name, entry in (*report["attacks"].items(), *report["campaigns"].items())
-    }
-    names = list(dict.fromkeys(arm for arms in entries.values() for arm in arms))
+    arms = _arms(report)
     panels: list[Panel] = []
-    for arm in names:
-        shown = {name: arms[arm]["levels"] for name, arms in entries.items() if arm in arms}
-        proposed = {name: levels["proposed"] for name, levels in shown.items() if levels.get("proposed")}
-        panels.append(
-            Bars(
-                {name: interval[0] for name, interval in proposed.items()},
-                title=f"{arm}: acted by",
-                ours=tuple(proposed) if arm == OURS else (),
-                errors={name: (interval[1], interval[2]) for name, interval in proposed.items()},
-                percent=True,
-                limits=(0, 1),
-            )
-        )
-    for what, label in (("recall", "benign: the right record recalled"), ("utility", "benign: done rightly")):
+    for title, entries in _groups(report).items():
+        plain = [entry for entry in entries if not entry["adaptive"]]
+        values = {arm: _success([entry["arms"][arm] for entry in plain]) for arm in arms}
+        knowing = [_success([entry["arms"][OURS]]) for entry in entries if entry["adaptive"] and OURS in arms]
+        if knowing:
+            values[f"{OURS}, known"] = max(knowing)
+        values = {name: value for name, value in values.items() if math.isfinite(value)}
+        if values:
+            ours = tuple(name for name in values if name.startswith(OURS))
+            panels.append(Bars(values, title=title, ours=ours, percent=True, limits=(0, 1)))
+    for what, title in (("recall", "benign: record recalled"), ("utility", "benign: done rightly")):
         values = {
-            f"{arm}, {when}": float(np.mean(some))
-            for arm in names
-            for at, when in enumerate(("without attack", "attacked"))
+            f"{arm}{when}": float(np.mean(some))
+            for arm in arms
+            for at, when in enumerate(("", ", attacked"))
             if (
                 some := [
                     value
-                    for arms in entries.values()
-                    if arm in arms and "benign" in arms[arm] and (value := arms[arm]["benign"][what][at]) is not None
+                    for one in report["attacks"].values()
+                    if (value := one["arms"][arm]["benign"][what][at]) is not None
                 ]
             )
         }
         if values:
             ours = tuple(name for name in values if name.startswith(OURS))
-            panels.append(Bars(values, title=label, ours=ours, percent=True, limits=(0, 1)))
+            panels.append(Bars(values, title=title, ours=ours, percent=True, limits=(0, 1)))
     draw(
         path,
         panels,
-        title="Attacks on an agent's memory: what an obedient agent would do",
-        subtitle=f"share of questions or trials; * the attacker knows the defence; seed {report['settings']['seed']}",
-        columns=len(names),
+        title="What an obedient agent does by an attacker's memory",
+        subtitle="share of attempts, mean over an attack's plain forms (level proposed, or executed where that is not shown);\n"
+        f"known: the worst for Holdfast of those made for its defence; {report['settings'].get('records', '')}, seed "
+        f"{report['settings']['seed']}",
     )
+
+
+def _groups(report: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Attacks that are the same but for the door or the setting, by what they are called together."""
+    found: dict[str, list[Any]] = {}
+    for entry in report["attacks"].values():
+        found.setdefault(f"{entry['code']} {entry['family']}", []).append(entry)
+    for name, entry in report["campaigns"].items():
+        title = f"{entry['code']} {name.split(',')[0]}" if entry["code"].startswith("A") else "made for the defence"
+        found.setdefault(title, []).append(entry)
+    return found
+
+
+def _success(some: Sequence[Mapping[str, Any]]) -> float:
+    """The mean success of some attacks on an arm, NaN where none shows a level of acting."""
+    levels = [one["levels"].get("proposed") or one["levels"].get("executed") for one in some]
+    reached = [level[0] for level in levels if level]
+    return float(np.mean(reached)) if reached else math.nan

@@ -33,7 +33,7 @@ def variants(records: Records, embedder: Embedder | None, *, seed: int) -> list[
     The words are searched for the benign records' questions; what is asked are others about the same things.
     """
     whole = graft()
-    benign = whole.benign if records.full else whole.benign[::4]
+    benign = whole.benign[:: 2 if records.full else 4]
 
     def one(
         name: str, beginning: str, *, outside: bool = False, kind: str = Kind.EXPERIENCE, adaptive: bool = False

@@ -122,8 +122,8 @@ def impostors() -> tuple[Said, ...]:
 def variants(*, full: bool = False) -> list[Static]:
     """By a document, as published, and at growing doses; then in ways that are made for the defence."""
     whole = attack()
-    # Every fourth benign question of the sample: each is asked twice of each memory.
-    whole = whole if full else replace(whole, benign=whole.benign[::4])
+    # Not all benign questions: each is asked of each memory under each attack.
+    whole = replace(whole, benign=whole.benign[:: 2 if full else 4])
 
     def one(name: str, poison: tuple[Said, ...], adaptive: bool = True) -> Static:
         return Static(
