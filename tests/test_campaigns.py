@@ -151,22 +151,10 @@ def test_a_sleeper_wakes_in_every_session_undefended_and_carries_nothing_off_wit
         assert figure(ours, "sessions held") == 4
 
 
-LEADS_OUT = {
-    "without a scheme",
-    "with backslashes",
-    "in HTML without a scheme",
-    "as character references",
-    "with a tab in it",
-    "in a style",
-    "by www",
-}
-"""Known to get through what disarms an address; none may join them."""
-
-
 def test_addresses_in_what_is_shown() -> None:
     bare, ours = play(sleeper.Carrier(), Undefended), play(sleeper.Carrier())
     assert rate(bare, RETRIEVED) == rate(bare, EXECUTED) == rate(ours, RETRIEVED) == 1.0
-    assert {trial.what for trial in ours if trial.reached[EXECUTED]} <= LEADS_OUT
+    assert not [trial.what for trial in ours if trial.reached[EXECUTED]]
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast import Memory, Scope
-from holdfast.cube import EXTERNAL, MOST_TAINTS, Channel, Cube, Origin, Ref, Status, taints
+from holdfast.cube import EXTERNAL, MOST_TAINTS, Channel, Cube, Kind, Origin, Ref, Status, taints
 from holdfast.errors import InputError
 from holdfast.store import schema
-from holdfast.store.base import Operation
+from holdfast.store.base import Operation, Where
 from holdfast.store.sqlite import SqliteStore
 
 SCOPE = Scope("t", "ana")
@@ -137,3 +137,15 @@ def test_no_encoder_reads_what_stands_in_quarantine_until_it_comes_out(tmp_path:
         memory.flush()
         derived = [cube for cube in memory.select() if cube.origin.channel is Channel.DERIVED]
         assert derived and memory.search("where does she live? Lisbon")
+
+
+def test_a_page_that_says_i_is_not_the_user(tmp_path: Path) -> None:
+    """Else a page could state a user's own facts, and the user's word would come too late to count."""
+    with Memory(tmp_path / "m", embedder=None, background=False) as memory:
+        memory.add("I live in Berlin.", channel="web", source="https://evil.example", user="ana")
+        memory.flush()
+        assert not any("ana" in cube.text for cube in memory.select(Where(kinds=(Kind.FACT,)), user="ana"))
+        memory.add("I live in Berlin.", user="ana")
+        memory.flush()
+        memory.revoke(source="https://evil.example", user="ana")
+        assert "ana lives in Berlin" in [cube.text for cube in memory.select(Where(kinds=(Kind.FACT,)), user="ana")]

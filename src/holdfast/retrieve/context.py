@@ -84,7 +84,7 @@ def disarmed(text: str) -> str:
     itself.
     """
     text = _CALL.sub("[call removed]", text)
-    text = _ADDRESS.sub(lambda found: f"[link to {found['host'] or found['bare'] or 'a program'}]", text)
+    text = _ADDRESS.sub(_note, text)
     return _TAG.sub("&lt;", _LINK.sub("] ", text))
 
 
@@ -95,6 +95,12 @@ _ADDRESS = re.compile(
 _CALL = re.compile(
     r"</?(?:tool_call|function_call|invoke)\b[^>]*>|<\|[\w ]{1,40}\|>|\[/?(?:TOOL_CALLS|INST)\]", re.IGNORECASE
 )
+
+
+def _note(found: re.Match[str]) -> str:
+    """The host alone, and not as a name that clients make a link of by itself."""
+    host = (found["host"] or found["bare"] or "").lower()
+    return f"[link to {host.removeprefix('www.') or 'a program'}]"
 
 
 _TAG = re.compile(r"<(?=[a-z/!?])", re.IGNORECASE)

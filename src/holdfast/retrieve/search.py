@@ -110,7 +110,7 @@ class Recall:
         self._store = self._seen = store
         self.embedder = embedder
         self._partitions: OrderedDict[int, Partition] = OrderedDict()
-        self._queries: OrderedDict[str, Floats] = OrderedDict()
+        self._queries: OrderedDict[tuple[str, str], Floats] = OrderedDict()
         self._lock = threading.Lock()
         self._trouble: str | None = None
 
@@ -150,7 +150,7 @@ class Recall:
                 authors, model = partition.authors, partition.model
             read = analyse(query, authors)
             # Outside the lock: an embedder behind a network must not hold up the searches of others.
-            vector = self.embed(read.spoken) if model is not None and model == self._model else None
+            vector = self.embed(read.spoken, scope.partition) if model is not None and model == self._model else None
             # One view of the store: what is ranked is what is read.
             with partition.lock, self._store.connections.reading():
                 partition.catch_up()
@@ -239,14 +239,18 @@ class Recall:
     def _model(self) -> str | None:
         return self.embedder.model if self.embedder is not None else None
 
-    def embed(self, query: str) -> Floats | None:
-        """A query's vector, from the cache where it was asked before; None without an embedder, or when it fails."""
+    def embed(self, query: str, whose: str = "") -> Floats | None:
+        """A query's vector, from the cache where it was asked before; None without an embedder, or when it fails.
+
+        ``whose``: the partition that asks. From a cache for all, one user could tell by the time what another has asked.
+        """
         if self.embedder is None:
             return None
+        key = whose, query
         with self._lock:
-            if query in self._queries:
-                self._queries.move_to_end(query)
-                return self._queries[query]
+            if key in self._queries:
+                self._queries.move_to_end(key)
+                return self._queries[key]
         try:
             vector: Floats = self.embedder.embed([query])[0]
         except HoldfastError as error:
@@ -254,7 +258,7 @@ class Recall:
             return None
         self._trouble = None
         with self._lock:
-            self._queries[query] = vector
+            self._queries[key] = vector
             while len(self._queries) > 1024:
                 self._queries.popitem(last=False)
         return vector
