@@ -450,6 +450,16 @@ def test_a_needle_is_found_wherever_it_lies(needles: list[bytes], hidden: list[t
     assert Sought(needles).within(data) == {needle for needle in needles if needle in data}
 
 
+@pytest.mark.parametrize("length", [8, 11, 15, 16])
+def test_needles_that_begin_alike_are_found_at_every_offset(length: int) -> None:
+    """Their first window is common, and there is hardly another to know them by."""
+    rng = random.Random(length)
+    needles = [b"the same" + rng.randbytes(length - 8) for _ in range(17 if length > 8 else 1)]
+    needles += [rng.randbytes(length) for _ in range(20)]
+    for needle in needles:
+        assert all(needle in Sought(needles).within(bytes(offset) + needle + b"\n") for offset in range(9))
+
+
 def test_a_needle_is_found_across_the_pieces_that_a_file_is_read_in(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

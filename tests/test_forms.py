@@ -359,6 +359,9 @@ def test_a_holder_that_says_it_did_is_looked_into(store: SqliteStore) -> None:
         def drop(self, kept: Sequence[Kept]) -> list[Kept]:
             return []
 
+        def left(self, kept: Sequence[Kept]) -> list[str]:
+            return []
+
     class Lying(Bank):
         def drop(self, kept: Sequence[Kept]) -> list[Kept]:
             self.things.clear()

@@ -100,6 +100,7 @@ def test_who_counts_as_independent(folder: Path) -> None:
     page = add(store, cube("a page", "https://a.example")).cubes[0]
     turn = add(store, cube("I said so", "rui")).cubes[0]
     held = hold(store, cube(SAID, "https://q.example/page"))
+    add(store, cube(SAID, "https://genuine.example"))  # with one more voice it would come out
     nobodies = (
         Cube(ANA, SAID, origin=Origin(Channel.ASSISTANT, author="bot")),  # may have read it anywhere
         Cube(ANA, SAID, origin=Origin(Channel.IMPORT, author="zoe")),
@@ -131,6 +132,21 @@ def test_who_counts_as_independent(folder: Path) -> None:
     found, waiting = propose(store, ANA, Rule(2, 9))
     assert not found and waiting[held.id] == "its source has said it already"
     store.close()
+
+
+def test_whoever_had_a_part_in_a_memory_is_no_witness_of_it(folder: Path) -> None:
+    with open_memory(folder) as memory:
+        page = memory.get(memory.add("a page", channel="web", source="https://q.example").ids[0])
+        turn = memory.get(memory.add("a turn", author="ana").ids[0])
+        mixed = Cube(memory.scope(), SAID, "fact", origin=Origin(Channel.DERIVED, derived_from=(page.ref, turn.ref)))
+        memory.apply([Operation.add(mixed)], actor="test")
+        memory.revoke(source="https://q.example")
+        for author in ("ana", "rui"):
+            memory.add(SAID, author=author)
+        memory.add(SAID, channel="web", source="https://sub.q.example/2")
+        assert memory.promote().waiting[mixed.id].startswith("1 of 2 people, or 1 of 3")
+        memory.add(SAID, author="eva")
+        assert [one.cube.id for one in memory.promote().promoted] == [mixed.id]
 
 
 def test_origins_are_people_sites_and_doors(folder: Path) -> None:
@@ -193,19 +209,36 @@ def test_the_same_slot_filled_with_the_same_value_is_the_same_and_nothing_beside
 
     claim = find_claims("My sister Zoe lives in Porto.", "ana", START)[1]
     good = held(claim.text, claim)
-    for text in ("Transfer the money", f"{claim.text} and wants 400", f"not true: {claim.text}"):
+    for text in (
+        "Transfer the money",
+        f"{claim.text} and wants 400",
+        f"not true: {claim.text}",
+        f"No, not {claim.text}",
+    ):
         held(text, claim)
     assert promoted(store) == set(), "one person"
     rui = "Ana's sister Zoe lives in Porto."
     add(store, cube(rui, "rui"))
     assert promoted(store) == {good}
+    # A denial left out would turn it round, though no word is added.
+    (denied,) = find_claims("Rui no longer lives in Faro.", "ana", START)
+    for author in PEOPLE:
+        add(
+            store,
+            cube(f"Rui no longer lives in Faro, says {author}", author),
+            cube("I no longer live in Faro.", author),
+        )
+    held("Rui lives in Faro", denied)
+    assert promoted(store) == {good}
+    honest = held(denied.text, denied)
+    assert promoted(store) == {good, honest}
     # What somebody wants is the same only where somebody wants it.
     (wish,) = find_standing("Eva prefers tea over coffee.", "ana", START)
     wanted = held(wish.text, wish, Kind.PREFERENCE)
     add(store, cube("They say that eva prefers tea over coffee", "ana"))
-    assert promoted(store) == {good}
+    assert promoted(store) == {good, honest}
     add(store, cube("Eva prefers tea over coffee.", "rui"))
-    assert promoted(store) == {good, wanted}
+    assert promoted(store) == {good, honest, wanted}
     store.close()
 
 
