@@ -285,12 +285,16 @@ def test_a_counter_answer_is_neither_true_nor_told_where_the_belief_is_right(poo
 
 def test_a_sloth_keeps_everything_and_a_believer_of_the_first_goes_by_order() -> None:
     sloth = clash_report(Sloth(BELIEFS), ITEMS)
-    assert all(one.ratio.mean == 1 and one.other == 0 for one in sloth.modes.values())
+    assert all(one.other == one.stray == 0 for one in sloth.modes.values())
+    assert {name for name, one in sloth.modes.items() if one.ratio.mean != 1} == {f"{n} irrelevant" for n in (1, 2, 3)}
     assert (sloth.order.mean, sloth.moved.mean, sloth.slope.mean) == (0, 0, 0)
     first = clash_report(FirstPassage(BELIEFS), ITEMS)
     assert first.modes["own alone"].ratio.mean == 1 and first.modes[SINGLE].ratio.mean == 0
     assert (first.order.mean, first.moved.mean, first.mixed.ratio.mean) == (1, 1, 0.5)
-    assert np.isnan(first.modes["2 irrelevant"].ratio.mean) and first.modes["2 irrelevant"].other == 1
+    lost = first.modes["2 irrelevant"]
+    assert np.isnan(lost.ratio.mean) and lost.other == lost.stray == 1 and lost.items == 200
+    assert 0.2 < first.modes["1:1 and 1 irrelevant"].stray == first.modes["1:1 and 1 irrelevant"].other < 0.5
+    assert "M_R, 2 irrelevant" not in first.metrics() and first.metrics()["irrelevant answers, 2 irrelevant"] == 1
     two, one = first.modes["2:1"].ratio, first.modes["1:2"].ratio
     assert two.low < 2 / 3 < two.high and one.low < 1 / 3 < one.high
 
@@ -344,8 +348,9 @@ def test_the_ratio_is_the_papers_and_lies_in_its_interval(answers, seed):
 
     report = clash_report(Script(), some, seed=seed, draws=200)
     count = Counter(answers)
-    for one in report.modes.values():
-        if count["own"] + count["counter"]:
+    for name, one in report.modes.items():
+        assert one.stray == 0
+        if BY_NAME[name].roles and count["own"] + count["counter"]:
             assert one.ratio.mean == pytest.approx(count["own"] / (count["own"] + count["counter"]))
             assert one.ratio.low - 1e-9 <= one.ratio.mean <= one.ratio.high + 1e-9
         assert one.other == pytest.approx(count["none"] / len(answers))

@@ -117,7 +117,7 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     }
     product = Result(measured, checks, settings, series, notes)
     if scale == "quick":
-        only = "the half about a model's own weights trains one, with the extra torch: it runs at --scale full and is not judged here"
+        only = "the half about a model's own weights trains one (extra torch): it runs at --scale full and is not judged here"
         return replace(product, notes=(*notes, only))
     return _joined(product, clash_model.measure(seed, RIGHT_TRUST))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 
 import numpy as np
 
@@ -67,6 +68,7 @@ def measure(seed: int, right_trust: float) -> Weights:
         "relations": len(world.values),
         "values": len(world.values[0]),
         "training": asdict(training),
+        "transformers": version("transformers"),
         "parameters": reader.parameters,
         "asked": found.asked,
     }
@@ -119,7 +121,11 @@ def _ends(name: str, interval: Interval) -> dict[str, float]:
 
 def _series(report: ClashReport) -> dict[str, object]:
     return {
-        "modes": {name: [one.ratio.mean, one.ratio.low, one.ratio.high] for name, one in report.modes.items()},
+        "modes": {
+            name: [one.ratio.mean, one.ratio.low, one.ratio.high]
+            for name, one in report.modes.items()
+            if np.isfinite(one.ratio.mean)
+        },
         "popularity": [[one.ratio.mean, one.ratio.low, one.ratio.high] for one in report.popularity],
     }
 

@@ -47,8 +47,8 @@ class Diet:
     same once more; the rest are about another relation or another person.
     """
 
-    plain: int = 384
-    reasoned: int = 48
+    plain: int = 256
+    reasoned: int = 80
     open: tuple[int, int, int] = (48, 32, 16)
     known: float = 0.8
     again: float = 0.5

@@ -26,19 +26,33 @@ QUINTILES = 5
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """M_R with its interval (NaN where no answer was one of the two), of ``items``; ``other``: the share of other answers."""
+    """M_R with its interval (NaN where no answer was one of the two, or there was no evidence on either), of ``items``.
+
+    ``other``: the share of answers that are neither; ``stray``: of those that an irrelevant passage gave, which are among them.
+    """
 
     ratio: Interval
     other: float
+    stray: float
     items: int
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a reader answered in one mode, by item: its own belief, the answer against it, or neither. Shapes (items,)."""
+    """What a reader answered, by item: how often its own belief, the answer against it, that of an irrelevant passage.
 
-    own: Bools
-    counter: Bools
+    ``own``, ``counter``, ``stray``: shape (items,); ``asked``: how often each item was asked.
+    """
+
+    own: Floats
+    counter: Floats
+    stray: Floats
+    asked: int = 1
+
+    def __add__(self, other: Answers) -> Answers:
+        return Answers(
+            self.own + other.own, self.counter + other.counter, self.stray + other.stray, self.asked + other.asked
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +82,10 @@ class ClashReport:
     def metrics(self) -> dict[str, float]:
         """The report as one flat table of numbers, for a claim's arm or an evaluation card."""
         return {
-            **{f"M_R, {name}": one.ratio.mean for name, one in self.modes.items()},
+            **{f"M_R, {name}": one.ratio.mean for name, one in self.modes.items() if np.isfinite(one.ratio.mean)},
             **{f"other answers, {name}": one.other for name, one in self.modes.items()},
+            **{f"irrelevant answers, {name}": one.stray for name, one in self.modes.items() if "irrelevant" in name},
+            **{f"irrelevant answers, {name}": one.stray for name, one in self.modes.items() if "irrelevant" in name},
             "M_R, 1:1": self.mixed.ratio.mean,
             "M_R, 1:1, belief right": self.right.ratio.mean,
             "M_R, 1:1, belief wrong": self.wrong.ratio.mean,
@@ -99,21 +115,21 @@ def clash_report(
     weights = _weights(len(items), draws, seed)
     everywhere = np.ones(len(items), dtype=bool)
     first, second = answers[OWN_FIRST], answers[COUNTER_FIRST]
-    own, counter = first.own.astype(float) + second.own, first.counter.astype(float) + second.counter
-    popular = np.asarray([item.popularity for item in items], dtype=np.float64)
+    mixed = first + second
     right = np.asarray([item.right for item in items])
-    groups = _quintiles(popular)
+    groups = _quintiles(np.asarray([item.popularity for item in items], dtype=np.float64))
     moved = (first.own != second.own) | (first.counter != second.counter)
-    ends = [_ratios(weights, own * group, counter * group) for group in (groups[-1], groups[0])] if groups else []
+    slope = _ratios(weights, mixed, groups[-1]) - _ratios(weights, mixed, groups[0]) if groups else np.full(2, np.nan)
+    on_evidence = {mode.name for mode in modes if mode.roles}
     return ClashReport(
-        modes={name: _ratio(weights, one.own, one.counter, everywhere, 1) for name, one in answers.items()},
-        mixed=_ratio(weights, own, counter, everywhere, 2),
-        order=_interval(_ratios(weights, first.own, first.counter) - _ratios(weights, second.own, second.counter)),
+        modes={name: _ratio(weights, one, everywhere, defined=name in on_evidence) for name, one in answers.items()},
+        mixed=_ratio(weights, mixed, everywhere),
+        order=_interval(_ratios(weights, first, everywhere) - _ratios(weights, second, everywhere)),
         moved=_interval(weights @ moved.astype(float) / len(items)),
-        popularity=tuple(_ratio(weights, own, counter, group, 2) for group in groups),
-        slope=_interval(ends[0] - ends[1]) if ends else Interval(np.nan, np.nan, np.nan),
-        right=_ratio(weights, own, counter, right, 2),
-        wrong=_ratio(weights, own, counter, ~right, 2),
+        popularity=tuple(_ratio(weights, mixed, group) for group in groups),
+        slope=_interval(slope),
+        right=_ratio(weights, mixed, right),
+        wrong=_ratio(weights, mixed, ~right),
         answers=answers,
     )
 
@@ -122,17 +138,20 @@ def difference(one: Answers, other: Answers, *, seed: int = 0, draws: int = 1000
     """M_R of one mode minus that of another, paired by item. Raises InputError where they are not of the same items."""
     if len(one.own) != len(other.own):
         raise InputError(f"{len(one.own)} answers cannot be paired with {len(other.own)}")
-    weights = _weights(len(one.own), draws, seed)
-    return _interval(_ratios(weights, one.own, one.counter) - _ratios(weights, other.own, other.counter))
+    weights, everywhere = _weights(len(one.own), draws, seed), np.ones(len(one.own), dtype=bool)
+    return _interval(_ratios(weights, one, everywhere) - _ratios(weights, other, everywhere))
 
 
 def _answers(reader: Reader, items: Sequence[Item], mode: Mode, seed: int) -> Answers:
     told = reader.read([shown(item, mode, seed) for item in items])
     if len(told) != len(items):
         raise InputError(f"the reader gave {len(told)} answers to {len(items)} prompts")
+    pairs = [(one.answer, item) for one, item in zip(told, items, strict=True)]
+    strays = [{one.claim for one in item.irrelevant[: mode.irrelevant]} for item in items]
     return Answers(
-        np.asarray([one.answer == item.own for one, item in zip(told, items, strict=True)]),
-        np.asarray([one.answer == item.counter for one, item in zip(told, items, strict=True)]),
+        np.asarray([answer == item.own for answer, item in pairs], dtype=np.float64),
+        np.asarray([answer == item.counter for answer, item in pairs], dtype=np.float64),
+        np.asarray([answer in stray for (answer, _), stray in zip(pairs, strays, strict=True)], dtype=np.float64),
     )
 
 
@@ -142,8 +161,9 @@ def _weights(items: int, draws: int, seed: int) -> Floats:
     return np.vstack([np.ones((1, items)), drawn.astype(np.float64)])
 
 
-def _ratios(weights: Floats, own: Floats | Bools, counter: Floats | Bools) -> Floats:
-    mine, both = weights @ own.astype(float), weights @ (own.astype(float) + counter)
+def _ratios(weights: Floats, answers: Answers, group: Bools) -> Floats:
+    """M_R of a group of items, by row of the weights."""
+    mine, both = weights @ (answers.own * group), weights @ ((answers.own + answers.counter) * group)
     found: Floats = np.divide(mine, both, out=np.full_like(both, np.nan), where=both > 0)
     return found
 
@@ -154,12 +174,13 @@ def _interval(values: Floats) -> Interval:
     return Interval(float(values[0]), float(low), float(high))
 
 
-def _ratio(weights: Floats, own: Floats | Bools, counter: Floats | Bools, group: Bools, asked: int) -> Ratio:
-    """M_R within a group of items that were asked so many times each."""
-    mine, against, count = own * group, counter * group, int(group.sum())
-    said = float(mine.sum()) + float(against.sum())
-    other = 1 - said / (count * asked) if count else float("nan")
-    return Ratio(_interval(_ratios(weights, mine, against)), other, count)
+def _ratio(weights: Floats, answers: Answers, group: Bools, *, defined: bool = True) -> Ratio:
+    asked = int(group.sum()) * answers.asked
+    values = _ratios(weights, answers, group) if defined else np.full(2, np.nan)
+    if not asked:
+        return Ratio(_interval(values), float("nan"), float("nan"), 0)
+    said = float(((answers.own + answers.counter) * group).sum())
+    return Ratio(_interval(values), 1 - said / asked, float((answers.stray * group).sum()) / asked, int(group.sum()))
 
 
 def _quintiles(popular: Floats) -> tuple[Bools, ...]:

@@ -169,7 +169,7 @@ class World:
         return re.compile(rf"(\w+) ({'|'.join(map(re.escape, self._phrases))}) (\w+)")
 
 
-def make_world(seed: int, *, people: int = 2000, strangers: int = 400, values: int = 40, zipf: float = 1.0) -> World:
+def make_world(seed: int, *, people: int = 2000, strangers: int = 400, values: int = 24, zipf: float = 1.0) -> World:
     """A world by its seed: facts drawn evenly, popularity falling with rank to the power ``zipf``.
 
     What goes with a value goes with no other. Raises InputError for fewer than three values, of which no counter-answer and
