@@ -391,6 +391,7 @@ def test_every_answer_is_one_json_document(cli, ask):
             "planned",
             "notes",
             "preview",
+            "forms",
             "verified",
         },
         ("status",): {
