@@ -390,6 +390,7 @@ def test_every_answer_is_one_json_document(cli, ask):
             "seq",
             "planned",
             "notes",
+            "forms",
             "preview",
             "forms",
             "verified",

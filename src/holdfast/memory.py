@@ -363,7 +363,7 @@ class Memory:
         dry_run: bool = False,
         **scope: str | None,
     ) -> Receipt:
-        """Erase memories for good, with all that was derived from them; the receipt's ``verify`` proves it.
+        """Erase memories for good, with all that was derived from them, in every form; the receipt's ``verify`` proves it.
 
         Name ids, or a source, an author, a time since when; ``everything=True`` alone means the whole scope.
         """
