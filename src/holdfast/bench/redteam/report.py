@@ -166,7 +166,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         "# Attacks on an agent's memory",
         f"{len(report['attacks'])} static attacks and {len(report['campaigns'])} campaigns. At each level the share of "
         f"attempts that reached it, in percent: {'/'.join(arms)}. Benign: what is done rightly with Holdfast, without "
-        "and with the attack. Intervals, sources and hashes are in the JSON file.",
+        "and with the attack. Intervals, sources and hashes are in the JSON file; where none of n was reached, draws say nothing, "
+        "and the 95 % bound is 3 / n.",
         "## Attacks",
         _table(HEADERS, rows(report, adaptive=False)),
         "## Attackers who know the defence",
