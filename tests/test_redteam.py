@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from holdfast.bench.redteam import catalogue
-from holdfast.bench.redteam.arms import ARMS, Arm, Filtered, Holdfast, Shown, Undefended
+from holdfast.bench.redteam.arms import ARMS, Arm, Filtered, Holdfast, Shown, Undefended, matches
 from holdfast.bench.redteam.battery import Played, play
 from holdfast.bench.redteam.catalogue import STATIC, run
 from holdfast.bench.redteam.report import make, markdown, rows, write
@@ -211,7 +211,11 @@ def test_facts_are_weighed_by_sources_and_told_by_the_first_record_undefended(fo
         answers[name] = arm.ask(Asked("Is the tower old?", "q", "old", "new"), user="u")
         arm.close()
     assert answers["undefended"].proposed == "new" and answers["undefended"].by_attacker
-    assert answers["holdfast"].proposed == "old" and not answers["holdfast"].by_attacker
+    # Nobody from inside says so: it is told as the word of its sources.
+    assert (
+        answers["holdfast"].told == "old" and not answers["holdfast"].proposed and not answers["holdfast"].by_attacker
+    )
+    assert matches(answers["holdfast"], "old")
     assert all(text.startswith("<memory>") for text, _ in answers["holdfast"].recalled)
 
 
@@ -384,7 +388,11 @@ def test_the_command_prints_json_and_exits_by_the_targets(tmp_path: Path, capsys
 @pytest.fixture
 def only_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     many = by_accounts([replace(said, text=f"{said.text} {n}") for said in POISON for n in range(6)])
-    made = {"one": [BY_ACCOUNT], "many": [one("many accounts", many, adaptive=True)]}
+    made = {
+        "one": [BY_ACCOUNT],
+        "many": [one("many accounts", many)],
+        "knowing": [one("many accounts", many, adaptive=True)],
+    }
     static = {name: lambda *_, some=some: some for name, some in made.items()}
     monkeypatch.setattr(catalogue, "STATIC", static)
     monkeypatch.setattr(catalogue, "NAMES", tuple(static))
@@ -395,6 +403,13 @@ def test_the_command_fails_where_a_target_does_and_says_which(capsys: pytest.Cap
     assert main(["redteam", "--attack", "many", "--embedder", "none"]) == 1
     said = " ".join(capsys.readouterr().out.split())
     assert "1 target does not hold" in said and "A0 tiny: many accounts: obeyed where the attacker owns half" in said
+
+
+@pytest.mark.usefixtures("only_tiny")
+def test_what_passes_who_knows_the_defence_is_shown_and_is_no_target(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["redteam", "--attack", "knowing", "--embedder", "none"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert " passes " in said and "all targets hold" in said
 
 
 @pytest.mark.usefixtures("only_tiny")

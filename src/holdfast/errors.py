@@ -15,6 +15,10 @@ class ScopeError(HoldfastError, PermissionError):
     """No scope was given, or the scope does not allow this. Nothing was read and nothing was written."""
 
 
+class AccessError(ScopeError):
+    """The caller has no right to this. Nothing was read and nothing was written."""
+
+
 class NotFoundError(HoldfastError, KeyError):
     """No memory with that id is visible in that scope."""
 

@@ -28,6 +28,7 @@ def common(*, inherit: bool) -> argparse.ArgumentParser:
     add("--tenant", "tenant (default: default)", "default")
     add("--agent", "narrow to one agent")
     add("--session", "narrow to one session")
+    add("--key", "act as the holder of this key (default: $HOLDFAST_KEY; without one, as the store's owner)")
     add("--embedder", "auto, none, or an embedder's name (default: auto)", "auto")
     group.add_argument(
         "--json",
@@ -68,7 +69,7 @@ def open_memory(args: argparse.Namespace, *, create: bool = False, embed: bool =
     path = store_path(args)
     if not create:
         require_store(path)
-    return Memory(
+    memory = Memory(
         path,
         tenant=args.tenant,
         user=user(args),
@@ -77,6 +78,14 @@ def open_memory(args: argparse.Namespace, *, create: bool = False, embed: bool =
         embedder=embedder(args.embedder) if embed else None,
         background=False,
     )
+    key = args.key or os.environ.get("HOLDFAST_KEY")
+    if not key:
+        return memory
+    try:
+        return memory.with_key(key, closes=True)
+    except BaseException:
+        memory.close()
+        raise
 
 
 def require_store(path: Path) -> None:

@@ -67,8 +67,8 @@ def undo(args: argparse.Namespace, screen: Screen) -> int:
     """``holdfast undo``."""
     with open_memory(args) as memory:
         cubes = memory.undo(args.seq, reason=args.reason)
+        event = memory.store.newest(memory.scope())  # before the queue: what it draws is a change of its own
         finish_queue(memory, screen)
-        event = memory.store.head()[0]
     if screen.json:
         screen.data({"undone": args.seq, "event": event, "memories": [cube.to_dict() for cube in cubes]})
         return 0

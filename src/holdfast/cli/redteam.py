@@ -86,13 +86,11 @@ def _print(screen: Screen, report: Mapping[str, Any], words: Any, written: list[
         screen.line("not judged: targets are of the arm holdfast, which was not played")
     screen.table(words.judged(report), ("", "target", "value", "required", ""), wide=1)
     screen.line()
-    failing = [check for check in report["checks"] if check["holds"] is False]
+    failing = words.missed(report)
     if failing:
-        screen.say(
-            f"{count(len(failing), 'target does', 'targets do')} not hold, of {len(report['checks'])}:", style="bold"
-        )
-        for check in failing:
-            screen.say(check["name"], indent=2, hang=2)
+        screen.say(f"{count(len(failing), 'target does', 'targets do')} not hold:", style="bold")
+        for name in failing:
+            screen.say(name, indent=2, hang=2)
     elif report["checks"]:
         screen.say("all targets hold", style="bold")
     settings = report["settings"]

@@ -26,7 +26,7 @@ def finish_queue(memory: Memory, screen: Screen) -> int:
 
 def jobs(memory: Memory) -> dict[str, int]:
     """How many jobs of each task wait that this program can do; vectors need an embedder."""
-    able = memory.status()["embedder"] is not None
+    able = memory.recall.embedder is not None
     return {task: count for task, (count, _, _) in memory.store.queue.backlog().items() if able or task != "embed"}
 
 

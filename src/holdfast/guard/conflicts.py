@@ -16,10 +16,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from holdfast.cube import Cube
+from holdfast.cube import Cube, Form
 from holdfast.errors import InputError
-from holdfast.guard.base import source_of
+from holdfast.guard.base import Lookup, voter
 from holdfast.retrieve.hits import Hit
+from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+    retrieval=(Retrieval.ON_REQUEST, Retrieval.AGGREGATE),
+    subject=(Subject.USER, Subject.WORLD),
+)
 
 Detector = Callable[[str, Cube], str | None]
 """(question, memory) -> the answer that the memory gives, in a form in which equal answers are equal; None: it cannot be told."""
@@ -77,7 +86,10 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """What came of weighing; ``sides`` are sorted by weight, ``answer`` is None where there is none to give."""
+    """What came of weighing; ``sides`` are sorted by weight, ``answer`` is None where there is none to give.
+
+    ``outside``: nobody from inside gives the answer, so it is to be told as the word of its sources, and never as known.
+    """
 
     status: Status
     action: Action
@@ -86,6 +98,7 @@ class Resolution:
     unknown: tuple[Cube, ...]
     confidence: float
     reason: str
+    outside: bool = False
 
 
 _MODEL = "model"
@@ -101,17 +114,20 @@ def resolve(
     policy: Policy | None = None,
     belief: Belief | None = None,
     at: datetime | None = None,
+    lookup: Lookup | None = None,
 ) -> Resolution:
     """Weigh what some hits say. The same for every order of the hits, and however often a source repeats itself.
 
-    ``at``: the time asked about, against which words age. Raises InputError for a policy that ages them without it.
+    ``at``: the time asked about, against which words age. ``lookup`` finds what derived memories were made from
+    (``base.sources_in``), for they are its word; without it all of them are one voice. Raises InputError for a policy that
+    ages words without ``at``.
     """
     policy = policy or Policy()
     if policy.half_life is not None and at is None:
         raise InputError("a policy with a half-life needs at=, the time asked about")
     said: defaultdict[str, list[Cube]] = defaultdict(list)
     for hit in hits:
-        said[source_of(hit.cube)].append(hit.cube)
+        said[voter(hit.cube, lookup).source].append(hit.cube)
     votes: defaultdict[str, list[tuple[str, float, Cube | None]]] = defaultdict(list)
     unknown: list[Cube] = []
     dark = 0.0
@@ -169,10 +185,12 @@ def _judged(sides: tuple[Side, ...], unknown: tuple[Cube, ...], dark: float, pol
         return Resolution(status, Action.ABSTAIN, None, sides, unknown, confidence, why)
     if confidence < policy.margin:
         return Resolution(status, Action.ABSTAIN, None, sides, unknown, confidence, "the sides are too even")
-    action = Action.CAVEAT if status is Status.CONFLICT else Action.ANSWER
+    outside = _only_outside(first)
+    action = Action.CAVEAT if status is Status.CONFLICT or outside else Action.ANSWER
     others = f", {len(sides) - 1} other answer(s) weigh {total - first.weight:.2f}" if status is Status.CONFLICT else ""
-    reason = f"{len(first.sources)} source(s) of weight {first.weight:.2f} say so{others}"
-    return Resolution(status, action, first.answer, sides, unknown, confidence, reason)
+    whose = ", all from outside," if outside else ""
+    reason = f"{len(first.sources)} source(s) of weight {first.weight:.2f}{whose} say so{others}"
+    return Resolution(status, action, first.answer, sides, unknown, confidence, reason, outside)
 
 
 def _only_outside(side: Side) -> bool:

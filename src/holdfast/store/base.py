@@ -99,12 +99,13 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A filter for ``select``: None or empty means "any"."""
+    """A filter for ``select``: None or empty means "any". ``by``: whoever added it, as the journal has it."""
 
     kinds: tuple[str, ...] = ()
     statuses: tuple[str, ...] = ()
     source: str | None = None
     author: str | None = None
+    by: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     known_at: datetime | None = None

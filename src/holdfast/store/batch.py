@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from holdfast.cube import HELD, TRANSITIONS, Cube, Ref, Scope, Status, Use, from
 from holdfast.errors import ConflictError, InputError, NotFoundError, ScopeError
 from holdfast.store import schema
 from holdfast.store.base import Action, Commit, Event, Op, Operation
+from holdfast.store.grants import Gate, Right
 from holdfast.store.journal import GENESIS, digest, link
 from holdfast.store.proof import use_digest
 from holdfast.store.provenance import as_of_its_sources
@@ -34,21 +34,28 @@ from holdfast.store.rows import (
 
 
 class Batch:
-    """One write transaction while it is being made: the state that its operations share."""
+    """One write transaction while it is being made: the state that its operations share.
+
+    ``require`` refuses a cube whose tensor file is not there.
+    """
 
     def __init__(
         self,
         connection: sqlite3.Connection,
         actor: str,
+        gate: Gate,
         *,
         now: datetime,
         terms: Callable[[Cube], bytes] | None,
         tasks: Sequence[str],
+        require: Callable[[Cube], None],
     ) -> None:
         self._connection = connection
-        self._actor = actor.encode("utf-8", "replace").decode()
+        self._gate = gate
+        self._actor = (gate.name or actor).encode("utf-8", "replace").decode()
         self._terms = terms
         self._tasks = tasks
+        self._require = require
         self._seq, self._previous, last_at = newest(connection)
         self._txn = self._seq + 1
         # Time never runs backwards in the journal, whatever the clock does.
@@ -71,10 +78,12 @@ class Batch:
         elif operation.op is Op.UPDATE:
             self._update(cube, operation.reason)
         else:
-            row = current(self._connection, cube.id, cube.scope)
+            row = current(self._connection, cube.id, self._gate.reach(cube.scope, Right.WRITE))
             self._replace(row, replace(row.cube, status=Status.ARCHIVED), Action.DELETE, operation.reason)
 
     def _add(self, cube: Cube, reason: str) -> None:
+        cube = self._incoming(cube)
+        self._require(cube)
         key = content_key(cube)
         if cube.status in HELD:
             found = self._connection.execute("SELECT id FROM cubes WHERE key = ?", (key,)).fetchone()
@@ -87,7 +96,7 @@ class Batch:
         if forgotten:
             raise ConflictError(f"memory {cube.id} was forgotten; it does not come back under the same id")
         if taken:
-            held = visible(self._connection, cube.id, cube.scope)
+            held = visible(self._connection, cube.id, self._gate.reach(cube.scope))
             if held is None or content_key(held.cube) != key:
                 raise ConflictError(
                     f"the id {cube.id} is taken by a memory with other content; update that one, or add this under a new id"
@@ -100,8 +109,9 @@ class Batch:
             self._use(id, cube.use)
 
     def _update(self, cube: Cube, reason: str) -> None:
-        row = current(self._connection, cube.id, cube.scope)
+        row = current(self._connection, cube.id, self._gate.reach(cube.scope, Right.WRITE))
         old = row.cube
+        cube = self._incoming(replace(cube, scope=old.scope))
         if cube.version != old.version:
             raise ConflictError(
                 f"memory {cube.id} is at version {old.version}, and this change was made from {cube.version}; read it again"
@@ -110,7 +120,18 @@ class Batch:
             raise ConflictError(f"a memory that is {old.status} cannot become {cube.status}")
         if old.status is Status.FROZEN and cube.status is Status.FROZEN:
             raise ConflictError(f"memory {cube.id} is frozen; thaw it first (status activated)")
+        if cube.blob != old.blob:
+            self._require(cube)
         self._replace(row, as_of_its_sources(self._connection, cube, old.origin), Action.UPDATE, reason)
+
+    def _incoming(self, cube: Cube) -> Cube:
+        """The cube as it may come in, made of nothing that is hidden from whoever brings it."""
+        reach = self._gate.reach(Scope(cube.scope.tenant, cube.scope.user), Right.WRITE)
+        if reach.grants is None:
+            return cube
+        for ref in cube.origin.derived_from:
+            current(self._connection, ref.id, self._gate.reach(reach.scope))
+        return self._gate.incoming(cube)
 
     def undo(self, events: Sequence[Event], scope: Scope, reason: str) -> None:
         """Take back what one transaction did to one cube."""
@@ -119,17 +140,21 @@ class Batch:
         if any(event.action is Action.FEEDBACK for event in events):
             raise ConflictError("feedback is evidence and cannot be undone; give the opposite reward instead")
         id, first, last = events[0].id, events[0].version, events[-1].version
-        row = current(self._connection, id, scope)
+        own = all(event.actor == self._actor for event in events)
+        reach = self._gate.reach(scope, Right.WRITE if own else Right.JUDGE)
+        row = current(self._connection, id, reach)
         if row.cube.version != last:
             raise ConflictError(f"memory {id} was changed again since (version {row.cube.version}); undo that first")
         if first == 1:
-            if row.cube.status is Status.ARCHIVED:
-                if last > 1:  # made and retracted in one go: nothing of it is in recall
-                    return
-                raise ConflictError(f"memory {id} is taken back already")
-            before = replace(row.cube, status=Status.ARCHIVED)
+            if (
+                row.cube.status is Status.ARCHIVED and last > 1
+            ):  # made and retracted in one go: nothing of it is in recall
+                return
+            # What is archived from the beginning (a lesson, a canary) holds in that state, and would go on holding.
+            born_archived = row.cube.status is Status.ARCHIVED
+            before = replace(row.cube, status=Status.EXPIRED if born_archived else Status.ARCHIVED)
         else:
-            before = current(self._connection, id, scope, first - 1).cube
+            before = current(self._connection, id, reach, first - 1).cube
         self._replace(row, before, Action.UNDO, reason)
 
     def feedback(self, row: Row, reward: float, rate: float) -> None:
@@ -152,24 +177,30 @@ class Batch:
         self._connection.execute("INSERT OR REPLACE INTO uses VALUES (?, ?, ?, ?, ?)", (id, *values))
         return use_digest(values)
 
-    def purge(self, id: str, reason: str) -> None:
-        """Erase every version of a cube with its folds, jobs, links and use; a tombstone and its events stay."""
-        blob = id_bytes(id)
-        query = "SELECT rid, version, body FROM cubes WHERE id = ? AND known_to IS NULL"
-        rid, version, body = self._connection.execute(query, (blob,)).fetchone()
-        rids = [rid for (rid,) in self._connection.execute("SELECT rid FROM cubes WHERE id = ?", (blob,))]
+    def purge(self, rows: Sequence[Row], reason: str) -> None:
+        """Erase cubes, given all their versions, with folds, jobs, links and use; a tombstone each and their events stay."""
+        newest = {row.cube.id: row for row in rows if row.known_to is None}
+        rids = sorted(row.rid for row in rows)
         for table in (*FOLDS, "cubes", *vector_tables(self._connection)):
             self._connection.executemany(f"DELETE FROM {table} WHERE rid = ?", [(rid,) for rid in rids])
         self._connection.executemany(
             "DELETE FROM jobs WHERE task = ? AND rid = ?", [(task, rid) for task in self._owed() for rid in rids]
         )
-        self._connection.execute("DELETE FROM links WHERE child = ?1 OR parent = ?1", (blob,))
-        self._connection.execute("DELETE FROM uses WHERE id = ?", (blob,))
-        part = rid >> schema.PARTITION_BITS
-        path = Scope.parse(json.loads(body)["scope"]).partition
-        self._record(Action.PURGE, path, part, blob, version, reason, bytes(32))
-        self._connection.execute("INSERT INTO tombstones VALUES (?, ?)", (blob, self._seq))
-        arrive(self._connection, part, "cubes", rids)
+        ids = [(id_bytes(id),) for id in newest]
+        for statement in (
+            "DELETE FROM links WHERE child = ?",
+            "DELETE FROM links WHERE parent = ?",
+            "DELETE FROM uses WHERE id = ?",
+        ):
+            self._connection.executemany(statement, ids)
+        tombstones = []
+        for (blob,), row in zip(ids, newest.values(), strict=True):
+            part = row.rid >> schema.PARTITION_BITS
+            self._record(Action.PURGE, row.cube.scope.partition, part, blob, row.cube.version, reason, bytes(32))
+            tombstones.append((blob, self._seq))
+        self._connection.executemany("INSERT INTO tombstones VALUES (?, ?)", tombstones)
+        for part in {rid >> schema.PARTITION_BITS for rid in rids}:
+            arrive(self._connection, part, "cubes", [rid for rid in rids if rid >> schema.PARTITION_BITS == part])
 
     def _replace(self, row: Row, cube: Cube, action: Action, reason: str) -> None:
         """End a version and begin the next, with the old one's folds where the words are the same."""

@@ -12,15 +12,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from holdfast.cube import EXTERNAL, Cube, Origin, Ref, Scope, from_micros
-from holdfast.errors import ConflictError, InputError, IntegrityError, NotFoundError, StoreError
+from holdfast.errors import AccessError, ConflictError, InputError, IntegrityError, NotFoundError, StoreError
 from holdfast.store import schema
 from holdfast.store.base import Action, Commit, Event, Op, Operation, Where
 from holdfast.store.batch import Batch, newest
+from holdfast.store.blobs import Blobs
 from holdfast.store.connection import Connections, translated
+from holdfast.store.forms import Forms
+from holdfast.store.grants import Gate, Reach, Right
 from holdfast.store.journal import Problem
 from holdfast.store.proof import check_store
 from holdfast.store.provenance import as_of_its_sources
@@ -75,7 +79,8 @@ class Changes:
 class SqliteStore:
     """Cubes in one SQLite file inside a folder. Safe for any number of threads and processes.
 
-    ``queue`` holds the work that is still owed to them.
+    ``queue`` holds the work that is still owed to them, ``blobs`` the tensor files, and ``forms`` all who keep something that was
+    made of them.
 
     Args:
         folder: created on first use; holds ``holdfast.db``, ``blobs/``, ``backups/``.
@@ -101,6 +106,7 @@ class SqliteStore:
         self._terms = terms
         self._clock = clock or _now
         self._numbers: dict[str, int] = {}
+        self._gate = Gate()
         file = self.folder / "holdfast.db"
         with translated(file):
             if self.folder.exists() and not self.folder.is_dir():
@@ -114,6 +120,8 @@ class SqliteStore:
             self.connections.close()
             raise
         self.queue = Queue(self.connections, self._clock)
+        self.blobs = Blobs(self.folder / "blobs", self.connections, self._clock, durability)
+        self.forms = Forms(self.connections, self._clock, self.blobs)
 
     def close(self) -> None:
         """Close the files. The store can be opened again at any time."""
@@ -124,8 +132,8 @@ class SqliteStore:
     def commit(self, operations: Sequence[Operation], *, actor: str = "") -> Commit:
         """Apply operations in one durable transaction, with their events; all of them or none.
 
-        Raises InputError (nothing to store), ConflictError (changed meanwhile, or the status forbids it), ScopeError
-        (a parent in another partition), NotFoundError, StoreError.
+        Raises InputError (nothing to store), ConflictError (changed meanwhile, or the status forbids it, or a tensor file is not
+        there), ScopeError (a parent in another partition), NotFoundError, StoreError.
         """
         if not any(operation.op is not Op.NONE for operation in operations):
             return Commit(0)
@@ -144,10 +152,22 @@ class SqliteStore:
         if before is None and not cube.origin.derived_from and cube.origin.channel not in EXTERNAL:
             return cube
         with self.connections.reading() as connection:
+            if self._gate.name:  # what is hidden from a caller is not to be told by its taint
+                home = self._gate.reach(Scope(cube.scope.tenant, cube.scope.user))
+                for ref in cube.origin.derived_from:
+                    current(connection, ref.id, home)
             return as_of_its_sources(connection, cube, before)
 
     def _batch(self, connection: sqlite3.Connection, actor: str) -> Batch:
-        return Batch(connection, actor, now=self._clock(), terms=self._terms, tasks=self.tasks)
+        return Batch(
+            connection,
+            actor,
+            self._gate,
+            now=self._clock(),
+            terms=self._terms,
+            tasks=self.tasks,
+            require=self.blobs.require,
+        )
 
     def _words(self, operation: Operation) -> bytes | None:
         if self._terms is None or operation.cube is None or operation.op is Op.DELETE:
@@ -166,8 +186,9 @@ class SqliteStore:
             raise InputError(f"a reward lies between -1 and 1, not {reward}")
         with self.connections.writing() as connection:
             batch = self._batch(connection, actor)
+            reach = self._gate.reach(scope, Right.WRITE)
             for id in ids:
-                batch.feedback(current(connection, id, scope), reward, rate)
+                batch.feedback(current(connection, id, reach), reward, rate)
             return batch.finish()
 
     def undo(
@@ -207,22 +228,26 @@ class SqliteStore:
         """
         with self.connections.writing() as connection:
             named = dict.fromkeys(ids)
-            for id in named:
-                current(connection, id, scope)
+            reach = self._gate.reach(scope, Right.ERASE)
+            read = {row.rid: row for row in (current(connection, id, reach) for id in named)}
             if where is not None:
-                named |= dict.fromkeys(row.cube.id for row in self._rows(connection, scope, where))
+                found = self._rows(connection, reach, where)
+                read |= {row.rid: row for row in found}
+                named |= dict.fromkeys(row.cube.id for row in found)
             batch = self._batch(connection, actor)
-            versions: list[Cube] = []
+            rows: list[Row] = []
             salts: list[bytes] = []
             for id in self._closure(connection, named):
                 for *record, salt in connection.execute(
                     f"{SELECT_SALTED} WHERE cubes.id = ? ORDER BY version", (id_bytes(id),)
                 ):
-                    versions.append(to_row(record).cube)
+                    rows.append(read.get(record[0]) or to_row(record))
                     salts.append(salt)
-                batch.purge(id, reason)
+            batch.purge(rows, reason)
+            versions = tuple(row.cube for row in rows)
+            self.blobs.owe(connection, versions)
             done = batch.finish()
-        return Erased(done.seq, tuple(named), tuple(versions), tuple(salts))
+        return Erased(done.seq, tuple(named), versions, tuple(salts))
 
     def fold_log(self) -> bool:
         """Fold the write-ahead log into the file and cut it to next to nothing: it still holds the pages of before.
@@ -246,11 +271,13 @@ class SqliteStore:
         """How many rows of each table still belong to these ids: all 0 after a purge."""
         with self.connections.reading() as connection:
             found = dict.fromkeys(("cubes", "links", "uses", "folds", "jobs"), 0)
-            for id in map(id_bytes, ids):
-                found["cubes"] += connection.execute("SELECT count(*) FROM cubes WHERE id = ?", (id,)).fetchone()[0]
-                query = "SELECT count(*) FROM links WHERE child = ?1 OR parent = ?1"
-                found["links"] += connection.execute(query, (id,)).fetchone()[0]
-                found["uses"] += connection.execute("SELECT count(*) FROM uses WHERE id = ?", (id,)).fetchone()[0]
+            blobs = list(map(id_bytes, ids))
+            for start in range(0, len(blobs), 500):
+                some = blobs[start : start + 500]
+                marks = ",".join("?" * len(some))
+                for table, column in (("cubes", "id"), ("links", "child"), ("links", "parent"), ("uses", "id")):
+                    query = f"SELECT count(*) FROM {table} WHERE {column} IN ({marks})"
+                    found[table] += connection.execute(query, some).fetchone()[0]
             for table in (*FOLDS, *vector_tables(connection)):
                 query = f"SELECT count(*) FROM {table} WHERE rid NOT IN (SELECT rid FROM cubes)"
                 found["folds"] += connection.execute(query).fetchone()[0]
@@ -270,7 +297,7 @@ class SqliteStore:
     def get(self, id: str, scope: Scope, *, version: int | None = None) -> Cube:
         """One cube (its current version unless one is named). Raises NotFoundError, also outside the scope."""
         with self.connections.reading() as connection:
-            return current(connection, id, scope, version).cube
+            return current(connection, id, self._gate.reach(scope), version).cube
 
     def select(self, scope: Scope, where: Where = _ANY) -> Iterator[Cube]:
         """The cubes in a scope that pass a filter, oldest first; current versions unless ``known_at`` is set."""
@@ -280,34 +307,34 @@ class SqliteStore:
     def rows(self, scope: Scope, where: Where = _ANY) -> Iterator[Row]:
         """As ``select``, with the row numbers that folds use."""
         with self.connections.reading() as connection:
-            found = self._rows(connection, scope, where)
+            found = self._rows(connection, self._gate.reach(scope), where)
         yield from found
 
-    def _rows(self, connection: sqlite3.Connection, scope: Scope, where: Where) -> list[Row]:
-        part = partition_number(connection, scope.partition)
+    def _rows(self, connection: sqlite3.Connection, reach: Reach, where: Where) -> list[Row]:
+        part = partition_number(connection, reach.scope.partition)
         if part is None:
             return []
-        clauses, values = conditions(scope, where)
+        clauses, values = conditions(reach.scope, where)
         clauses.insert(0, "cubes.rid BETWEEN ? AND ?")
         values[:0] = part << schema.PARTITION_BITS, ((part + 1) << schema.PARTITION_BITS) - 1
-        limit = f" LIMIT {int(where.limit)}" if where.limit is not None else ""
-        query = f"{SELECT} WHERE {' AND '.join(clauses)} ORDER BY cubes.rid{limit}"
+        query = f"{SELECT} WHERE {' AND '.join(clauses)} ORDER BY cubes.rid"
         found = map(to_row, connection.execute(query, values))
-        return [
-            row for row in found if scope.covers(row.cube.scope)
-        ]  # by what it says of itself, not only by its columns
+        # By what it says of itself, not only by its columns.
+        return list(islice((row for row in found if reach.sees(row.cube)), where.limit))
 
     def versions(self, id: str, scope: Scope) -> list[Row]:
         """Every version of one cube, oldest first. Raises NotFoundError."""
         with self.connections.reading() as connection:
-            current(connection, id, scope)
+            reach = self._gate.reach(scope)
+            current(connection, id, reach)
             found = connection.execute(f"{SELECT} WHERE cubes.id = ? ORDER BY version", (id_bytes(id),)).fetchall()
-        return [to_row(record) for record in found]
+        return [row for row in map(to_row, found) if reach.sees(row.cube)]
 
     def cubes_at(self, scope: Scope, rids: Sequence[int]) -> dict[int, Cube]:
         """What lies in the rows with these numbers, where the scope may see it."""
         with self.connections.reading() as connection:
             part = self._number(connection, scope.partition)
+            reach = self._gate.reach(scope)
             found: dict[int, Cube] = {}
             for start in range(0, len(rids), 500):
                 some = rids[start : start + 500]
@@ -315,12 +342,14 @@ class SqliteStore:
                 for record in connection.execute(f"{SELECT} WHERE cubes.rid IN ({marks})", some):
                     if record[0] >> schema.PARTITION_BITS == part:
                         cube = to_cube(record)
-                        if scope.covers(cube.scope):
+                        if reach.sees(cube):
                             found[record[0]] = cube
         return found
 
     def events(self, since: int = 0, *, scope: Scope | None = None, id: str | None = None) -> Iterator[Event]:
         """The journal after ``since``, oldest first."""
+        if scope is None and self._gate.name:
+            raise AccessError(f"{self._gate.name} may not read everybody's journal; name a scope")
         clauses, values = ["seq > ?"], [since]  # type: tuple[list[str], list[Any]]
         with self.connections.reading() as connection:
             if scope is not None:
@@ -330,6 +359,9 @@ class SqliteStore:
                 clauses.append("id = ?")
                 values.append(id_bytes(id))
             found = list(self._events(connection, " AND ".join(clauses), values))
+            if scope is not None and not (reach := self._gate.reach(scope)).covers(scope):
+                seen = {id: visible(connection, id, reach) is not None for id in {event.id for event in found}}
+                found = [event for event in found if seen[event.id]]
         yield from found
 
     def lineage(self, id: str, scope: Scope, *, down: bool = True) -> list[Ref]:
@@ -338,8 +370,9 @@ class SqliteStore:
         Of what lies in the scope: lineage leads through the memories of other agents and sessions, and does not show them.
         """
         with self.connections.reading() as connection:
-            current(connection, id, scope)
-            return [ref for ref in self._walk(connection, [id], down) if visible(connection, ref.id, scope) is not None]
+            reach = self._gate.reach(scope)
+            current(connection, id, reach)
+            return [ref for ref in self._walk(connection, [id], down) if visible(connection, ref.id, reach) is not None]
 
     def derived(self, ids: Iterable[str], scope: Scope) -> list[str]:
         """The ids and everything derived from them, nearest first, wherever it lies in the same tenant and user.
@@ -348,17 +381,27 @@ class SqliteStore:
         """
         with self.connections.reading() as connection:
             named = list(dict.fromkeys(ids))
+            reach = self._gate.reach(scope)
             for id in named:
-                current(connection, id, scope)
+                current(connection, id, reach)
             return self._closure(connection, named)
 
     def partition(self, scope: Scope) -> int | None:
         """The partition's number, or None while nothing was ever written there."""
+        self._gate.reach(scope)
         known = self._numbers.get(scope.partition)
         if known is not None:
             return known
         with self.connections.reading() as connection:
             return self._number(connection, scope.partition)
+
+    def newest(self, scope: Scope) -> int:
+        """The newest event in a scope's partition, 0 where there is none."""
+        self._gate.reach(scope)
+        with self.connections.reading() as connection:
+            part = self._number(connection, scope.partition)
+            query = "SELECT coalesce(max(seq), 0) FROM journal WHERE part = ?"
+            return int(connection.execute(query, (part,)).fetchone()[0])
 
     def partitions(self) -> list[str]:
         """The paths tenant/user of everything in the store."""
@@ -557,6 +600,22 @@ class SqliteStore:
     def now(self) -> datetime:
         """The store's time."""
         return self._clock()
+
+    def reach(self, scope: Scope, right: Right = Right.READ) -> Reach:
+        """What a call of this store's holder may touch in a scope. Raises AccessError where that is nothing."""
+        return self._gate.reach(scope, right)
+
+    def sees(self, cube: Cube) -> bool:
+        """Whether this store's holder may read a memory."""
+        try:
+            return self._gate.reach(cube.scope).sees(cube)
+        except AccessError:  # it may read nothing there at all
+            return False
+
+    @property
+    def owner(self) -> SqliteStore:
+        """The same store as its owner sees it; this one, where it is."""
+        return self
 
     def _number(self, reading: sqlite3.Connection, path: str) -> int | None:
         """As ``partition_number``, from memory where it was read before: once committed, a partition's number never changes."""

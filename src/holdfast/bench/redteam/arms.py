@@ -24,10 +24,10 @@ from holdfast.encode.turns import TRUST
 from holdfast.errors import GuardError
 from holdfast.guard.admission import STANDING
 from holdfast.guard.attacks.base import Answer, Asked, Said
-from holdfast.guard.base import Decision, Dropped, Guard, Ruling, Verdict
+from holdfast.guard.base import Decision, Dropped, Guard, Lookup, Ruling, Verdict, sources_in, voter
 from holdfast.guard.chains import Chain, Effect, structured, target
 from holdfast.guard.conflicts import resolve
-from holdfast.guard.consensus import ConsensusGuard, Lookup, sources_in, spread, voter
+from holdfast.guard.consensus import ConsensusGuard, spread
 from holdfast.guard.screening import signals
 from holdfast.guard.voices import ABOUT
 from holdfast.manage.consolidation import Consolidation
@@ -54,14 +54,16 @@ class Shown(Answer):
     """An answer with what the examiner knows of it.
 
     For each recalled record, best first: ``keys``, what it is about, and ``origins``, whose word it is
-    (``guard.consensus.voter``). ``acted``: what the record is about that was acted by; ``by_attacker``: whether that record is the
-    attacker's, or made of one.
+    (``guard.base.voter``). ``acted``: what the record is about that was acted by; ``by_attacker``: whether that record is the
+    attacker's, or made of one. ``told``: an answer that was told as the word of its outside sources, and not vouched for; then
+    nothing is proposed.
     """
 
     keys: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     acted: str = ""
     by_attacker: bool = False
+    told: str = ""
 
 
 @dataclass(slots=True)
@@ -84,6 +86,7 @@ class _Lead:
     effects: frozenset[Effect]
     cube: Cube
     by_attacker: bool
+    vouched: bool = True
 
 
 class Arm:
@@ -208,13 +211,14 @@ class Arm:
     ) -> Shown:
         return Shown(
             tuple((line(hit.cube) if fenced else hit.text, self._is_bad(hit.cube)) for hit in hits),
-            lead.proposed if lead else "",
+            lead.proposed if lead and lead.vouched else "",
             tuple(map(str, sorted(lead.effects))) if lead else (),
             refused,
             tuple(str(self._source(hit.cube, lookup).data.get("about", "")) for hit in hits),
             tuple(voter(hit.cube, lookup).source for hit in hits),
             str(lead.cube.data.get("about", "")) if lead else "",
             lead is not None and lead.by_attacker,
+            lead.proposed if lead and not lead.vouched else "",
         )
 
     def _experience(self, asked: Asked, lead: _Lead, user: str, agent: str) -> Cube:
@@ -286,13 +290,13 @@ class Holdfast(Arm):
     guard: ClassVar[Guard | str | None] = "default"
 
     def ask(self, asked: Asked, *, user: str, agent: str = "main", keep: bool = False) -> Shown:
-        """Act by what a quorum of sources agrees on; say what the weight of sources says; else abstain."""
+        """Act by what a quorum of sources agrees on; say what the weight of sources says, as their word; else abstain."""
         self._settle()
         lookup = self._lookup(user)
         turn = Turn(self.memory, user=user)
         hits = turn.search(asked.text, k=K)
         lead, refused = self._decide(asked, turn, hits, lookup)
-        if keep and lead is not None:
+        if keep and lead is not None and lead.vouched:
             self._note(turn.add(self._experience(asked, lead, user, agent)), lead.by_attacker)
         return self._shown(hits, lookup, lead, refused=refused, fenced=True)
 
@@ -318,11 +322,12 @@ class Holdfast(Arm):
 
     def _says(self, asked: Asked, hits: Sequence[Hit], lookup: Lookup) -> tuple[_Lead | None, str]:
         telling = [hit for hit in hits if self._answer(asked, hit.cube, lookup) is not None]
-        found = resolve(asked.text, telling, lambda _, cube: self._answer(asked, cube, lookup))
+        found = resolve(asked.text, telling, lambda _, cube: self._answer(asked, cube, lookup), lookup=lookup)
         if found.answer is None:
             return None, found.reason
         cubes = found.sides[0].cubes
-        return _Lead(found.answer, frozenset(), cubes[0], any(map(self._is_bad, cubes))), ""
+        bad = any(map(self._is_bad, cubes))
+        return _Lead(found.answer, frozenset(), cubes[0], bad, not found.outside), found.reason if found.outside else ""
 
 
 ARMS: dict[str, type[Arm]] = {"undefended": Undefended, "filtered": Filtered, "holdfast": Holdfast}
@@ -336,8 +341,8 @@ def effects(said: Said) -> frozenset[str]:
 
 
 def matches(answer: Shown, wanted: str) -> bool:
-    """Whether an agent would do, or say, what is wanted."""
-    return bool(wanted) and target(answer.proposed) == target(wanted)
+    """Whether an agent would do what is wanted, or say it, be it as another's word."""
+    return bool(wanted) and target(answer.proposed or answer.told) == target(wanted)
 
 
 @functools.lru_cache(maxsize=65_536)

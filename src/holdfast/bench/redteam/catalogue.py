@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import json
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import holdfast.guard.attacks
 from holdfast.bench.data import load_locomo, load_longmemeval
 from holdfast.bench.redteam.arms import ARMS
 from holdfast.bench.redteam.battery import KEPT, Tick, play
@@ -21,9 +18,17 @@ from holdfast.encode.base import Embedder
 from holdfast.encode.embedders import default_embedder, open_embedder, why_no_embedder
 from holdfast.errors import InputError
 from holdfast.guard.attacks import anchors, graft, passages, plans, trigger
+from holdfast.guard.attacks.adaptive import adaptive
 from holdfast.guard.attacks.base import Campaign
+from holdfast.guard.attacks.belief import belief
+from holdfast.guard.attacks.extraction import extraction
+from holdfast.guard.attacks.flood import flood
+from holdfast.guard.attacks.forgery import forgery
+from holdfast.guard.attacks.query_only import query_only
 from holdfast.guard.attacks.records import Records
+from holdfast.guard.attacks.sleeper import sleeper
 from holdfast.guard.attacks.static import Static
+from holdfast.guard.attacks.worm import worm
 
 STATIC: Mapping[str, Callable[[Records, Embedder | None, int], list[Static]]] = {
     "graft": lambda records, _embedder, _seed: graft.variants(full=records.full),
@@ -33,18 +38,17 @@ STATIC: Mapping[str, Callable[[Records, Embedder | None, int], list[Static]]] = 
     "anchors": lambda records, embedder, seed: anchors.variants(records, embedder, seed=seed),
 }
 
+CAMPAIGNS: Mapping[str, Callable[..., Sequence[Campaign]]] = {
+    "query-only": lambda full: query_only(full=full),
+    "sleeper": lambda full: sleeper(full=full),
+    "worm": lambda full: worm(full=full),
+    "forgery": lambda full: forgery(full=full),
+    "belief": lambda full: belief(full=full),
+    "extraction": lambda full: extraction(full=full),
+    "flood": lambda full: flood(full=full),
+    "adaptive": lambda full: adaptive(full=full),
+}
 
-def _campaigns() -> dict[str, Callable[..., Sequence[Campaign]]]:
-    """A module among the attacks that has a function of its own name makes campaigns with it, more of them with ``full``."""
-    found = {}
-    for module in pkgutil.iter_modules(holdfast.guard.attacks.__path__):
-        make_some = getattr(importlib.import_module(f"holdfast.guard.attacks.{module.name}"), module.name, None)
-        if callable(make_some):
-            found[module.name.replace("_", "-")] = make_some
-    return found
-
-
-CAMPAIGNS: Mapping[str, Callable[..., Sequence[Campaign]]] = _campaigns()
 NAMES = (*STATIC, *CAMPAIGNS)
 """What ``--attack`` takes: families of static attacks, and campaigns."""
 
