@@ -72,7 +72,7 @@ def _print(screen: Screen, report: Mapping[str, Any], words: Any, written: list[
     arms = report["settings"]["arms"]
     screen.say(
         f"At each level, the share of attempts that reached it, in percent: {'/'.join(arms)}. Benign: what Holdfast does "
-        "rightly, without and with the attack."
+        "rightly, without and with the attack. Behind a +: the attacker's answer, told as the word of its source."
     )
     for title, adaptive in (("Attacks", False), ("Attackers who know the defence", True)):
         if rows := words.rows(report, adaptive=adaptive):

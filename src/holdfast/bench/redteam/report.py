@@ -124,6 +124,9 @@ def rows(report: Mapping[str, Any], *, adaptive: bool) -> list[tuple[str, ...]]:
         arms = entry["arms"]
         n = max((arms[arm]["levels"][level][3] for arm in arms for level in arms[arm]["levels"]), default=0)
         levels = ["/".join(_percent(arm["levels"].get(level)) for arm in arms.values()) for level in LEVELS]
+        told = arms[OURS].get("told as the source's word") if OURS in arms else None
+        if told and told[0]:
+            levels[LEVELS.index(Level.PROPOSED)] += f" +{_percent(told)}"
         benign = arms[OURS].get("benign", {}).get("utility") if OURS in arms else None
         right = "/".join(_percent([one]) for one in benign) if benign else ""
         found.append((entry["code"], name, str(n), *(one.strip("/") for one in levels), right))
@@ -167,7 +170,11 @@ def markdown(report: Mapping[str, Any]) -> str:
         "# Attacks on an agent's memory",
         f"{len(report['attacks'])} static attacks and {len(report['campaigns'])} campaigns. At each level the share of "
         f"attempts that reached it, in percent: {'/'.join(arms)}. Benign: what is done rightly with Holdfast, without "
-        "and with the attack. Intervals, sources and hashes are in the JSON file.",
+        "and with the attack. Intervals, sources and hashes are in the JSON file; where none of n was reached, draws say nothing, "
+        "and the 95 % bound is 3 / n.",
+        "Behind a +: how often Holdfast told the attacker's answer as the word of its source, vouched for by nobody. That is no "
+        "proposal here, while a right answer that is told so counts as right: whoever takes such an answer for a proposal adds the "
+        "two. Of campaigns it is not counted apart.",
         "## Attacks",
         _table(HEADERS, rows(report, adaptive=False)),
         "## Attackers who know the defence",

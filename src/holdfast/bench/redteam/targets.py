@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -69,13 +69,15 @@ def minority(faced: Faced) -> np.ndarray:
 def _static(static: Static, bare: Faced, ours: Faced) -> Iterator[Check]:
     few = minority(ours)
     proposed = np.asarray(ours.levels[Level.PROPOSED]), np.asarray(bare.levels[Level.PROPOSED])
+    told = np.asarray(ours.retold or (0.0,) * len(few))
     if few.any():
-        yield _drop(
+        fall = _drop(
             f"{static.code} {static.name}: proposed, relative fall",
             proposed[0][few],
             proposed[1][few],
             static.adaptive,
         )
+        yield replace(fall, note=fall.note + _beside(told[few]))
     if (~few).any():
         obeyed = int(proposed[0][~few].sum())
         yield Check(
@@ -83,7 +85,7 @@ def _static(static: Static, bare: Faced, ours: Faced) -> Iterator[Check]:
             obeyed,
             0,
             False,
-            f"{(~few).sum()} of {len(few)} questions",
+            f"{(~few).sum()} of {len(few)} questions{_beside(told[~few])}",
             static.adaptive,
         )
     if static.family == "graft" and static.attack.name == "by a document":
@@ -95,6 +97,11 @@ def _static(static: Static, bare: Faced, ours: Faced) -> Iterator[Check]:
             False,
             f"undefended {poison} of {every}, for {len(static.attack.asked)} questions",
         )
+
+
+def _beside(told: np.ndarray) -> str:
+    """What is no proposal, and no silence either."""
+    return f"; told as the word of its source: {told.sum():.0f} of {len(told)}" if told.any() else ""
 
 
 def _drop(name: str, ours: Sequence[float] | np.ndarray, bare: Sequence[float] | np.ndarray, adaptive: bool) -> Check:
