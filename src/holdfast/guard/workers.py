@@ -17,6 +17,8 @@ from holdfast.guard.conform import conform
 from holdfast.guard.flow import Value
 from holdfast.guard.schema import Known, OpaqueRef, Schema, Type
 
+PROFILE = ()  # a part of the boundary, and no memory
+
 
 class Desk(Protocol):
     """All that a worker has: one raw result, what is wanted of it, and tools under watch."""

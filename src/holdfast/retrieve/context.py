@@ -79,10 +79,13 @@ def line(cube: Cube) -> str:
 def disarmed(text: str) -> str:
     """A text from outside without what a program would follow: addresses become a note of their host, markup of calls is cut.
 
-    The words as they were are in the memory itself.
+    An address can be written in many ways (without its scheme, with characters spelt as numbers or a tab within), so what would
+    make one of it goes too: tags, and the brackets of Markdown's links and pictures. The words as they were are in the memory
+    itself.
     """
     text = _CALL.sub("[call removed]", text)
-    return _ADDRESS.sub(lambda found: f"[link to {found['host'] or found['bare'] or 'a program'}]", text)
+    text = _ADDRESS.sub(_note, text)
+    return _TAG.sub("&lt;", _LINK.sub("] ", text))
 
 
 _ADDRESS = re.compile(
@@ -92,6 +95,16 @@ _ADDRESS = re.compile(
 _CALL = re.compile(
     r"</?(?:tool_call|function_call|invoke)\b[^>]*>|<\|[\w ]{1,40}\|>|\[/?(?:TOOL_CALLS|INST)\]", re.IGNORECASE
 )
+
+
+def _note(found: re.Match[str]) -> str:
+    """The host alone, and not as a name that clients make a link of by itself."""
+    host = (found["host"] or found["bare"] or "").lower()
+    return f"[link to {host.removeprefix('www.') or 'a program'}]"
+
+
+_TAG = re.compile(r"<(?=[a-z/!?])", re.IGNORECASE)
+_LINK = re.compile(r"\](?=[(\[:])")
 
 
 def without_recalled(text: str) -> str:
