@@ -130,11 +130,17 @@ def write(folder: Path, ledger: Ledger, name: str, seed: int, durability: str) -
 # --- the reader ---
 
 
+def _ready(report: Path) -> Path:
+    """A file that is there once a reader can be stopped: on a busy machine that takes longer than a short run."""
+    return report.with_suffix(".ready")
+
+
 def read(folder: Path, ledgers: Path, report: Path, durability: str) -> None:
     """Look for what was confirmed a moment ago, until SIGTERM; then write what came of it."""
     memory = open_memory(folder, durability, background=False)
     going = [True]
     signal.signal(signal.SIGTERM, lambda *_: going.clear())
+    _ready(report).touch()
     read_to: dict[Path, int] = {}
     looked, missed, times = 0, [], []
     while going:
@@ -406,6 +412,8 @@ def main() -> int:
         ledgers.mkdir()
         common = ["--folder", str(folder), "--ledgers", str(ledgers), "--durability", args.durability]
         reader = subprocess.Popen([sys.executable, __file__, "--reader", str(seen), *common])
+        while not _ready(seen).exists() and reader.poll() is None:
+            time.sleep(0.05)
         counts = supervise(folder, ledgers, args.writers, args.seconds, args.seed, args.durability)
         reader.terminate()
         reader.wait(timeout=60)

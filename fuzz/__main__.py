@@ -36,9 +36,11 @@ def main() -> int:
     failed = [
         name
         for name in TARGETS
-        if subprocess.run([sys.executable, "-m", "fuzz", "--target", name, *options], check=False).returncode  # noqa: S603
+        if subprocess.run([sys.executable, "-m", "fuzz", "--target", name, *options], check=False).returncode
     ]
-    print(f"{len(TARGETS)} targets, {args.seconds} s each: {', '.join(failed) + ' found something' if failed else 'all hold'}")
+    print(
+        f"{len(TARGETS)} targets, {args.seconds} s each: {', '.join(failed) + ' found something' if failed else 'all hold'}"
+    )
     return 1 if failed else 0
 
 

@@ -96,12 +96,20 @@ def declared(text: str) -> None:
         if isinstance(leaf, str):
             law(leaf.isprintable() and len(leaf) <= 254 and "\n" not in leaf, "a text is one short line", leaf)
             law(kind.type is not Type.EMAIL or leaf.lower() in KNOWN.contacts, "an address is known", leaf)
-            law(kind.type is not Type.URL or re.sub("^https?://", "", leaf).startswith("acme.example"), "a URL is known", leaf)
+            law(
+                kind.type is not Type.URL or re.sub("^https?://", "", leaf).startswith("acme.example"),
+                "a URL is known",
+                leaf,
+            )
             law(kind.type is not Type.SHORT_TEXT or len(leaf.split()) <= kind.words, "a name is short", leaf)
     refusable(lambda: ground(found, WANTED, text))
     traces = Traces("the task")
     traces.add(found, ("web:a",))
-    law(all(traces.of(leaf) for leaf, _ in leaves(found, WANTED) if isinstance(leaf, str) and leaf not in "the task"), "a copy is traced", found)
+    law(
+        all(traces.of(leaf) for leaf, _ in leaves(found, WANTED) if isinstance(leaf, str) and leaf not in "the task"),
+        "a copy is traced",
+        found,
+    )
 
 
 def judged(text: str) -> None:
@@ -109,10 +117,20 @@ def judged(text: str) -> None:
     try:
         words = read_judgement(text, 3)
     except ExtractionError as error:
-        law(not any(len(some) > 7 and some in str(error) for some in re.findall(r"[^\W\d_]{8,}", text) if some not in _OURS), "it quotes nothing", error)
+        law(
+            not any(
+                len(some) > 7 and some in str(error) for some in re.findall(r"[^\W\d_]{8,}", text) if some not in _OURS
+            ),
+            "it quotes nothing",
+            error,
+        )
         return
     law(list(words) == [0, 1, 2], "a word for each id", words)
-    law(all(word in (True, False) or str(word).startswith("the judge ") for word in words.values()), "a word of its own", words)
+    law(
+        all(word in (True, False) or str(word).startswith("the judge ") for word in words.values()),
+        "a word of its own",
+        words,
+    )
 
 
 _OURS = "the judge's answer cannot be read (JSONDecodeError) (RecursionError) KeyError TypeError ValueError boolean that was not asked about"
@@ -140,7 +158,11 @@ def chained(text: str) -> None:
 def _is_chain(chain: Chain) -> None:
     law(bool(chain.operation), "a chain has an operation", chain)
     for effect in chain.effects:
-        law(effect.target == target(effect.target) and len(effect.target) <= MOST_TARGET, "a target can be compared", effect)
+        law(
+            effect.target == target(effect.target) and len(effect.target) <= MOST_TARGET,
+            "a target can be compared",
+            effect,
+        )
 
 
 def database(text: str) -> None:
@@ -152,12 +174,14 @@ def database(text: str) -> None:
     done = _sqlite(text)
     law(chain.effectful or not done, "what a database does is an effect", text, done, chain)
     both = read_sql(f"drop table x; {text}")
-    law(both is not None and Effect(EffectKind.DELETION, "x") in both.effects, "nothing hides what stands before it", text)
+    law(
+        both is not None and Effect(EffectKind.DELETION, "x") in both.effects,
+        "nothing hides what stands before it",
+        text,
+    )
 
 
-_READING = {
-    getattr(sqlite3, name) for name in ("SQLITE_SELECT", "SQLITE_READ", "SQLITE_FUNCTION", "SQLITE_RECURSIVE")
-}
+_READING = {getattr(sqlite3, name) for name in ("SQLITE_SELECT", "SQLITE_READ", "SQLITE_FUNCTION", "SQLITE_RECURSIVE")}
 
 
 def _sqlite(text: str) -> list[int]:
@@ -194,7 +218,9 @@ def lesson(text: str) -> None:
     law(len(lines) == 4 and (lines[0], lines[1], lines[3]) == (OPEN, NOTICE, CLOSE), "one line a lesson", block)
     law(json.loads(lines[2])["operation"] == plain_name(operation), "a lesson reads back", block)
     law("<" not in lines[2] and without_recalled(block) == "", "a lesson is fenced", block)
-    law(len(plain_name(what).split()) <= 2 and plain_name(plain_name(what)) == plain_name(what), "a name is plain", what)
+    law(
+        len(plain_name(what).split()) <= 2 and plain_name(plain_name(what)) == plain_name(what), "a name is plain", what
+    )
 
 
 def refused(call: Any) -> HoldfastError | None:
@@ -206,38 +232,205 @@ def refused(call: Any) -> HoldfastError | None:
     return None
 
 
-_JSON = ("{", "}", "[", "]", '"', ":", ",", "null", "true", "1e999", "NaN", "-0", "9" * 20, "\\u0000", "\\ud800", "\\", " ", "[" * 33)
+_JSON = (
+    "{",
+    "}",
+    "[",
+    "]",
+    '"',
+    ":",
+    ",",
+    "null",
+    "true",
+    "1e999",
+    "NaN",
+    "-0",
+    "9" * 20,
+    "\\u0000",
+    "\\ud800",
+    "\\",
+    " ",
+    "[" * 33,
+)
 _FIELDS = (
-    *('"id":"a-1"', '"id":"a_b_c_d_e_f_g"', '"id":7', '"kind":"a"', '"kind":"c"', '"sure":true', '"size":3', '"size":3.0', '"price":"€1,234.50"', '"price":"12 USD"'),
-    *('"price":1e3', '"price":0.001', '"day":"2026-02-30"', '"day":"2026-01-31T10:00Z"', '"day":"２０２６-01-31"', '"mail":"Ana@acme.example"', '"mail":"eve@evil.example"'),
-    *('"page":"https://acme.example/docs/a"', '"page":"acme.example/../x"', '"page":"https://acme.example/docs/send-it-all-to-eve-and-pay-her-now"'),
-    *('"name":"Ana Lima"', '"name":"do it now then pay"', '"name":"doItNowThenPayEve"', '"name":"A\u200bB"', '"name":"e\u0301"', '"note":"any\\nthing"', '"note":7'),
-    *('"free":"too many words in this one"', '"free":"Ana"', '"rows":[{"id":"a","n":1}]', '"rows":[{"n":1}]', '"rows":[1,2,3,4]', '"x":1', '"kind":null', *_JSON),
+    *(
+        '"id":"a-1"',
+        '"id":"a_b_c_d_e_f_g"',
+        '"id":7',
+        '"kind":"a"',
+        '"kind":"c"',
+        '"sure":true',
+        '"size":3',
+        '"size":3.0',
+        '"price":"€1,234.50"',
+        '"price":"12 USD"',
+    ),
+    *(
+        '"price":1e3',
+        '"price":0.001',
+        '"day":"2026-02-30"',
+        '"day":"2026-01-31T10:00Z"',
+        '"day":"２０２６-01-31"',
+        '"mail":"Ana@acme.example"',
+        '"mail":"eve@evil.example"',
+    ),
+    *(
+        '"page":"https://acme.example/docs/a"',
+        '"page":"acme.example/../x"',
+        '"page":"https://acme.example/docs/send-it-all-to-eve-and-pay-her-now"',
+    ),
+    *(
+        '"name":"Ana Lima"',
+        '"name":"do it now then pay"',
+        '"name":"doItNowThenPayEve"',
+        '"name":"A\u200bB"',
+        '"name":"e\u0301"',
+        '"note":"any\\nthing"',
+        '"note":7',
+    ),
+    *(
+        '"free":"too many words in this one"',
+        '"free":"Ana"',
+        '"rows":[{"id":"a","n":1}]',
+        '"rows":[{"n":1}]',
+        '"rows":[1,2,3,4]',
+        '"x":1',
+        '"kind":null',
+        *_JSON,
+    ),
 )
 _STEPS = (
-    *('"operation":"pay"', '"operation":7', '"operation":"İ"', '"object":"bill"', '"object":{"a":1}', '"target":"ŉ"', '"steps":[{"tool":"get_bill","arguments":{"id":"7"}}]'),
-    *('"effects":[{"kind":"call","target":"a"}]', '"effects":[{"kind":[],"target":"a"}]', '"effects":[7]', '"effects":"a"', '"effects":[]', '"object":"b"'),
-    *('"tool_calls":[{"function":{"name":"delete_all","arguments":"{}"}}]', '"steps":[{"tool":"pay","args":{"to":["a@b.c,d@e.f"],"x":{"y":[{"bcc":"ΐ"}]}}}]'),
-    *('"steps":[{"tool":"look","arguments":"' + "[" * 1200 + '"}]', '"steps":[{"tool":"look","args":null}]', '"steps":[{"tool":"look","args":"7"}]', '"steps":7'),
-    *('"steps":[{"tool":"look","arguments":"' + "9" * 5000 + '"}]', '"steps":[{"tool":"look","args":{"to":' + "[" * 900 + "]" * 900 + "}}]", '"steps":[[]]'),
-    *('"chain":"a -> b -> c"', '"chain":"a → b"', '"chain":7', '"chain":"a -> b -> ſt\u0345"', '"steps":{"a":1}', '"steps":[{"name":" "}]', *_JSON),
+    *(
+        '"operation":"pay"',
+        '"operation":7',
+        '"operation":"İ"',
+        '"object":"bill"',
+        '"object":{"a":1}',
+        '"target":"ŉ"',
+        '"steps":[{"tool":"get_bill","arguments":{"id":"7"}}]',
+    ),
+    *(
+        '"effects":[{"kind":"call","target":"a"}]',
+        '"effects":[{"kind":[],"target":"a"}]',
+        '"effects":[7]',
+        '"effects":"a"',
+        '"effects":[]',
+        '"object":"b"',
+    ),
+    *(
+        '"tool_calls":[{"function":{"name":"delete_all","arguments":"{}"}}]',
+        '"steps":[{"tool":"pay","args":{"to":["a@b.c,d@e.f"],"x":{"y":[{"bcc":"ΐ"}]}}}]',
+    ),
+    *(
+        '"steps":[{"tool":"look","arguments":"' + "[" * 1200 + '"}]',
+        '"steps":[{"tool":"look","args":null}]',
+        '"steps":[{"tool":"look","args":"7"}]',
+        '"steps":7',
+    ),
+    *(
+        '"steps":[{"tool":"look","arguments":"' + "9" * 5000 + '"}]',
+        '"steps":[{"tool":"look","args":{"to":' + "[" * 900 + "]" * 900 + "}}]",
+        '"steps":[[]]',
+    ),
+    *(
+        '"chain":"a -> b -> c"',
+        '"chain":"a → b"',
+        '"chain":7',
+        '"chain":"a -> b -> ſt\u0345"',
+        '"steps":{"a":1}',
+        '"steps":[{"name":" "}]',
+        *_JSON,
+    ),
 )
 _JUDGED = (
-    *('{"id":0,"consistent and safe":true}', '{"id":1,"consistent and safe":false}', '{"id":2,"consistent and safe":"true"}', '{"id":9,"consistent and safe":true}'),
-    *('{"id":true,"consistent and safe":true}', '{"id":0}', '{"id":[],"consistent and safe":true}', "7", "[0]", "[" * 1200, "9" * 5000, '{"id":1e400,"consistent and safe":true}'),
+    *(
+        '{"id":0,"consistent and safe":true}',
+        '{"id":1,"consistent and safe":false}',
+        '{"id":2,"consistent and safe":"true"}',
+        '{"id":9,"consistent and safe":true}',
+    ),
+    *(
+        '{"id":true,"consistent and safe":true}',
+        '{"id":0}',
+        '{"id":[],"consistent and safe":true}',
+        "7",
+        "[0]",
+        "[" * 1200,
+        "9" * 5000,
+        '{"id":1e400,"consistent and safe":true}',
+    ),
 )
 _SQL = (
-    *("select ", "* ", "from ", "t ", "where ", "a ", "= ", "1 ", "; ", "drop table ", "x ", "delete ", "update ", "set ", "insert into "),
-    *("values ", "(", ")", ", ", "'", '"', "`", "[", "]", "--", "/*", "*/", "/*!", "#", "\\", "\n", "with ", "as ", "create ", "attach "),
-    *("pragma ", "replace ", "explain ", "begin ", "vacuum ", "into ", "temp ", "view ", "trigger ", "union ", "$$", "load_extension", "e'"),
+    *(
+        "select ",
+        "* ",
+        "from ",
+        "t ",
+        "where ",
+        "a ",
+        "= ",
+        "1 ",
+        "; ",
+        "drop table ",
+        "x ",
+        "delete ",
+        "update ",
+        "set ",
+        "insert into ",
+    ),
+    *(
+        "values ",
+        "(",
+        ")",
+        ", ",
+        "'",
+        '"',
+        "`",
+        "[",
+        "]",
+        "--",
+        "/*",
+        "*/",
+        "/*!",
+        "#",
+        "\\",
+        "\n",
+        "with ",
+        "as ",
+        "create ",
+        "attach ",
+    ),
+    *(
+        "pragma ",
+        "replace ",
+        "explain ",
+        "begin ",
+        "vacuum ",
+        "into ",
+        "temp ",
+        "view ",
+        "trigger ",
+        "union ",
+        "$$",
+        "load_extension",
+        "e'",
+    ),
     *("truncate ", "if exists ", "alter ", "rename ", "returning ", "or ", "index ", "on ", "conflict ", "do "),
 )
 
 TARGETS = (
-    Target("strict", strict, (*_JSON, '"a":1', '"b":{"c":[]}', '"a":"}"', "9" * 5000, "{" * 33), ("say {", ",", "} done")),
+    Target(
+        "strict", strict, (*_JSON, '"a":1', '"b":{"c":[]}', '"a":"}"', "9" * 5000, "{" * 33), ("say {", ",", "} done")
+    ),
     Target("declared", declared, _FIELDS, ("{", ",", "}")),
     Target("judged", judged, (*_JUDGED, *_JSON), ("so [", ",", "] it is")),
-    Target("chained", chained, _STEPS, ('{"chain":"a -> b -> c","operation":"pay","object":"","effects":[],', ",", "}")),
+    Target(
+        "chained", chained, _STEPS, ('{"chain":"a -> b -> c","operation":"pay","object":"","effects":[],', ",", "}")
+    ),
     Target("database", database, _SQL),
-    Target("lesson", lesson, ("pay", " ", "<", "memories>", '"', "\n", "@", "/", "İ", "ſ", "ŉ", "\u0345", "sha256:", "x" * 70, "\x1f")),
+    Target(
+        "lesson",
+        lesson,
+        ("pay", " ", "<", "memories>", '"', "\n", "@", "/", "İ", "ſ", "ŉ", "\u0345", "sha256:", "x" * 70, "\x1f"),
+    ),
 )

@@ -43,7 +43,11 @@ def dates(text: str) -> None:
             law(span.text == text[span.start : span.end] and span.start >= end, "a time stands in the text", span)
             law(span.first < span.last, "a time lasts", span)
             if reference.tzinfo is UTC:  # as a memory has it
-                law(all(from_micros(to_micros(when)) == when for when in (span.first, span.last)), "a time can be kept", span)
+                law(
+                    all(from_micros(to_micros(when)) == when for when in (span.first, span.last)),
+                    "a time can be kept",
+                    span,
+                )
             end = span.end
 
 
@@ -89,7 +93,11 @@ def _proposed(encoder: Encoder, turn: Cube, known: tuple[Cube, ...]) -> list[Ope
         if operation.op is Op.UPDATE:
             law(cube.id in allowed, "only what is known can end", operation)
         else:
-            law(turn.ref in cube.origin.derived_from and cube.origin.trust <= turn.origin.trust, "a fact names its turn", cube)
+            law(
+                turn.ref in cube.origin.derived_from and cube.origin.trust <= turn.origin.trust,
+                "a fact names its turn",
+                cube,
+            )
             law(cube.origin.channel is Channel.DERIVED, "a fact is derived", cube)
             allowed.add(cube.id)
         statement_of(cube, NOW)
@@ -106,7 +114,11 @@ def model(text: str) -> None:
         encoder = _encoder(first, second)
         operations = _proposed(encoder, turn, held)
         for operation in operations:
-            law("Lisbon" not in operation.reason and "Acme" not in operation.reason, "a reason quotes nothing", operation)
+            law(
+                "Lisbon" not in operation.reason and "Acme" not in operation.reason,
+                "a reason quotes nothing",
+                operation,
+            )
             if operation.op is Op.ADD and operation.cube is not None:
                 begin, end = operation.cube.data["span"]
                 law(bool(turn.text[begin:end].strip()), "a fact is quoted", operation)
@@ -152,28 +164,187 @@ def statement(text: str) -> None:
         hash(found.content)
         Sheaf([found, replace(found, polarity=True, value="another", ref=None)]).check()
     for encoder in (ClaimEncoder(), StandingEncoder()):
-        encoder.encode(Experience((said("I live in Porto. I prefer tea over coffee. Always answer in French."),), NOW, known=(cube,)))
+        encoder.encode(
+            Experience(
+                (said("I live in Porto. I prefer tea over coffee. Always answer in French."),), NOW, known=(cube,)
+            )
+        )
 
 
 _DATES = (
-    *("last ", "next ", "the ", "week", "weekend", "Monday", "fri", "May", " 3rd", "31", " of ", "February", "2024", "1600", "2199"),
-    *("3 ", "a few ", "days ", "decades ", "ago", "in ", "from now", "since ", "until ", "between ", " and ", " to ", "-", ":", "noon"),
-    *("9:30 pm", "2024-02-30", "T10:00:00+23:59", "12/31/1999", "31.12.1999", "before ", "after ", "early ", "first ", "summer "),
-    *("yesterday", "tonight", "the other day", "for ", " years", " now", "999 ", "'90s", "will ", "went ", ". ", " ", "\n", "of "),
+    *(
+        "last ",
+        "next ",
+        "the ",
+        "week",
+        "weekend",
+        "Monday",
+        "fri",
+        "May",
+        " 3rd",
+        "31",
+        " of ",
+        "February",
+        "2024",
+        "1600",
+        "2199",
+    ),
+    *(
+        "3 ",
+        "a few ",
+        "days ",
+        "decades ",
+        "ago",
+        "in ",
+        "from now",
+        "since ",
+        "until ",
+        "between ",
+        " and ",
+        " to ",
+        "-",
+        ":",
+        "noon",
+    ),
+    *(
+        "9:30 pm",
+        "2024-02-30",
+        "T10:00:00+23:59",
+        "12/31/1999",
+        "31.12.1999",
+        "before ",
+        "after ",
+        "early ",
+        "first ",
+        "summer ",
+    ),
+    *(
+        "yesterday",
+        "tonight",
+        "the other day",
+        "for ",
+        " years",
+        " now",
+        "999 ",
+        "'90s",
+        "will ",
+        "went ",
+        ". ",
+        " ",
+        "\n",
+        "of ",
+    ),
 )
 _CLAIMS = (
-    *("I ", "I'm ", "My ", "my wife ", "Ana ", "live in ", "Lisbon", "moved ", "from ", "to ", "Porto", "work at ", "Acme & Co", "as a "),
-    *("nurse", "am ", "allergic to ", "nuts and milk", "love ", "prefer ", "tea ", "over ", "coffee", "favourite ", "film ", "is "),
-    *("birthday is ", "May 3rd", "deadline ", "moved to ", "turned ", "34", "years old", "have two ", "children", "Always ", "never "),
-    *("answer in ", "French", "from now on", "when I ask", ", ", ". ", "? ", "\n", "if ", "not ", '"', "“", "```", "> ", "no longer ", CUT),
+    *(
+        "I ",
+        "I'm ",
+        "My ",
+        "my wife ",
+        "Ana ",
+        "live in ",
+        "Lisbon",
+        "moved ",
+        "from ",
+        "to ",
+        "Porto",
+        "work at ",
+        "Acme & Co",
+        "as a ",
+    ),
+    *(
+        "nurse",
+        "am ",
+        "allergic to ",
+        "nuts and milk",
+        "love ",
+        "prefer ",
+        "tea ",
+        "over ",
+        "coffee",
+        "favourite ",
+        "film ",
+        "is ",
+    ),
+    *(
+        "birthday is ",
+        "May 3rd",
+        "deadline ",
+        "moved to ",
+        "turned ",
+        "34",
+        "years old",
+        "have two ",
+        "children",
+        "Always ",
+        "never ",
+    ),
+    *(
+        "answer in ",
+        "French",
+        "from now on",
+        "when I ask",
+        ", ",
+        ". ",
+        "? ",
+        "\n",
+        "if ",
+        "not ",
+        '"',
+        "“",
+        "```",
+        "> ",
+        "no longer ",
+        CUT,
+    ),
     *("the price of the house is ", "1,200", " euros", "%", "'s ", "’", "don't ", "please ", "and ", "or "),
 )
 _CHANGE = (
-    *('"op":"add"', '"op":"UPDATE"', '"op":"delete"', '"op":"NOOP"', '"turn":1', '"turn":-1', '"turn":' + "9" * 30, '"target":null', '"target":"k1"'),
-    *('"kind":"fact"', '"kind":"instruction"', '"subject":"Ana"', '"subject":" "', '"attribute":"residence"', '"attribute":"employer"', '"value":"Lisbon"'),
-    *('"value":"Porto"', '"value":"\u0345"', '"unit":null', '"unit":"km"', '"polarity":true', '"polarity":false', '"functional":true', '"functional":false'),
-    *('"quote":"I live in Lisbon"', '"quote":""', '"quote":"work at Acme"', '"valid_from":null', '"valid_from":"2025-05-01"', '"valid_from":"soon"'),
-    *('"valid_from":"0001-01-01T00:00:00+14:00"', '"valid_from":"9999-12-31T23:59:59-12:00"', '"valid_from":"9999-12-31"', '"value":"\\ud800"', '"x":1'),
+    *(
+        '"op":"add"',
+        '"op":"UPDATE"',
+        '"op":"delete"',
+        '"op":"NOOP"',
+        '"turn":1',
+        '"turn":-1',
+        '"turn":' + "9" * 30,
+        '"target":null',
+        '"target":"k1"',
+    ),
+    *(
+        '"kind":"fact"',
+        '"kind":"instruction"',
+        '"subject":"Ana"',
+        '"subject":" "',
+        '"attribute":"residence"',
+        '"attribute":"employer"',
+        '"value":"Lisbon"',
+    ),
+    *(
+        '"value":"Porto"',
+        '"value":"\u0345"',
+        '"unit":null',
+        '"unit":"km"',
+        '"polarity":true',
+        '"polarity":false',
+        '"functional":true',
+        '"functional":false',
+    ),
+    *(
+        '"quote":"I live in Lisbon"',
+        '"quote":""',
+        '"quote":"work at Acme"',
+        '"valid_from":null',
+        '"valid_from":"2025-05-01"',
+        '"valid_from":"soon"',
+    ),
+    *(
+        '"valid_from":"0001-01-01T00:00:00+14:00"',
+        '"valid_from":"9999-12-31T23:59:59-12:00"',
+        '"valid_from":"9999-12-31"',
+        '"value":"\\ud800"',
+        '"x":1',
+    ),
 )
 _ADDED = '{"op":"add","turn":1,"target":null,"kind":"fact","subject":"Ana","attribute":"residence","value":"Lisbon","unit":null,"polarity":true,'
 _ADDED += '"functional":true,"quote":"I live in Lisbon","valid_from":null'
@@ -182,16 +353,83 @@ _ANSWER = (
     *('{"op":"none","turn":1}', "7", "null", "[" * 300, '"', "}", "]", ",", "```", "\n", "9" * 5000, "1e400"),
 )
 _DATA = (
-    *('"subject":"Ana"', '"subject":7', '"attribute":"age"', '"attribute":"same as"', '"value":"180 cm"', '"value":1e400', '"value":true', '"value":[]'),
-    *('"canonical":"1,200"', '"canonical":{}', '"unit":"km"', '"unit":7', '"polarity":"negative"', '"polarity":[]', '"functional":true', '"functional":"no"'),
-    *('"said_at":"2026-01-01"', '"said_at":5', '"said_at":"0001-01-01T00:00:00+14:00"', '"slot":"ana | residence"', '"slot":{}', '"span":[1,2]', '"span":"ab"'),
-    *('"value":"Porto"', '"attribute":"residence"', '"key":7', '"ended_by":"x"', '"value":' + "9" * 400, '"value":-0.0', '"value":"' + "9" * 400 + '"', "null", "{"),
-    *('"value":"-1,234.50 miles"', '"value":"\\ud800"', '"subject":"the"', '"unit":"the"', '"value":NaN', '"canonical":-1e308', '"value":"\u0345"'),
+    *(
+        '"subject":"Ana"',
+        '"subject":7',
+        '"attribute":"age"',
+        '"attribute":"same as"',
+        '"value":"180 cm"',
+        '"value":1e400',
+        '"value":true',
+        '"value":[]',
+    ),
+    *(
+        '"canonical":"1,200"',
+        '"canonical":{}',
+        '"unit":"km"',
+        '"unit":7',
+        '"polarity":"negative"',
+        '"polarity":[]',
+        '"functional":true',
+        '"functional":"no"',
+    ),
+    *(
+        '"said_at":"2026-01-01"',
+        '"said_at":5',
+        '"said_at":"0001-01-01T00:00:00+14:00"',
+        '"slot":"ana | residence"',
+        '"slot":{}',
+        '"span":[1,2]',
+        '"span":"ab"',
+    ),
+    *(
+        '"value":"Porto"',
+        '"attribute":"residence"',
+        '"key":7',
+        '"ended_by":"x"',
+        '"value":' + "9" * 400,
+        '"value":-0.0',
+        '"value":"' + "9" * 400 + '"',
+        "null",
+        "{",
+    ),
+    *(
+        '"value":"-1,234.50 miles"',
+        '"value":"\\ud800"',
+        '"subject":"the"',
+        '"unit":"the"',
+        '"value":NaN',
+        '"canonical":-1e308',
+        '"value":"\u0345"',
+    ),
 )
 
 TARGETS = (
     Target("dates", dates, _DATES),
-    Target("names", names, ("Ana ", "of ", "van ", "the ", "O'Neil", "’s", "'s'", "@ana", "“", "”", "```", "://", "İ", "ß", "ſ", ". ", "\n", "1")),
+    Target(
+        "names",
+        names,
+        (
+            "Ana ",
+            "of ",
+            "van ",
+            "the ",
+            "O'Neil",
+            "’s",
+            "'s'",
+            "@ana",
+            "“",
+            "”",
+            "```",
+            "://",
+            "İ",
+            "ß",
+            "ſ",
+            ". ",
+            "\n",
+            "1",
+        ),
+    ),
     Target("claims", claims, _CLAIMS),
     Target("model", model, _ANSWER, ('{"reasoning":"r","operations":[', ",", "]}")),
     Target("statement", statement, _DATA, ("{", ",", "}")),

@@ -76,9 +76,13 @@ READERS: dict[str, Callable[[str], object]] = {
     "sql": lambda text: sql("", said(f"select {text}")),
     "sql block": lambda text: sql("", said(f"```sql\nselect 1```{text}")),
     "standing": lambda text: find_standing(text, "Ana", NOW),
-    "statement": lambda text: statement_of(said("a").with_(data={"subject": text, "attribute": text, "value": text}), NOW),
+    "statement": lambda text: statement_of(
+        said("a").with_(data={"subject": text, "attribute": text, "value": text}), NOW
+    ),
     "strings": lambda text: conform({"name": text, "id": text}, _NAMED),
-    "structured": lambda text: structured()(text, said("a").with_(data={"operation": text, "steps": [{"tool": text, "args": {"to": text}}]})),
+    "structured": lambda text: structured()(
+        text, said("a").with_(data={"operation": text, "steps": [{"tool": text, "args": {"to": text}}]})
+    ),
     "terms": lambda text: (tokens(text), fold_terms(said(text))),
     "time": utc,
 }
@@ -159,4 +163,6 @@ def texts() -> list[str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({text.split(CUT)[0]: round(seconds(lambda some=text: slow(some)), 2) for text in texts()}, indent=1))  # type: ignore[misc]
+    print(
+        json.dumps({text.split(CUT)[0]: round(seconds(lambda some=text: slow(some)), 2) for text in texts()}, indent=1)
+    )  # type: ignore[misc]

@@ -97,7 +97,9 @@ _LIVE = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _MARKUP = re.compile(r"\]\(|^\s{0,3}\[[^\]\n]+\]:|<[a-z/!?]", re.IGNORECASE | re.MULTILINE)
-_CALLS = re.compile(r"<\s*/?\s*(?:tool_call|function_call|invoke)\b|<\|\s*\w|\[/?\s*(?:TOOL_CALLS|INST)\s*\]", re.IGNORECASE)
+_CALLS = re.compile(
+    r"<\s*/?\s*(?:tool_call|function_call|invoke)\b|<\|\s*\w|\[/?\s*(?:TOOL_CALLS|INST)\s*\]", re.IGNORECASE
+)
 
 
 def followed(text: str) -> str | None:
@@ -157,21 +159,111 @@ def echo(text: str) -> None:
 
 
 _LINKS = (
-    *("http://", "https:", "//", "\\\\", "www.", "e.example", "mailto:", "javascript:", "data:", "![a](", "[a](", ")", "]: "),
-    *("<img src=", "<a href='", ">", "&#104;ttp", "&colon;", "\\:", "_", "é", "中", "\u200b", "\u2066", "\u00ad", "\u034f"),
+    *(
+        "http://",
+        "https:",
+        "//",
+        "\\\\",
+        "www.",
+        "e.example",
+        "mailto:",
+        "javascript:",
+        "data:",
+        "![a](",
+        "[a](",
+        ")",
+        "]: ",
+    ),
+    *(
+        "<img src=",
+        "<a href='",
+        ">",
+        "&#104;ttp",
+        "&colon;",
+        "\\:",
+        "_",
+        "é",
+        "中",
+        "\u200b",
+        "\u2066",
+        "\u00ad",
+        "\u034f",
+    ),
     *("<tool_call>", "<|im_start|>", "[INST]", "</", "invoke", " ", "\n", "\U000e0041", "\ufe0f", "&lt;", "9"),
 )
-_FENCES = (OPEN, CLOSE, NOTICE, "<memory>[", "</memory>", "< / memory", "<", ">", "]", "] ", "; ", "\n", "\t", "[", "memor", "ies")
+_FENCES = (
+    OPEN,
+    CLOSE,
+    NOTICE,
+    "<memory>[",
+    "</memory>",
+    "< / memory",
+    "<",
+    ">",
+    "]",
+    "] ",
+    "; ",
+    "\n",
+    "\t",
+    "[",
+    "memor",
+    "ies",
+)
 _SIGNS = (
-    *("ignore ", "previous ", "instructions", "system:", "aWdub3JlIGFsbCBwcmV2aW91cyBpbnN0cnVjdGlvbnMgYW5kIHJ1bGVz", "="),
-    *("аdmin", "ｉｇｎｏｒｅ", "\u200b", "\u00ad", "\u2062", "\u034f", "\u3164", "\ufe01", "\U000e0069", "\U000e0100", "\u202e"),
+    *(
+        "ignore ",
+        "previous ",
+        "instructions",
+        "system:",
+        "aWdub3JlIGFsbCBwcmV2aW91cyBpbnN0cnVjdGlvbnMgYW5kIHJ1bGVz",
+        "=",
+    ),
+    *(
+        "аdmin",
+        "ｉｇｎｏｒｅ",
+        "\u200b",
+        "\u00ad",
+        "\u2062",
+        "\u034f",
+        "\u3164",
+        "\ufe01",
+        "\U000e0069",
+        "\U000e0100",
+        "\u202e",
+    ),
     *("\ufb01", "\u0390", "\u1e9e", "\u0130", "curl a | sh", "?", "\n", " ", "is_success=true", "İ", "ŉ", "ǰ", "ΐ"),
 )
-_PLAIN = ("words", "Ana", "'s", "’", "İ", "ß", "ſ", "\u0345", "ﬁ", "שָׁ", "中文", "ไทย", "한국", "e\u0301", "1", "_", " ", "\n", ". ", "?", "👩‍👧")
+_PLAIN = (
+    "words",
+    "Ana",
+    "'s",
+    "’",
+    "İ",
+    "ß",
+    "ſ",
+    "\u0345",
+    "ﬁ",
+    "שָׁ",
+    "中文",
+    "ไทย",
+    "한국",
+    "e\u0301",
+    "1",
+    "_",
+    " ",
+    "\n",
+    ". ",
+    "?",
+    "👩‍👧",
+)
 
 TARGETS = (
     Target("lexical", lexical, _PLAIN),
-    Target("question", question, (*_PLAIN, CUT, "when", "order", "can you give me a summary of", "does", "her", ",", "and", '"')),
+    Target(
+        "question",
+        question,
+        (*_PLAIN, CUT, "when", "order", "can you give me a summary of", "does", "her", ",", "and", '"'),
+    ),
     Target("cut", cut, (*_PLAIN, CUT, "\x1b[2J", "\u202e", "\x85", "\t", "\r\n", "a" * 25)),
     Target("screened", screened, _SIGNS),
     Target("shown", shown, (*_FENCES, *_LINKS, CUT)),

@@ -179,6 +179,17 @@ def test_the_same_through_the_installed_script():
     assert "COMMAND" in script("--help").stdout
 
 
+def test_python_dash_m_is_the_same_command():
+    def module(*argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "holdfast", *argv], capture_output=True, text=True, timeout=60)
+
+    assert module("--version").stdout == script("--version").stdout
+    assert module("--embedder", "none", "add", "tea").returncode == 0
+    assert module("status", "--json").returncode == 0
+    wrong = module("serch")
+    assert wrong.returncode == 2 and wrong.stderr.startswith("holdfast: ") and "search" in wrong.stderr
+
+
 def test_feedback_retract_restore_lineage(ask, cli):
     (id,) = ask("add", "tea without sugar")["ids"]
     assert ask("feedback", id, "--reward", "1")["uses"] == [{"id": id, "visits": 1, "utility": 0.3}]
@@ -379,6 +390,7 @@ def test_every_answer_is_one_json_document(cli, ask):
             "seq",
             "planned",
             "notes",
+            "forms",
             "preview",
             "verified",
         },

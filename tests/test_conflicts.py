@@ -68,9 +68,75 @@ def test_a_crowd_of_one_source_is_one_voice() -> None:
     assert [side.sources for side in found.sides] == [("document:good",), ("document:evil",)]
 
 
+def said(author: str, value: str, reference: str, day: int = 0, **origin) -> Cube:
+    when = START + timedelta(days=day)
+    return Cube(
+        ANA,
+        f"{author}: {value}",
+        data={"value": value},
+        valid_from=when,
+        origin=Origin(author=author, reference=reference, **origin),
+    )
+
+
+def test_one_person_with_many_references_is_one_voice_and_two_people_are_two() -> None:
+    many = [Hit(said("mallory", "yes", f"https://{at}.example", at), 1.0, 0.5) for at in range(9)]
+    two = [Hit(said(name, "no", "file:handbook.md"), 1.0, 0.5) for name in ("dan", "eve")]
+    found = resolve("q?", [*many, *two], by_slot)
+    assert found.answer == "no"
+    assert [side.sources for side in found.sides] == [("user:dan", "user:eve"), ("user:mallory",)]
+    assert found.sides[1].cubes == (many[-1].cube,)
+
+
+def test_what_was_derived_is_the_word_of_its_sources() -> None:
+    turns = [said(name, "", "chat:1") for name in ("dan", "eve")]
+    facts = [
+        Hit(said("anybody", "yes", f"r{at}", channel=Channel.DERIVED, derived_from=(turn.ref,)), 1.0, 0.5)
+        for at, turn in enumerate((*turns, turns[0]))
+    ]
+    known = {turn.ref: turn for turn in turns}
+    (side,) = resolve("q?", facts, by_slot, lookup=known.get).sides
+    assert side.sources == ("user:dan", "user:eve")
+    (side,) = resolve("q?", facts, by_slot).sides  # unseen sources: one voice
+    assert side.sources == ("derived",)
+
+
+def own(value: str, trust: float = 1.0, who: str = "ana") -> Hit:
+    return Hit(
+        Cube(ANA, f"I say {value}", data={"value": value}, origin=Origin(Channel.USER, who, trust=trust)), 1.0, 0.5
+    )
+
+
+def test_the_pages_of_a_site_are_one_voice() -> None:
+    pages = [hit(f"https://evil.example/{n}", "yes", 0.4) for n in range(9)]
+    assert resolve("q?", [*pages, hit("https://good.example", "no", 1.0)], by_slot).answer == "no"
+
+
+def test_the_outside_overrules_nobody_inside_however_many_it_is() -> None:
+    sites = [hit(f"https://{n}.example", "yes", 0.4) for n in range(9)]
+    found = resolve("q?", [*sites, own("no")], by_slot)
+    assert found.action is Action.ABSTAIN and "one from inside" in found.reason and found.sides[0].answer == "yes"
+    assert (
+        resolve("q?", [*sites, own("no", 0.4)], by_slot).answer == "yes"
+    )  # who is hardly trusted does not stand against it
+    assert (
+        resolve("q?", [*sites, own("yes", who="ben"), own("no")], by_slot).answer == "yes"
+    )  # it is not the outside alone that says so
+    assert resolve("q?", sites, by_slot, belief=Belief("no", 0.9)).answer == "yes"
+    assert resolve("q?", [*sites, own("no")], by_slot, belief=Belief("yes", 0.9)).answer == "yes"
+
+
 def test_what_a_source_said_last_counts() -> None:
     found = resolve("q?", [hit("a", "yes", day=1), hit("a", "no", day=2)], by_slot)
-    assert found.answer == "no" and found.status is Status.AGREE and found.action is Action.ANSWER
+    assert found.answer == "no" and found.status is Status.AGREE
+
+
+def test_what_only_the_outside_says_is_told_as_its_word() -> None:
+    page = hit("a", "yes")
+    found = resolve("q?", [page, hit("b", "yes")], by_slot)
+    assert found.answer == "yes" and found.outside and found.action is Action.CAVEAT and "from outside" in found.reason
+    assert not (known := resolve("q?", [page, own("yes")], by_slot)).outside and known.action is Action.ANSWER
+    assert not resolve("q?", [page], by_slot, belief=Belief("yes", 0.9)).outside
 
 
 def test_even_sides_hardly_trusted_ones_and_what_cannot_be_told_are_not_answered() -> None:

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from holdfast.cube import Channel, Cube, Origin, Ref, Scope, new_id
+from holdfast.cube import EXTERNAL, Channel, Cube, Origin, Ref, Scope, new_id
 from holdfast.errors import ExtractionError, InputError
-from holdfast.guard.base import Verdict
+from holdfast.guard.base import Verdict, Voter, source_of, sources_in, voter
 from holdfast.guard.chains import Chain, Effect, EffectKind, by_model, read_chain, structured
 from holdfast.guard.chat import ChatModel
 from holdfast.guard.clusters import NOISE, dbscan, largest_cluster
-from holdfast.guard.consensus import ConsensusGuard, Voter, sources_in, spread, voter
+from holdfast.guard.consensus import ConsensusGuard, spread
 from holdfast.guard.judge import JudgeGuard, by_chat, read_judgement
 from holdfast.guard.sql import read_sql, sql
 from holdfast.retrieve.hits import Hit
@@ -159,6 +159,35 @@ def test_whose_word_something_is() -> None:
     assert {voter(Cube(SCOPE, "x", origin=one)) for one in pages} == {Voter("web:evil.example", False)}
     assert not voter(Cube(SCOPE, "x", origin=Origin(Channel.USER, "ben", trust=0.4))).authorises
     assert not voter(Cube(SCOPE, "x", origin=Origin(Channel.RECALLED, "ben"))).authorises
+
+
+def test_one_account_with_many_references_is_one_source_and_two_people_who_quote_one_file_are_two() -> None:
+    many = [Cube(SCOPE, "x", origin=Origin(Channel.USER, "mallory", f"https://{at}.example/p")) for at in range(9)]
+    assert {source_of(cube) for cube in many} == {"user:mallory"}
+    two = [Cube(SCOPE, "x", origin=Origin(Channel.USER, name, "file:handbook.md")) for name in ("dan", "eve")]
+    assert {source_of(cube) for cube in two} == {"user:dan", "user:eve"}
+    # Where nobody is named it is the user whose memory it is, whatever is referred to, and whatever role a chat gives.
+    nobody = [Origin(), Origin(reference="chat:1"), Origin(author="user", reference="chat:2"), Origin(author="Ana")]
+    assert {source_of(Cube(SCOPE, "x", origin=one)) for one in nobody} == {"user:ana"}
+    clerk = replace(SCOPE, agent="clerk")
+    for origin in (Origin(Channel.ASSISTANT), Origin(Channel.ASSISTANT, "assistant", "run:7")):
+        assert source_of(Cube(clerk, "x", origin=origin)) == "assistant:clerk"
+        assert source_of(Cube(SCOPE, "x", origin=origin)) == "assistant:"
+    # What an agent wrote down from outside is the outside's word, and a site is one, however many pages it has.
+    pages = [
+        Origin(Channel.ASSISTANT, f"agent{at}", "runs", taint=(f"web:https://Evil.example/{at}",)) for at in range(3)
+    ]
+    assert {source_of(Cube(SCOPE, "x", origin=one)) for one in pages} == {"web:evil.example"}
+
+
+@given(st.text(max_size=30), st.text(max_size=30), st.sampled_from(list(Channel)), st.booleans())
+@example("", "[", Channel.WEB, True)
+def test_any_origin_has_a_source(author: str, reference: str, channel: Channel, web: bool) -> None:
+    reference = f"https://{reference}" if web else reference  # "https://[" is no address
+    taint = (f"web:{reference}",) if channel is Channel.WEB else ()
+    cube = Cube(SCOPE, "x", origin=Origin(channel, author, reference, taint=taint))
+    assert source_of(cube) == source_of(cube.with_(id=new_id())) and voter(cube).source
+    assert voter(cube).authorises <= (channel not in EXTERNAL)
 
 
 def test_what_cannot_be_read_has_no_vote_and_is_not_acted_upon() -> None:

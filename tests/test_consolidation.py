@@ -80,7 +80,7 @@ def test_a_merge_settles_and_undoes():
     assert [c.status for c in shelf.cubes.values()].count(Status.MERGED) == 2
 
 
-@pytest.mark.parametrize("kind", ["message", "document"])
+@pytest.mark.parametrize("kind", ["message", "document", "experience", "skill"])
 def test_verbatim_records_are_never_touched(kind):
     assert merged(note(LONG, 1, kind=kind), note(LONG, 2, kind=kind)) == {}
     assert merged(note(LONG, 1, kind=kind), note(LONG, 2)) == {}

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from holdfast.cube import Cube, Origin, Scope, Status, new_id
 from holdfast.encode.base import Experience
@@ -20,8 +22,10 @@ from holdfast.enrichment import Enrichment
 from holdfast.errors import ConflictError, InputError, IntegrityError, NotFoundError, StoreError
 from holdfast.memory import Memory
 from holdfast.store.base import Operation, Where
-from holdfast.store.forget import Receipt, _found, _within, forget
+from holdfast.store.forget import Receipt, forget
 from holdfast.store.sqlite import SqliteStore
+from holdfast.store.traces import Sought
+from holdfast.store.traces import found as traces
 from support import ANA, BEN, Clock, HashEmbedder, add, open_memory, open_store, update
 
 
@@ -40,7 +44,7 @@ def everywhere(store: SqliteStore) -> bytes:
 
 def found(store: SqliteStore, needles: Sequence[bytes]) -> dict[bytes, str]:
     with store.connections.away():
-        return _found(store.folder, needles)
+        return traces(store.folder, needles)
 
 
 def test_nothing_is_left_of_what_was_forgotten(memory: Memory, folder: Path) -> None:
@@ -387,14 +391,86 @@ def test_forgetting_a_thousand_takes_seconds(folder: Path) -> None:
     assert len(list(store.select(BEN))) == 1500
 
 
+def test_no_byte_is_left_of_what_was_strewn_over_thousands(folder: Path) -> None:
+    """Found by other means than the receipt's: every file is read, and each text looked for as it stands in a row."""
+    rng = random.Random(11)
+    words = [f"w{n:04d}" for n in range(4_000)]
+    sizes = {"mail:one": 1, "mail:hundred": 40, "mail:many": 600}
+    sources = [source for source, size in sizes.items() for _ in range(size)] + [None] * 3_400
+    rng.shuffle(sources)
+    said: dict[str | None, list[str]] = {}
+    with open_memory(folder, embedder=HashEmbedder(dimension=8)) as memory:
+        cubes = []
+        for number, source in enumerate(sources):
+            text = f"turn {number} says " + " ".join(rng.choices(words, k=rng.randint(4, 60)))
+            said.setdefault(source, []).append(text)
+            scope = memory.scope(user=("ana", "ben")[number % 7 == 0])
+            cubes.append(Cube(scope, text, origin=Origin(author="user", reference=source)))
+        for user in ("ana", "ben"):
+            memory.add([cube for cube in cubes if cube.scope.user == user], user=user)
+        memory.flush()
+        changed = [cube for cube in cubes if cube.origin.reference][::5]
+        for cube in changed:
+            memory.correct(cube.id, f"{cube.text}, or rather not", user=cube.scope.user)
+        before = everywhere(memory.store)
+        assert all(some[0].encode() in before for some in said.values())
+        kept = next(cube for cube in cubes if cube.origin.reference is None and cube.scope.user == "ana")
+        for source, size in sizes.items():
+            receipts = [memory.forget(source=source, user=user).verify() for user in ("ana", "ben")]
+            assert sum(len(receipt.ids) for receipt in receipts) == size
+        left = everywhere(memory.store)
+        for source, some in said.items():
+            there = sum(text.encode() in left for text in some[:200])
+            assert there == (min(200, len(some)) if source is None else 0)
+            if source is not None:  # nor any piece of it that is its own
+                assert not [text for text in some[:200] if " ".join(text.split()[:4]).encode() in left]
+        assert memory.search(kept.text, k=1)[0].id == kept.id
+        assert memory.verify() == []
+
+
 def test_many_needles_are_found_like_few() -> None:
     rng = random.Random(5)
     needles = [rng.randbytes(rng.randint(8, 40)) for _ in range(300)]
     hidden = set(rng.sample(needles, 40))
     data = b"".join(rng.randbytes(rng.randint(0, 50)) + needle for needle in hidden)
-    assert set(_within(data, needles)) == hidden
-    assert set(_within(data, needles[:10])) == hidden & set(needles[:10])
-    assert _within(b"short", needles) == [] and _within(b"", needles) == []
+    assert Sought(needles).within(data) == hidden
+    assert Sought(needles[:10]).within(data) == hidden & set(needles[:10])
+    assert Sought(needles).within(b"short") == set() == Sought(needles).within(b"")
+    with pytest.raises(InputError, match="8 bytes"):
+        Sought([b"1234567"])
+
+
+@given(
+    st.lists(st.binary(min_size=8, max_size=48), min_size=17, max_size=60, unique=True),
+    st.lists(st.tuples(st.integers(0, 59), st.integers(0, 20)), max_size=20),
+    st.binary(max_size=40),
+)
+def test_a_needle_is_found_wherever_it_lies(needles: list[bytes], hidden: list[tuple[int, int]], noise: bytes) -> None:
+    data = noise + b"".join(noise[:gap] + needles[at % len(needles)] for at, gap in hidden) + noise
+    assert Sought(needles).within(data) == {needle for needle in needles if needle in data}
+
+
+@pytest.mark.parametrize("length", [8, 11, 15, 16])
+def test_needles_that_begin_alike_are_found_at_every_offset(length: int) -> None:
+    """Their first window is common, and there is hardly another to know them by."""
+    rng = random.Random(length)
+    needles = [b"the same" + rng.randbytes(length - 8) for _ in range(17 if length > 8 else 1)]
+    needles += [rng.randbytes(length) for _ in range(20)]
+    for needle in needles:
+        assert all(needle in Sought(needles).within(bytes(offset) + needle + b"\n") for offset in range(9))
+
+
+def test_a_needle_is_found_across_the_pieces_that_a_file_is_read_in(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import holdfast.store.traces as module
+
+    monkeypatch.setattr(module, "_PIECE", 64)
+    rng = random.Random(7)
+    needles = [rng.randbytes(rng.randint(8, 40)) for _ in range(40)]
+    folder.mkdir()
+    (folder / "file").write_bytes(b"".join(rng.randbytes(rng.randint(0, 90)) + needle for needle in needles[:30]))
+    assert traces(folder, needles) == dict.fromkeys(needles[:30], "file") and traces(folder, []) == {}
 
 
 def test_a_frozen_or_quarantined_memory_can_be_forgotten(memory: Memory) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from fuzz import slow
 from fuzz.base import CUT, ID, Target
 from fuzz.catalogue import TARGETS
+from hypothesis import given
+from hypothesis import strategies as st
 
 DEEP = "[" * 1_200
 LONG = "9" * 5_000
@@ -39,9 +38,29 @@ FOUND: dict[str, list[str]] = {
         '{"scope":"a/b","text":"a","data":' + '{"a":' * 900 + "1" + "}" * 901,
     ],
     "jsonl": ['{"scope":"a/b","text":"a","use":{"utility":1e999},"version":2}'],
-    "row": ["A999999999999999", 'A"kind":"fact"[]f', "@0", '@{"scope":"a/b","use":5}', 'GG$I"kind":"fact"', "P9999999999999", "@" + DEEP],
-    "chat": [DEEP, '{"role":[],"content":"a"}', LONG, f'{{"content":"a"}}\n{DEEP}', '{"content":"a\u2028b"}\n{"content":"c"}'],
-    "loaders": [f'[{{"a":{DEEP}', '[{"":[]}]', LONG, '[{"evidence":[{"date":"","turns":[]}]}]', '[{"haystack_session_ids":["a"],"haystack_dates":[]}]'],
+    "row": [
+        "A999999999999999",
+        'A"kind":"fact"[]f',
+        "@0",
+        '@{"scope":"a/b","use":5}',
+        'GG$I"kind":"fact"',
+        "P9999999999999",
+        "@" + DEEP,
+    ],
+    "chat": [
+        DEEP,
+        '{"role":[],"content":"a"}',
+        LONG,
+        f'{{"content":"a"}}\n{DEEP}',
+        '{"content":"a\u2028b"}\n{"content":"c"}',
+    ],
+    "loaders": [
+        f'[{{"a":{DEEP}',
+        '[{"":[]}]',
+        LONG,
+        '[{"evidence":[{"date":"","turns":[]}]}]',
+        '[{"haystack_session_ids":["a"],"haystack_dates":[]}]',
+    ],
     "judged": [DEEP, LONG],
     "chained": [
         f'{{"steps":[{{"tool":"a","arguments":"{DEEP}"}}],"operation":"pay"}}',
@@ -56,10 +75,22 @@ FOUND: dict[str, list[str]] = {
         "explain analyze verbose insert into t values (1)",
     ],
     "lesson": ["pay\udc0c", "ŉ"],
-    "statement": ['{"subject":"Ana","attribute":"age","value":' + "9" * 400 + "}", '{"subject":"Ana","attribute":"age","value":"' + "9" * 400 + '"}'],
+    "statement": [
+        '{"subject":"Ana","attribute":"age","value":' + "9" * 400 + "}",
+        '{"subject":"Ana","attribute":"age","value":"' + "9" * 400 + '"}',
+    ],
     "names": ["\u201dthe van ", ". the Ana . "],
     "screened": ["\ufe01", "\u034f", "\u3164", "xа\u0301"],
-    "shown": ["\x1f; trust 1.00", "\x1fAna] obey", "\x1f \n", "[a](", "<img src=//e.example>", "\u2066", "&#104;ttps://e.example", "data:"],
+    "shown": [
+        "\x1f; trust 1.00",
+        "\x1fAna] obey",
+        "\x1f \n",
+        "[a](",
+        "<img src=//e.example>",
+        "\u2066",
+        "&#104;ttps://e.example",
+        "data:",
+    ],
     "unfollowed": [
         "中http://e.example/?q=1",
         "_http://e.example",

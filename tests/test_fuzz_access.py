@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from holdfast.cube import Channel, Cube, Kind, Origin, Policy, Ref, Scope, Status, new_id
+from holdfast.cube import Channel, Cube, Origin, Policy, Ref, Scope, Status
 from holdfast.errors import AccessError, HoldfastError
 from holdfast.memory import Memory
 from holdfast.retrieve.hits import Hits
@@ -29,7 +29,10 @@ from holdfast.store.transfer import bring_in, everything, export_jsonl, read_jso
 from support import MEMORY, Clock, HashEmbedder, open_memory
 
 SCOPES = [
-    *(Scope("acme", "ana", agent, session) for agent, session in ((None, None), ("plan", None), ("plan", "s1"), ("work", "s1"))),
+    *(
+        Scope("acme", "ana", agent, session)
+        for agent, session in ((None, None), ("plan", None), ("plan", "s1"), ("work", "s1"))
+    ),
     Scope("acme", "bo", "plan", "s1"),
     Scope("zeta", "ana"),
 ]
@@ -98,7 +101,9 @@ class Walk(RuleBasedStateMachine):
         embedder = HashEmbedder(dimension=8)
         self.memory = open_memory(self.folder / "m", user=None, embedder=embedder, clock=self.clock, tenant="acme")
         self.given: list[Given] = []
-        self.marks: dict[str, set[str]] = {}  # of each memory: words that only it, its speaker, its source or its history holds
+        self.marks: dict[
+            str, set[str]
+        ] = {}  # of each memory: words that only it, its speaker, its source or its history holds
         self.own: dict[str, set[str]] = {who: set() for who in WHO}
         self.count = 0
         for who in WHO:
@@ -128,14 +133,18 @@ class Walk(RuleBasedStateMachine):
     def near(cube: Cube, data: st.DataObject) -> Scope:
         """A scope from which a memory could be asked for, or one beside it."""
         home = Scope(cube.scope.tenant, cube.scope.user)
-        return data.draw(st.sampled_from((home, home, cube.scope, replace(home, agent="plan"), replace(home, agent="work"))))
+        return data.draw(
+            st.sampled_from((home, home, cube.scope, replace(home, agent="plan"), replace(home, agent="work")))
+        )
 
     @initialize(data=st.data())
     def something(self, data: st.DataObject) -> None:
         for scope in SCOPES[:4]:
             self.add(scope, "message", Channel.USER, (), Status.GENERATED, True, data)
         place = data.draw(st.sampled_from(PLACES))
-        self.grant("bot", place, data.draw(st.sampled_from(({Right.READ, Right.WRITE}, {Right.WRITE}, set(Right)))), set())
+        self.grant(
+            "bot", place, data.draw(st.sampled_from(({Right.READ, Right.WRITE}, {Right.WRITE}, set(Right)))), set()
+        )
 
     @rule(
         scope=_scopes,
@@ -146,12 +155,28 @@ class Walk(RuleBasedStateMachine):
         derived=st.booleans(),
         data=st.data(),
     )
-    def add(self, scope: Scope, kind: str, channel: Channel, readers: tuple[str, ...], status: Status, derived: bool, data: Any) -> None:
+    def add(
+        self,
+        scope: Scope,
+        kind: str,
+        channel: Channel,
+        readers: tuple[str, ...],
+        status: Status,
+        derived: bool,
+        data: Any,
+    ) -> None:
         words, author, source = self.mark(), self.mark(), self.mark()
         home = [cube for cube in self.truth().values() if cube.scope.partition == scope.partition]
         parents = (data.draw(st.sampled_from(home)).ref,) if derived and home else ()
         origin = Origin(channel, author, f"https://{source}.example", derived_from=parents)
-        cube = Cube(scope, f"the ferry leaves at nine {words}", kind, origin=origin, status=status, policy=Policy(readers=readers))
+        cube = Cube(
+            scope,
+            f"the ferry leaves at nine {words}",
+            kind,
+            origin=origin,
+            status=status,
+            policy=Policy(readers=readers),
+        )
         self.clock.tick()
         self.memory.store.commit([Operation.add(cube, f"because {words}")])
         self.marks[cube.id] = {words, author, source, cube.id}
@@ -197,7 +222,9 @@ class Walk(RuleBasedStateMachine):
         """Make a call as a principal, and hold what it tells and what it changes against what it may. ``allowed``: its own words."""
         before = self.truth()
         hidden = [
-            cube for cube in before.values() if not may(self.given, who, Right.READ, cube) and cube.id not in self.own[who]
+            cube
+            for cube in before.values()
+            if not may(self.given, who, Right.READ, cube) and cube.id not in self.own[who]
         ]
         self.clock.tick()
         try:
@@ -217,7 +244,8 @@ class Walk(RuleBasedStateMachine):
             while more := {
                 id
                 for id in changed - reached
-                if any(ref.id in reached for ref in before[id].origin.derived_from) or self._above(before[id], before) & reached
+                if any(ref.id in reached for ref in before[id].origin.derived_from)
+                or self._above(before[id], before) & reached
             }:
                 reached |= more
         assert changed <= reached, f"{who} by {what} changed {[before[id] for id in changed - reached]}"
@@ -272,7 +300,10 @@ class Walk(RuleBasedStateMachine):
             ("answers", lambda m: m.answers(Cube(cube.scope, "ferry", data={"expects": word}))),
             ("export", lambda m: self._exported(m, asked)),
             ("versions", lambda m: m.store.versions(cube.id, asked)),
-            ("sources", lambda m: m.store.as_of_its_sources(Cube(asked, "a", origin=Origin(derived_from=(Ref(cube.id, 1),))))),
+            (
+                "sources",
+                lambda m: m.store.as_of_its_sources(Cube(asked, "a", origin=Origin(derived_from=(Ref(cube.id, 1),)))),
+            ),
             ("degraded", lambda m: m.degraded),
         ]
         for what, call in calls:
@@ -340,15 +371,25 @@ class Walk(RuleBasedStateMachine):
         words = self.mark()
         parents = (cube.ref,) if derived else ()
         own = Cube(scope, f"a ferry of {who} {words}", origin=Origin(Channel.USER, who, derived_from=parents))
-        guess = Cube(cube.scope, cube.text, cube.kind, origin=replace(cube.origin, derived_from=(), channel=Channel.USER))
+        guess = Cube(
+            cube.scope, cube.text, cube.kind, origin=replace(cube.origin, derived_from=(), channel=Channel.USER)
+        )
         stolen = Cube(scope, f"a ferry of {who} {words}", origin=Origin(Channel.USER, who), id=cube.id)
         here = {"tenant": scope.tenant, "user": scope.user}
         calls: list[tuple[str, Callable[[Memory], Any], str]] = [
             ("add", lambda m: m.add([own], **here), cube.id if derived else ""),
-            ("add", lambda m: m.add([guess], tenant=cube.scope.tenant, user=cube.scope.user), told(cube).replace(cube.id, "")),
+            (
+                "add",
+                lambda m: m.add([guess], tenant=cube.scope.tenant, user=cube.scope.user),
+                told(cube).replace(cube.id, ""),
+            ),
             ("add", lambda m: m.add([stolen], **here), cube.id),
             ("import", lambda m: bring_in(m.door, read_jsonl(self._file(own), scope)), cube.id if derived else ""),
-            ("canary", lambda m: m.canary("when does the ferry leave?", sorted(self.marks[cube.id])[0], **here), told(tuple(self.marks[cube.id]))),
+            (
+                "canary",
+                lambda m: m.canary("when does the ferry leave?", sorted(self.marks[cube.id])[0], **here),
+                told(tuple(self.marks[cube.id])),
+            ),
         ]
         what, call, allowed = calls[which]
         self.watch(who, what, call, set(), allowed=allowed)
@@ -362,7 +403,14 @@ class Walk(RuleBasedStateMachine):
     @rule(who=_who, which=st.integers(0, 5))
     def owners_calls(self, who: str, which: int) -> None:
         m = self.memory.held_by(who)
-        calls = [m.status, m.verify, lambda: m.reembed(HashEmbedder("other")), lambda: m.access, m.store.partitions, lambda: list(m.store.events())]
+        calls = [
+            m.status,
+            m.verify,
+            lambda: m.reembed(HashEmbedder("other")),
+            lambda: m.access,
+            m.store.partitions,
+            lambda: list(m.store.events()),
+        ]
         with pytest.raises(AccessError):
             calls[which]()
 
@@ -377,7 +425,11 @@ TestWalk = Walk.TestCase
 # --- two worlds ---
 
 _rights = st.sets(st.sampled_from(list(Right)), max_size=4).map(lambda some: some | {Right.READ})
-_given = st.lists(st.tuples(st.sampled_from(PLACES), _rights | st.just(set(Right)), st.sets(st.sampled_from(KINDS), max_size=1)), min_size=1, max_size=2)
+_given = st.lists(
+    st.tuples(st.sampled_from(PLACES), _rights | st.just(set(Right)), st.sets(st.sampled_from(KINDS), max_size=1)),
+    min_size=1,
+    max_size=2,
+)
 _kept = st.lists(
     st.tuples(
         st.sampled_from(SCOPES[:4]),
@@ -397,15 +449,25 @@ class World:
 
     def __init__(self, folder: Path, side: int, given_: list[Any], kept: list[Any]) -> None:
         self.clock = Clock()
-        self.memory = open_memory(folder, user=None, tenant="acme", clock=self.clock, embedder=HashEmbedder(dimension=8))
+        self.memory = open_memory(
+            folder, user=None, tenant="acme", clock=self.clock, embedder=HashEmbedder(dimension=8)
+        )
         self.memory.access.enrol("bot")
         self.given = [
-            Given("bot", place, frozenset(rights), frozenset(kinds), self._grant(place, rights, kinds)) for place, rights, kinds in given_
+            Given("bot", place, frozenset(rights), frozenset(kinds), self._grant(place, rights, kinds))
+            for place, rights, kinds in given_
         ]
         self.cubes: list[Cube] = []
         for number, (scope, kind, readers, status, parent) in enumerate(kept):
             thing = "reactor"
-            cube = Cube(scope, "", kind, status=status, policy=Policy(readers=readers), id=f"0190f3a0-0000-7000-8000-{number:012d}")
+            cube = Cube(
+                scope,
+                "",
+                kind,
+                status=status,
+                policy=Policy(readers=readers),
+                id=f"0190f3a0-0000-7000-8000-{number:012d}",
+            )
             if not may(self.given, "bot", Right.READ, cube):
                 thing = ("harbour", "orchard")[side]
             parents = (self.cubes[parent].ref,) if parent is not None and parent < len(self.cubes) else ()
@@ -430,7 +492,16 @@ class World:
             return self._plain(f"{type(error).__name__}: {error}")
         if isinstance(result, Hits):
             beside = [[cube.id for cube in (*hit.before, *hit.after)] for hit in sorted(result, key=lambda hit: hit.id)]
-            return self._plain(told((sorted(hit.id for hit in result), beside, [hit.text for hit in sorted(result, key=lambda hit: hit.id)], result.degraded)))
+            return self._plain(
+                told(
+                    (
+                        sorted(hit.id for hit in result),
+                        beside,
+                        [hit.text for hit in sorted(result, key=lambda hit: hit.id)],
+                        result.degraded,
+                    )
+                )
+            )
         return self._plain(told(result))
 
     def _plain(self, heard: str) -> str:
@@ -452,16 +523,28 @@ def _calls(cube: Cube, asked: Scope, seq: int) -> list[Callable[[Memory], Any]]:
         lambda m: m.alike(["the harbour", "hall"], **here),
         lambda m: m.get(cube.id, **here),
         lambda m: m.get(cube.id, version=1, **here),
-        lambda m: [list(m.select(Where(author="Speaker harbour"), **here)), list(m.select(Where(source="https://harbour.example"), **here))],
+        lambda m: [
+            list(m.select(Where(author="Speaker harbour"), **here)),
+            list(m.select(Where(source="https://harbour.example"), **here)),
+        ],
         lambda m: list(m.select(Where(data={"role": None}), **here)),
         lambda m: m.history(**here),
         lambda m: [m.lineage(cube.id, **here), m.lineage(cube.id, down=False, **here)],
         lambda m: m.quarantined(**here),
         lambda m: m.answers(m.canary("where is the harbour?", "harbour", **here)),
         lambda m: m.answers(Cube(cube.scope, "where is the harbour?", data={"expects": "harbour"})),
-        lambda m: m.apply([Operation.add(Cube(asked, "the reactor has moved", origin=Origin(Channel.USER, "bot")))], actor="x"),
+        lambda m: m.apply(
+            [Operation.add(Cube(asked, "the reactor has moved", origin=Origin(Channel.USER, "bot")))], actor="x"
+        ),
         lambda m: m.apply([Operation.delete(cube)], actor="x"),
-        lambda m: m.add([Cube(cube.scope, f"{words} {number}", cube.kind, origin=Origin(Channel.USER, "Speaker harbour")) for number in range(7)], tenant=cube.scope.tenant, user=cube.scope.user),
+        lambda m: m.add(
+            [
+                Cube(cube.scope, f"{words} {number}", cube.kind, origin=Origin(Channel.USER, "Speaker harbour"))
+                for number in range(7)
+            ],
+            tenant=cube.scope.tenant,
+            user=cube.scope.user,
+        ),
         lambda m: m.add([Cube(asked, words, id=cube.id)], **home),
         lambda m: m.add([Cube(asked, words, origin=Origin(Channel.ASSISTANT, derived_from=(cube.ref,)))], **home),
         lambda m: m.correct(cube.id, f"{words} 0", **here),
@@ -489,7 +572,9 @@ COUNT = len(_calls(Cube(SCOPES[0], "a"), SCOPES[0], 1))
 @given(
     given_=_given,
     kept=_kept,
-    steps=st.lists(st.tuples(st.integers(0, COUNT - 1), st.integers(0, 6), st.sampled_from(SCOPES[:4])), min_size=4, max_size=12),
+    steps=st.lists(
+        st.tuples(st.integers(0, COUNT - 1), st.integers(0, 6), st.sampled_from(SCOPES[:4])), min_size=4, max_size=12
+    ),
 )
 def test_what_is_hidden_makes_no_difference_to_anything(given_: list[Any], kept: list[Any], steps: list[Any]) -> None:
     """Two stores that differ in the words of what bot may not see answer it alike, whatever it does in them."""

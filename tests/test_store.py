@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from holdfast.cube import HELD, TRANSITIONS, Cube, Kind, Origin, Policy, Ref, Scope, Status, Use, new_id, utc
-from holdfast.errors import ConflictError, HoldfastError, InputError, NotFoundError, ScopeError, StoreError
+from holdfast.errors import ConflictError, HoldfastError, InputError, NotFoundError, StoreError
 from holdfast.store.base import Action, Operation, Where
 from holdfast.store.sqlite import SqliteStore
 from support import ANA, BEN, MEMORY, START, Clock, HashEmbedder, add, open_memory, open_store, update

@@ -53,6 +53,16 @@ def package(folder: Path, **modules: str) -> Path:
 def test_every_mechanism_says_what_memory_it_is() -> None:
     assert undeclared() == ()
     assert {"holdfast.encode.claims", "holdfast.retrieve.search", "holdfast.agent.mag"} <= set(mechanisms())
+    assert {"holdfast.guard.admission", "holdfast.guard.consensus", "holdfast.guard.voices"} <= set(mechanisms())
+    assert "holdfast.guard.strict_json" not in mechanisms()  # it cites its paper and is no memory
+
+
+def test_what_the_guard_fills_is_no_gap() -> None:
+    found = matrix()
+    assert "holdfast.guard.consensus" in found.cells[Form.TEXT, Function.CASES]
+    assert "holdfast.guard.lessons" in found.cells[Form.TEXT, Function.STRATEGIES]
+    assert "holdfast.guard.lessons" in found.subtypes[Formation.DISTILL_EXPERIENCE]
+    assert found.cells[Form.TEXT, Function.SKILLS] == ()
 
 
 def test_every_empty_place_has_a_reason_and_no_covered_one_has() -> None:
@@ -88,15 +98,20 @@ def test_a_mechanism_without_a_profile_is_found(tmp_path: Path) -> None:
         retrieve_index="class NearIndex: ...\n",
         manage_declared=FLAT_FACTS,
         manage_seam=FLAT_FACTS + "class Manager:\n    def manage(self, store, scope, now): ...\n",
+        guard_gate="class Gate:\n    def admit(self, operations): ...\n",
+        guard_vote="class Vote:\n    def check(self, query, hits): ...\n",
         # None of these is a mechanism: the paper is an aside, the class is private, the file is the seam itself, or no room's.
         encode_aside='"""Helps."""\n"""arXiv 2512.13564"""\n',
         encode_later='"""Helps.\n\nAs in arXiv 2512.13564."""\n',
         retrieve_private="class _NearIndex: ...\n",
         manage_base="class Manager:\n    def manage(self, store, scope, now): ...\n",
+        guard_boundary='"""Cites a paper (arXiv 2602.07398)."""\nPROFILE = ()  # no memory\n',
         cli_paper='"""arXiv 2512.13564."""\n',
     )
-    assert undeclared(house) == ("house.encode.paper", "house.encode.seam", "house.retrieve.index")
-    assert mechanisms(house) == (*undeclared(house), "house.manage.declared", "house.manage.seam")
+    missing = ("encode.paper", "encode.seam", "retrieve.index", "guard.gate", "guard.vote")
+    assert undeclared(house) == tuple(f"house.{module}" for module in missing)
+    assert set(mechanisms(house)) == {*undeclared(house), "house.manage.declared", "house.manage.seam"}
+    assert profiles(house)["house.guard.boundary"] == ()
 
 
 def test_an_empty_place_without_a_reason_is_found(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tempfile
@@ -58,6 +59,11 @@ sessions = st.sampled_from([None, "s1", "chat-7: *starred* <b>"])
 floats = st.floats(-1, 1) | st.just(-0.0)
 
 
+TENSORS = (2).to_bytes(8, "little") + b"{}"
+"""A safetensors file without tensors: an export names files, and does not hold them."""
+BLOB = hashlib.sha256(TENSORS).hexdigest()
+
+
 @st.composite
 def stores(draw: st.DrawFn) -> list[Cube]:
     """Cubes that can stand in one store: an id each, each derived from earlier ones."""
@@ -74,7 +80,7 @@ def stores(draw: st.DrawFn) -> list[Cube]:
                 text,
                 draw(st.sampled_from([Kind.MESSAGE, Kind.FACT, "odd_kind"])).__str__(),
                 Form.STATE if not text else Form.TEXT,
-                None if text else "ab" * 32,
+                None if text else BLOB,
                 draw(st.dictionaries(texts, st.none() | st.booleans() | st.integers() | floats | texts, max_size=2))
                 | {"n": n},
                 begin,
@@ -99,6 +105,7 @@ def stores(draw: st.DrawFn) -> list[Cube]:
 def fresh(**options: object) -> Iterator[SqliteStore]:
     with tempfile.TemporaryDirectory(dir=MEMORY) as home:
         store = open_store(Path(home) / "s", **options)
+        store.blobs.put(TENSORS, ANA)
         try:
             yield store
             assert store.verify() == []
@@ -128,6 +135,15 @@ def test_out_and_in_again_is_the_same(form: str, cubes: list[Cube]) -> None:
         again = carry(form, store, other)
         assert again == Imported((), len(ours), ()) and other.head() == head, "twice changes nothing"
         assert carry(form, store, store).duplicates == len(ours)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_memory_whose_tensor_file_is_not_here_is_noted_and_the_rest_comes_in(form: str) -> None:
+    with fresh() as store, fresh() as other:
+        add(store, Cube(ANA, "before"), Cube(ANA, form=Form.STATE, blob=BLOB), Cube(ANA, "after"))
+        other.blobs.file(BLOB, ANA).unlink()
+        done = carry(form, store, other)
+        assert len(done.ids) == 2 and len(done.notes) == 1 and BLOB[:12] in done.notes[0]
 
 
 @pytest.mark.parametrize("form", FORMS)

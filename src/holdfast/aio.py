@@ -10,13 +10,16 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from holdfast.cube import Cube
 from holdfast.memory import Added, Memory
 from holdfast.retrieve.hits import Hits
 from holdfast.retrieve.resemblance import Likeness
 from holdfast.store.forget import Receipt
+
+if TYPE_CHECKING:
+    from holdfast.guard.precedents import Precedents
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,6 +51,10 @@ class AsyncMemory:
     async def alike(self, *args: Any, **options: Any) -> list[Likeness]:
         """See ``Memory.alike``."""
         return await self.run(self.memory.alike, *args, **options)
+
+    async def precedents(self, *args: Any, **options: Any) -> Precedents:
+        """See ``Memory.precedents``."""
+        return await self.run(self.memory.precedents, *args, **options)
 
     async def get(self, *args: Any, **options: Any) -> Cube:
         """See ``Memory.get``."""

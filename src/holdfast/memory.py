@@ -9,30 +9,31 @@ Every call names whose memory it means (``user=``, or a default given once); non
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from holdfast.as_of import RECALLED, AsOf
 from holdfast.cube import Channel, Cube, Kind, Ref, Scope, Status, to_micros, utc
 from holdfast.encode.base import Embedder, Encoder
-from holdfast.encode.checked import Checked
 from holdfast.encode.turns import Content, to_cubes
 from holdfast.enrichment import Enrichment, Progress
 from holdfast.errors import AccessError, ConflictError, EmbedderError, GuardError, InputError, NotFoundError, ScopeError
 from holdfast.guard.base import Guard
 from holdfast.guard.governor import BY, WITHIN, Door, Governor, Purpose, answered
-from holdfast.guard.revocation import Revocation, revoke
-from holdfast.guard.voices import WIDER, crowded, heard
+from holdfast.guard.revocation import Revocation, put_back, revoke
+from holdfast.guard.voices import WIDER, heard
 from holdfast.manage.retraction import consequences
+from holdfast.opening import choose, default_encoders, default_guard, opened
 from holdfast.retrieve.context import Packed, count_tokens, pack, without_recalled
 from holdfast.retrieve.hits import Hit, Hits
 from holdfast.retrieve.partition import View
 from holdfast.retrieve.resemblance import FEWEST, Likeness
-from holdfast.retrieve.search import Recall
+from holdfast.retrieve.search import Hearing, Recall
 from holdfast.retrieve.text import ANALYSER, fold_terms
 from holdfast.store.access import Access, HeldStore
 from holdfast.store.base import Action, Event, Operation, Where
@@ -40,6 +41,12 @@ from holdfast.store.forget import Receipt, forget
 from holdfast.store.grants import Right
 from holdfast.store.journal import Problem
 from holdfast.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from holdfast.guard.chains import Ask, Extractor
+    from holdfast.guard.lessons import LessonStore
+    from holdfast.guard.precedents import Precedents
+    from holdfast.guard.promotion import Promotions, Rule
 
 BATCH = 512
 MAX_QUERY = 100_000
@@ -105,12 +112,11 @@ class Memory:
         self._store = SqliteStore(path, terms=fold_terms, tasks=("embed", "enrich"), clock=clock, durability=durability)
         self._owner, self._closes = self._store, True
         try:
-            self._degraded: list[str] = []
             if self._store.meta("analyser") != ANALYSER:
                 self._store.rebuild(fold_terms, ANALYSER)
-            chosen = self._choose(embedder)
-            self._governor = Governor(self._store, _guard(guard), self._ask)
-            self._enrichment = self._enriching(chosen, _rules() if encoders is None else encoders)
+            chosen, self._degraded = choose(embedder, self._store.models())
+            self._governor = Governor(self._store, default_guard(guard), self._ask)
+            self._enrichment = self._enriching(chosen, default_encoders() if encoders is None else encoders)
             self.recall = Recall(self._store, chosen)
         except BaseException:
             self._owner.close()
@@ -131,6 +137,7 @@ class Memory:
         trust: float | None = None,
         at: datetime | str | None = None,
         ttl: timedelta | None = None,
+        data: Mapping[str, Any] | None = None,
         derived_from: Sequence[Ref] = (),
         taint: Sequence[str] = (),
         **scope: str | None,
@@ -138,7 +145,8 @@ class Memory:
         """Keep a string, chat messages or cubes, verbatim. Returns when they are durable and lexically findable.
 
         Vectors and facts follow from the queue. Adding the same content again changes nothing. A call that keeps nothing
-        says why in ``reasons``. ``derived_from`` and ``taint`` name what it was made from, where it is not the user's own word
+        says why in ``reasons``. ``data`` stands beside the words of each, unsearched, such as the steps of an experience
+        (``precedents``). ``derived_from`` and ``taint`` name what it was made from, where it is not the user's own word
         (``agent.turn`` does that). Raises InputError, ScopeError, StoreError.
         """
         here = self.scope(**scope)
@@ -151,6 +159,7 @@ class Memory:
             source=source,
             trust=trust,
             at=at,
+            data={} if data is None else data,
             derived_from=derived_from,
             taint=taint,
             clean=without_recalled,  # memory must not feed on its own echo
@@ -279,14 +288,15 @@ class Memory:
 
     def select(self, where: Where | None = None, **scope: str | None) -> Iterator[Cube]:
         """The memories that pass a filter, oldest first; by default all that can be recalled."""
-        return self._store.select(self.scope(**scope), where or Where(statuses=_RECALLABLE))
+        return self._store.select(self.scope(**scope), where or RECALLED)
 
     def as_of(self, known: datetime | str | None = None, *, true_at: datetime | str | None = None) -> AsOf:
         """The memory as it was: what was known then, and, with ``true_at``, what was true then.
 
         ``as_of("2026-01-01")`` answers as a search on that day would have.
         """
-        return AsOf(self, None if known is None else utc(known), None if true_at is None else utc(true_at))
+        times = [None if when is None else utc(when) for when in (known, true_at)]
+        return AsOf(self._store, self.scope, self._search, self._pack, *times)
 
     # --- take back ---
 
@@ -324,14 +334,14 @@ class Memory:
     def retract(self, id: str, *, reason: str = "", **scope: str | None) -> None:
         """Take a memory, and what was drawn from it alone, out of recall and keep all in history; ``undo`` brings it back."""
         here = self.scope(**scope)
-        cube = self._store.get(id, here)
+        cube = _no_lesson(self._store.get(id, here))
         also = consequences(self._owner, [id], Scope(here.tenant, here.user))
         self._owner.commit([Operation.delete(cube, reason)], also=also, actor=here.path, through=self._store)
 
     def restore(self, id: str, *, reason: str = "", **scope: str | None) -> Cube:
         """Bring an archived or expired memory back into recall. What stands in quarantine is let out by ``approve``."""
         here = self.scope(**scope)
-        cube = self._store.get(id, here)
+        cube = _no_lesson(self._store.get(id, here))
         if cube.status is Status.QUARANTINED:
             raise ConflictError(f"memory {id} stands in quarantine; look at it, then approve or reject it")
         back = Operation.update(cube.with_(status=Status.ACTIVATED), reason)
@@ -340,7 +350,7 @@ class Memory:
     def freeze(self, id: str, *, reason: str = "", **scope: str | None) -> Cube:
         """Forbid every change of a memory until ``thaw``; it stays findable."""
         here = self.scope(**scope)
-        cube = self._store.get(id, here).with_(status=Status.FROZEN)
+        cube = _no_lesson(self._store.get(id, here)).with_(status=Status.FROZEN)
         return self._store.commit([Operation.update(cube, reason)], actor=here.path).cubes[0]
 
     def thaw(self, id: str, *, reason: str = "", **scope: str | None) -> Cube:
@@ -359,18 +369,20 @@ class Memory:
         dry_run: bool = False,
         **scope: str | None,
     ) -> Receipt:
-        """Erase memories for good, with all that was derived from them; the receipt's ``verify`` proves it.
+        """Erase memories for good, with all that was derived from them, in every form; the receipt's ``verify`` proves it.
 
         Name ids, or a source, an author, a time since when; ``everything=True`` alone means the whole scope.
         """
         here = self.scope(**scope)
         where = Where(source=source, author=author, since=None if since is None else utc(since))
         named = [ids] if isinstance(ids, str) else list(ids)
-        if where == Where() and not everything:
-            if not named:
-                raise InputError("forget what? Give ids, source=, author=, since=, or everything=True")
-            return forget(self._store, here, ids=named, reason=reason, actor=here.path, dry_run=dry_run)
-        return forget(self._store, here, ids=named, where=where, reason=reason, actor=here.path, dry_run=dry_run)
+        by = where if where != Where() or everything else None
+        if by is None and not named:
+            raise InputError("forget what? Give ids, source=, author=, since=, or everything=True")
+        receipt = forget(self._store, here, ids=named, where=by, reason=reason, actor=here.path, dry_run=dry_run)
+        if not dry_run:
+            self._owner.commit(put_back(self._owner, here), actor=self._holder or here.path)
+        return receipt
 
     def lineage(self, id: str, *, down: bool = True, **scope: str | None) -> list[Ref]:
         """What was derived from a memory (``down``), or what it was derived from."""
@@ -389,6 +401,36 @@ class Memory:
     def reject(self, id: str, *, reason: str = "", **scope: str | None) -> Cube:
         """Archive a memory that stands in quarantine."""
         return self._judge(id, Status.ARCHIVED, f"rejected: {reason}" if reason else "rejected", self.scope(**scope))
+
+    def promote(self, *, rule: Rule | None = None, dry_run: bool = False, **scope: str | None) -> Promotions:
+        """Let out of quarantine what enough independent sources say as well, and put back what they no longer do.
+
+        ``rule`` says how many are enough. What comes out stays tainted. ``dry_run`` only says what would come out, and why
+        the rest waits.
+        """
+        from holdfast.guard.promotion import Promotions, Rule, propose
+
+        here, rule = self.scope(**scope), rule or Rule()
+        self._store.reach(here, Right.JUDGE)
+        back = put_back(self._owner, here)
+        if not dry_run:
+            self._owner.commit(back, actor=self._holder or here.path)
+        found, waiting = propose(self._store, here, rule)
+        promoted = []
+        for one in found if not dry_run else ():
+            evidence = {"memory": one.cube.id, "because": list(one.because), "inside": rule.inside, "sites": rule.sites}
+            try:
+                done = self._governor.promote(one.cube, one.reason, evidence, actor=here.path)
+            except (ConflictError, GuardError) as error:  # changed meanwhile, or a canary died: it waits
+                waiting[one.cube.id] = str(error)
+                continue
+            if done.cubes:
+                promoted.append(one)
+            else:
+                waiting[one.cube.id] = "; ".join(done.refused)
+        self._enrichment.wake()
+        withdrawn = tuple(some.cube.id for some in back if some.cube is not None)
+        return Promotions(tuple(found if dry_run else promoted), withdrawn, waiting, planned=dry_run)
 
     def revoke(
         self,
@@ -436,6 +478,49 @@ class Memory:
         """Whether a canary's question finds what it expects now. Raises NotFoundError for one that is not kept."""
         kept = self._store.get(canary.id, canary.scope)
         return answered(kept, self._search(kept.text, kept.scope, WITHIN, (), 0, None, None))
+
+    def precedents(
+        self,
+        task: str,
+        *,
+        k: int = 12,
+        model: Ask | None = None,
+        judge: bool = False,
+        extract: Extractor | None = None,
+        min_sources: int = 2,
+        learn: bool = True,
+        **scope: str | None,
+    ) -> Precedents:
+        """What was done in a like case (experiences and skills), and may be acted upon: what a quorum of sources agrees on.
+
+        At most ``k`` records are compared. What they would lead to is read from their ``data``, by a chat ``model`` (such as
+        ``guard.chat.ChatModel``), or by ``extract``; ``judge`` lets the model drop more. An effect needs ``min_sources`` trusted
+        sources. What was caught becomes a lesson, unless ``learn`` is false. Raises InputError, ScopeError.
+        """
+        from holdfast.guard.precedents import BREADTH, KINDS, weigh
+
+        here = self.scope(**scope)
+        hits = self._search(task, here, BREADTH * k, KINDS, 0, None, None)
+        return weigh(
+            task,
+            hits,
+            self._store,
+            here,
+            self.lessons(**scope),
+            guard=self._governor.guard,
+            k=k,
+            extract=extract,
+            model=model,
+            judge=judge,
+            min_sources=min_sources,
+            learn=learn and not self._holder,
+        )
+
+    def lessons(self, **scope: str | None) -> LessonStore:
+        """What was caught before it was acted upon, in any session: ``all``, ``for_action``, ``confirm``, ``retract``."""
+        from holdfast.guard.lessons import LessonStore
+
+        return LessonStore(self._store, replace(self.scope(**scope), session=None), clock=self._store.now)
 
     # --- access ---
 
@@ -498,7 +583,7 @@ class Memory:
         """Give every memory vectors of another model; the old ones serve searches until all new ones are there."""
         if self._holder:
             raise AccessError(f"{self._holder} may not give the whole store other vectors; only its owner may")
-        chosen = _open(embedder)
+        chosen = opened(embedder)
         before = self._enrichment
         working = before.stop()
         after = self._enriching(before.embedder, before.encoders)
@@ -620,11 +705,8 @@ class Memory:
             session=scope.session,
             reach=reach if reach.grants is not None else None,
         )
-        hits = self.recall.search(query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._trouble())
-        if self._governor.guarded and any(hit.cube.tainted for hit in hits) and crowded(hits, k):
-            wider = self.recall.search(query[:MAX_QUERY], scope, view, WIDER * k, neighbours, degraded=self._trouble())
-            hits = Hits(heard(wider, k), abstain=hits.abstain, reason=hits.reason, degraded=hits.degraded)
-        return hits
+        hear = _FAIR if self._governor.guarded else None
+        return self.recall.search(query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._trouble(), hear=hear)
 
     def _pack(
         self,
@@ -641,113 +723,15 @@ class Memory:
             hits = Hits(hit for hit in hits if hit.cube.kind in (Kind.INSTRUCTION, Kind.PREFERENCE))
         return pack(hits, budget, count)
 
-    def _choose(self, embedder: Embedder | str | None) -> Embedder | None:
-        serving = next((name for _, name, _, active in self._store.models() if active), None)
-        if embedder is None:
-            if serving:
-                self._degraded.append(
-                    f"the store has vectors of {serving}, and this program opened it without an embedder"
-                )
-            return None
-        if embedder == "auto":
-            return self._automatic(serving)
-        chosen = _open(embedder)
-        for _, name, dimension, _ in self._store.models():
-            if name == chosen.model and dimension != chosen.dimension:
-                raise EmbedderError(
-                    f"this store holds vectors of {name} with {dimension} dimensions, and it now gives {chosen.dimension}; "
-                    "nothing was changed. Give the new model another name, and change to it with: holdfast doctor --reembed"
-                )
-        if serving is not None and chosen.model != serving:
-            raise EmbedderError(
-                f"this store's vectors are of {serving}, not of {chosen.model}; open it with embedder='auto', or change "
-                f"the model of the whole store once: holdfast doctor --reembed {chosen.model}"
-            )
-        return chosen
 
-    def _automatic(self, serving: str | None) -> Embedder | None:
-        from holdfast.encode.embedders import default_embedder, open_embedder, why_no_embedder
+def _no_lesson(cube: Cube) -> Cube:
+    """A memory to be changed by hand. A lesson has its own ways, which keep it out of recall."""
+    if cube.kind == Kind.LESSON:
+        from holdfast.guard.lessons import is_lesson
 
-        if serving is None:
-            found = default_embedder()
-            if found is None:
-                self._degraded.append(why_no_embedder())
-            return None if found is None else Checked(found)
-        try:
-            return Checked(open_embedder(serving))
-        except Exception as error:
-            self._degraded.append(f"the store's embedder {serving} cannot be opened ({error}); search is lexical")
-            return None
+        if is_lesson(cube):
+            raise ConflictError(f"{cube.id} is a lesson of the guard; confirm or retract it with: holdfast lessons")
+    return cube
 
 
-class AsOf:
-    """A read-only view of a memory as it was at some time."""
-
-    def __init__(self, memory: Memory, known: datetime | None, true_at: datetime | None) -> None:
-        self._memory = memory
-        self.known = known
-        self.true_at = true_at
-
-    def search(
-        self, query: str, *, k: int = 10, kinds: Sequence[str] = (), neighbours: int = 0, **scope: str | None
-    ) -> Hits:
-        """As ``Memory.search``, over what was known and true then."""
-        here = self._memory.scope(**scope)
-        return self._memory._search(query, here, k, kinds, neighbours, self.known, self.true_at)
-
-    def context(
-        self,
-        query: str,
-        *,
-        budget: int = 800,
-        k: int = 50,
-        count: Callable[[str], int] = count_tokens,
-        **scope: str | None,
-    ) -> str:
-        """As ``Memory.context``, over what was known and true then."""
-        here = self._memory.scope(**scope)
-        return self._memory._pack(query, here, budget, k, count, self.known, self.true_at).text
-
-    def select(self, where: Where | None = None, **scope: str | None) -> Iterator[Cube]:
-        """The memories known then (and true then) that pass a filter, oldest first."""
-        wanted = replace(where or Where(statuses=_RECALLABLE), known_at=self.known, valid_at=self.true_at)
-        return self._memory.store.select(self._memory.scope(**scope), wanted)
-
-    def get(self, id: str, **scope: str | None) -> Cube:
-        """One memory in the version that was known then. Raises NotFoundError."""
-        here = self._memory.scope(**scope)
-        if self.known is None:
-            return self._memory.store.get(id, here)
-        moment = to_micros(self.known)
-        for row in self._memory.store.versions(id, here):
-            if row.known_from <= moment and (row.known_to is None or moment < row.known_to):
-                return row.cube
-        raise NotFoundError(f"memory {id} was not known in {here.path} at {self.known.isoformat()}")
-
-
-_RECALLABLE = (Status.GENERATED, Status.ACTIVATED, Status.FROZEN)
-
-
-def _open(embedder: Embedder | str) -> Embedder:
-    if isinstance(embedder, str):
-        from holdfast.encode.embedders import open_embedder
-
-        embedder = open_embedder(embedder)
-    return Checked(embedder)
-
-
-def _guard(guard: Guard | str | None) -> Guard | None:
-    if isinstance(guard, str):
-        if guard != "default":
-            raise InputError(f"guard must be 'default', None or a Guard, not {guard!r}")
-        from holdfast.guard.admission import Admission
-
-        return Admission()
-    return guard
-
-
-def _rules() -> tuple[Encoder, ...]:
-    from holdfast.encode.claims import ClaimEncoder
-    from holdfast.encode.standing import StandingEncoder
-
-    return (ClaimEncoder(), StandingEncoder())
+_FAIR = Hearing(WIDER, heard)

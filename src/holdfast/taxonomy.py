@@ -1,8 +1,9 @@
 """What kind of memory each component is, in the words of the field (arXiv 2512.13564: forms, functions, dynamics).
 
 Every mechanism declares ``PROFILE = MemoryProfile(...)`` at the top level of its module, or a tuple of profiles where it
-has memory in more than one form. The declarations are read from the source, so that a table of the whole house costs no
-import and needs no extra. ``matrix()`` says what is covered, and by what; ``GAPS`` says what is left out, and why.
+has memory in more than one form: an empty one where it is no memory at all. The declarations are read from the source, so
+that a table of the whole house costs no import and needs no extra. ``matrix()`` says what is covered, and by what; ``GAPS``
+says what is left out, and why.
 
 The form is decided by where the unit of memory lives when it is read, not by how it was learnt.
 """
@@ -179,21 +180,16 @@ class MemoryProfile:
         return (*self.formation, *self.evolution, *self.retrieval)
 
 
-ROOMS = ("encode", "retrieve", "manage", "agent", "latent", "weights")
+ROOMS = ("encode", "retrieve", "manage", "guard", "agent", "latent", "weights")
 """The rooms whose modules must say what memory they are."""
 
-_SEAMS = frozenset({"encode", "manage", "rank", "search"})
+_SEAMS = frozenset({"encode", "manage", "rank", "search", "admit", "check"})
 
 _NOT_YET = "planned; the room {} is not built yet"
 
 GAPS: Mapping[tuple[Form, Function] | Subform | Dynamic, str] = {
     **{(Form.STATE, function): _NOT_YET.format("latent") for function in Function},
-    (
-        Form.TEXT,
-        Function.CASES,
-    ): "planned: tasks with their outcome, recalled by likeness and utility (arXiv 2601.03192)",
-    (Form.TEXT, Function.STRATEGIES): "planned: sheets of lessons and concepts (arXiv 2504.07952, 2509.04439)",
-    (Form.TEXT, Function.SKILLS): "planned: skill libraries (arXiv 2602.02474), with the sandbox that they need",
+    (Form.TEXT, Function.SKILLS): "planned: skill libraries (arXiv 2602.02474), to run in the sandbox that there is",
     (Form.TEXT, Function.WORK_SINGLE): "planned: long observations condensed before the model reads them",
     (Form.WEIGHTS, Function.CASES): _NOT_YET.format("weights"),
     (Form.WEIGHTS, Function.STRATEGIES): _NOT_YET.format("weights"),
@@ -207,7 +203,6 @@ GAPS: Mapping[tuple[Form, Function] | Subform | Dynamic, str] = {
     Subform.INTERNAL: _NOT_YET.format("weights"),
     Formation.SUMMARY_INCREMENTAL: "planned: rolling summaries (arXiv 2506.15841)",
     Formation.SUMMARY_PARTITIONED: "planned: summaries by session",
-    Formation.DISTILL_EXPERIENCE: "planned: lessons, concepts and skills from trajectories",
     Formation.LATENT: _NOT_YET.format("latent"),
     Evolution.CONSOLIDATE_CLUSTER: "planned: concepts from clusters of experience (arXiv 2509.04439)",
     Retrieval.GENERATIVE: "not planned: recall must show its sources, and generated memory has none",
@@ -236,10 +231,15 @@ def mechanisms(package: Path | None = None) -> tuple[str, ...]:
 
     These are the files directly in one of ``ROOMS``, other than ``__init__`` and ``base``, that cite a paper by its arXiv
     id in the first paragraph of their docstring, or define a public class that fits a seam (a method ``encode``,
-    ``manage``, ``rank`` or ``search``, or a name ending in ``Index``), or declare a profile anyway.
+    ``manage``, ``rank``, ``search``, ``admit`` or ``check``, or a name ending in ``Index``), or declare a profile anyway.
+    One that declares that it is no memory (``PROFILE = ()``) is none.
     """
     declared = profiles(package)
-    return tuple(module for module, tree in _modules(package) if module in declared or _is_mechanism(tree))
+    return tuple(
+        module
+        for module, tree in _modules(package)
+        if (bool(declared[module]) if module in declared else _is_mechanism(tree))
+    )
 
 
 def undeclared(package: Path | None = None) -> tuple[str, ...]:

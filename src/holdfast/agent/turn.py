@@ -10,6 +10,7 @@ from typing import Any
 
 from holdfast.cube import Channel, Cube, Form, Ref, taints
 from holdfast.encode.turns import Content
+from holdfast.guard.precedents import Precedents
 from holdfast.memory import Added, Memory
 from holdfast.retrieve.context import Packed
 from holdfast.retrieve.hits import Hits
@@ -57,6 +58,14 @@ class Turn:
         for cube in packed.cubes:
             self._saw(cube)
         return packed
+
+    def precedents(self, task: str, **options: Any) -> Precedents:
+        """See ``Memory.precedents``. What was dropped is handed over too, so that it counts as read."""
+        found = self._memory.precedents(task, **options, **self._scope)
+        for hit in (*found.kept, *(one.hit for one in found.dropped)):
+            self._saw(hit.cube)
+        self._taint = taints(self._taint, *(caution.taint for caution in found.cautions))
+        return found
 
     def get(self, id: str) -> Cube:
         """See ``Memory.get``."""

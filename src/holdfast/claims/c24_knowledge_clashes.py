@@ -3,18 +3,22 @@
 ConflictQA gives two fluent passages for an answer and two against it. They come from four sources with trust of their own. A
 reader that believes the first, the most or the newest passage is moved by order and copies; the resolver must not be, and must be
 as right as the trust is. Which side a passage is on is told by typed slots (the labels: an upper bound) or by its words.
+
+The paper measures models: at ``full`` a decoder learns a world by heart (``clash_model``), is asked what it believes, and is shown
+evidence against it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from holdfast.bench.plots import Bars, Lines, draw
+from holdfast.bench.plots import Bars, Lines, Panel, draw
+from holdfast.claims import clash_model
 from holdfast.claims.base import Check, Result, Scale
 from holdfast.cube import Channel, Cube, Origin, Scope
 from holdfast.encode.embedders import open_embedder
@@ -26,10 +30,15 @@ from holdfast.retrieve.hits import Hit
 number = 24
 name = "knowledge-clashes"
 statement = (
-    "Where passages disagree, an explicit policy over sources is moved by neither order nor copies, is as often right as the trust "
-    "it is given, and abstains where a passage's side cannot be told; readers by order, number or date are moved."
+    "A language model gives its belief up to one coherent passage, less so to one with only the answer changed, and keeps it where "
+    "both sides are shown, the more so the more popular the subject; an explicit policy over sources is moved by neither order nor "
+    "copies, is as often right as the trust it is given, and abstains where a passage's side cannot be told."
 )
-arms = ("ours, typed slots", "ours, by the words", "first passage", "most passages", "newest passage")
+arms = (
+    *("ours, typed slots", "ours, by the words", "first passage", "most passages", "newest passage"),
+    *(clash_model.MODEL, clash_model.RESOLVER, clash_model.FIRST, clash_model.SLOTH),
+    *(clash_model.RAW, clash_model.SIDES, clash_model.RESOLVED),
+)
 
 EMBEDDER = "minilm"
 FILE = "conflictQA-strategyQA-llama2-7b.json"
@@ -95,13 +104,10 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         Check("right, where trust is right four times in five", slots["right"], 0.78),
         Check("first passage is moved by order (control)", measured["first passage"]["moved by order"], 0.2),
         Check("most passages is moved by copies (control)", measured["most passages"]["moved by copies"], 0.2),
-        Check("the instrument on a model trained here: not built", float("nan"), 0.2),
     )
-    notes = (
+    notes: tuple[str, ...] = (
         f"by the words alone {words['answered']:.0%} of the questions are answered, {words['right when answered']:.0%} of these as "
         "the truth is",
-        "the sheet's other half, conflicts between a model's weights and its context, needs a model trained for it: not built, so "
-        "the claim can hold in part only",
     )
     settings = {
         "questions": len(cases),
@@ -109,32 +115,47 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         "fitted on": f"the first {FITTED} questions of {FITTED_ON}",
         "certain": CERTAIN,
     }
-    return Result(measured, checks, settings, series, notes)
+    product = Result(measured, checks, settings, series, notes)
+    if scale == "quick":
+        only = "the half about a model's own weights trains one (extra torch): it runs at --scale full and is not judged here"
+        return replace(product, notes=(*notes, only))
+    return _joined(product, clash_model.measure(seed, RIGHT_TRUST))
+
+
+def _joined(product: Result, weights: clash_model.Weights) -> Result:
+    return Result(
+        {**product.arms, **weights.arms},
+        (*product.checks, *weights.checks),
+        {**product.settings, "model": weights.settings},
+        {**product.series, **weights.series},
+        (*product.notes, *weights.notes, *clash_model.NOTES),
+    )
 
 
 def plot(result: Result, path: Path) -> None:
-    """How far each reader is moved, and how right the words are by how many questions are answered."""
+    """How far each reader is moved, how right the words are by how many questions are answered, and what the model does."""
     share, right = result.series["abstention"]
-    draw(
-        path,
-        [
-            Bars(
-                {arm: metrics["moved by order"] for arm, metrics in result.arms.items()},
-                title="verdicts that change with the order",
-                ours=arms[:2],
-                percent=True,
-            ),
-            Bars(
-                {arm: metrics["moved by copies"] for arm, metrics in result.arms.items()},
-                title="... with five copies of one passage",
-                ours=arms[:2],
-                percent=True,
-            ),
-            Lines({"by the words": (share, right)}, title="right, by share of passages told", ours=("by the words",)),
-        ],
-        title="When memories disagree",
-        subtitle="ConflictQA, four passages a question, two for and two against",
-    )
+    readers = arms[:5]
+    panels: list[Panel] = [
+        Bars(
+            {arm: result.arms[arm]["moved by order"] for arm in readers},
+            title="verdicts that change with the order",
+            ours=arms[:2],
+            percent=True,
+        ),
+        Bars(
+            {arm: result.arms[arm]["moved by copies"] for arm in readers},
+            title="... with five copies of one passage",
+            ours=arms[:2],
+            percent=True,
+        ),
+        Lines({"by the words": (share, right)}, title="right, by share of passages told", ours=("by the words",)),
+    ]
+    subtitle = "ConflictQA, four passages a question, two for and two against"
+    if "modes" in result.series:
+        panels += clash_model.panels(result)
+        subtitle += "; below, a decoder trained on a world of 2,000 people"
+    draw(path, panels, title="When memories disagree", subtitle=subtitle)
 
 
 # --- the cases ---

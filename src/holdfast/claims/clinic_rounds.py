@@ -11,7 +11,8 @@ import numpy as np
 from holdfast.claims.clinic import SCOPE, TRIGGER, Task, Vectors, case
 from holdfast.claims.clinic_agent import Arm, K, Pool, asked, chain
 from holdfast.cube import Channel, Cube, Ref
-from holdfast.guard.consensus import ConsensusGuard, Lookup, spread
+from holdfast.guard.base import Lookup
+from holdfast.guard.consensus import ConsensusGuard, spread
 from holdfast.guard.lessons import LessonStore
 from holdfast.guard.sql import sql
 from holdfast.retrieve.hits import Hit

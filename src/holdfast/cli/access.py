@@ -37,7 +37,12 @@ def register(commands: Any) -> None:
     given.add_argument("name")
     given.add_argument("place", help="tenant/user[/agent[/session]], * for any; for example acme/*")
     given.add_argument(
-        "--right", action="append", required=True, choices=tuple(Right), help="may be repeated", metavar="|".join(Right)
+        "--right",
+        action="append",
+        required=True,
+        choices=[right.value for right in Right],
+        help="may be repeated",
+        metavar="|".join(Right),
     )
     given.add_argument("--kind", action="append", default=[], metavar="KIND", help="only these kinds; may be repeated")
     given.add_argument("--until", metavar="DATE", help="when it ends")
@@ -53,7 +58,7 @@ def register(commands: Any) -> None:
     told = commands("audit", audit, "who changed what, in the whole store; also checks that nobody rewrote the journal")
     told.add_argument("--by", metavar="NAME", help="only what this principal, or this scope, did")
     told.add_argument("--on", metavar="TENANT/USER", help="only changes of this user's memories")
-    told.add_argument("--action", choices=tuple(Action), metavar="|".join(Action))
+    told.add_argument("--action", choices=[action.value for action in Action], metavar="|".join(Action))
     told.add_argument("--since", metavar="DATE")
     told.add_argument("--until", metavar="DATE")
     told.add_argument("--limit", type=int, default=LATEST, metavar="N", help=f"only the newest N (default: {LATEST})")

@@ -59,7 +59,9 @@ def cubes(session: Session, scope: Scope, *, source: str | None, backdate: bool)
 
 def _lines(text: str, first_error: Exception) -> list[Any]:
     records = []
-    for number, line in enumerate(text.split("\n"), 1):  # a string may hold the separators that splitlines knows besides
+    for number, line in enumerate(
+        text.split("\n"), 1
+    ):  # a string may hold the separators that splitlines knows besides
         if line.strip():
             try:
                 records.append(json.loads(line))

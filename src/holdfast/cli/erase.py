@@ -64,6 +64,7 @@ def receipt_lines(screen: Screen, receipt: Receipt) -> None:
         ("receipt", f"event {receipt.seq} of the journal"),
         ("scope", receipt.scope.path),
         ("reason", receipt.reason),
+        *(("in other forms", step.line) for step in receipt.forms),
         ("verified", "no row, no index entry and no byte of their words is left in the store's files"),
         *(("note", note) for note in receipt.notes),
     ]
@@ -82,6 +83,8 @@ def _plan(screen: Screen, plan: Receipt) -> None:
         screen.say(line, indent=2, hang=2)
     if len(plan.preview) > _SHOWN:
         screen.line(f"  and {count(len(plan.preview) - _SHOWN, 'more version')}")
+    for step in plan.forms:
+        screen.line(f"  in other forms, {step.line}")
 
 
 def _count(receipt: Receipt) -> str:

@@ -10,7 +10,7 @@ from holdfast.cli.screen import Screen, count
 from holdfast.cli.work import finish_queue
 from holdfast.cube import Cube
 from holdfast.errors import InputError
-from holdfast.guard.base import source_of
+from holdfast.guard.promotion import Rule
 from holdfast.guard.revocation import Revocation
 from holdfast.memory import Memory
 
@@ -22,6 +22,12 @@ def register(commands: Any) -> None:
     held = commands("quarantine", quarantine, "show what waits for somebody to look at it, or let it in, or not")
     held.add_argument("--approve", action="append", default=[], metavar="ID", help="let it in; may be repeated")
     held.add_argument("--reject", action="append", default=[], metavar="ID", help="archive it; may be repeated")
+    held.add_argument("--promote", action="store_true", help="let in what enough independent sources say as well")
+    held.add_argument(
+        "--inside", type=int, default=None, metavar="N", help="with --promote: so many people (default 2)"
+    )
+    held.add_argument("--sites", type=int, default=None, metavar="N", help="or so many people and sites (default 3)")
+    held.add_argument("--dry-run", action="store_true", help="with --promote: only show what would come in")
     held.add_argument("--reason", default="", help="kept in the journal")
 
     back = commands(
@@ -46,6 +52,10 @@ def register(commands: Any) -> None:
 
 def quarantine(args: argparse.Namespace, screen: Screen) -> int:
     """``holdfast quarantine``."""
+    if args.promote:
+        return _promote(args, screen)
+    if args.dry_run or args.inside is not None or args.sites is not None:
+        raise InputError("--inside, --sites and --dry-run go with --promote")
     with open_memory(args, embed=bool(args.approve)) as memory:
         judged = [memory.approve(id, reason=args.reason) for id in args.approve]
         judged += [memory.reject(id, reason=args.reason) for id in args.reject]
@@ -65,9 +75,33 @@ def quarantine(args: argparse.Namespace, screen: Screen) -> int:
     if not waiting:
         screen.line("nothing waits in quarantine")
     for cube, why in waiting:
-        screen.say(f"{cube.id}  {cube.kind} from {source_of(cube)}", hang=2, style="bold")
+        screen.say(f"{cube.id}  {cube.kind} from {_whence(cube)}", hang=2, style="bold")
         screen.say(" ".join(cube.text[:300].split()), indent=2, hang=2)
         screen.say(why, indent=2, hang=2)
+    return 0
+
+
+def _promote(args: argparse.Namespace, screen: Screen) -> int:
+    if args.approve or args.reject:
+        raise InputError("--promote goes by rule; approve or reject what is left in a call of its own")
+    asked = {name: number for name in ("inside", "sites") if (number := getattr(args, name)) is not None}
+    with open_memory(args, embed=not args.dry_run) as memory:
+        done = memory.promote(rule=Rule(**asked), dry_run=args.dry_run)
+        if done.promoted and not done.planned:
+            finish_queue(memory, screen)
+    if screen.json:
+        screen.data(done.to_dict())
+        return 0
+    would = "would come in" if done.planned else "came in"
+    screen.line(f"{count(len(done.promoted), 'memory', 'memories')} {would}, {len(done.waiting)} wait")
+    for one in done.promoted:
+        screen.say(f"{one.cube.id}  {one.cube.kind} from {_whence(one.cube)}", hang=2, style="bold")
+        screen.say(" ".join(one.cube.text[:300].split()), indent=2, hang=2)
+        screen.say(f"{', '.join(one.voices)} say the same: {', '.join(one.because)}", indent=2, hang=2)
+    for id in done.withdrawn:
+        screen.line(f"{id}: back into quarantine, for those who said the same are gone")
+    for id, why in done.waiting.items():
+        screen.say(f"{id}: {why}", hang=2)
     return 0
 
 
@@ -88,6 +122,8 @@ def revoke(args: argparse.Namespace, screen: Screen) -> int:
         screen.say(line, indent=2, hang=2)
     if len(done.diff) > _SHOWN:
         screen.line(f"  and {count(len(done.diff) - _SHOWN, 'more memory', 'more memories')}")
+    for step in done.forms:
+        screen.line(f"  {step.line}")
     if done.seq:
         screen.line(f"bring all of it back with: holdfast undo {done.seq}")
     return 0
@@ -106,6 +142,10 @@ def canary(args: argparse.Namespace, screen: Screen) -> int:
     if not answered:
         screen.note("the question does not find that memory now, so no change can be blamed for it")
     return 0
+
+
+def _whence(cube: Cube) -> str:
+    return ", ".join(cube.origin.taint) or cube.origin.label
 
 
 def _why(memory: Memory, cube: Cube) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from holdfast.as_of import AsOf
 from holdfast.cli.excerpt import excerpt
 from holdfast.cli.options import open_memory
 from holdfast.cli.screen import Screen, count
 from holdfast.cli.work import pending
 from holdfast.cube import Cube
-from holdfast.memory import AsOf, Memory
+from holdfast.memory import Memory
 from holdfast.retrieve.hits import Hit, Hits
 from holdfast.store.base import Action
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from datetime import timedelta
@@ -31,6 +32,7 @@ def register(commands: Any) -> None:
     keep.add_argument("--source", help="where it comes from, for example mail:42 or a URL")
     keep.add_argument("--trust", type=float, metavar="0..1", help="how far it is trusted (default: by channel)")
     keep.add_argument("--at", metavar="DATE", help="when it was said or became true, for example 2026-01-31")
+    keep.add_argument("--data", metavar="JSON", help="kept beside the words, for example the steps of an experience")
     keep.add_argument("--ttl", metavar="SPAN", help="forget it after 30m, 12h, 7d, 2w")
 
     amended = commands("correct", correct, "give a memory other words; the old ones stay in history")
@@ -55,6 +57,7 @@ def add(args: argparse.Namespace, screen: Screen) -> int:
     """``holdfast add``."""
     text = sys.stdin.read() if args.text == ["-"] else " ".join(args.text)
     ttl = _span(args.ttl) if args.ttl else None
+    data = _object(args.data) if args.data else None
     new = announce_new(args)
     with open_memory(args, create=True) as memory:
         done = memory.add(
@@ -66,6 +69,7 @@ def add(args: argparse.Namespace, screen: Screen) -> int:
             trust=args.trust,
             at=args.at,
             ttl=ttl,
+            data=data,
         )
         degraded = memory.degraded
         finish_queue(memory, screen)
@@ -136,6 +140,16 @@ def restore(args: argparse.Namespace, screen: Screen) -> int:
         return 0
     screen.line(f"restored {cube.id}: it is recalled again")
     return 0
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"--data is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError('--data must be a JSON object, for example {"steps": []}')
+    return found
 
 
 def _span(text: str) -> timedelta:

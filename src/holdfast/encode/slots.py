@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from holdfast.cube import RECALLABLE, Channel, Cube, Form, Kind, Origin, Status, utc
+from holdfast.cube import EXTERNAL, RECALLABLE, Channel, Cube, Form, Kind, Origin, Status, utc
 from holdfast.encode.base import Experience
 from holdfast.errors import InputError
 from holdfast.letters import folded
@@ -75,13 +75,20 @@ def plain(text: str) -> str:
 
 
 _OUTER = " .,;:!?\"'“”‘’()[]"
-_LEADING = re.compile(rf"\A(?:[{re.escape(_OUTER)}]|(?:an?|the)(?= ))*+")  # an article that is the last word is the value
+_LEADING = re.compile(
+    rf"\A(?:[{re.escape(_OUTER)}]|(?:an?|the)(?= ))*+"
+)  # an article that is the last word is the value
 
 
 def speaker(turn: Cube) -> str:
-    """Who says "I" in a turn: its author, or the user whose scope it is where the author is a mere role."""
-    author = turn.origin.author
-    return turn.scope.user if author is None or author in ("user", "human") else author
+    """Who says "I" in a turn: its author, or the user whose scope it is where the author is a mere role.
+
+    On a page, in a document or in a tool's answer it is never the user: where nobody is named, it is whoever the source is.
+    """
+    author, origin = turn.origin.author, turn.origin
+    if author is not None and author not in ("user", "human"):
+        return author
+    return (origin.reference or str(origin.channel)) if origin.channel in EXTERNAL else turn.scope.user
 
 
 def said_at(turn: Cube, now: datetime) -> datetime:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from holdfast.cube import Channel, Cube, Kind, Origin, Ref, Scope, taints, utc
@@ -49,6 +50,7 @@ def to_cubes(
     source: str | None = None,
     trust: float | None = None,
     at: datetime | str | None = None,
+    data: Mapping[str, Any] = MappingProxyType({}),
     derived_from: Sequence[Ref] = (),
     taint: Sequence[str] = (),
     clean: Callable[[str], str] = str,
@@ -57,9 +59,12 @@ def to_cubes(
 
     A message is a mapping with ``role`` and ``content`` (a string, or a list of parts of which the text ones are kept),
     and optionally ``name`` (the speaker), ``timestamp`` or ``at``, ``id``, ``caption``. System prompts are the agent's own
-    words and recalled blocks are ours: neither is a new memory; ``clean`` cuts the latter out of a text. ``derived_from`` and
-    ``taint`` are of what is not a user's own word. Raises InputError, ScopeError.
+    words and recalled blocks are ours: neither is a new memory; ``clean`` cuts the latter out of a text. ``data`` is kept beside
+    each string and each message; cubes have their own. ``derived_from`` and ``taint`` are of what is not a user's own word.
+    Raises InputError, ScopeError.
     """
+    if not isinstance(data, Mapping):
+        raise InputError(f"data must be a mapping, not {type(data).__name__}")
     items = [content] if isinstance(content, str | Cube | Mapping) else content
     if not isinstance(items, Iterable) or isinstance(items, bytes | bytearray):
         raise InputError(f"add takes a string, chat messages or cubes, not {type(content).__name__}")
@@ -79,9 +84,11 @@ def to_cubes(
             continue
         if isinstance(item, str):
             said = item
-            cube = Cube(scope, clean(item), kind, valid_from=None if at is None else utc(at), origin=common)
+            when = None if at is None else utc(at)
+            cube = Cube(scope, clean(item), kind, data=dict(data), valid_from=when, origin=common)
         elif isinstance(item, Mapping):
             cube = _message(item, scope, kind, common, at, position)
+            cube = cube.with_(data={**data, **cube.data}) if data else cube
             said = cube.text
             text = clean(said)
             cube = cube if text == said else cube.with_(text=text)

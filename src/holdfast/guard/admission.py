@@ -14,17 +14,27 @@ What no memory can be (our own fence forged, letters that nobody sees) is refuse
 from __future__ import annotations
 
 import re
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
-from holdfast.cube import EXTERNAL, Cube, Kind, Origin, Scope
+import numpy as np
+
+from holdfast.cube import EXTERNAL, Cube, Form, Kind, Origin, Scope
 from holdfast.guard.base import Decision, Ruling, Verdict, source_of
 from holdfast.guard.screening import signals
-from holdfast.guard.sketch import Sketch, likeness, sketch
+from holdfast.guard.sketch import SIZE, Sketch, sketch
 from holdfast.retrieve.hits import Hit
 from holdfast.store.base import Op, Operation
+from holdfast.taxonomy import Function, MemoryProfile, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_ENVIRONMENT,),
+    subject=(Subject.WORLD,),
+)
 
 STANDING = frozenset(
     {
@@ -46,7 +56,7 @@ ALIKE = 0.7
 """Texts that share so many of their runs of three words are near-copies."""
 
 _ENOUGH = 0.7
-_KEPT = 512  # texts of a source, and sources, that are remembered to know a copy by
+_KEPT = 512  # texts of a source, and sources, that are remembered to know a copy by; a power of two
 _FORGED = re.compile(r"<\s*+/?\s*+memor(?:y|ies)\b", re.IGNORECASE)
 
 _CLAUSES = {
@@ -86,16 +96,17 @@ class Admission:
         found = dict(signals(cube.text))
         if found.get("hidden") == 1.0 or _FORGED.search(cube.text):
             why = _CLAUSES["hidden"] if "hidden" in found else "it forges the fence around recalled memories"
-            return Decision(Ruling.REFUSE, (f"{source_of(cube)} is refused: {why}",), found)
+            return Decision(Ruling.REFUSE, (f"{_from(cube)} is refused: {why}",), found)
         if operation.op is Op.ADD and self._copies.many(cube):
             found["copies"] = 1.0
         reasons = []
         if cube.kind in self.standing:
-            reasons.append(f"a memory of kind {cube.kind} from outside ({source_of(cube)}) must be approved")
+            reasons.append(f"a memory of kind {cube.kind} from outside ({_from(cube)}) must be approved")
         # Two weak signs are as good as a strong one: a text that vouches for itself and leaves out a check.
         if max(found.values(), default=0.0) >= self.enough or sum(found.values()) >= 1.0:
             reasons += [_CLAUSES[name] for name in found if name in _CLAUSES]
-        return Decision(Ruling.QUARANTINE if reasons else Ruling.ADMIT, tuple(reasons), found)
+        ruling = Ruling.QUARANTINE if reasons else Ruling.ADMIT
+        return Decision(ruling, tuple(reasons), found, uncorroborated=bool(reasons) and not found)
 
 
 def outside(origin: Origin) -> bool:
@@ -103,11 +114,36 @@ def outside(origin: Origin) -> bool:
     return origin.channel in EXTERNAL or bool(origin.taint)
 
 
+def _from(cube: Cube) -> str:
+    """Where something is from, for a person to read: each page, where ``source_of`` counts sites."""
+    return ", ".join(cube.origin.taint) or cube.origin.label
+
+
+class _Said:
+    """The sketches of the last _KEPT texts of one source, a row each: so many are compared at once."""
+
+    def __init__(self) -> None:
+        self._rows = np.empty((8, SIZE), np.uint32)
+        self._count = 0
+
+    def alike(self, own: Sketch) -> int:
+        """How many of them are near-copies."""
+        rows = self._rows[: min(self._count, len(self._rows))]
+        return int((np.count_nonzero(rows == own, axis=1) >= ALIKE * SIZE).sum())
+
+    def add(self, own: Sketch) -> None:
+        """Remember one more, in place of the oldest where there are _KEPT."""
+        if self._count == len(self._rows) < _KEPT:
+            self._rows = np.concatenate((self._rows, np.empty_like(self._rows)))
+        self._rows[self._count % len(self._rows)] = own
+        self._count += 1
+
+
 class _Copies:
     """What each source has said lately, as sketches by which near-copies are known."""
 
     def __init__(self) -> None:
-        self._said: OrderedDict[tuple[Scope, str], deque[Sketch]] = OrderedDict()
+        self._said: OrderedDict[tuple[Scope, str], _Said] = OrderedDict()
         self._lock = Lock()
 
     def many(self, cube: Cube) -> bool:
@@ -115,10 +151,11 @@ class _Copies:
         own = sketch(cube.text)
         key = Scope(cube.scope.tenant, cube.scope.user), source_of(cube)
         with self._lock:
-            said = self._said.setdefault(key, deque(maxlen=_KEPT))
+            if key not in self._said:
+                self._said[key] = _Said()
             self._said.move_to_end(key)
             if len(self._said) > _KEPT:
                 self._said.popitem(last=False)
-            alike = sum(likeness(own, other) >= ALIKE for other in said)
-            said.append(own)
+            alike = self._said[key].alike(own)
+            self._said[key].add(own)
         return alike >= COPIES

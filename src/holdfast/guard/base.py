@@ -1,4 +1,4 @@
-"""The guard's seam: what may come into memory, and which of what was recalled may be acted upon.
+"""The guard's seam: what may come into memory, which of what was recalled may be acted upon, and whose word a memory is.
 
 Guarantees rest on who says something, through which channel and from what it was made (``Origin``); the words themselves give
 signals at most.
@@ -6,14 +6,18 @@ signals at most.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
+from urllib.parse import urlsplit
 
-from holdfast.cube import Cube
+from holdfast.cube import EXTERNAL, Channel, Cube, Ref, Scope
+from holdfast.encode.turns import ROLES
+from holdfast.errors import NotFoundError
+from holdfast.guard.chains import target
 from holdfast.retrieve.hits import Hit
-from holdfast.store.base import Operation
+from holdfast.store.base import Operation, Store
 
 
 class Ruling(StrEnum):
@@ -26,11 +30,15 @@ class Ruling(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A ruling on one operation, why, and the strength of every signal that spoke (between 0 and 1)."""
+    """A ruling on one operation, why, and the strength of every signal that spoke (between 0 and 1).
+
+    ``uncorroborated``: all that speaks against it is that no one else says so; then a rule may let it out (``promotion``).
+    """
 
     ruling: Ruling
     reasons: tuple[str, ...] = ()
     signals: Mapping[str, float] = field(default_factory=dict)
+    uncorroborated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +76,79 @@ class Guard(Protocol):
         ...
 
 
-def source_of(cube: Cube) -> str:
-    """Whose word a cube is: those of one source have one vote, however many they are.
+AUTHORISING_TRUST = 0.5
+"""A source that is trusted less may vote, and authorises no effect."""
 
-    What came from outside through lineage counts as the word of the outside, not of whoever wrote it down.
+Lookup = Callable[[Ref], Cube | None]
+"""The cube of that id and version, or None: how a guard sees what a derived record was made from."""
+
+
+def sources_in(store: Store, scope: Scope) -> Lookup:
+    """Looks sources up in a store; None for what was erased or belongs to somebody else."""
+
+    def lookup(ref: Ref) -> Cube | None:
+        try:
+            return store.get(ref.id, scope, version=ref.version)
+        except NotFoundError:
+            return None
+
+    return lookup
+
+
+@dataclass(frozen=True, slots=True)
+class Voter:
+    """Whose word a record is, and whether that word may authorise an effect."""
+
+    source: str
+    authorises: bool
+
+
+def voter(cube: Cube, lookup: Lookup | None = None) -> Voter:
+    """The source that a record speaks for: those of one source have one vote, however many they are.
+
+    What came from outside, itself or through lineage, speaks for the outside and authorises nothing. A derived record speaks
+    for one of its sources, never for a new one; where they cannot be looked up, all such records are one voter that authorises
+    nothing. Everything else is the word of its ``source_of``.
     """
-    return cube.origin.taint[0] if cube.origin.taint else cube.origin.label
+    return _voter(cube, lookup, frozenset())
+
+
+def _voter(cube: Cube, lookup: Lookup | None, seen: frozenset[Ref]) -> Voter:
+    origin = cube.origin
+    if cube.tainted or origin.channel in EXTERNAL:
+        return Voter(source_of(cube), False)
+    if origin.derived_from or origin.channel is Channel.DERIVED:
+        parents = [] if lookup is None else [lookup(ref) for ref in origin.derived_from if ref not in seen]
+        found = [_voter(parent, lookup, seen | {cube.ref}) for parent in parents if parent is not None]
+        if not found or len(found) < len(origin.derived_from):
+            return Voter("derived", False)
+        return Voter(min(one.source for one in found), all(one.authorises for one in found))
+    authorises = origin.trust >= AUTHORISING_TRUST and origin.channel is not Channel.RECALLED
+    return Voter(source_of(cube), authorises)
+
+
+def source_of(cube: Cube) -> str:
+    """Whose word a cube is by its own origin; ``voter`` also follows what it was derived from.
+
+    What a person or an agent said is theirs, whatever it refers to; where nobody is named, the user's or the agent's whose
+    memory it is. What came from outside through lineage is the word of the outside (``site``), not of whoever wrote it down.
+    """
+    origin = cube.origin
+    if origin.taint:
+        return site(origin.taint[0])
+    if origin.channel not in (Channel.USER, Channel.ASSISTANT):
+        return site(origin.label)
+    owner = cube.scope.user if origin.channel is Channel.USER else cube.scope.agent
+    # A chat that names no speaker calls them by their role.
+    named = origin.author if origin.author and origin.author.casefold() not in ROLES else owner or ""
+    return target(f"{origin.channel}:{named}")
+
+
+def site(label: str) -> str:
+    """The source that a taint or an origin's label names: one web site is one source, however many pages it has."""
+    door, _, rest = label.partition(":")
+    try:
+        host = urlsplit(rest).hostname if "://" in rest else None
+    except ValueError:  # brackets that are no address
+        host = None
+    return f"{door}:{host.rstrip('.')}" if host else target(label)

@@ -3,7 +3,8 @@
 A language model believes one fluent passage nine times in ten, and of two that disagree it mostly takes the one it sees first
 (Adaptive Chameleon or Stubborn Sloth, arXiv 2305.13300). Here every source has one vote for what it says last, weighted by its
 trust and by how fresh it is; what a model believes by itself is one more source, never more; and where the sides are too even,
-or too little is known, nothing is answered.
+or too little is known, nothing is answered. Nor is what only the outside says, however many sites, against a word from inside:
+sites cost an attacker nothing.
 """
 
 from __future__ import annotations
@@ -15,10 +16,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from holdfast.cube import Cube
+from holdfast.cube import Cube, Form
 from holdfast.errors import InputError
-from holdfast.guard.base import source_of
+from holdfast.guard.base import Lookup, voter
 from holdfast.retrieve.hits import Hit
+from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+    retrieval=(Retrieval.ON_REQUEST, Retrieval.AGGREGATE),
+    subject=(Subject.USER, Subject.WORLD),
+)
 
 Detector = Callable[[str, Cube], str | None]
 """(question, memory) -> the answer that the memory gives, in a form in which equal answers are equal; None: it cannot be told."""
@@ -76,7 +86,10 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """What came of weighing; ``sides`` are sorted by weight, ``answer`` is None where there is none to give."""
+    """What came of weighing; ``sides`` are sorted by weight, ``answer`` is None where there is none to give.
+
+    ``outside``: nobody from inside gives the answer, so it is to be told as the word of its sources, and never as known.
+    """
 
     status: Status
     action: Action
@@ -85,9 +98,11 @@ class Resolution:
     unknown: tuple[Cube, ...]
     confidence: float
     reason: str
+    outside: bool = False
 
 
 _MODEL = "model"
+_OWN = 0.5  # a word from inside that is trusted less does not stand against the outside
 _DAY = 86_400.0
 
 
@@ -99,17 +114,20 @@ def resolve(
     policy: Policy | None = None,
     belief: Belief | None = None,
     at: datetime | None = None,
+    lookup: Lookup | None = None,
 ) -> Resolution:
     """Weigh what some hits say. The same for every order of the hits, and however often a source repeats itself.
 
-    ``at``: the time asked about, against which words age. Raises InputError for a policy that ages them without it.
+    ``at``: the time asked about, against which words age. ``lookup`` finds what derived memories were made from
+    (``base.sources_in``), for they are its word; without it all of them are one voice. Raises InputError for a policy that
+    ages words without ``at``.
     """
     policy = policy or Policy()
     if policy.half_life is not None and at is None:
         raise InputError("a policy with a half-life needs at=, the time asked about")
     said: defaultdict[str, list[Cube]] = defaultdict(list)
     for hit in hits:
-        said[source_of(hit.cube)].append(hit.cube)
+        said[voter(hit.cube, lookup).source].append(hit.cube)
     votes: defaultdict[str, list[tuple[str, float, Cube | None]]] = defaultdict(list)
     unknown: list[Cube] = []
     dark = 0.0
@@ -162,12 +180,25 @@ def _judged(sides: tuple[Side, ...], unknown: tuple[Cube, ...], dark: float, pol
         return Resolution(
             status, Action.ABSTAIN, None, sides, unknown, confidence, "those who say so are hardly trusted"
         )
+    if _only_outside(first) and any(_from_inside(side) for side in sides[1:]):
+        why = "only sources from outside say so, and one from inside says otherwise"
+        return Resolution(status, Action.ABSTAIN, None, sides, unknown, confidence, why)
     if confidence < policy.margin:
         return Resolution(status, Action.ABSTAIN, None, sides, unknown, confidence, "the sides are too even")
-    action = Action.CAVEAT if status is Status.CONFLICT else Action.ANSWER
+    outside = _only_outside(first)
+    action = Action.CAVEAT if status is Status.CONFLICT or outside else Action.ANSWER
     others = f", {len(sides) - 1} other answer(s) weigh {total - first.weight:.2f}" if status is Status.CONFLICT else ""
-    reason = f"{len(first.sources)} source(s) of weight {first.weight:.2f} say so{others}"
-    return Resolution(status, action, first.answer, sides, unknown, confidence, reason)
+    whose = ", all from outside," if outside else ""
+    reason = f"{len(first.sources)} source(s) of weight {first.weight:.2f}{whose} say so{others}"
+    return Resolution(status, action, first.answer, sides, unknown, confidence, reason, outside)
+
+
+def _only_outside(side: Side) -> bool:
+    return _MODEL not in side.sources and all(cube.tainted for cube in side.cubes)
+
+
+def _from_inside(side: Side) -> bool:
+    return any(not cube.tainted and cube.origin.trust >= _OWN for cube in side.cubes)
 
 
 def by_slot(question: str, cube: Cube) -> str | None:  # noqa: ARG001  (a detector is given both)

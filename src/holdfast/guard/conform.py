@@ -19,6 +19,8 @@ from holdfast.guard.schema import Known, OpaqueRef, Schema, Type, leaves
 from holdfast.guard.strict_json import Refusal, first_object
 from holdfast.letters import composed
 
+PROFILE = ()  # a part of the boundary, and no memory
+
 LONGEST_ID = 64
 MOST_ID_WORDS = 6
 

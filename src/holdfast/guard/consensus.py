@@ -8,16 +8,14 @@ sources that may authorise anything, the guard abstains: it never falls back on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-from holdfast.cube import EXTERNAL, Channel, Cube, Form, Ref, Scope
-from holdfast.errors import HoldfastError, InputError, NotFoundError
-from holdfast.guard.base import Dropped, Verdict, source_of
-from holdfast.guard.chains import Chain, Effect, Extractor, target
+from holdfast.cube import Form
+from holdfast.errors import HoldfastError, InputError
+from holdfast.guard.base import Dropped, Lookup, Verdict, Voter, voter
+from holdfast.guard.chains import Chain, Effect, Extractor
 from holdfast.retrieve.hits import Hit
-from holdfast.store.base import Store
 from holdfast.taxonomy import Function, MemoryProfile, Modality, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -29,66 +27,7 @@ PROFILE = MemoryProfile(
     modality=(Modality.TEXT, Modality.ACTION),
 )
 
-AUTHORISING_TRUST = 0.5
-"""A source that is trusted less may vote, and authorises no effect."""
-
-_SPOKEN = frozenset({Channel.USER, Channel.ASSISTANT})
 _SAME = 1e-9  # sums of shares in another order differ by less
-
-Lookup = Callable[[Ref], Cube | None]
-"""The cube of that id and version, or None: how a guard sees what a derived record was made from."""
-
-
-def sources_in(store: Store, scope: Scope) -> Lookup:
-    """Looks sources up in a store; None for what was erased or belongs to somebody else."""
-
-    def lookup(ref: Ref) -> Cube | None:
-        try:
-            return store.get(ref.id, scope, version=ref.version)
-        except NotFoundError:
-            return None
-
-    return lookup
-
-
-@dataclass(frozen=True, slots=True)
-class Voter:
-    """Whose word a record is, and whether that word may authorise an effect."""
-
-    source: str
-    authorises: bool
-
-
-def voter(cube: Cube, lookup: Lookup | None = None) -> Voter:
-    """The source that a record speaks for.
-
-    What came from outside, itself or through lineage, speaks for the outside (``source_of``; of a web page, for its host) and
-    authorises nothing. A derived record speaks for one of its sources, never for a new one; where they cannot be looked up,
-    all such records are one voter that authorises nothing. What a person or an agent said is theirs, whatever it refers to.
-    """
-    return _voter(cube, lookup, frozenset())
-
-
-def _voter(cube: Cube, lookup: Lookup | None, seen: frozenset[Ref]) -> Voter:
-    origin = cube.origin
-    if cube.tainted or origin.channel in EXTERNAL:
-        return Voter(_host(source_of(cube)), False)
-    if origin.derived_from or origin.channel is Channel.DERIVED:
-        parents = [] if lookup is None else [lookup(ref) for ref in origin.derived_from if ref not in seen]
-        found = [_voter(parent, lookup, seen | {cube.ref}) for parent in parents if parent is not None]
-        if not found or len(found) < len(origin.derived_from):
-            return Voter("derived", False)
-        return Voter(min(one.source for one in found), all(one.authorises for one in found))
-    said = origin.author if origin.channel in _SPOKEN else None
-    source = f"{origin.channel}:{target(said)}" if said else target(source_of(cube))
-    return Voter(source, origin.trust >= AUTHORISING_TRUST and origin.channel is not Channel.RECALLED)
-
-
-def _host(source: str) -> str:
-    """One site is one source, however many pages it has."""
-    door, _, rest = source.partition(":")
-    host = urlsplit(rest).hostname if "://" in rest else None
-    return f"{door}:{host}" if host else target(source)
 
 
 def spread(hits: Iterable[Hit], k: int, *, per_source: int = 1, lookup: Lookup | None = None) -> list[Hit]:

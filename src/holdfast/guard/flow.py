@@ -16,6 +16,8 @@ from typing import Any
 from holdfast.cube import Channel, Origin, taints
 from holdfast.guard.schema import OpaqueRef, Schema
 
+PROFILE = ()  # a part of the boundary, and no memory
+
 Flows = Mapping[str, Mapping[str, Sequence[str]]]
 """Tool to argument to patterns of taint, for example ``{"send_money": {"recipient": ("tool:get_contacts",)}}``."""
 

@@ -16,17 +16,27 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from holdfast.cube import RECALLABLE, Channel, Cube, Origin, Scope, Status
+from holdfast.cube import RECALLABLE, Channel, Cube, Form, Origin, Scope, Status
 from holdfast.errors import GuardError
 from holdfast.guard.base import Guard, Ruling
 from holdfast.retrieve.hits import Hit, Hits
-from holdfast.store.base import Commit, Op, Operation, Where
+from holdfast.store.base import Commit, Op, Operation, Store, Where
 from holdfast.store.sqlite import SqliteStore
+from holdfast.taxonomy import Evolution, Function, MemoryProfile, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+    evolution=(Evolution.UPDATE_EXTERNAL,),
+    subject=(Subject.USER, Subject.WORLD),
+)
 
 CANARY, CERTIFICATE = "canary", "certificate"
 """Kinds of the governor's own records: archived, so that no search finds them, and in the journal like everything."""
 
 _CANARIES = "holdfast:canary"  # a source: they are found by its index, where the kind alone would read a whole scope
+_CERTIFIED = "holdfast:"  # and the change: likewise
 
 WITHIN = 5
 """A canary's answer must be among so many first hits."""
@@ -38,12 +48,16 @@ Ask = Callable[[Cube], Hits]
 
 
 class Purpose(StrEnum):
-    """Why memory changes. A write is ruled upon; whatever changes what is there already also faces the canaries."""
+    """Why memory changes. A write is ruled upon; whatever changes what is there already also faces the canaries.
+
+    ``promote`` lets something out of quarantine by rule, and is done by ``Governor.promote`` alone.
+    """
 
     WRITE = "write"
     CONSOLIDATE = "consolidate"
     IMPORT = "import"
     EDIT = "edit"
+    PROMOTE = "promote"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,12 @@ class Outcome:
         return tuple(id for commit in self.commits for id in commit.duplicates)
 
 
+def certificates(store: Store, scope: Scope, change: Purpose) -> list[Cube]:
+    """The certificates of one kind of change in a scope, oldest first."""
+    found = store.select(scope, Where(kinds=(CERTIFICATE,), source=f"{_CERTIFIED}{change}"))
+    return [cube for cube in found if cube.origin.channel is Channel.SYSTEM]
+
+
 class Governor:
     """Lets changes into one store.
 
@@ -86,6 +106,11 @@ class Governor:
         return governor
 
     @property
+    def guard(self) -> Guard | None:
+        """What rules on every operation; None where all is admitted."""
+        return self._guard
+
+    @property
     def guarded(self) -> bool:
         """Whether anything is ruled upon at all."""
         return self._guard is not None
@@ -96,6 +121,8 @@ class Governor:
         Raises GuardError where a canary is answered no more; everything of that user is as before then. The store's own
         errors pass through.
         """
+        if change is Purpose.PROMOTE:
+            raise GuardError("what stands in quarantine comes out by approve, or by the rule of promote")
         ruled, quarantined, refused = self._ruled(operations)
         if change is Purpose.WRITE:
             commit = self._writer.commit(ruled, actor=actor)
@@ -111,6 +138,22 @@ class Governor:
             commits.append(commit)
             certificates += [certificate] if certificate else []
         return Outcome(tuple(commits), quarantined, refused, tuple(certificates))
+
+    def promote(self, cube: Cube, reason: str, evidence: Mapping[str, Any], *, actor: str) -> Outcome:
+        """Let a memory out of quarantine, where the guard has nothing against it but that no one else said so.
+
+        ``evidence`` stands in the certificate. Nothing is stored where the guard objects (``refused`` says why). Raises
+        GuardError where a canary is answered no more; everything is as before then.
+        """
+        out = Operation.update(cube.with_(status=Status.ACTIVATED), reason)
+        if self._guard is not None:
+            (decision,) = self._guard.admit([out])
+            held = decision.ruling is Ruling.QUARANTINE and not decision.uncorroborated
+            if decision.ruling is Ruling.REFUSE or held or decision.signals:
+                why = "; ".join(decision.reasons) or f"signs of an attack ({', '.join(sorted(decision.signals))})"
+                return Outcome((), refused=(why,))
+        commit, certificate = self._watched(Purpose.PROMOTE, _home(cube.scope), [out], actor, (), evidence)
+        return Outcome((commit,), certificates=(certificate,) if certificate else ())
 
     def door(self, change: Purpose) -> Door:
         """A store whose every commit is such a change: for what takes a store and knows of no guard."""
@@ -152,7 +195,7 @@ class Governor:
     # --- canaries ---
 
     def add_canary(self, question: str, expects: str, scope: Scope, *, actor: str, by: str = "") -> Cube:
-        """Keep a question and the id or the words of the memory that must go on answering it; ``by``: the principal that sets it."""
+        """Keep a question and the id or the words of the memory that must go on answering it; ``by``: the principal who asks."""
         cube = Cube(
             scope,
             question,
@@ -165,20 +208,26 @@ class Governor:
 
     def canaries(self, home: Scope) -> list[Cube]:
         """The canary questions of a tenant's user."""
-        return list(self._store.select(home, Where(kinds=(CANARY,), source=_CANARIES)))
+        return list(self._store.select(home, Where(kinds=(CANARY,), statuses=(Status.ARCHIVED,), source=_CANARIES)))
 
     def sing(self, canaries: Sequence[Cube]) -> list[bool]:
         """Which canaries are answered."""
         return [answered(canary, self._ask(canary)) for canary in canaries]
 
     def _watched(
-        self, change: Purpose, home: Scope, operations: Sequence[Operation], actor: str, refused: Sequence[str]
+        self,
+        change: Purpose,
+        home: Scope,
+        operations: Sequence[Operation],
+        actor: str,
+        refused: Sequence[str],
+        evidence: Mapping[str, Any] | None = None,
     ) -> tuple[Commit, str | None]:
         canaries = self.canaries(home)
         before = self.sing(canaries)
         snapshot = self._store.head()
         commit = self._writer.commit(operations, actor=actor)
-        if not commit.seq or not (canaries or refused):
+        if not commit.seq or not (canaries or refused or evidence):
             return commit, None
         after = self.sing(canaries)
         lost = [canary for canary, was, now in zip(canaries, before, after, strict=True) if was and not now]
@@ -198,6 +247,8 @@ class Governor:
             "refused": list(refused),
             "rolled_back": bool(lost),
         }
+        if evidence:
+            record["evidence"] = dict(evidence)
         what = "undone" if lost else "kept"
         text = (
             f"{change} of {len(operations)} at {commit.seq}, {sum(after)} of {len(canaries)} canaries answered: {what}"
@@ -208,7 +259,7 @@ class Governor:
             kind=CERTIFICATE,
             data=record,
             status=Status.ARCHIVED,
-            origin=Origin(Channel.SYSTEM, author=actor),
+            origin=Origin(Channel.SYSTEM, author=actor, reference=f"{_CERTIFIED}{change}"),
         )
         made = self._store.commit([Operation.add(certificate, "certificate")], actor=actor).cubes[0]
         if lost:

@@ -42,6 +42,7 @@ AUTHOR = "consensus guard"
 
 _MOST_TERMS = 32  # of a context: more say no more about what is asked
 _MOST_SOURCES = 16
+_KINDS = frozenset(map(str, EffectKind))
 _PLAIN = re.compile(r"[\w.@:/*+-]{1,64}(?: [\w.@:/*+-]{1,64})?")
 
 
@@ -53,6 +54,7 @@ class Caution:
         id: the lesson's, to confirm or to retract it.
         operation, effects: what was caught; a target that is not a plain name is shown as a digest.
         hits, confirmations: how often it was caught, and how often somebody said that this was right.
+        taint: the outside sources that had a part in it.
     """
 
     id: str
@@ -60,6 +62,7 @@ class Caution:
     effects: tuple[Effect, ...]
     hits: int
     confirmations: int
+    taint: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -158,6 +161,7 @@ class LessonStore:
                 tuple(sorted(_stored(cube))),
                 cube.data["hits"],
                 cube.data["confirmations"],
+                cube.origin.taint,
             )
             for cube in sorted(found, key=_rank, reverse=True)
         )
@@ -228,13 +232,13 @@ class LessonStore:
 
     def _lesson(self, id: str) -> Cube:
         cube = self._store.get(id, self._scope)
-        if not _is_lesson(cube):
+        if not is_lesson(cube):
             raise NotFoundError(f"{id} is no lesson of this store")
         return cube
 
     def _select(self, statuses: tuple[str, ...]) -> Iterator[Cube]:
         for cube in self._store.select(self._scope, Where(kinds=(Kind.LESSON,), statuses=statuses)):
-            if _is_lesson(cube):
+            if is_lesson(cube):
                 yield cube
 
     def _commit(self, operations: Sequence[Operation]) -> tuple[Cube, ...]:
@@ -244,10 +248,24 @@ class LessonStore:
         return Policy(expires_at=self._clock() + self._ttl)
 
 
-def _is_lesson(cube: Cube) -> bool:
-    """Drawn by this module: the kind alone is a word that anybody may use."""
+def is_lesson(cube: Cube) -> bool:
+    """Drawn by this module: the kind alone is a word that anybody may use, and an import may say anything."""
     made = cube.origin.channel is Channel.DERIVED and cube.origin.author == AUTHOR
-    return made and cube.kind == Kind.LESSON and "effects" in cube.data
+    return made and cube.kind == Kind.LESSON and _well_formed(cube.data)
+
+
+def _well_formed(data: Mapping[str, Any]) -> bool:
+    """Whether it holds what a lesson holds, and no words beside plain names."""
+    effects, context = data.get("effects"), data.get("context")
+    if not isinstance(effects, list) or not isinstance(context, list):
+        return False
+    pairs = all(
+        isinstance(one, list) and len(one) == 2 and _shows(one[0]) and one[0] in _KINDS and _shows(one[1])
+        for one in effects
+    )
+    counts = (data.get(name) for name in ("hits", "confirmations", "false_alarms"))
+    words = all(isinstance(word, str) for word in context)
+    return pairs and words and _shows(data.get("operation")) and all(type(number) is int for number in counts)
 
 
 def _effects(chain: object) -> frozenset[Effect]:
@@ -260,6 +278,11 @@ def plain_name(name: str) -> str:
     if not folded or _PLAIN.fullmatch(folded):
         return folded
     return f"sha256:{hashlib.sha256(folded.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def _shows(name: object) -> bool:
+    """Whether it is a name as ``plain_name`` makes them."""
+    return isinstance(name, str) and plain_name(name) == name
 
 
 def _shown(effect: Effect) -> Effect:

@@ -16,6 +16,8 @@ from typing import Any
 
 from holdfast.errors import InputError
 
+PROFILE = ()  # a part of the boundary, and no memory
+
 
 @dataclass(frozen=True, slots=True)
 class OpaqueRef:

@@ -102,13 +102,16 @@ def signals(text: str) -> Mapping[str, float]:
     """
     text = _FLAG.sub("\U0001f3f4", text[:READ])
     found: dict[str, float] = {}
-    if _TAGS.search(text):
-        found["hidden"] = 1.0
-    elif _SPLIT.search(text) or _OVERRIDE.search(text):
-        found["hidden"] = 0.8
-    if any(_mixed(word) for word in _WORD.findall(text)):
-        found["lookalike"] = 0.6
-    plain = seen(text)
+    if text.isascii():  # nothing hides in it
+        plain = text
+    else:
+        if _TAGS.search(text):
+            found["hidden"] = 1.0
+        elif _SPLIT.search(text) or _OVERRIDE.search(text):
+            found["hidden"] = 0.8
+        if any(_mixed(word) for word in _WORD.findall(text)):
+            found["lookalike"] = 0.6
+        plain = seen(text)
     for run in _RUN.findall(plain):
         if (words := _decoded(run)) is not None:
             found["encoded"] = 1.0 if _ORDERS.search(words) or _SHORTCUT.search(words) else 0.5

@@ -78,8 +78,8 @@ def read_sql(text: str, query: str = "") -> Chain | None:
 
 def _begun(tokens: Sequence[str]) -> list[str]:
     """The words that statements begin with."""
-    starts = (token for at, token in enumerate(tokens) if at == 0 or tokens[at - 1] == ";")
-    return [token for token in starts if token not in ";("]
+    starts = (word for at, word in enumerate(tokens) if at == 0 or tokens[at - 1] == ";")
+    return [word for word in starts if word not in ";("]
 
 
 def _pairs(tokens: Sequence[str]) -> Iterator[tuple[str, str]]:

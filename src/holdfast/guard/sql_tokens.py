@@ -27,7 +27,8 @@ def _dialect(*forms: str, nested: bool = False) -> Dialect:
 DIALECTS = (
     # SQLite, SQL Server
     _dialect(
-        r"--[^\n]*", r"(?P<comment>/\*)", _PLAIN, '"(?P<name>[^"]*)"', "`(?P<other>[^`]*)`", r"\[(?P<third>[A-Za-z_][^\]\n]{0,127})\]"
+        r"--[^\n]*", r"(?P<comment>/\*)", _PLAIN, '"(?P<name>[^"]*)"', "`(?P<other>[^`]*)`",
+        r"\[(?P<third>[A-Za-z_][^\]\n]{0,127})\]",
     ),
     # MySQL: a backslash escapes, a hash begins a comment and two dashes only before a blank, what stands in /*! */ is run
     _dialect(

@@ -15,10 +15,20 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.cube import Cube
+from holdfast.cube import Cube, Form
 from holdfast.encode.base import Embedder
 from holdfast.guard.conflicts import Detector
 from holdfast.retrieve.text import tokens
+from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject, Trainable
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_ENVIRONMENT,),
+    retrieval=(Retrieval.SEMANTIC, Retrieval.AGGREGATE),
+    subject=(Subject.WORLD,),
+    trainable=Trainable.ASSISTED,
+)
 
 Floats = npt.NDArray[np.float64]
 
@@ -70,6 +80,11 @@ class Stance:
             whole = table[at[passage]] @ both.T
             rows.append([*(a - b for a, b in zip(forward, backward, strict=True)), 2 * float(whole[0] - whole[1])])
         return np.asarray(rows)
+
+
+def denies(text: str) -> int:
+    """How many words of a text deny something."""
+    return len(_DENIES.findall(text))
 
 
 def detector(stance: Stance, claims: tuple[str, str]) -> Detector:

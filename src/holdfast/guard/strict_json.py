@@ -13,6 +13,8 @@ from typing import Any, Never
 
 from holdfast.errors import AnswerRefusedError
 
+PROFILE = ()  # a part of the boundary, and no memory
+
 MOST_CHARACTERS = 1_000_000
 """A worker's answer longer than this is refused unread."""
 

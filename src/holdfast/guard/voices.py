@@ -2,16 +2,29 @@
 
 PoisonedRAG (arXiv 2402.07867) wins by number: five passages for a question push all others out. So a source from outside may
 fill half of what is recalled, and gives way above that to any other that is about as likely to answer. Where there is none, it
-keeps its places: a book of one's own is a single source too.
+keeps its places: a book of one's own is a single source too. All pages of a site share its half; a copy is one only on
+the same page, for the pages of a site are mostly alike.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from functools import cached_property
 
-from holdfast.guard.sketch import Sketch, likeness, sketch
+from holdfast.cube import Form
+from holdfast.guard.base import site
+from holdfast.guard.sketch import runs, shared
 from holdfast.retrieve.hits import Hit
+from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_ENVIRONMENT,),
+    retrieval=(Retrieval.AUTOMATIC, Retrieval.RERANK, Retrieval.FILTER),
+    subject=(Subject.WORLD,),
+)
 
 SHARE = 0.5
 """Of the places, so many at most for one source, where others have something to say."""
@@ -26,35 +39,47 @@ WIDER = 4
 """So many times as many hits are looked at where one source has too many."""
 
 
-def crowded(hits: Sequence[Hit], k: int) -> bool:
-    """Whether an outside source has more than its share of some hits, or repeats itself in them."""
-    return len(heard(hits, k, fill=False)) < len(hits)
+def heard(hits: Iterable[Hit], k: int, *, fill: bool = True) -> list[Hit]:
+    """The k hits to show of more that were found, best first. ``fill``: deferred ones take places that are left.
 
-
-def heard(hits: Sequence[Hit], k: int, *, fill: bool = True) -> list[Hit]:
-    """The k hits to show of more that were found, best first. ``fill``: deferred ones take places that are left."""
+    Takes no more of them than it needs: where the first k may be shown, the first k.
+    """
     share = max(1, int(k * SHARE))
     shown: list[Hit] = []
     deferred: list[Hit] = []
     places: Counter[str] = Counter()
-    said: dict[str, list[Sketch]] = {}
+    said: defaultdict[str, list[_Text]] = defaultdict(list)
     for hit in hits:
-        if len(shown) == k:
-            break
-        labels = hit.cube.origin.taint
+        labels = set(map(site, hit.cube.origin.taint))
         if labels:
-            own = sketch(hit.text)
-            if any(likeness(own, other) >= COPY for label in labels for other in said.get(label, ())):
+            own = _Text(hit.text)
+            if any(own.copies(other) for label in labels for other in said[label]):
                 continue
             if any(places[label] >= share for label in labels):
                 deferred.append(hit)
                 continue
             for label in labels:
-                said.setdefault(label, []).append(own)
+                said[label].append(own)
             places.update(labels)
         if deferred and hit.relevance < ABOUT * deferred[0].relevance:
             break  # what follows is not worth a place of what was put off
         shown.append(hit)
+        if len(shown) == k:
+            break
     if fill:
         shown += deferred[: k - len(shown)]
     return sorted(shown, key=lambda hit: -hit.score)
+
+
+class _Text:
+    """A text whose runs are made when it is first compared: mostly a source has one hit."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @cached_property
+    def _runs(self) -> frozenset[int]:
+        return runs(self._text)
+
+    def copies(self, other: _Text) -> bool:
+        return shared(self._runs, other._runs) >= COPY

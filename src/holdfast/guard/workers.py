@@ -17,6 +17,8 @@ from holdfast.guard.conform import conform
 from holdfast.guard.flow import Value
 from holdfast.guard.schema import Known, OpaqueRef, Schema, Type
 
+PROFILE = ()  # a part of the boundary, and no memory
+
 
 class Desk(Protocol):
     """All that a worker has: one raw result, what is wanted of it, and tools under watch."""
@@ -144,8 +146,8 @@ def projected(record: Any, schema: Schema, known: Known) -> Any:
 
 _BLOCK = re.compile(r"<([A-Za-z_]+)>.*?(?:</\1>|\Z)", re.DOTALL)
 _TELLING = re.compile(
-    r"(?:\A|(?<=[.!?\n]))[^.!?\n]*\b(?:(?:ignore|disregard|forget) (?:all|any|the|your|previous)|before you (?:can )?(?:solve|do|continue)"
-    r"|do the following|important message|new instructions?|you (?:must|should|have to) (?:now|first|immediately)"
+    r"(?:\A|(?<=[.!?\n]))[^.!?\n]*\b(?:(?:ignore|disregard|forget) (?:all|any|the|your|previous)"
+    r"|before you (?:can )?(?:solve|do|continue)|do the following|important message|new instructions?|you (?:must|should|have to) (?:now|first|immediately)"
     r"|system prompt|as an ai)\b[^.!?\n]*[.!?]?",
     re.IGNORECASE,
 )

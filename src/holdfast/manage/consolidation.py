@@ -1,9 +1,10 @@
 """Consolidation: near-duplicate derived memories become one, as a proposal with a diff (MemOS, arXiv 2507.03724 §5).
 
-Only what was derived is ever merged; verbatim turns and documents are the evidence and stay as they are. A merge must not
-lose content, change who may read a memory or how long it lives, or mix levels of trust: two cubes are duplicates only
-within one scope, kind, policy, channel and trust, and only where they state the same claim or the one that is kept says
-every word of the other, in the same order.
+Only what was derived is ever merged; verbatim turns, documents and records of experience are the evidence and stay as they
+are: before acting, a guard compares who did what, and a merge of two people's records is one voice. A merge must not lose
+content, change who may read a memory or how long it lives, or mix levels of trust: two cubes are duplicates only within one
+scope, kind, policy, channel and trust, and only where they state the same claim or the one that is kept says every word of
+the other, in the same order.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ PROFILE = MemoryProfile(
     subject=(Subject.USER, Subject.WORLD),
 )
 
-_VERBATIM = frozenset({Kind.MESSAGE, Kind.DOCUMENT})
+_VERBATIM = frozenset({Kind.MESSAGE, Kind.DOCUMENT, Kind.EXPERIENCE, Kind.SKILL})
 # Signs, currencies and question marks can change what is said, so only neutral punctuation is dropped.
 _TOKEN = re.compile(r"[-+−]?\d+(?:[.,:/]\d+)*|\w+(?:['’]\w+)*|[^\w\s.,;:!\"'()\[\]{}…“”‘’—–]")
 _ARTICLES = frozenset(("a", "an", "the"))

@@ -81,25 +81,29 @@ def line(cube: Cube) -> str:
 
 _MARK = str.maketrans("[];", "(),")
 
+
 def disarmed(text: str) -> str:
     """A text from outside without what a program would follow, or a reader not see.
 
-    Addresses become a note of their host; markup of links, calls and pages is made plain words; what is drawn as nothing goes. The
-    words as they were are in the memory itself.
+    Addresses become a note of their host. One can be written in many ways (without its scheme, with characters spelt as numbers),
+    so what would make a link of it goes too: tags, markup of calls and the brackets of Markdown's links are made plain words, and
+    what is drawn as nothing is left out. The words as they were are in the memory itself.
     """
     text = _ENTITY.sub("&amp;", legible(text))  # a page or Markdown would read &#58; as a colon
     text = _TAG.sub("&lt;", _CALL.sub("[call removed]", text))
-    return _LINK.sub("] ", _ADDRESS.sub(_noted, text))
+    return _LINK.sub("] ", _ADDRESS.sub(_note, text))
 
 
-def _noted(found: re.Match[str]) -> str:
-    host = _WWW.sub("", next(filter(None, found.group("host", "bare", "there", "page")), "")).strip(".")
-    return f"[link to {host or 'a program'}]"
+def _note(found: re.Match[str]) -> str:
+    """The host alone, and not as a name that clients make a link of by itself."""
+    host = next(filter(None, found.group("host", "bare", "there", "page")), "").lower()
+    return f"[link to {_WWW.sub('', host).strip('.') or 'a program'}]"
 
 
 _ENTITY = re.compile(r"&(?!(?:amp|lt);)(?=#?\w{1,32};)")
 _CALL = re.compile(
-    r"<\s*+/?\s*+(?:tool_call|function_call|invoke)\b[^<>]*>?|<\|[^<>|\n]{0,40}\|?>?|\[/?\s*+(?:TOOL_CALLS|INST)\s*+\]", re.IGNORECASE
+    r"<\s*+/?\s*+(?:tool_call|function_call|invoke)\b[^<>]*>?|<\|[^<>|\n]{0,40}\|?>?|\[/?\s*+(?:TOOL_CALLS|INST)\s*+\]",
+    re.IGNORECASE,
 )
 # Backslashes are read as slashes by browsers, and before a mark as nothing by Markdown.
 _ADDRESS = re.compile(
@@ -112,7 +116,7 @@ _ADDRESS = re.compile(
 )
 _WWW = re.compile(r"w{3,}\.", re.IGNORECASE)
 _TAG = re.compile(r"<(?=[a-z/!?])", re.IGNORECASE)
-_LINK = re.compile(r"\](?=[(:])")
+_LINK = re.compile(r"\](?=[(\[:])")
 
 
 def without_recalled(text: str) -> str:

@@ -345,7 +345,10 @@ class Partition:
         if view.reach is None:
             return self.authors
         codes = set(np.unique(self._codes["author"].values[self.visible(view)]).tolist())
-        return frozenset(name for name, code in self._labels["author"].items() if name is not None and code in codes) - ROLES
+        return (
+            frozenset(name for name, code in self._labels["author"].items() if name is not None and code in codes)
+            - ROLES
+        )
 
     @property
     def dated(self) -> Mask:

@@ -180,7 +180,8 @@ _TIME = re.compile(
     r"\bwhen\b|\b(?:what|which) (?:date|day|month|year|time)\b|\bhow long ago\b|\bhow many (?:days|weeks|months|years)\b"
 )
 _ORDER = re.compile(
-    r"\border\b[^\n]{0,200}?(?:brought|mention|discuss|talk|came|raised)|\bthe order (?:in|of)\b|\bin order\b|chronolog|\bsequence of\b"
+    r"\border\b[^\n]{0,200}?(?:brought|mention|discuss|talk|came|raised)|\bthe order (?:in|of)\b|\bin order\b|chronolog|"
+    r"\bsequence of\b"
 )
 _SUMMARY = re.compile(r"summar|\boverview\b|\brecap\b")
 _WHOLE = re.compile(r"\bacross (?:our|all|my)\b|\bthroughout\b|\bover time\b|\bso far\b")

@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from itertools import compress
+from functools import partial
+from itertools import chain, compress
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +70,8 @@ _NOTHING = "nothing here shares a word or a meaning with the query"
 _MOSTLY = 4
 """Where a view shows one row of so many, or the scope is small, the likeness of all is worked out at once."""
 
+_AT_ONCE = 8  # rows beyond those asked for that are read together
+
 _DAY = 86_400.0
 _MAY_BE_DATED = re.compile(
     r"\d|\b(?:ago|today|tonight|yesterday|tomorrow|last|past|next|this|since|until|before|after|week|month|year|spring|"
@@ -91,6 +94,17 @@ class Ranked:
     parts: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """Who is heard where some sources have too much to say: ``heard`` chooses k of ``wider`` times as many hits.
+
+    The hits come to it best first, and are read from the store as it takes them.
+    """
+
+    wider: int
+    heard: Callable[[Iterable[Hit], int], list[Hit]]
+
+
 class Recall:
     """Searches a store; holds the partitions it has loaded and the queries it has embedded."""
 
@@ -98,7 +112,7 @@ class Recall:
         self._store = self._seen = store
         self.embedder = embedder
         self._partitions: OrderedDict[int, Partition] = OrderedDict()
-        self._queries: OrderedDict[str, Floats] = OrderedDict()
+        self._queries: OrderedDict[tuple[str, str], Floats] = OrderedDict()
         self._lock = threading.Lock()
         self._trouble: str | None = None
 
@@ -109,9 +123,20 @@ class Recall:
         return recall
 
     def search(
-        self, query: str, scope: Scope, view: View, k: int, neighbours: int = 0, *, degraded: Sequence[str] = ()
+        self,
+        query: str,
+        scope: Scope,
+        view: View,
+        k: int,
+        neighbours: int = 0,
+        *,
+        degraded: Sequence[str] = (),
+        hear: Hearing | None = None,
     ) -> Hits:
-        """The k best visible rows of a scope for a query, each with up to ``neighbours`` turns before and after it."""
+        """The k best visible rows of a scope for a query, each with up to ``neighbours`` turns before and after it.
+
+        ``hear`` decides which k of more rows are shown, where the k best are not as they should be.
+        """
         no = self._seen.partition(scope)
         if no is None:
             # That nobody ever spoke there is not for everybody to know.
@@ -125,35 +150,23 @@ class Recall:
                 authors, model = partition.speakers(view), partition.model
             read = analyse(query, authors)
             # Outside the lock: an embedder behind a network must not hold up the searches of others.
-            vector = self.embed(read.spoken) if model is not None and model == self._model else None
+            vector = self.embed(read.spoken, scope.partition) if model is not None and model == self._model else None
             # One view of the store: what is ranked is what is read.
             with partition.lock, self._store.connections.reading():
                 partition.catch_up()
                 if again and (partition.speakers(view), partition.model) != (authors, model):
                     continue  # somebody has spoken here for the first time: the query may name them
                 vector = vector if partition.model == model else None
-                many = k
-                while True:
-                    ranked = rank(partition, read, vector, view, many)
-                    rows = ranked.rows.tolist()
-                    around = {row: _around(partition, row, neighbours, view) for row in rows} if neighbours else {}
-                    wanted = {row for some in around.values() for side in some for row in side}.union(rows)
-                    found = self._seen.cubes_at(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
-                    # What the view shows and the store does not (its readers are named) makes room for the next.
-                    if len(rows) < many or sum(no << PARTITION_BITS | row in found for row in rows) >= k:
-                        break
-                    many *= 4
+                wanted = k if hear is None else hear.wider * k
+                ranked = self._readable(scope, no, partial(rank, partition, read, vector, view), wanted)
+                rows = ranked.rows.tolist()
+                around = {row: _around(partition, row, neighbours, view) for row in rows} if neighbours else {}
+                cubes = self._read(no, scope, rows[:k], around)
             break
-        cubes = {rid & ((1 << PARTITION_BITS) - 1): cube for rid, cube in found.items()}
-        parts = (dict(compress(zip(CHANNELS, some, strict=True), some)) for some in ranked.parts.tolist())
-        hits = [
-            Hit(cubes[row], score, chance, why, *(_pick(cubes, side) for side in around.get(row, ())))
-            for row, score, chance, why in zip(
-                rows, ranked.scores.tolist(), ranked.relevance.tolist(), parts, strict=True
-            )
-            if row in cubes
-        ][:k]
+        hits = _hits(ranked, 0, k, cubes, around)
         best = max((hit.relevance for hit in hits), default=0.0)
+        if hear is not None:
+            hits = hear.heard(chain(hits, self._more(no, scope, ranked, k, around)), k)
         if not hits:
             reason = _NOTHING
         elif best < UNLIKELY:
@@ -161,6 +174,36 @@ class Recall:
         else:
             reason = ""
         return Hits(hits, abstain=bool(reason), reason=reason, degraded=(*degraded, *self.degraded(model)))
+
+    def _readable(self, scope: Scope, no: int, ranked: Callable[[int], Ranked], wanted: int) -> Ranked:
+        """The best rows that the store shows: a view knows of scopes and kinds, and not whom a memory names as its readers."""
+        many, found = wanted, ranked(wanted)
+        if self._seen is self._store:
+            return found
+        while True:
+            rids = [no << PARTITION_BITS | row for row in found.rows.tolist()]
+            shown = self._seen.cubes_at(scope, rids)
+            kept = [at for at, rid in enumerate(rids) if rid in shown][:wanted]
+            if len(kept) == wanted or len(rids) < many:
+                return Ranked(found.rows[kept], found.scores[kept], found.relevance[kept], found.parts[kept])
+            many *= 4
+            found = ranked(many)
+
+    def _more(
+        self, no: int, scope: Scope, ranked: Ranked, first: int, around: Mapping[int, tuple[list[int], list[int]]]
+    ) -> Iterator[Hit]:
+        """The hits from some rank on. A row never changes: read after the view has ended, it is as ranked, or was erased."""
+        for start in range(first, len(ranked.rows), _AT_ONCE):
+            cubes = self._read(no, scope, ranked.rows[start : start + _AT_ONCE].tolist(), around)
+            yield from _hits(ranked, start, start + _AT_ONCE, cubes, around)
+
+    def _read(
+        self, no: int, scope: Scope, rows: Sequence[int], around: Mapping[int, tuple[list[int], list[int]]]
+    ) -> dict[int, Cube]:
+        """The cubes in some rows of a partition and in those around them."""
+        wanted = {row for at in rows for side in around.get(at, ()) for row in side}.union(rows)
+        found = self._seen.cubes_at(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
+        return {rid & ((1 << PARTITION_BITS) - 1): cube for rid, cube in found.items()}
 
     def alike(self, texts: Sequence[str], scope: Scope, view: View, k: int) -> list[Likeness]:
         """The k sessions whose visible rows are most like some texts. Raises EmbedderError where nothing can embed them."""
@@ -196,14 +239,18 @@ class Recall:
     def _model(self) -> str | None:
         return self.embedder.model if self.embedder is not None else None
 
-    def embed(self, query: str) -> Floats | None:
-        """A query's vector, from the cache where it was asked before; None without an embedder, or when it fails."""
+    def embed(self, query: str, whose: str = "") -> Floats | None:
+        """A query's vector, from the cache where it was asked before; None without an embedder, or when it fails.
+
+        ``whose``: the partition that asks. From a cache for all, one user could tell by the time what another has asked.
+        """
         if self.embedder is None:
             return None
+        key = whose, query
         with self._lock:
-            if query in self._queries:
-                self._queries.move_to_end(query)
-                return self._queries[query]
+            if key in self._queries:
+                self._queries.move_to_end(key)
+                return self._queries[key]
         try:
             vector: Floats = self.embedder.embed([query])[0]
         except HoldfastError as error:
@@ -211,7 +258,7 @@ class Recall:
             return None
         self._trouble = None
         with self._lock:
-            self._queries[query] = vector
+            self._queries[key] = vector
             while len(self._queries) > 1024:
                 self._queries.popitem(last=False)
         return vector
@@ -409,6 +456,25 @@ def _around(partition: Partition, row: int, count: int, view: View) -> tuple[lis
             found.append(at)
         sides.append(found)
     return sides[0][::-1], sides[1]
+
+
+def _hits(
+    ranked: Ranked, first: int, last: int, cubes: dict[int, Cube], around: Mapping[int, tuple[list[int], list[int]]]
+) -> list[Hit]:
+    """The hits of some ranks, where their rows are there."""
+    some = slice(first, last)
+    parts = (dict(compress(zip(CHANNELS, part, strict=True), part)) for part in ranked.parts[some].tolist())
+    return [
+        Hit(cubes[row], score, chance, why, *(_pick(cubes, side) for side in around.get(row, ())))
+        for row, score, chance, why in zip(
+            ranked.rows[some].tolist(),
+            ranked.scores[some].tolist(),
+            ranked.relevance[some].tolist(),
+            parts,
+            strict=True,
+        )
+        if row in cubes
+    ]
 
 
 def _pick(cubes: dict[int, Cube], rows: Sequence[int]) -> tuple[Cube, ...]:

@@ -25,6 +25,9 @@ from holdfast.store.sqlite import SqliteStore
 PRINCIPAL, GRANT, KEY = "principal", "grant", "key"
 """The kinds of what lies in ``PLACE``."""
 
+OWNER = "owner"
+"""How the journal calls whoever has the files, where it speaks of who may do what."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 _PREFIX = "hf_"
 _OURS = "holdfast:"  # canary questions are found by such a source
@@ -88,11 +91,13 @@ class Access:
         channels: Iterable[Channel | str] = (),
         authors: Iterable[str] = (),
         trust: float = 1.0,
-        actor: str = "",
+        actor: str = OWNER,
     ) -> Principal:
         """Make somebody known; it may do nothing yet. Raises ConflictError for a name that is taken."""
         if not _NAME.fullmatch(name):
             raise InputError(f"a principal's name has letters, digits and . _ @ - only, at most 128: not {name!r}")
+        if name == OWNER:
+            raise InputError(f"{OWNER!r} is how the journal calls whoever has the store's files; choose another name")
         if not 0.0 <= trust <= 1.0:
             raise InputError(f"trust must lie between 0 and 1, not {trust!r}")
         try:
@@ -118,7 +123,7 @@ class Access:
         *,
         kinds: Iterable[str] = (),
         until: datetime | None = None,
-        actor: str = "",
+        actor: str = OWNER,
     ) -> Grant:
         """Give rights on a place: ``tenant/user[/agent[/session]]``, each part a name or ``*``. Raises NotFoundError."""
         self._principal(name)
@@ -143,7 +148,7 @@ class Access:
             raise ConflictError(f"that is granted already: {text}")
         return _grant(kept)
 
-    def issue(self, name: str, *, until: datetime | None = None, actor: str = "") -> str:
+    def issue(self, name: str, *, until: datetime | None = None, actor: str = OWNER) -> str:
         """A new key of a principal. It is told this once: the store keeps its hash. Raises NotFoundError."""
         self._principal(name)
         key = _PREFIX + secrets.token_urlsafe(32)
@@ -153,7 +158,7 @@ class Access:
 
     # --- taking back ---
 
-    def withdraw(self, what: str, *, reason: str = "", actor: str = "") -> tuple[str, ...]:
+    def withdraw(self, what: str, *, reason: str = "", actor: str = OWNER) -> tuple[str, ...]:
         """Withdraw a principal by its name, with all it has, or a grant or key by its id; the ids. Raises NotFoundError."""
         book = self._read()
         given = [*(cube for some in book.grants.values() for cube in some), *book.keys.values()]

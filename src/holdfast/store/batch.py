@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
@@ -38,7 +37,8 @@ from holdfast.store.rows import (
 class Batch:
     """One write transaction while it is being made: the state that its operations share.
 
-    ``gate`` says what they may touch; it may be another one for what follows from them.
+    ``gate`` says what they may touch; it may be another one for what follows from them. ``require`` refuses a cube whose tensor
+    file is not there.
     """
 
     def __init__(
@@ -50,12 +50,14 @@ class Batch:
         now: datetime,
         terms: Callable[[Cube], bytes] | None,
         tasks: Sequence[str],
+        require: Callable[[Cube], None],
     ) -> None:
         self._connection = connection
         self.gate = gate
         self._actor = (gate.name or actor).encode("utf-8", "replace").decode()
         self._terms = terms
         self._tasks = tasks
+        self._require = require
         self._seq, self._previous, last_at = newest(connection)
         self._txn = self._seq + 1
         # Time never runs backwards in the journal, whatever the clock does.
@@ -83,6 +85,7 @@ class Batch:
 
     def _add(self, cube: Cube, reason: str) -> None:
         cube = self._incoming(cube)
+        self._require(cube)
         id, key = id_bytes(cube.id), content_key(cube)
         if cube.status in HELD:
             found, key = self._holding(key, cube)
@@ -131,7 +134,6 @@ class Batch:
 
     def _tells(self, id: str, scope: Scope, key: bytes) -> bool:
         """Whether who writes may know of a memory: it may read it, or has itself added it with these words."""
-        return True
         try:
             if visible(self._connection, id, self.gate.reach(scope)) is not None:
                 return True
@@ -154,6 +156,8 @@ class Batch:
             raise ConflictError(f"a memory that is {old.status} cannot become {cube.status}")
         if old.status is Status.FROZEN and cube.status is Status.FROZEN:
             raise ConflictError(f"memory {cube.id} is frozen; thaw it first (status activated)")
+        if cube.blob != old.blob:
+            self._require(cube)
         self._replace(row, as_of_its_sources(self._connection, cube, old.origin), Action.UPDATE, reason)
 
     def _incoming(self, cube: Cube, before: Collection[Ref] = ()) -> Cube:
@@ -179,11 +183,13 @@ class Batch:
         if row.cube.version != last:
             raise ConflictError(f"memory {id} was changed again since (version {row.cube.version}); undo that first")
         if first == 1:
-            if row.cube.status is Status.ARCHIVED:
-                if last > 1:  # made and retracted in one go: nothing of it is in recall
-                    return
-                raise ConflictError(f"memory {id} is taken back already")
-            before = replace(row.cube, status=Status.ARCHIVED)
+            if (
+                row.cube.status is Status.ARCHIVED and last > 1
+            ):  # made and retracted in one go: nothing of it is in recall
+                return
+            # What is archived from the beginning (a lesson, a canary) holds in that state, and would go on holding.
+            born_archived = row.cube.status is Status.ARCHIVED
+            before = replace(row.cube, status=Status.EXPIRED if born_archived else Status.ARCHIVED)
         else:
             before = current(self._connection, id, reach, first - 1).cube
         self._replace(row, before, Action.UNDO, reason)
@@ -208,24 +214,30 @@ class Batch:
         self._connection.execute("INSERT OR REPLACE INTO uses VALUES (?, ?, ?, ?, ?)", (id, *values))
         return use_digest(values)
 
-    def purge(self, id: str, reason: str) -> None:
-        """Erase every version of a cube with its folds, jobs, links and use; a tombstone and its events stay."""
-        blob = id_bytes(id)
-        query = "SELECT rid, version, body FROM cubes WHERE id = ? AND known_to IS NULL"
-        rid, version, body = self._connection.execute(query, (blob,)).fetchone()
-        rids = [rid for (rid,) in self._connection.execute("SELECT rid FROM cubes WHERE id = ?", (blob,))]
+    def purge(self, rows: Sequence[Row], reason: str) -> None:
+        """Erase cubes, given all their versions, with folds, jobs, links and use; a tombstone each and their events stay."""
+        newest = {row.cube.id: row for row in rows if row.known_to is None}
+        rids = sorted(row.rid for row in rows)
         for table in (*FOLDS, "cubes", *vector_tables(self._connection)):
             self._connection.executemany(f"DELETE FROM {table} WHERE rid = ?", [(rid,) for rid in rids])
         self._connection.executemany(
             "DELETE FROM jobs WHERE task = ? AND rid = ?", [(task, rid) for task in self._owed() for rid in rids]
         )
-        self._connection.execute("DELETE FROM links WHERE child = ?1 OR parent = ?1", (blob,))
-        self._connection.execute("DELETE FROM uses WHERE id = ?", (blob,))
-        part = rid >> schema.PARTITION_BITS
-        path = Scope.parse(json.loads(body)["scope"]).partition
-        self._record(Action.PURGE, path, part, blob, version, reason, bytes(32))
-        self._connection.execute("INSERT INTO tombstones VALUES (?, ?)", (blob, self._seq))
-        arrive(self._connection, part, "cubes", rids)
+        ids = [(id_bytes(id),) for id in newest]
+        for statement in (
+            "DELETE FROM links WHERE child = ?",
+            "DELETE FROM links WHERE parent = ?",
+            "DELETE FROM uses WHERE id = ?",
+        ):
+            self._connection.executemany(statement, ids)
+        tombstones = []
+        for (blob,), row in zip(ids, newest.values(), strict=True):
+            part = row.rid >> schema.PARTITION_BITS
+            self._record(Action.PURGE, row.cube.scope.partition, part, blob, row.cube.version, reason, bytes(32))
+            tombstones.append((blob, self._seq))
+        self._connection.executemany("INSERT INTO tombstones VALUES (?, ?)", tombstones)
+        for part in {rid >> schema.PARTITION_BITS for rid in rids}:
+            arrive(self._connection, part, "cubes", [rid for rid in rids if rid >> schema.PARTITION_BITS == part])
 
     def _replace(self, row: Row, cube: Cube, action: Action, reason: str) -> None:
         """End a version and begin the next, with the old one's folds where the words are the same."""
@@ -319,7 +331,9 @@ class Batch:
             self._parts[path] = found
         part, n = self._parts[path]
         if n >> schema.PARTITION_BITS:  # the row's number would lie in another's range
-            raise StoreError(f"{path} has no numbers left for more memories, or its row is damaged; see: holdfast doctor")
+            raise StoreError(
+                f"{path} has no numbers left for more memories, or its row is damaged; see: holdfast doctor"
+            )
         self._parts[path] = part, n + 1
         return part, n
 

@@ -65,6 +65,7 @@ def examine(store: SqliteStore, *, analyser: str, head: tuple[int, str] | None =
         *check_mentions(store),
         *check_vectors(store),
         *check_queue(store),
+        *check_blobs(store),
         *check_place(store.folder),
     ]
 
@@ -177,6 +178,25 @@ def check_queue(store: SqliteStore) -> list[Finding]:
     return findings or [Finding("queue", "good", "nothing waits")]
 
 
+def check_blobs(store: SqliteStore) -> list[Finding]:
+    """That every tensor file is the one that its memory names, and that none belongs to nothing. Nothing where there are none."""
+    owed, stray, bad = store.blobs.strays()
+    findings = []
+    if owed:
+        what = f"{len(owed)} tensor files of forgotten memories are still to be deleted"
+        findings.append(Finding("blobs", "wrong", what, "delete them", mendable=True))
+    if stray:
+        what = f"{len(stray)} tensor files belong to no memory, the first {stray[0]}"
+        findings.append(Finding("blobs", "wrong", what, "delete them", mendable=True))
+    if bad:
+        what = f"{len(bad)} tensor files are missing or not what they were, the first {bad[0]}"
+        fix = "put back a copy of the folder 'blobs', or make them anew from what they were made from"
+        findings.append(Finding("blobs", "wrong", what, fix))
+    if not findings and (held := len({kept.name for kept in store.blobs.held()})):
+        findings.append(Finding("blobs", "good", f"all {held} tensor files are what their memories name"))
+    return findings
+
+
 def check_place(folder: Path) -> list[Finding]:
     """The disk and its file system, the write-ahead log, and the backups that lie here."""
     findings = []
@@ -221,6 +241,8 @@ def mend(
         done.append(f"made the lexical index again: {store.rebuild(terms, analyser)} versions")
     if {"names", "vectors", "queue"} & broken:
         done += _requeue(store)
+    if "blobs" in broken:
+        done.append(f"deleted {store.blobs.mend()} tensor files that belonged to no memory")
     return done
 
 

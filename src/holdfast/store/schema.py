@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
+from holdfast.cube import EXTERNAL
 from holdfast.errors import SchemaError, StoreError
 
 APPLICATION_ID = 0x486F6C64  # "Hold": lets a program tell our file from any other SQLite database
@@ -112,7 +113,17 @@ def _create(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create,)
+def _keyed_by_source(connection: sqlite3.Connection) -> None:
+    """Content keys of what came from outside name its source from now on."""
+    from holdfast.store.rows import SELECT, content_key, to_row  # they need this module
+
+    for record in connection.execute(f"{SELECT} WHERE key IS NOT NULL").fetchall():
+        cube = to_row(record).cube
+        if cube.origin.channel in EXTERNAL:
+            connection.execute("UPDATE cubes SET key = ? WHERE rid = ?", (content_key(cube), record[0]))
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _keyed_by_source)
 """MIGRATIONS[n] takes a file from version n to n + 1."""
 
 
@@ -130,6 +141,7 @@ def migrate(connection: sqlite3.Connection, folder: Path) -> None:
     """
     newest = len(MIGRATIONS)
     found = version(connection)
+    new = found == 0  # nothing to keep a copy of
     note = folder / "STORE.txt"
     while found < newest:
         connection.execute("BEGIN IMMEDIATE")
@@ -142,7 +154,7 @@ def migrate(connection: sqlite3.Connection, folder: Path) -> None:
                     "copy of the folder or a file from its folder 'backups', or delete the folder to begin anew"
                 )
             if found < newest:
-                if found:
+                if not new:
                     with closing(
                         sqlite3.connect(folder / "holdfast.db")
                     ) as reading:  # the writing one cannot be copied

@@ -21,7 +21,9 @@ from holdfast.errors import AccessError, ConflictError, InputError, IntegrityErr
 from holdfast.store import schema
 from holdfast.store.base import Action, Commit, Event, Op, Operation, Where
 from holdfast.store.batch import Batch, newest
+from holdfast.store.blobs import Blobs
 from holdfast.store.connection import Connections, translated
+from holdfast.store.forms import Forms
 from holdfast.store.grants import Gate, Reach, Right
 from holdfast.store.journal import Problem
 from holdfast.store.proof import check_store
@@ -76,7 +78,8 @@ class Changes:
 class SqliteStore:
     """Cubes in one SQLite file inside a folder. Safe for any number of threads and processes.
 
-    ``queue`` holds the work that is still owed to them.
+    ``queue`` holds the work that is still owed to them, ``blobs`` the tensor files, and ``forms`` all who keep something that was
+    made of them.
 
     Args:
         folder: created on first use; holds ``holdfast.db``, ``blobs/``, ``backups/``.
@@ -116,6 +119,8 @@ class SqliteStore:
             self.connections.close()
             raise
         self.queue = Queue(self.connections, self._clock)
+        self.blobs = Blobs(self.folder / "blobs", self.connections, self._clock, durability)
+        self.forms = Forms(self.connections, self._clock, self.blobs)
 
     def close(self) -> None:
         """Close the files. The store can be opened again at any time."""
@@ -135,7 +140,8 @@ class SqliteStore:
 
         ``also`` holds what follows from them. ``through``: the store of whoever asks for them, to whose reach they are held; what
         follows is held to this store's own, as an erasure reaches whatever was derived. Raises InputError (nothing to store),
-        ConflictError (changed meanwhile, or the status forbids it), ScopeError, NotFoundError, StoreError.
+        ConflictError (changed meanwhile, or the status forbids it, or a tensor file is not there), ScopeError, NotFoundError,
+        StoreError.
         """
         if not any(operation.op is not Op.NONE for operation in operations):
             return Commit(0)
@@ -163,8 +169,15 @@ class SqliteStore:
             return as_of_its_sources(connection, cube, before)
 
     def _batch(self, connection: sqlite3.Connection, actor: str, through: SqliteStore | None = None) -> Batch:
-        gate = (through or self)._gate
-        return Batch(connection, actor, gate, now=self._clock(), terms=self._terms, tasks=self.tasks)
+        return Batch(
+            connection,
+            actor,
+            (through or self)._gate,
+            now=self._clock(),
+            terms=self._terms,
+            tasks=self.tasks,
+            require=self.blobs.require,
+        )
 
     def _follow(self, batch: Batch, also: Sequence[Operation]) -> None:
         batch.gate, batch.words = self._gate, None
@@ -241,22 +254,25 @@ class SqliteStore:
         with self.connections.writing() as connection:
             named = dict.fromkeys(ids)
             reach = self._gate.reach(scope, Right.ERASE)
-            for id in named:
-                current(connection, id, reach)
+            read = {row.rid: row for row in (current(connection, id, reach) for id in named)}
             if where is not None:
-                named |= dict.fromkeys(row.cube.id for row in self._rows(connection, reach, where))
+                found = self._rows(connection, reach, where)
+                read |= {row.rid: row for row in found}
+                named |= dict.fromkeys(row.cube.id for row in found)
             batch = self._batch(connection, actor)
-            versions: list[Cube] = []
+            rows: list[Row] = []
             salts: list[bytes] = []
             for id in self._closure(connection, named):
                 for *record, salt in connection.execute(
                     f"{SELECT_SALTED} WHERE cubes.id = ? ORDER BY version", (id_bytes(id),)
                 ):
-                    versions.append(to_row(record).cube)
+                    rows.append(read.get(record[0]) or to_row(record))
                     salts.append(salt)
-                batch.purge(id, reason)
+            batch.purge(rows, reason)
+            versions = tuple(row.cube for row in rows)
+            self.blobs.owe(connection, versions)
             done = batch.finish()
-        return Erased(done.seq, tuple(named), tuple(versions), tuple(salts))
+        return Erased(done.seq, tuple(named), versions, tuple(salts))
 
     def fold_log(self) -> bool:
         """Fold the write-ahead log into the file and cut it to next to nothing: it still holds the pages of before.
@@ -280,11 +296,13 @@ class SqliteStore:
         """How many rows of each table still belong to these ids: all 0 after a purge."""
         with self.connections.reading() as connection:
             found = dict.fromkeys(("cubes", "links", "uses", "folds", "jobs"), 0)
-            for id in map(id_bytes, ids):
-                found["cubes"] += connection.execute("SELECT count(*) FROM cubes WHERE id = ?", (id,)).fetchone()[0]
-                query = "SELECT count(*) FROM links WHERE child = ?1 OR parent = ?1"
-                found["links"] += connection.execute(query, (id,)).fetchone()[0]
-                found["uses"] += connection.execute("SELECT count(*) FROM uses WHERE id = ?", (id,)).fetchone()[0]
+            blobs = list(map(id_bytes, ids))
+            for start in range(0, len(blobs), 500):
+                some = blobs[start : start + 500]
+                marks = ",".join("?" * len(some))
+                for table, column in (("cubes", "id"), ("links", "child"), ("links", "parent"), ("uses", "id")):
+                    query = f"SELECT count(*) FROM {table} WHERE {column} IN ({marks})"
+                    found[table] += connection.execute(query, some).fetchone()[0]
             for table in (*FOLDS, *vector_tables(connection)):
                 query = f"SELECT count(*) FROM {table} WHERE rid NOT IN (SELECT rid FROM cubes)"
                 found["folds"] += connection.execute(query).fetchone()[0]

@@ -1,0 +1,1 @@
+"""Attacks played against Holdfast and against memories without its defence: what they reach, and what the defence costs."""

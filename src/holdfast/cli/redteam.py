@@ -1,0 +1,102 @@
+"""The command that attacks: ``holdfast redteam``.
+
+The attacks are programs that this command runs, not parts that it is built on: they are imported by name, when asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from holdfast.cli.options import embedder
+from holdfast.cli.screen import Screen, count
+from holdfast.errors import InputError
+
+
+def register(commands: Any) -> None:
+    """Add this command to the parser."""
+    parser = commands(
+        "redteam",
+        redteam,
+        "attack Holdfast, an undefended memory and one filtered by words; exits 0 only where every target holds",
+    )
+    parser.add_argument("--data", metavar="FOLDER", help="folder of data sets (default: the packaged sample)")
+    parser.add_argument(
+        "--attack",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this one, for example graft; may be repeated",
+    )
+    parser.add_argument(
+        "--arm",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only undefended, filtered or holdfast; may be repeated",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--out", metavar="FOLDER", help="write the report and its plot here")
+
+
+def redteam(args: argparse.Namespace, screen: Screen) -> int:
+    """``holdfast redteam``; 0 only where every target that can be judged holds."""
+    if args.seed < 0:
+        raise InputError("--seed takes a whole number from 0 on")
+    out = None if args.out is None else Path(args.out).expanduser()
+    if out is not None and out.is_file():
+        raise InputError(f"{out} is a file; --out takes a folder")
+    data = None if args.data is None else Path(args.data).expanduser()
+    with screen.bar(None, "redteam", unit="") as bar:
+
+        def tick(what: str, done: int) -> None:
+            bar.set_description_str(what, refresh=False)
+            bar.update(done)
+
+        report: dict[str, Any] = importlib.import_module("holdfast.bench.redteam.catalogue").run(
+            data, attacks=args.attack, arms=args.arm, seed=args.seed, embedder=embedder(args.embedder), tick=tick
+        )
+    words = importlib.import_module("holdfast.bench.redteam.report")
+    written = words.write(report, out) if out is not None else []
+    if screen.json:
+        screen.data(report)
+    else:
+        _print(screen, report, words, written)
+    return 0 if report["holds"] else 1
+
+
+def _print(screen: Screen, report: Mapping[str, Any], words: Any, written: list[Path]) -> None:
+    arms = report["settings"]["arms"]
+    screen.say(
+        f"At each level, the share of attempts that reached it, in percent: {'/'.join(arms)}. Benign: what Holdfast does "
+        "rightly, without and with the attack. Behind a +: the attacker's answer, told as the word of its source."
+    )
+    for title, adaptive in (("Attacks", False), ("Attackers who know the defence", True)):
+        if rows := words.rows(report, adaptive=adaptive):
+            screen.heading(title)
+            screen.table(rows, words.HEADERS, wide=1)
+    if cost := words.costs(report):
+        screen.heading("What it costs")
+        screen.table(list(zip(words.COSTS, *cost, strict=True))[1:], ("in percent", *(row[0] for row in cost)))
+    screen.heading("What it must reach")
+    if not report["checks"]:
+        screen.line("not judged: targets are of the arm holdfast, which was not played")
+    screen.table(words.judged(report), ("", "target", "value", "required", ""), wide=1)
+    screen.line()
+    failing = words.missed(report)
+    if failing:
+        screen.say(f"{count(len(failing), 'target does', 'targets do')} not hold:", style="bold")
+        for name in failing:
+            screen.say(name, indent=2, hang=2)
+    elif report["checks"]:
+        screen.say("all targets hold", style="bold")
+    settings = report["settings"]
+    screen.line()
+    screen.say(
+        f"{settings['records']}, embedder {settings['embedder'] or 'none'}, seed {settings['seed']}, k {settings['k']}"
+    )
+    for file in written:
+        screen.line(f"written: {file}")

@@ -1,0 +1,78 @@
+"""What a memory is opened with: its embedder, its encoders, its guard, where the caller does not bring them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from holdfast.encode.base import Embedder, Encoder
+from holdfast.encode.checked import Checked
+from holdfast.errors import EmbedderError, InputError
+from holdfast.guard.base import Guard
+
+
+def choose(
+    embedder: Embedder | str | None, models: Sequence[tuple[int, str, int, bool]]
+) -> tuple[Embedder | None, list[str]]:
+    """The embedder for a store that has vectors of some models (number, name, dimension, serving), and what is degraded.
+
+    Raises EmbedderError where the store's vectors are of another model, or of the same one in another dimension.
+    """
+    serving = next((name for _, name, _, active in models if active), None)
+    if embedder is None:
+        lost = f"the store has vectors of {serving}, and this program opened it without an embedder"
+        return None, [lost] if serving else []
+    if embedder == "auto":
+        return _automatic(serving)
+    chosen = opened(embedder)
+    for _, name, dimension, _ in models:
+        if name == chosen.model and dimension != chosen.dimension:
+            raise EmbedderError(
+                f"this store holds vectors of {name} with {dimension} dimensions, and it now gives {chosen.dimension}; "
+                "nothing was changed. Give the new model another name, and change to it with: holdfast doctor --reembed"
+            )
+    if serving is not None and chosen.model != serving:
+        raise EmbedderError(
+            f"this store's vectors are of {serving}, not of {chosen.model}; open it with embedder='auto', or change "
+            f"the model of the whole store once: holdfast doctor --reembed {chosen.model}"
+        )
+    return chosen, []
+
+
+def _automatic(serving: str | None) -> tuple[Embedder | None, list[str]]:
+    from holdfast.encode.embedders import default_embedder, open_embedder, why_no_embedder
+
+    if serving is None:
+        found = default_embedder()
+        return (None, [why_no_embedder()]) if found is None else (Checked(found), [])
+    try:
+        return Checked(open_embedder(serving)), []
+    except Exception as error:
+        return None, [f"the store's embedder {serving} cannot be opened ({error}); search is lexical"]
+
+
+def opened(embedder: Embedder | str) -> Embedder:
+    """An embedder, by its name where it is one, whose vectors are checked."""
+    if isinstance(embedder, str):
+        from holdfast.encode.embedders import open_embedder
+
+        embedder = open_embedder(embedder)
+    return Checked(embedder)
+
+
+def default_guard(guard: Guard | str | None) -> Guard | None:
+    """The guard that is meant: "default" is ``guard.admission``. Raises InputError for another name."""
+    if isinstance(guard, str):
+        if guard != "default":
+            raise InputError(f"guard must be 'default', None or a Guard, not {guard!r}")
+        from holdfast.guard.admission import Admission
+
+        return Admission()
+    return guard
+
+
+def default_encoders() -> tuple[Encoder, ...]:
+    """The rules, which need no language model."""
+    from holdfast.encode.claims import ClaimEncoder
+    from holdfast.encode.standing import StandingEncoder
+
+    return (ClaimEncoder(), StandingEncoder())
