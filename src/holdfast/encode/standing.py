@@ -168,7 +168,8 @@ def _first_word(text: str, start: int) -> int:
 _WANT = r"(?:[\w'’-]{1,40}, (?!(?:so|but|can|could|and|because|since|i|you|we)\b))?(?:[^,.;:!?\n]|[:.,](?=\d)){1,150}?"
 _STOP = (
     r"(?=\s{0,20}+(?:[,.;!?\n–—(]|:(?!\d)|\Z)|\s{1,20}+-\s|\s{1,20}+(?:because|since|so|but|when|whenever|if|as|for|where|"
-    r"while|which|due to|and (?:i|it|that|my|we|can|then)|especially|in order|to (?:keep|ensure|make|avoid|reduce|grasp|fully|understand))\b)"
+    r"while|which|due to|"
+    r"and (?:i|it|that|my|we|can|then)|especially|in order|to (?:keep|ensure|make|avoid|reduce|grasp|fully|understand))\b)"
 )
 _OTHER = r"(?P<other>[^,.;:!?\n]{1,100}?)"
 _WHO = r"(?P<who>\bi|\b(?-i:[A-Z])\w{1,40}(?: (?-i:[A-Z])\w{1,40}){0,2})"

@@ -147,7 +147,8 @@ def projected(record: Any, schema: Schema, known: Known) -> Any:
 _BLOCK = re.compile(r"<([A-Za-z_]+)>.*?(?:</\1>|\Z)", re.DOTALL)
 _TELLING = re.compile(
     r"(?:\A|(?<=[.!?\n]))[^.!?\n]*\b(?:(?:ignore|disregard|forget) (?:all|any|the|your|previous)"
-    r"|before you (?:can )?(?:solve|do|continue)|do the following|important message|new instructions?|you (?:must|should|have to) (?:now|first|immediately)"
+    r"|before you (?:can )?(?:solve|do|continue)"
+    r"|do the following|important message|new instructions?|you (?:must|should|have to) (?:now|first|immediately)"
     r"|system prompt|as an ai)\b[^.!?\n]*[.!?]?",
     re.IGNORECASE,
 )
