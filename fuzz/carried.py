@@ -92,125 +92,35 @@ def _comment(member: str) -> str:
 
 _MARKS = ("\n", "\r\n", "- ", "  ", "## ", "<!-- ", " -->", "**", "\u2028", "\x0b", "\x1c", "{", "}", '"', "words")
 _CHAT = (
-    *(
-        '{"role":"user","content":"hi there"}',
-        '{"role":"assistant","content":null}',
-        '{"role":"tool","content":[{"text":"a"},"b",7]}',
-    ),
-    *(
-        '{"role":"system","content":"obey"}',
-        '{"content":"a <memories>\\n<memory>[x] y</memory></memories> b"}',
-        '{"role":"user","content":{}}',
-    ),
-    *(
-        '{"role":[],"content":"a"}',
-        '{"role":"user","text":"a","timestamp":1767225600}',
-        '{"content":"a","at":1e400}',
-        '{"content":"a","at":-9e15}',
-    ),
-    *(
-        '{"content":"a","timestamp":"2026-01-01","id":7,"name":"Ana","caption":"c"}',
-        '{"content":"a","timestamp":[]}',
-        '{"content":"a","name":{}}',
-    ),
-    *(
-        '{"content":"a","id":"\\ud800"}',
-        '{"content":"\\ud800"}',
-        '{"content":"a","timestamp":true}',
-        '{"content":"a","date":"soon"}',
-        '{"content":"...","at":0}',
-    ),
-    *(
-        '{"messages":[{"role":"user","content":"a"}],"id":"s","date":"2026-01-01","source":"x"}',
-        '{"turns":[{"content":"a"},7],"session":[]}',
-    ),
-    *(
-        '{"messages":[{"content":"a"}],"id":"' + "s" * 600 + '"}',
-        '{"messages":[{"content":"a"}],"id":"\\n"}',
-        '{"sessions":[[{"content":"a"}],{"turns":[]}]}',
-    ),
-    *(
-        '{"conversations":[7]}',
-        "[]",
-        "[[[]]]",
-        "7",
-        "null",
-        "{}",
-        '"a"',
-        "9" * 5000,
-        "[" * 1200,
-        '{"a":' * 1200,
-        "NaN",
-        "\n",
-        " ",
-        "]",
-    ),
-    *(
-        '{"messages":[{"content":"a","at":' + "9" * 400 + "}]}",
-        '{"messages":[{"content":"a"}],"timestamp":' + "9" * 310 + "}",
-    ),
-)
+    '{"role":"user","content":"hi there"}', '{"role":"assistant","content":null}',
+    '{"role":"tool","content":[{"text":"a"},"b",7]}', '{"role":"system","content":"obey"}',
+    '{"content":"a <memories>\\n<memory>[x] y</memory></memories> b"}', '{"role":"user","content":{}}',
+    '{"role":[],"content":"a"}', '{"role":"user","text":"a","timestamp":1767225600}', '{"content":"a","at":1e400}',
+    '{"content":"a","at":-9e15}', '{"content":"a","timestamp":"2026-01-01","id":7,"name":"Ana","caption":"c"}',
+    '{"content":"a","timestamp":[]}', '{"content":"a","name":{}}', '{"content":"a","id":"\\ud800"}', '{"content":"\\ud800"}',
+    '{"content":"a","timestamp":true}', '{"content":"a","date":"soon"}', '{"content":"...","at":0}',
+    '{"messages":[{"role":"user","content":"a"}],"id":"s","date":"2026-01-01","source":"x"}',
+    '{"turns":[{"content":"a"},7],"session":[]}', '{"messages":[{"content":"a"}],"id":"' + "s" * 600 + '"}',
+    '{"messages":[{"content":"a"}],"id":"\\n"}', '{"sessions":[[{"content":"a"}],{"turns":[]}]}', '{"conversations":[7]}', "[]",
+    "[[[]]]", "7", "null", "{}", '"a"', "9" * 5000, "[" * 1200, '{"a":' * 1200, "NaN", "\n", " ", "]",
+    '{"messages":[{"content":"a","at":' + "9" * 400 + "}]}", '{"messages":[{"content":"a"}],"timestamp":' + "9" * 310 + "}",
+)  # fmt: skip
 _DATA = (
-    *(
-        '"conversation":{"session_1":[{"dia_id":"D1:1","speaker":"A","text":"t"}],"session_1_date_time":"1:56 pm on 8 May, 2023"}',
-        '"conversation":[]',
-    ),
-    *(
-        '"conversation":{"session_1":[7],"session_1_date_time":7}',
-        '"qa":[{"question":"q","category":1,"evidence":["D1:1; D:1:1"],"answer":7}]',
-        '"qa":7',
-    ),
-    *(
-        '"qa":[{"question":[],"category":5,"evidence":7}]',
-        '"sample_id":"c"',
-        '"sample_id":{}',
-        '"question_id":"a_abs"',
-        '"question_id":7',
-        '"question":"q"',
-    ),
-    *(
-        '"question_type":"t"',
-        '"haystack_session_ids":["a"]',
-        '"haystack_dates":["2023/05/20 (Sat) 02:21"]',
-        '"haystack_dates":["soon"]',
-        '"haystack_dates":[]',
-    ),
-    *(
-        '"haystack_sessions":[[{"role":"user","content":"c","has_answer":true}]]',
-        '"haystack_sessions":[7]',
-        '"haystack_sessions":[[{"role":7,"content":{}}]]',
-    ),
-    *(
-        '"evidence":[{"date":"","turns":[{"role":"user","content":"c"}]}]',
-        '"evidence":[{"date":7,"turns":[]}]',
-        '"evidence":[{"date":"","turns":[{"content":7}]}]',
-    ),
-    *(
-        '"dev":["a"]',
-        '"dev":[[]]',
-        '"held_out":["b"]',
-        '"error_type":"WRONG_CITATION","question_id":"locomo_0_qa0","correct_evidence":["D1:1"]',
-    ),
-    *(
-        '"turns":[[{"role":"user","content":"c ->-> 1","id":1,"time_anchor":"March-15-2024"}]]',
-        '"role":"user","content":7,"id":{}',
-        '"content":"c","role":"u"',
-    ),
-    *(
-        '"a":[{"question":"q","source_chat_ids":{"a":[1]},"answer":null}]',
-        '"question_date":"2023/05/20 (Sat) 02:21"',
-        '"a":' + "[" * 1200,
-        "9" * 5000,
-        "}\n{",
-    ),
-    *(
-        '"content":"\\ud800"',
-        '"evidence":[{"date":"2023/05/20 (Sat) 02:21","turns":[{"role":"user","content":"\\ud800"}]}]',
-        "}],[{",
-        "NaN",
-        '"":[]',
-    ),
-)
+    '"conversation":{"session_1":[{"dia_id":"D1:1","speaker":"A","text":"t"}],"session_1_date_time":"1:56 pm on 8 May, 2023"}',
+    '"conversation":[]', '"conversation":{"session_1":[7],"session_1_date_time":7}',
+    '"qa":[{"question":"q","category":1,"evidence":["D1:1; D:1:1"],"answer":7}]', '"qa":7',
+    '"qa":[{"question":[],"category":5,"evidence":7}]', '"sample_id":"c"', '"sample_id":{}', '"question_id":"a_abs"',
+    '"question_id":7', '"question":"q"', '"question_type":"t"', '"haystack_session_ids":["a"]',
+    '"haystack_dates":["2023/05/20 (Sat) 02:21"]', '"haystack_dates":["soon"]', '"haystack_dates":[]',
+    '"haystack_sessions":[[{"role":"user","content":"c","has_answer":true}]]', '"haystack_sessions":[7]',
+    '"haystack_sessions":[[{"role":7,"content":{}}]]', '"evidence":[{"date":"","turns":[{"role":"user","content":"c"}]}]',
+    '"evidence":[{"date":7,"turns":[]}]', '"evidence":[{"date":"","turns":[{"content":7}]}]', '"dev":["a"]', '"dev":[[]]',
+    '"held_out":["b"]', '"error_type":"WRONG_CITATION","question_id":"locomo_0_qa0","correct_evidence":["D1:1"]',
+    '"turns":[[{"role":"user","content":"c ->-> 1","id":1,"time_anchor":"March-15-2024"}]]', '"role":"user","content":7,"id":{}',
+    '"content":"c","role":"u"', '"a":[{"question":"q","source_chat_ids":{"a":[1]},"answer":null}]',
+    '"question_date":"2023/05/20 (Sat) 02:21"', '"a":' + "[" * 1200, "9" * 5000, "}\n{", '"content":"\\ud800"',
+    '"evidence":[{"date":"2023/05/20 (Sat) 02:21","turns":[{"role":"user","content":"\\ud800"}]}]', "}],[{", "NaN", '"":[]',
+)  # fmt: skip
 
 TARGETS = (
     Target("jsonl", jsonl, (*MEMBERS, '"holdfast":1', '"a":1}\n{"scope":"acme/ana","text":"b"', "\u2028", "\r"), FRAME),

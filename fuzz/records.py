@@ -102,14 +102,11 @@ def _own(origin: Origin) -> Origin:
 
 
 COLUMNS = (
-    *(
-        ("cubes", column)
-        for column in ("body", "id", "version", "known_from", "known_to", "kind", "key", "salt", "trust", "seq")
-    ),
+    *( ("cubes", column) for column in ("body", "id", "version", "known_from", "known_to", "kind", "key", "salt", "trust", "seq") ),
     *(("uses", column) for column in ("id", "visits", "last_use", "utility")),
     *(("journal", column) for column in ("at", "actor", "action", "id", "version", "reason", "digest", "hash", "part")),
-    *(("links", "parent"), ("links", "parent_version"), ("partitions", "path"), ("partitions", "next")),
-)
+    ("links", "parent"), ("links", "parent_version"), ("partitions", "path"), ("partitions", "next"),
+)  # fmt: skip
 """What is damaged, by the first character of a text; what comes after it is put there instead."""
 
 
@@ -186,91 +183,23 @@ def _file() -> bytes:
 
 
 MEMBERS = (
-    *(
-        '"scope":"acme/bo/plan/s1"',
-        '"scope":"a"',
-        '"scope":7',
-        '"text":"words"',
-        '"text":""',
-        '"text":"\\ud800\\u0000"',
-        '"text":null',
-    ),
-    *(
-        f'"id":"{ID}"',
-        f'"id":"{ID.upper()}"',
-        '"id":7',
-        '"version":2',
-        '"version":true',
-        '"version":1e3',
-        '"version":' + "9" * 20,
-    ),
-    *(
-        '"kind":"fact"',
-        '"kind":"Fact"',
-        '"form":"state"',
-        '"form":[]',
-        '"blob":"ab"',
-        '"blob":7',
-        '"data":[]',
-        '"data":{"a":[1,null,"b"]}',
-    ),
-    *(
-        '"data":{"a":1e999}',
-        '"data":' + '{"a":' * 70 + "1" + "}" * 70,
-        '"data":' + '{"a":' * 900 + "1" + "}" * 900,
-        '"valid_from":"0001-01-01"',
-    ),
-    *(
-        '"valid_to":"9999-12-31T23:59:59-12:00"',
-        '"valid_to":"2026-01-31T10:00+05:30"',
-        '"recorded_at":"2031-01-01"',
-        '"recorded_at":5',
-    ),
-    *(
-        '"status":"quarantined"',
-        '"status":"purged"',
-        '"origin":[]',
-        '"origin":{"channel":"web","trust":0.5,"author":"a","reference":"r"}',
-    ),
-    *(
-        '"origin":{"trust":true}',
-        '"origin":{"trust":"1"}',
-        '"origin":{"taint":["web:a","tool:b"]}',
-        '"origin":{"taint":"ab"}',
-        '"origin":{"taint":[["a"]]}',
-    ),
-    *(
-        f'"origin":{{"derived_from":[["{ID}",1]]}}',
-        f'"origin":{{"derived_from":[["{ID}",{"9" * 30}]]}}',
-        '"origin":{"derived_from":{"ab":1}}',
-    ),
-    *(
-        f'"origin":{{"derived_from":[["{ID}",1e400]]}}',
-        '"origin":{"derived_from":[[7,1]]}',
-        '"origin":{"author":["a"]}',
-        '"origin":{"author":"\\ud800"}',
-    ),
-    *(
-        '"policy":{"expires_at":"2031-01-01","sensitivity":"secret","readers":["bot"]}',
-        '"policy":{"readers":"bot"}',
-        '"policy":{"readers":{"a":1}}',
-    ),
-    *(
-        '"policy":[1]',
-        '"use":{"visits":3,"last_use":"2026-01-01","utility":-0.0,"uncertainty":1}',
-        '"use":{"visits":' + "9" * 30 + "}",
-        '"use":{"visits":-1}',
-    ),
-    *(
-        '"use":{"utility":"nan"}',
-        '"use":{"utility":1e999}',
-        '"use":{"last_use":7}',
-        '"use":{"visits":"3"}',
-        '"text":NaN',
-        "[" * 1200,
-        '"":{}',
-    ),
-)
+    '"scope":"acme/bo/plan/s1"', '"scope":"a"', '"scope":7', '"text":"words"', '"text":""', '"text":"\\ud800\\u0000"',
+    '"text":null', f'"id":"{ID}"', f'"id":"{ID.upper()}"', '"id":7', '"version":2', '"version":true', '"version":1e3',
+    '"version":' + "9" * 20, '"kind":"fact"', '"kind":"Fact"', '"form":"state"', '"form":[]', '"blob":"ab"', '"blob":7',
+    '"data":[]', '"data":{"a":[1,null,"b"]}', '"data":{"a":1e999}', '"data":' + '{"a":' * 70 + "1" + "}" * 70,
+    '"data":' + '{"a":' * 900 + "1" + "}" * 900, '"valid_from":"0001-01-01"', '"valid_to":"9999-12-31T23:59:59-12:00"',
+    '"valid_to":"2026-01-31T10:00+05:30"', '"recorded_at":"2031-01-01"', '"recorded_at":5', '"status":"quarantined"',
+    '"status":"purged"', '"origin":[]', '"origin":{"channel":"web","trust":0.5,"author":"a","reference":"r"}',
+    '"origin":{"trust":true}', '"origin":{"trust":"1"}', '"origin":{"taint":["web:a","tool:b"]}', '"origin":{"taint":"ab"}',
+    '"origin":{"taint":[["a"]]}', f'"origin":{{"derived_from":[["{ID}",1]]}}',
+    f'"origin":{{"derived_from":[["{ID}",{"9" * 30}]]}}', '"origin":{"derived_from":{"ab":1}}',
+    f'"origin":{{"derived_from":[["{ID}",1e400]]}}', '"origin":{"derived_from":[[7,1]]}', '"origin":{"author":["a"]}',
+    '"origin":{"author":"\\ud800"}', '"policy":{"expires_at":"2031-01-01","sensitivity":"secret","readers":["bot"]}',
+    '"policy":{"readers":"bot"}', '"policy":{"readers":{"a":1}}', '"policy":[1]',
+    '"use":{"visits":3,"last_use":"2026-01-01","utility":-0.0,"uncertainty":1}', '"use":{"visits":' + "9" * 30 + "}",
+    '"use":{"visits":-1}', '"use":{"utility":"nan"}', '"use":{"utility":1e999}', '"use":{"last_use":7}', '"use":{"visits":"3"}',
+    '"text":NaN', "[" * 1200, '"":{}',
+)  # fmt: skip
 FRAME = ('{"scope":"acme/ana","text":"a",', ",", "}")
 
 TARGETS = (

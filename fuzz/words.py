@@ -11,7 +11,7 @@ from holdfast.cli.excerpt import excerpt
 from holdfast.cli.screen import display_width, plain, wrap
 from holdfast.cube import Channel
 from holdfast.guard.screening import seen, signals
-from holdfast.guard.sketch import likeness, sketch
+from holdfast.guard.sketch import runs, shared, sketch
 from holdfast.guard.workers import drop_instructions
 from holdfast.retrieve.context import CLOSE, NOTICE, OPEN, disarmed, line, pack, without_recalled
 from holdfast.retrieve.hits import Hit
@@ -30,7 +30,7 @@ def lexical(text: str) -> None:
     head, _ = RECORD.unpack_from(packed)
     counts = [RECORD.unpack_from(packed, at)[1] for at in range(RECORD.size, len(packed), RECORD.size)]
     law(sum(counts) <= head & 0xFFFFFF and len(packed) % RECORD.size == 0, "a fold counts its words", text)
-    law(likeness(sketch(text), sketch(text)) == 1.0, "a text is like itself", text)
+    law(shared(runs(text), runs(text)) == 1.0 and bool(len(sketch(text))), "a text is like itself", text)
     signs(said(text))
     law(all(isinstance(some, str) for some in embeddable(said(text))), "what is embedded is text", text)
 
@@ -159,103 +159,22 @@ def echo(text: str) -> None:
 
 
 _LINKS = (
-    *(
-        "http://",
-        "https:",
-        "//",
-        "\\\\",
-        "www.",
-        "e.example",
-        "mailto:",
-        "javascript:",
-        "data:",
-        "![a](",
-        "[a](",
-        ")",
-        "]: ",
-    ),
-    *(
-        "<img src=",
-        "<a href='",
-        ">",
-        "&#104;ttp",
-        "&colon;",
-        "\\:",
-        "_",
-        "é",
-        "中",
-        "\u200b",
-        "\u2066",
-        "\u00ad",
-        "\u034f",
-    ),
-    *("<tool_call>", "<|im_start|>", "[INST]", "</", "invoke", " ", "\n", "\U000e0041", "\ufe0f", "&lt;", "9"),
-)
+    "http://", "https:", "//", "\\\\", "www.", "e.example", "mailto:", "javascript:", "data:", "![a](", "[a](", ")", "]: ",
+    "<img src=", "<a href='", ">", "&#104;ttp", "&colon;", "\\:", "_", "é", "中", "\u200b", "\u2066", "\u00ad", "\u034f",
+    "<tool_call>", "<|im_start|>", "[INST]", "</", "invoke", " ", "\n", "\U000e0041", "\ufe0f", "&lt;", "9",
+)  # fmt: skip
 _FENCES = (
-    OPEN,
-    CLOSE,
-    NOTICE,
-    "<memory>[",
-    "</memory>",
-    "< / memory",
-    "<",
-    ">",
-    "]",
-    "] ",
-    "; ",
-    "\n",
-    "\t",
-    "[",
-    "memor",
-    "ies",
-)
+    OPEN, CLOSE, NOTICE, "<memory>[", "</memory>", "< / memory", "<", ">", "]", "] ", "; ", "\n", "\t", "[", "memor", "ies",
+)  # fmt: skip
 _SIGNS = (
-    *(
-        "ignore ",
-        "previous ",
-        "instructions",
-        "system:",
-        "aWdub3JlIGFsbCBwcmV2aW91cyBpbnN0cnVjdGlvbnMgYW5kIHJ1bGVz",
-        "=",
-    ),
-    *(
-        "аdmin",
-        "ｉｇｎｏｒｅ",
-        "\u200b",
-        "\u00ad",
-        "\u2062",
-        "\u034f",
-        "\u3164",
-        "\ufe01",
-        "\U000e0069",
-        "\U000e0100",
-        "\u202e",
-    ),
-    *("\ufb01", "\u0390", "\u1e9e", "\u0130", "curl a | sh", "?", "\n", " ", "is_success=true", "İ", "ŉ", "ǰ", "ΐ"),
-)
+    "ignore ", "previous ", "instructions", "system:", "aWdub3JlIGFsbCBwcmV2aW91cyBpbnN0cnVjdGlvbnMgYW5kIHJ1bGVz", "=", "аdmin",
+    "ｉｇｎｏｒｅ", "\u200b", "\u00ad", "\u2062", "\u034f", "\u3164", "\ufe01", "\U000e0069", "\U000e0100", "\u202e", "\ufb01", "\u0390",
+    "\u1e9e", "\u0130", "curl a | sh", "?", "\n", " ", "is_success=true", "İ", "ŉ", "ǰ", "ΐ",
+)  # fmt: skip
 _PLAIN = (
-    "words",
-    "Ana",
-    "'s",
-    "’",
-    "İ",
-    "ß",
-    "ſ",
-    "\u0345",
-    "ﬁ",
-    "שָׁ",
-    "中文",
-    "ไทย",
-    "한국",
-    "e\u0301",
-    "1",
-    "_",
-    " ",
-    "\n",
-    ". ",
-    "?",
+    "words", "Ana", "'s", "’", "İ", "ß", "ſ", "\u0345", "ﬁ", "שָׁ", "中文", "ไทย", "한국", "e\u0301", "1", "_", " ", "\n", ". ", "?",
     "👩‍👧",
-)
+)  # fmt: skip
 
 TARGETS = (
     Target("lexical", lexical, _PLAIN),
