@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Callable
 
-from fuzz import answers, carried, readers, records, words
+from fuzz import answers, carried, readers, records, sources, words
 from fuzz.base import ANA, CUT, MOST, NOW, SECONDS, Target, law, parts, said, seconds
 from holdfast.cli import chats
 from holdfast.cli.excerpt import excerpt
@@ -30,6 +30,7 @@ from holdfast.guard.schema import identifier, record, short_text
 from holdfast.guard.screening import seen, signals
 from holdfast.guard.sketch import sketch
 from holdfast.guard.sql import sql
+from holdfast.guard.stance import denies
 from holdfast.guard.strict_json import first_object
 from holdfast.guard.workers import drop_instructions
 from holdfast.manage.statements import statement_of
@@ -37,7 +38,7 @@ from holdfast.retrieve.context import disarmed, line, without_recalled
 from holdfast.retrieve.passages import passages
 from holdfast.retrieve.query import analyse
 from holdfast.retrieve.signs import signs
-from holdfast.retrieve.text import fold_terms, tokens
+from holdfast.retrieve.text import fold_terms
 from holdfast.store.access import place_of
 from holdfast.store.base import Operation
 from holdfast.store.transfer import read_jsonl, read_markdown
@@ -64,6 +65,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "names": find_names,
     "passages": passages,
     "place": place_of,
+    "promotion": lambda text: sources.proposed(text),
     "query": lambda text: analyse(text, ("Ana Lima", "Bo")),
     "recalled": without_recalled,
     "record": lambda text: Cube.from_dict({"scope": text, "text": text, "kind": text, "valid_from": text}),
@@ -76,6 +78,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "sql": lambda text: sql("", said(f"select {text}")),
     "sql block": lambda text: sql("", said(f"```sql\nselect 1```{text}")),
     "standing": lambda text: find_standing(text, "Ana", NOW),
+    "stance": denies,
     "statement": lambda text: statement_of(
         said("a").with_(data={"subject": text, "attribute": text, "value": text}), NOW
     ),
@@ -83,7 +86,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "structured": lambda text: structured()(
         text, said("a").with_(data={"operation": text, "steps": [{"tool": text, "args": {"to": text}}]})
     ),
-    "terms": lambda text: (tokens(text), fold_terms(said(text))),
+    "terms": lambda text: fold_terms(said(text)),
     "time": utc,
 }
 
@@ -105,6 +108,7 @@ KNOWN: dict[str, tuple[tuple[str, str, str], ...]] = {
     "line": (("<", " ", ""), ("", "< ", ""), ("", "[", "")),
     "names": (("", "Ana of ", ""), ("", "“", ""), ("", "A'", "")),
     "passages": (("", "word ", ""),),
+    "promotion": (("", "a\u0315\u0300", ""),),
     "query": (("", "the order in ", ""), ("", "Ana's ", "")),
     "recalled": (("", "<memories>", ""), ("<mem" * 2_000, "<memories><memory>[</memories>", "ories><memory>[" * 2_000)),
     "screen": (("", "中", ""), ("", "中 ", "")),
@@ -147,7 +151,7 @@ def slow(text: str) -> None:
 _PIECES = tuple(
     dict.fromkeys(
         word
-        for module in (words, readers, answers, carried, records)
+        for module in (words, readers, answers, carried, records, sources)
         for some in module.TARGETS
         for word in some.words
         if 0 < len(word) <= 40

@@ -108,6 +108,10 @@ FOUND: dict[str, list[str]] = {
         "ht\u200btp://e.example",
         "http://www.www.e.example",
     ],
+    "lineage": ["\x01" * 1_200, "\x03" * 24, "\x01\x02\x01", "\x11\x01"],
+    "tensors": ['{"a":{"data_offsets":[0,1e999]}}', "[" * 900],
+    "asked": ["\ud800", "\x00"],
+    "label": ["http://[a", "\t\n//a@b", "a\ud800"],
     "echo": ["<mem<memories><memory>[a]</memories>ories><memory>[b", "<memories>" * 3 + "<memory>["],
 }
 """What was wrong once, by its target."""

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.cli import main
-from holdfast.cube import Channel, Cube, Kind, Origin, Scope, Status
+from holdfast.cube import Channel, Cube, Kind, Origin, Status
 from holdfast.encode.claims import find_claims
 from holdfast.encode.slots import Claim
 from holdfast.encode.standing import find_standing
@@ -368,8 +368,8 @@ def test_a_canary_that_dies_of_a_promotion_undoes_it(memory: Memory) -> None:
     asked = memory._governor._ask
     held = corroborated(memory, text="The reactor reactor reactor is elsewhere")
 
-    def dying(question: str, scope: Scope) -> object:
-        hits = asked(question, scope)
+    def dying(canary: Cube) -> object:
+        hits = asked(canary)
         return [hit for hit in hits if not any(other.id == held for other in hits)]
 
     memory._governor._ask = dying  # type: ignore[assignment]

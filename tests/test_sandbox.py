@@ -55,6 +55,11 @@ def test_a_program_that_fails_says_how() -> None:
 # --- bounds ---
 
 
+def test_code_that_is_no_text_fails_in_the_child() -> None:
+    done = box().run("print(1)\nx = '\ud800'")  # half a pair, as JSON can hold it
+    assert done.ended == "finished" and not done.ok and not done.output and done.errors
+
+
 def test_an_endless_loop_ends() -> None:
     started = time.monotonic()
     done = box(wall_s=1, cpu_s=20).run("while True: pass")

@@ -151,7 +151,7 @@ class Sandbox:
 
     def _child(self, code: str, folder: str, demanded: list[str]) -> tuple[_Ended, int, bytes, bytes]:
         with tempfile.TemporaryFile() as source:
-            source.write(code.encode("utf-8"))
+            source.write(code.encode("utf-8", "surrogatepass"))
             source.seek(0)
             child = _start(_told(self.limits, folder, demanded), folder, source)
             with child:

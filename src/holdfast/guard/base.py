@@ -6,7 +6,7 @@ signals at most.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -110,16 +110,49 @@ def voter(cube: Cube, lookup: Lookup | None = None) -> Voter:
     for one of its sources, never for a new one; where they cannot be looked up, all such records are one voter that authorises
     nothing. Everything else is the word of its ``source_of``.
     """
-    return _voter(cube, lookup, frozenset())
+    if _from_outside(cube):
+        return Voter(source_of(cube), False)
+    voters: dict[Ref, Voter] = {}
+    for ref, one, sources in ancestry(cube, lookup):
+        voters[ref] = _voter(one, [voters[some] for some in sources if some is not None])
+    return voters[cube.ref]
 
 
-def _voter(cube: Cube, lookup: Lookup | None, seen: frozenset[Ref]) -> Voter:
+def ancestry(cube: Cube, lookup: Lookup | None) -> Iterator[tuple[Ref, Cube, tuple[Ref | None, ...]]]:
+    """A cube and what it was made of, at any remove: each once, after its own sources, and with these.
+
+    In place of a source stands None where it cannot be looked up, or is itself made of what it is a source of.
+    """
+    known, above = {cube.ref: cube}, {cube.ref}
+    stack: list[tuple[Ref, Iterator[Ref], list[Ref | None]]] = [(cube.ref, iter(cube.origin.derived_from), [])]
+    while stack:
+        here, left, sources = stack[-1]
+        ref = next(left, None)
+        if ref is None:
+            stack.pop()
+            above.discard(here)
+            yield here, known[here], tuple(sources)
+        elif ref in known:
+            sources.append(None if ref in above else ref)
+        elif lookup is None or (found := lookup(ref)) is None:
+            sources.append(None)
+        else:
+            sources.append(ref)
+            known[ref] = found
+            above.add(ref)
+            stack.append((ref, iter(found.origin.derived_from), []))
+
+
+def _from_outside(cube: Cube) -> bool:
+    return cube.tainted or cube.origin.channel in EXTERNAL
+
+
+def _voter(cube: Cube, found: Sequence[Voter]) -> Voter:
+    """The source that a record speaks for, given those of what it was made from."""
     origin = cube.origin
-    if cube.tainted or origin.channel in EXTERNAL:
+    if _from_outside(cube):
         return Voter(source_of(cube), False)
     if origin.derived_from or origin.channel is Channel.DERIVED:
-        parents = [] if lookup is None else [lookup(ref) for ref in origin.derived_from if ref not in seen]
-        found = [_voter(parent, lookup, seen | {cube.ref}) for parent in parents if parent is not None]
         if not found or len(found) < len(origin.derived_from):
             return Voter("derived", False)
         return Voter(min(one.source for one in found), all(one.authorises for one in found))

@@ -14,7 +14,6 @@ revocation put there, waits for a person.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,17 +21,18 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from holdfast.cube import EXTERNAL, RECALLABLE, Channel, Cube, Kind, Ref, Scope, Status
+from holdfast.cube import EXTERNAL, RECALLABLE, Channel, Cube, Kind, Scope, Status
 from holdfast.encode.claims import find_claims
 from holdfast.encode.slots import plain, said_at, speaker
 from holdfast.encode.standing import find_standing
 from holdfast.encode.turns import TRUST
 from holdfast.errors import InputError
 from holdfast.guard.admission import STANDING
-from holdfast.guard.base import AUTHORISING_TRUST, Lookup, sources_in
+from holdfast.guard.base import AUTHORISING_TRUST, Lookup, ancestry, sources_in
 from holdfast.guard.governor import Purpose, certificates
 from holdfast.guard.screening import signals
 from holdfast.guard.stance import denies
+from holdfast.letters import folded
 from holdfast.retrieve.context import SUPERSEDED
 from holdfast.retrieve.text import tokens
 from holdfast.store.base import Action, Operation, Store, Where
@@ -165,20 +165,16 @@ def origins(cube: Cube, lookup: Lookup) -> frozenset[str]:
 
     A site is its last two labels: whoever has a domain has all hosts under it. Where that joins strangers, fewer count.
     """
-    return _origins(cube, lookup, frozenset())
-
-
-def _origins(cube: Cube, lookup: Lookup, seen: frozenset[Ref]) -> frozenset[str]:
-    origin = cube.origin
-    found = {_outside(label) for label in (*origin.taint, *((origin.label,) if origin.channel in EXTERNAL else ()))}
-    if origin.derived_from:
-        for ref in origin.derived_from:
-            parent = None if ref in seen else lookup(ref)
-            found |= {"unknown"} if parent is None else _origins(parent, lookup, seen | {cube.ref})
-    elif origin.channel is Channel.USER:
-        found.add(f"user:{plain(speaker(cube))}")
-    elif origin.channel not in EXTERNAL:
-        found.add(f"{origin.channel}:{plain(origin.author or '')}")
+    found: set[str] = set()
+    for _, one, sources in ancestry(cube, lookup):
+        origin = one.origin
+        found |= {_outside(label) for label in (*origin.taint, *((origin.label,) if origin.channel in EXTERNAL else ()))}
+        if sources:
+            found |= {"unknown"} if None in sources else set()
+        elif origin.channel is Channel.USER:
+            found.add(f"user:{plain(speaker(one))}")
+        elif origin.channel not in EXTERNAL:
+            found.add(f"{origin.channel}:{plain(origin.author or '')}")
     return frozenset(found)
 
 
@@ -267,7 +263,7 @@ def _kind(kind: str) -> str:
 
 def _words(text: str) -> str:
     """A text as it is compared: case, articles and the marks around words are left out, and nothing that could change it."""
-    found = (word.strip(_MARKS) for word in unicodedata.normalize("NFKC", text).casefold().split())
+    found = (word.strip(_MARKS) for word in folded(text).split())
     return " ".join(word for word in found if word and word not in _LEFT_OUT)
 
 

@@ -345,7 +345,7 @@ for _name in OWNERS:
 
 def _digest(key: str) -> str:
     """Of 256 random bits a plain hash is enough: nobody can try them all, so there is nothing to slow down."""
-    return hashlib.sha256(key.encode()).hexdigest()
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _source(key: str) -> str:

@@ -23,7 +23,7 @@ from holdfast.cube import Cube, Ref, Scope
 from holdfast.errors import ConflictError, InputError, IntegrityError
 from holdfast.store.connection import Connections, translated
 from holdfast.store.forms import Freshness, Kept
-from holdfast.store.rows import id_bytes, id_text
+from holdfast.store.rows import UNREADABLE, id_bytes, id_text
 
 NAME = "blobs"
 """What this holder is called in receipts."""
@@ -243,7 +243,7 @@ def _check(data: bytes) -> None:
         header = json.loads(data[8 : 8 + size])
         tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
         ends = [int(tensor["data_offsets"][1]) for tensor in tensors]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+    except (*UNREADABLE, IndexError) as error:
         raise InputError(f"the header of this safetensors file cannot be read ({type(error).__name__})") from error
     if max(ends, default=0) != len(data) - 8 - size:
         raise InputError("this safetensors file is cut off, or something follows its tensors")
