@@ -36,7 +36,7 @@ SCOPES = [
     Scope("acme", "bo", "plan", "s1"),
     Scope("zeta", "ana"),
 ]
-KINDS = ("message", "fact")
+KINDS = ("message", "fact", "experience")
 WHO = ("bot", "eve")
 PLACES = ("acme/ana", "acme/ana", "acme/ana/plan", "acme/ana/plan/s1", "acme/ana/work", "acme/*", "*/ana/plan")
 CASCADES = {"forget", "retract", "undo", "revoke"}
@@ -297,6 +297,9 @@ class Walk(RuleBasedStateMachine):
             ("lineage", lambda m: m.lineage(cube.id, down=False, **here)),
             ("alike", lambda m: m.alike(["the ferry", word], **here)),
             ("quarantined", lambda m: m.quarantined(**here)),
+            ("promote", lambda m: m.promote(dry_run=True, **here)),
+            ("precedents", lambda m: m.precedents(f"ferry {word}", **here).to_dict()),
+            ("lessons", lambda m: m.lessons(**here).all()),
             ("answers", lambda m: m.answers(Cube(cube.scope, "ferry", data={"expects": word}))),
             ("export", lambda m: self._exported(m, asked)),
             ("versions", lambda m: m.store.versions(cube.id, asked)),
@@ -331,7 +334,7 @@ class Walk(RuleBasedStateMachine):
         )
         return out.getvalue()
 
-    @rule(who=_who, data=st.data(), which=st.integers(0, 16))
+    @rule(who=_who, data=st.data(), which=st.integers(0, 17))
     def changes(self, who: str, data: st.DataObject, which: int) -> None:
         cube = self.any(data)
         asked = self.near(cube, data)
@@ -354,6 +357,7 @@ class Walk(RuleBasedStateMachine):
             ("forget", lambda m: m.forget(author=cube.origin.author, since="2000-01-01", **here), {Right.ERASE}),
             ("revoke", lambda m: m.revoke(source=cube.origin.reference, dry_run=True, **here), set()),
             ("revoke", lambda m: m.revoke(since="2000-01-01", **here), {Right.JUDGE}),
+            ("promote", lambda m: m.promote(**here), {Right.JUDGE}),
             ("apply", lambda m: m.apply([update], actor="x"), {Right.WRITE}),
             ("apply", lambda m: m.apply([Operation.delete(cube)], actor="x"), {Right.WRITE}),
             ("retract", lambda m: m.store.derived([cube.id], asked), set()),
@@ -531,6 +535,10 @@ def _calls(cube: Cube, asked: Scope, seq: int) -> list[Callable[[Memory], Any]]:
         lambda m: m.history(**here),
         lambda m: [m.lineage(cube.id, **here), m.lineage(cube.id, down=False, **here)],
         lambda m: m.quarantined(**here),
+        lambda m: m.promote(dry_run=True, **here),
+        lambda m: m.promote(**here),
+        lambda m: m.precedents("where does the harbour stand?", **here).to_dict(),
+        lambda m: [lesson.id for lesson in m.lessons(**here).all()],
         lambda m: m.answers(m.canary("where is the harbour?", "harbour", **here)),
         lambda m: m.answers(Cube(cube.scope, "where is the harbour?", data={"expects": "harbour"})),
         lambda m: m.apply(

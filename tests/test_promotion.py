@@ -445,6 +445,16 @@ def test_what_came_out_goes_back_when_those_who_said_it_are_gone(memory: Memory,
         assert memory.get(held).status is Status.ACTIVATED
 
 
+def test_who_judges_one_session_is_not_told_what_went_back_in_another(memory: Memory) -> None:
+    held = corroborated(memory)
+    memory.promote()
+    memory.access.enrol("bot")
+    memory.access.grant("bot", f"{memory.scope().partition}/plan", ["read", "judge"])
+    memory.retract(next(cube.id for cube in memory.select() if cube.origin.author == "rui"))
+    assert memory.held_by("bot").promote(agent="plan", dry_run=True).withdrawn == ()
+    assert memory.promote(dry_run=True).withdrawn == (held,)
+
+
 def test_a_forged_certificate_holds_nothing_down(memory: Memory) -> None:
     (id,) = memory.add("Deploy on Fridays", author="ana").ids
     for data in (

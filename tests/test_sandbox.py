@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -177,6 +178,20 @@ def test_nothing_outside_is_written_or_changed(tmp_path: Path) -> None:
 def test_a_link_that_it_leaves_is_not_followed() -> None:
     done = box().run("import os; os.symlink('/etc/passwd', 'link'); open('real', 'w').write('x'); os.mkdir('sub')")
     assert done.files == {"real": b"x"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no modes here")
+def test_a_file_that_nobody_may_read_stays_where_it_is() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        (Path(folder) / "shut").touch(mode=0)
+        (Path(folder) / "open").write_text("x")
+        me = os.geteuid()
+        try:
+            os.seteuid(me or 65534)  # root may read everything
+            assert sandbox._left(Path(folder), 100) == {"open": b"x"}
+        finally:
+            os.seteuid(me)
 
 
 def test_its_folder_goes_with_it() -> None:

@@ -429,7 +429,7 @@ class Memory:
             else:
                 waiting[one.cube.id] = "; ".join(done.refused)
         self._enrichment.wake()
-        withdrawn = tuple(some.cube.id for some in back if some.cube is not None)
+        withdrawn = tuple(some.cube.id for some in back if some.cube is not None and self._store.sees(some.cube))
         return Promotions(tuple(found if dry_run else promoted), withdrawn, waiting, planned=dry_run)
 
     def revoke(

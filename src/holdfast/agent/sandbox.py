@@ -227,7 +227,8 @@ def _left(folder: Path, most: int) -> dict[str, bytes]:
         most -= one.stat().st_size
         if most < 0:
             break
-        files[one.name] = one.read_bytes()
+        with contextlib.suppress(PermissionError):  # it made one that nobody may read
+            files[one.name] = one.read_bytes()
     return files
 
 
