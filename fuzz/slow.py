@@ -19,7 +19,7 @@ from holdfast.cube import Cube, Scope, utc
 from holdfast.encode.claims import find_claims
 from holdfast.encode.dates import find_dates
 from holdfast.encode.junk import why_nothing
-from holdfast.encode.people import find_names
+from holdfast.encode.people import find_names, name_key
 from holdfast.encode.slots import plain as key
 from holdfast.encode.standing import find_standing
 from holdfast.guard.admission import Admission
@@ -62,6 +62,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "key": key,
     "line": lambda text: (line(said(text)), line(said(text, taint="web:a")), line(said("a", author=text))),
     "markdown": lambda text: list(read_markdown(io.StringIO(text), ANA)),
+    "name": name_key,
     "names": find_names,
     "passages": passages,
     "place": place_of,
@@ -92,7 +93,7 @@ READERS: dict[str, Callable[[str], object]] = {
 
 KNOWN: dict[str, tuple[tuple[str, str, str], ...]] = {
     "admission": (("", "<" + " " * 9_000, ""),),
-    "chain": (("", "a\u0315\u0300", ""),),
+    "chain": (("a", "\u0315\u0300", ""),),
     "claims": (
         ("", "“", ""),
         ("I live in ", "Lis", ""),
@@ -101,15 +102,17 @@ KNOWN: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("", "my favourite film is or or or or or or or or or or or or or or or or or or or or: ", ""),
         ("", "I moved from Aa to Bb. ", ""),
     ),
-    "dates": (("", "1 ", ""), ("the week of the the day before", "  ", ""), ("", "between may and ", "")),
+    "dates": (("", "1 ", ""), ("", "between may and ", ""), ("", "May 3rd, ", "")),
     "disarmed": (("", "a.", ""), ("", "<tool_call ", ""), ("", "a:", ""), ("", "//", ""), ("", "\u200d", "")),
     "instructions": (("", "word ", ""), ("", "<a>", "")),
     "judgement": (("", "[", ""), ("", "]", "")),
     "line": (("<", " ", ""), ("", "< ", ""), ("", "[", "")),
+    "excerpt": (("", "a\n", ""),),
+    "name": (("a", "\u0315\u0300", ""),),
     "names": (("", "Ana of ", ""), ("", "“", ""), ("", "A'", "")),
     "passages": (("", "word ", ""),),
-    "promotion": (("", "a\u0315\u0300", ""),),
-    "query": (("", "the order in ", ""), ("", "Ana's ", "")),
+    "promotion": (("a", "\u0315\u0300", ""),),
+    "query": (("", "order ", ""), ("", "the order in ", ""), ("", "Ana's ", "")),
     "recalled": (("", "<memories>", ""), ("<mem" * 2_000, "<memories><memory>[</memories>", "ories><memory>[" * 2_000)),
     "screen": (("", "中", ""), ("", "中 ", "")),
     "signals": (("", "\n", ""), ("", "![", ""), ("![](http://", "?", ""), ("<", " ", ""), ("", "trust ", "")),

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 from fuzz import slow
-from fuzz.base import CUT, ID, Target
+from fuzz.base import ANA, CUT, ID, SECONDS, Target, law, seconds
 from fuzz.catalogue import TARGETS
 from hypothesis import given
 from hypothesis import strategies as st
+
+from holdfast.cube import Cube
+from holdfast.errors import InputError
+from holdfast.retrieve import text
+from holdfast.retrieve.passages import passages
+from holdfast.store.base import Operation
+from holdfast.store.rows import DEEPEST
+from holdfast.store.sqlite import SqliteStore
 
 DEEP = "[" * 1_200
 LONG = "9" * 5_000
@@ -125,6 +137,32 @@ def test_what_was_found_stays_mended(name: str, text: str) -> None:
 @pytest.mark.parametrize("text", slow.texts(), ids=lambda text: text.split(CUT)[0])
 def test_a_long_text_takes_no_longer_than_a_second(text: str) -> None:
     slow.slow(text)
+
+
+def test_a_text_of_a_megabyte_is_cut_into_passages_as_quickly() -> None:
+    law(seconds(lambda: passages("word " * 200_000)) < SECONDS, "passages are quick")
+
+
+def test_no_cache_keeps_a_word_as_long_as_a_text() -> None:
+    before = text._stem.cache_info().currsize, text._term.cache_info().currsize
+    assert text.terms("x" * 10_000)
+    assert (text._stem.cache_info().currsize, text._term.cache_info().currsize) == before
+
+
+def test_what_is_nested_deep_is_kept_only_where_it_can_be_read_anywhere(folder: Path) -> None:
+    """Python's reader of JSON counts what is on the stack already: what a shallow program wrote, a deep one could not read."""
+
+    def nested(depth: int) -> dict[str, object]:
+        return {"a": nested(depth - 1)} if depth > 1 else {"a": 1}
+
+    def deep(call: Callable[[], object], more: int) -> object:
+        return deep(call, more - 1) if more else call()
+
+    with closing(SqliteStore(folder, durability="normal")) as store:
+        cube = store.commit([Operation.add(Cube(ANA, "a", data=nested(DEEPEST)))]).cubes[0]
+        assert deep(lambda: store.get(cube.id, ANA), 700) == cube
+        with pytest.raises(InputError, match="nested"):
+            store.commit([Operation.add(Cube(ANA, "b", data=nested(DEEPEST + 1)))])
 
 
 def test_every_reader_is_timed() -> None:

@@ -49,9 +49,6 @@ class Grain(StrEnum):
     RANGE = "range"
 
 
-LONGEST = 200
-"""Characters of an expression, blanks and all."""
-
 MOST = 1_000
 """Expressions that are read of a text: one that holds more is a table or a log."""
 
@@ -82,7 +79,7 @@ def find_dates(text: str, reference: datetime) -> tuple[Span, ...]:
     for start in openings(text):
         if len(spans) == MOST:
             break
-        match = SCANNER.match(text, start, start + LONGEST) if start >= position else None
+        match = SCANNER.match(text, start) if start >= position else None
         if match is None or text[match.end() : match.end() + 1].isalnum():
             continue
         found = _resolve(match.group(), _Scene(text, start, match.end(), now, zone))
@@ -177,10 +174,9 @@ def _length(month: datetime) -> int:
 
 def _choose(around: list[_Interval], scene: _Scene) -> _Interval:
     """The one that the tense points to: the last begun, the first not over, or the nearest (the past one on a tie)."""
-    direction = scene.direction
-    if direction < 0:
+    if scene.direction < 0:
         return max((one for one in around if one[0] <= scene.now), key=lambda one: one[0])
-    if direction > 0:
+    if scene.direction > 0:
         return min((one for one in around if one[1] > scene.now), key=lambda one: one[0])
     return min(around, key=lambda one: max(one[0] - scene.now, scene.now - one[1], timedelta(0)))
 

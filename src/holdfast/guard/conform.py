@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date as calendar_date
@@ -17,7 +18,6 @@ from typing import Any
 from holdfast.errors import AnswerRefusedError, InputError
 from holdfast.guard.schema import Known, OpaqueRef, Schema, Type, leaves
 from holdfast.guard.strict_json import Refusal, first_object
-from holdfast.letters import composed
 
 PROFILE = ()  # a part of the boundary, and no memory
 
@@ -135,7 +135,7 @@ def _line(value: Any, longest: int) -> str:
     """One line of printable text in its usual composition; nothing invisible, no half of a pair."""
     if not isinstance(value, str):
         raise _UnfitError(Refusal.WRONG_TYPE)
-    if not 0 < len(value) <= longest or not value.isprintable() or composed(value) != value:
+    if not 0 < len(value) <= longest or not value.isprintable() or unicodedata.normalize("NFKC", value) != value:
         raise _UnfitError(Refusal.NOT_ALLOWED)
     return value
 

@@ -168,7 +168,9 @@ def origins(cube: Cube, lookup: Lookup) -> frozenset[str]:
     found: set[str] = set()
     for _, one, sources in ancestry(cube, lookup):
         origin = one.origin
-        found |= {_outside(label) for label in (*origin.taint, *((origin.label,) if origin.channel in EXTERNAL else ()))}
+        found |= {
+            _outside(label) for label in (*origin.taint, *((origin.label,) if origin.channel in EXTERNAL else ()))
+        }
         if sources:
             found |= {"unknown"} if None in sources else set()
         elif origin.channel is Channel.USER:
