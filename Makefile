@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint format claims bench clean
+.PHONY: demo test lint format claims bench fuzz clean
 .DEFAULT_GOAL := demo
 
 # The weights of the offline embedder come from a package whose own dependency tree (torch) is not needed.
@@ -36,6 +36,11 @@ claims: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.run
+
+# Every reader of untrusted text under atheris, which is no part of `dev`: it has no wheels for every platform.
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	$(BIN)/python -m fuzz $(FUZZ)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -72,6 +72,8 @@ FOUND: dict[str, list[str]] = {
         LONG,
         '[{"evidence":[{"date":"","turns":[]}]}]',
         '[{"haystack_session_ids":["a"],"haystack_dates":[]}]',
+        '[{"question_id":"a","question":"q","question_type":"t","answer":1,"haystack_session_ids":["a"],'
+        '"haystack_dates":["2023/05/20 (Sat) 02:21"],"haystack_sessions":[[],[]]}]',
     ],
     "judged": [DEEP, LONG],
     "chained": [
@@ -120,6 +122,7 @@ FOUND: dict[str, list[str]] = {
         "ht\u200btp://e.example",
         "http://www.www.e.example",
     ],
+    "question": ["A,As."],
     "lineage": ["\x01" * 1_200, "\x03" * 24, "\x01\x02\x01", "\x11\x01"],
     "tensors": ['{"a":{"data_offsets":[0,1e999]}}', "[" * 900],
     "asked": ["\ud800", "\x00"],

@@ -74,7 +74,7 @@ class Conversation:
     questions: tuple[Question, ...]
 
 
-_MISLAID = (LookupError, TypeError, AttributeError, ValueError, RecursionError)  # what another layout causes
+_MISLAID = (LookupError, TypeError, AttributeError, ValueError)  # what another layout causes
 
 # --- LoCoMo ---
 

@@ -56,7 +56,7 @@ def analyse(text: str, authors: Collection[str] = ()) -> Query:
     plain = {stem(word) for author in named for word in words(author)} | {
         stem(form.lower()) for author in named for form in _forms(text, author)
     }
-    found = _tokens(focus, plain) or _tokens(text, set()) or tuple(stem(word) for word in dict.fromkeys(words(text)))
+    found = _tokens(focus, plain) or _tokens(text, set()) or tuple(dict.fromkeys(map(stem, words(text))))
     spoken = _first_person(focus, text, next(iter(named))) if len(named) == 1 else focus
     parts = _parts(focus)
     segments = (
