@@ -392,7 +392,6 @@ def test_every_answer_is_one_json_document(cli, ask):
             "notes",
             "forms",
             "preview",
-            "forms",
             "verified",
         },
         ("status",): {

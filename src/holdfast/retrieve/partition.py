@@ -36,7 +36,8 @@ class View:
     """Which rows a search may see.
 
     Times in microseconds. ``known``: the moment whose knowledge is asked for (None: everything known now). ``now``: what
-    had ended or expired by then is left out. ``true_at``: only what was true at that moment.
+    had ended or expired by then is left out. ``true_at``: only what was true at that moment. ``inside``: nothing in which
+    anything from outside has a part.
     """
 
     now: int
@@ -46,6 +47,7 @@ class View:
     kinds: tuple[str, ...] = ()
     agent: str | None = None
     session: str | None = None
+    inside: bool = False
 
 
 class Partition:
@@ -76,6 +78,7 @@ class Partition:
         self._live = Column(np.bool_)
         self._recallable = Column(np.bool_)
         self._trust = Column(np.float32)
+        self._tainted = Column(np.bool_)
         self._mentioned = {fold: Column(np.bool_) for fold in ("names", "dates")}
         self._mask: tuple[tuple[object, ...], int, int, Mask] | None = None
         self._authors: tuple[int, frozenset[str]] = (0, frozenset())
@@ -247,7 +250,7 @@ class Partition:
 
     def visible(self, view: View) -> Mask:
         """Which rows a view shows; shape (size,)."""
-        asked = (view.known, view.true_at, view.kinds, view.agent, view.session)
+        asked = (view.known, view.true_at, view.kinds, view.agent, view.session, view.inside)
         if self._mask is not None and self._mask[0] == asked and self._mask[1] <= view.now < self._mask[2]:
             return self._mask[3]
         until = FOREVER  # when the next memory ends or expires; up to then the answer is the same
@@ -270,8 +273,19 @@ class Partition:
         if view.kinds:
             codes = [self._labels["kind"].get(kind, -1) for kind in view.kinds]
             shown &= np.isin(self._codes["kind"].values, codes)
+        if view.inside:
+            shown &= ~self._from_outside()
         self._mask = (asked, view.now, until, shown)
         return shown
+
+    def _from_outside(self) -> Mask:
+        """Which rows are tainted: read when it is first asked for, which is when somebody crowds out the others."""
+        known = len(self._tainted.values)
+        if known < self.size:
+            self._tainted.resize(self.size)
+            self._tainted.values[[rid & _LOW for rid in self._store.tainted(self.no, known - 1)]] = True
+        found: Mask = self._tainted.values
+        return found
 
     def column(self, name: str) -> npt.NDArray[np.int64]:
         """known_from, known_to, valid_from, valid_to, expires_at, or ``said`` (valid_from, else known_from)."""
