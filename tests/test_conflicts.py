@@ -115,7 +115,12 @@ def test_the_pages_of_a_site_are_one_voice() -> None:
 def test_the_outside_overrules_nobody_inside_however_many_it_is() -> None:
     sites = [hit(f"https://{n}.example", "yes", 0.4) for n in range(9)]
     found = resolve("q?", [*sites, own("no")], by_slot)
-    assert found.action is Action.ABSTAIN and "one from inside" in found.reason and found.sides[0].answer == "yes"
+    assert found.answer == "no" and found.action is Action.CAVEAT and found.sides[1].weight == 0.4  # as one of them
+    weak = resolve("q?", [*sites, own("no", 0.55)], by_slot)
+    assert weak.answer is None and "too even" in weak.reason
+    pages = [hit(f"https://{n}.example", "yes", 0.6) for n in range(9)]
+    above = resolve("q?", [*pages, own("no", 0.55)], by_slot)
+    assert above.action is Action.ABSTAIN and "one from inside" in above.reason and above.sides[0].answer == "yes"
     assert (
         resolve("q?", [*sites, own("no", 0.4)], by_slot).answer == "yes"
     )  # who is hardly trusted does not stand against it

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -500,7 +501,7 @@ class Memory:
         from holdfast.guard.precedents import BREADTH, KINDS, weigh
 
         here = self.scope(**scope)
-        hits = self._search(task, here, BREADTH * k, KINDS, 0, None, None)
+        hits = self._search(task, here, BREADTH * k, KINDS, 0, None, None, hear=_VOTING)
         return weigh(
             task,
             hits,
@@ -679,6 +680,7 @@ class Memory:
         known: datetime | None,
         true_at: datetime | None,
         asked: datetime | None = None,
+        hear: Hearing | None = None,
     ) -> Hits:
         if not isinstance(query, str):
             raise InputError(f"a query must be a string, not {type(query).__name__}")
@@ -705,7 +707,7 @@ class Memory:
             session=scope.session,
             reach=reach if reach.grants is not None else None,
         )
-        hear = _FAIR if self._governor.guarded else None
+        hear = hear or (_FAIR if self._governor.guarded else None)
         return self.recall.search(query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._trouble(), hear=hear)
 
     def _pack(
@@ -735,3 +737,4 @@ def _no_lesson(cube: Cube) -> Cube:
 
 
 _FAIR = Hearing(WIDER, heard)
+_VOTING = Hearing(WIDER, partial(heard, everyone=True))

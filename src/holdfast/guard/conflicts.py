@@ -3,8 +3,8 @@
 A language model believes one fluent passage nine times in ten, and of two that disagree it mostly takes the one it sees first
 (Adaptive Chameleon or Stubborn Sloth, arXiv 2305.13300). Here every source has one vote for what it says last, weighted by its
 trust and by how fresh it is; what a model believes by itself is one more source, never more; and where the sides are too even,
-or too little is known, nothing is answered. Nor is what only the outside says, however many sites, against a word from inside:
-sites cost an attacker nothing.
+or too little is known, nothing is answered. Against a word from inside all sites that say the same weigh as one, for they cost an
+attacker nothing, and what only they say is not answered, however little that word weighs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -76,7 +76,8 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One answer: who gives it (one memory a source, the sources sorted), and with what weight."""
+    """One answer: who gives it (one memory a source, the sources sorted), and with what weight: the sum of theirs, or that of
+    the weightiest where all are from outside and somebody from inside speaks too."""
 
     answer: str
     weight: float
@@ -142,21 +143,20 @@ def resolve(
             votes[answer].append((source, weight, cube))
     if belief is not None and belief.firm:
         votes[belief.answer].append((_MODEL, belief.trust, None))
-    sides = tuple(
-        sorted(
-            (
-                Side(
-                    answer,
-                    math.fsum(weight for _, weight, _ in some),
-                    tuple(source for source, _, _ in some),
-                    tuple(cube for _, _, cube in some if cube is not None),
-                )
-                for answer, some in votes.items()
-            ),
-            key=lambda side: (-side.weight, side.answer),
+    sides = [
+        Side(
+            answer,
+            math.fsum(weight for _, weight, _ in some),
+            tuple(source for source, _, _ in some),
+            tuple(cube for _, _, cube in some if cube is not None),
         )
-    )
-    return _judged(sides, tuple(unknown), dark, policy)
+        for answer, some in votes.items()
+    ]
+    if any(map(_from_inside, sides)):
+        most = {answer: max(weight for _, weight, _ in some) for answer, some in votes.items()}
+        sides = [replace(side, weight=most[side.answer]) if _only_outside(side) else side for side in sides]
+    sides.sort(key=lambda side: (-side.weight, side.answer))
+    return _judged(tuple(sides), tuple(unknown), dark, policy)
 
 
 def _judged(sides: tuple[Side, ...], unknown: tuple[Cube, ...], dark: float, policy: Policy) -> Resolution:

@@ -13,13 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from holdfast.cube import Cube, Form, Kind, Scope
-from holdfast.errors import InputError
+from holdfast.errors import HoldfastError, InputError
+from holdfast.guard.analogy import applied
 from holdfast.guard.base import Dropped, Guard, Lookup, Verdict, sources_in, voter
 from holdfast.guard.chains import Ask, Chain, Effect, Extractor, by_model, structured
 from holdfast.guard.consensus import ConsensusGuard, spread
 from holdfast.guard.judge import JudgeGuard, by_chat
 from holdfast.guard.lessons import Caution, LessonStore, render
 from holdfast.guard.sql import sql
+from holdfast.retrieve.fusion import UNLIKELY
 from holdfast.retrieve.hits import Hit, Hits
 from holdfast.store.base import Store
 from holdfast.taxonomy import Function, MemoryProfile, Modality, Retrieval, Subform, Subject
@@ -141,6 +143,8 @@ def weigh(
     known = consensus.chains(task, seen)
     verdict = consensus.check(task, seen, known=known)
     learnt = lessons.add_from(verdict, task, known) if learn else ()
+    if verdict.abstained:
+        verdict = _reading(task, seen, consensus, known) or verdict
     chains = {id: chain for id, chain in known.items() if isinstance(chain, Chain)}
     if judge and model is not None:
         verdict = _judged(task, verdict, chains, model)
@@ -182,11 +186,32 @@ def _about(hits: Sequence[Hit], min_sources: int, lookup: Lookup) -> list[Hit]:
     return [hit for hit in hits if hit.relevance >= bar]
 
 
+def _reading(
+    task: str, hits: Sequence[Hit], consensus: ConsensusGuard, known: Mapping[str, Chain | HoldfastError | None]
+) -> Verdict | None:
+    """What the records that are likely to be about the task agree on, where that only reads; None otherwise.
+
+    Most experiences were made once, and what is found beside the one is about something else and agrees with nobody. It
+    may be followed as far as nothing comes of it but an answer: whatever has an effect waits for those beside it.
+    """
+    likely = [hit for hit in hits if hit.relevance >= UNLIKELY]
+    chains = [known.get(hit.id) for hit in likely]
+    if not likely or any(isinstance(chain, Chain) and chain.effects for chain in chains):
+        return None
+    verdict = consensus.check(task, likely, known=known)
+    if not verdict.kept:
+        return None
+    rest = tuple(Dropped(hit, "it is hardly about the task") for hit in hits if hit not in likely)
+    return replace(verdict, dropped=(*verdict.dropped, *rest))
+
+
 def recorded() -> Extractor:
-    """What a record's data say was done: steps (``chains.structured``), SQL under ``sql``, or both, of which neither may hide."""
+    """What a record's data say was done, told for the query (``guard.analogy``): steps (``chains.structured``), SQL under
+    ``sql``, or both, of which neither may hide."""
     steps = structured()
 
     def extract(query: str, cube: Cube) -> Chain | None:
+        cube = applied(query, cube)
         if "sql" not in cube.data:
             return steps(query, cube)
         stated = sql(query, cube)

@@ -1,9 +1,10 @@
 """Recall that nobody from outside can own: of near-copies from one source one is shown, and other sources are heard beside it.
 
 PoisonedRAG (arXiv 2402.07867) wins by number: five passages for a question push all others out. So a source from outside may
-fill half of what is recalled, and gives way above that to any other that is about as likely to answer. Where there is none, it
-keeps its places: a book of one's own is a single source too. All pages of a site share its half; a copy is one only on
-the same page, for the pages of a site are mostly alike.
+fill half of what is recalled, and gives way above that to any other that is about as likely to answer. Sites cost an attacker
+nothing either: all that is from outside together may fill three quarters, and gives way above that to a word from inside. Where
+there is none, they keep their places: a book of one's own is a single source too. All pages of a site share its half; a copy
+is one only on the same page, for the pages of a site are mostly alike.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterable
 from functools import cached_property
 
 from holdfast.cube import Form
-from holdfast.guard.base import site
+from holdfast.guard.base import site, source_of
 from holdfast.guard.sketch import runs, shared
 from holdfast.retrieve.hits import Hit
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
@@ -29,6 +30,9 @@ PROFILE = MemoryProfile(
 SHARE = 0.5
 """Of the places, so many at most for one source, where others have something to say."""
 
+OUTSIDE = 0.75
+"""Of the places, so many at most for all sources from outside, where somebody from inside has something to say."""
+
 ABOUT = 0.5
 """Another source is heard where its hit is at least so many times as likely to answer as the one whose place it takes."""
 
@@ -39,35 +43,44 @@ WIDER = 4
 """So many times as many hits are looked at where one source has too many."""
 
 
-def heard(hits: Iterable[Hit], k: int, *, fill: bool = True) -> list[Hit]:
+def heard(hits: Iterable[Hit], k: int, *, fill: bool = True, everyone: bool = False) -> list[Hit]:
     """The k hits to show of more that were found, best first. ``fill``: deferred ones take places that are left.
 
-    Takes no more of them than it needs: where the first k may be shown, the first k.
+    ``everyone``: one account has no more than half of the places either, which is for records that are voted on. Takes no more
+    hits than it needs: where the first k may be shown, the first k.
     """
-    share = max(1, int(k * SHARE))
+    share, most = max(1, int(k * SHARE)), max(1, int(k * OUTSIDE))
     shown: list[Hit] = []
-    deferred: list[Hit] = []
+    waiting: list[Hit] = []  # for want of a place for the outside
+    deferred: list[Hit] = []  # for want of one for their source
+    outside = 0
     places: Counter[str] = Counter()
     said: defaultdict[str, list[_Text]] = defaultdict(list)
     for hit in hits:
-        labels = set(map(site, hit.cube.origin.taint))
-        if labels:
-            own = _Text(hit.text)
-            if any(own.copies(other) for label in labels for other in said[label]):
-                continue
-            if any(places[label] >= share for label in labels):
-                deferred.append(hit)
-                continue
+        tainted = hit.cube.tainted
+        labels = set(map(site, hit.cube.origin.taint)) if tainted else {source_of(hit.cube)} if everyone else set[str]()
+        own = _Text(hit.text)
+        if tainted and any(own.copies(other) for label in labels for other in said[label]):
+            continue
+        if any(places[label] >= share for label in labels):
+            deferred.append(hit)
+            continue
+        places.update(labels)
+        if tainted:
             for label in labels:
                 said[label].append(own)
-            places.update(labels)
-        if deferred and hit.relevance < ABOUT * deferred[0].relevance:
+            if outside == most:
+                waiting.append(hit)
+                continue
+            outside += 1
+        first = max((some[0].relevance for some in (waiting, deferred) if some), default=0.0)
+        if hit.relevance < ABOUT * first:
             break  # what follows is not worth a place of what was put off
         shown.append(hit)
         if len(shown) == k:
             break
     if fill:
-        shown += deferred[: k - len(shown)]
+        shown += [*waiting, *deferred][: k - len(shown)]
     return sorted(shown, key=lambda hit: -hit.score)
 
 

@@ -39,7 +39,7 @@ class View:
 
     Times in microseconds. ``known``: the moment whose knowledge is asked for (None: everything known now). ``now``: what
     had ended or expired by then is left out. ``true_at``: only what was true at that moment. ``reach``: what a principal may read;
-    None: the owner asks.
+    None: the owner asks. ``inside``: nothing in which anything from outside has a part.
     """
 
     now: int
@@ -50,6 +50,7 @@ class View:
     agent: str | None = None
     session: str | None = None
     reach: Reach | None = None
+    inside: bool = False
 
 
 class Partition:
@@ -80,6 +81,7 @@ class Partition:
         self._live = Column(np.bool_)
         self._recallable = Column(np.bool_)
         self._trust = Column(np.float32)
+        self._tainted = Column(np.bool_)
         self._mentioned = {fold: Column(np.bool_) for fold in ("names", "dates")}
         self._mask: tuple[tuple[object, ...], int, int, Mask] | None = None
         self._authors: tuple[int, frozenset[str]] = (0, frozenset())
@@ -251,7 +253,7 @@ class Partition:
 
     def visible(self, view: View) -> Mask:
         """Which rows a view shows; shape (size,)."""
-        asked = (view.known, view.true_at, view.kinds, view.agent, view.session, view.reach)
+        asked = (view.known, view.true_at, view.kinds, view.agent, view.session, view.reach, view.inside)
         if self._mask is not None and self._mask[0] == asked and self._mask[1] <= view.now < self._mask[2]:
             return self._mask[3]
         until = FOREVER  # when the next memory ends or expires; up to then the answer is the same
@@ -276,6 +278,8 @@ class Partition:
             shown &= np.isin(self._codes["kind"].values, codes)
         if view.reach is not None:
             shown &= self._granted(view.reach)
+        if view.inside:
+            shown &= ~self._from_outside()
         self._mask = (asked, view.now, until, shown)
         return shown
 
@@ -297,6 +301,15 @@ class Partition:
             if readers is not None and reach.reader not in json.loads(readers):
                 granted &= self._codes["readers"].values != code
         return granted
+
+    def _from_outside(self) -> Mask:
+        """Which rows are tainted: read when it is first asked for, which is when somebody crowds out the others."""
+        known = len(self._tainted.values)
+        if known < self.size:
+            self._tainted.resize(self.size)
+            self._tainted.values[[rid & _LOW for rid in self._store.tainted(self.no, known - 1)]] = True
+        found: Mask = self._tainted.values
+        return found
 
     def column(self, name: str) -> npt.NDArray[np.int64]:
         """known_from, known_to, valid_from, valid_to, expires_at, or ``said`` (valid_from, else known_from)."""

@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, compress
 
@@ -166,7 +166,9 @@ class Recall:
         hits = _hits(ranked, 0, k, cubes, around)
         best = max((hit.relevance for hit in hits), default=0.0)
         if hear is not None:
-            hits = hear.heard(chain(hits, self._more(no, scope, ranked, k, around)), k)
+            rest = self._more(no, scope, ranked, k, around)
+            apart = self._apart(no, scope, read, vector, replace(view, inside=True), ranked, wanted, neighbours)
+            hits = hear.heard(chain(hits, rest, apart), k)
         if not hits:
             reason = _NOTHING
         elif best < UNLIKELY:
@@ -196,6 +198,34 @@ class Recall:
         for start in range(first, len(ranked.rows), _AT_ONCE):
             cubes = self._read(no, scope, ranked.rows[start : start + _AT_ONCE].tolist(), around)
             yield from _hits(ranked, start, start + _AT_ONCE, cubes, around)
+
+    def _apart(
+        self,
+        no: int,
+        scope: Scope,
+        query: Query,
+        vector: Floats | None,
+        view: View,
+        seen: Ranked,
+        wanted: int,
+        neighbours: int,
+    ) -> Iterator[Hit]:
+        """The best hits from inside that are not among ``wanted`` seen ones, however many from outside come before them.
+
+        Looked for when the first of them is asked for, which is when those from outside fill all that was seen.
+        """
+        if len(seen.rows) < wanted:
+            return
+        partition = self.partition(no)
+        with partition.lock, self._store.connections.reading():
+            partition.catch_up()
+            vector = vector if partition.model == self._model else None
+            found = self._readable(scope, no, partial(rank, partition, query, vector, view), wanted)
+            new = ~np.isin(found.rows, seen.rows)
+            found = Ranked(found.rows[new], found.scores[new], found.relevance[new], found.parts[new])
+            rows = found.rows.tolist() if neighbours else []
+            around = {row: _around(partition, row, neighbours, view) for row in rows}
+        yield from self._more(no, scope, found, 0, around)
 
     def _read(
         self, no: int, scope: Scope, rows: Sequence[int], around: Mapping[int, tuple[list[int], list[int]]]

@@ -105,9 +105,8 @@ def stem(word: str) -> str:
 
 @functools.lru_cache(maxsize=262_144)
 def _stem(word: str) -> str:
-    plain = word.replace("’", "'")
-    plain = plain.removesuffix("'s").replace("'", "")
-    return (_stemmer.stem(plain) if plain.isascii() and plain.isalpha() else plain) or word
+    word = word.replace("’", "'").removesuffix("'s").replace("'", "")
+    return _stemmer.stem(word) if word.isascii() and word.isalpha() else word
 
 
 def tokens(text: str) -> list[str]:

@@ -540,6 +540,17 @@ class SqliteStore:
                 (low, high),
             ).fetchall()
 
+    def tainted(self, part: int, after: int = -1) -> list[int]:
+        """The rids of a partition's rows with n > ``after`` in which something from outside has a part."""
+        low = (part << schema.PARTITION_BITS) + after + 1
+        high = ((part + 1) << schema.PARTITION_BITS) - 1
+        with self.connections.reading() as connection:
+            found = connection.execute(
+                "SELECT rid FROM cubes WHERE rid BETWEEN ? AND ? AND json_extract(body, '$.origin.taint') IS NOT NULL",
+                (low, high),
+            )
+            return [rid for (rid,) in found]
+
     def data_version(self) -> tuple[int, int]:
         """(connection, number): for one connection the number changes whenever another has committed.
 

@@ -21,15 +21,15 @@ from holdfast.agent.turn import Turn
 from holdfast.cube import RECALLABLE, Channel, Cube, Kind, Origin, Scope
 from holdfast.encode.base import Embedder
 from holdfast.encode.turns import TRUST
-from holdfast.errors import GuardError
+from holdfast.errors import ExtractionError, GuardError
 from holdfast.guard.admission import STANDING
+from holdfast.guard.analogy import applied
 from holdfast.guard.attacks.base import Answer, Asked, Said
 from holdfast.guard.base import Decision, Dropped, Guard, Lookup, Ruling, Verdict, sources_in, voter
 from holdfast.guard.chains import Chain, Effect, structured, target
 from holdfast.guard.conflicts import resolve
-from holdfast.guard.consensus import ConsensusGuard, spread
+from holdfast.guard.precedents import recorded
 from holdfast.guard.screening import signals
-from holdfast.guard.voices import ABOUT
 from holdfast.manage.consolidation import Consolidation
 from holdfast.manage.contradictions import Contradictions
 from holdfast.manage.expiry import Expiry
@@ -44,7 +44,7 @@ K = 8
 STRONG, TOGETHER = 0.7, 1.0
 """A filter by words drops what has one signal so strong, or signals so strong together: the bars of ``guard.admission``."""
 
-_CHAIN = structured()
+_CHAIN, _READ = structured(), recorded()
 _NOWHERE = Scope("nobody", "nobody")
 _UNHEARD = frozenset({Channel.SYSTEM, Channel.RECALLED})
 
@@ -189,7 +189,12 @@ class Arm:
         return cube.id in self.book.bad or any(ref.id in self.book.bad for ref in cube.origin.derived_from)
 
     def _chain(self, query: str, cube: Cube, lookup: Lookup) -> Chain | None:
-        return _CHAIN(query, self._source(cube, lookup))
+        """What an agent would do by a record, which it takes for an example; None where it leads nowhere."""
+        record = self._source(cube, lookup)
+        try:
+            return _CHAIN(query, applied(query, record))
+        except ExtractionError:  # the agent does not notice that it is about one thing and acts on another
+            return _CHAIN(query, record)
 
     def _answer(self, asked: Asked, cube: Cube, lookup: Lookup) -> str | None:
         """The answer that a record gives to a question; None where it is about something else."""
@@ -305,20 +310,14 @@ class Holdfast(Arm):
 
         Only records of what was done, or of how to do it, are acted upon; documents and messages are to be read.
         """
-        told = any(hit.cube.kind in STANDING and self._chain(asked.text, hit.cube, lookup) is not None for hit in hits)
-        return self._acts(asked, turn, lookup) if told else self._says(asked, hits, lookup)
-
-    def _acts(self, asked: Asked, turn: Turn, lookup: Lookup) -> tuple[_Lead | None, str]:
-        wider = turn.search(asked.text, k=2 * K, kinds=sorted(STANDING))
-        best = max(hit.relevance for hit in wider)
-        # Who has done something else has nothing to say about this, and would only keep the others from a quorum.
-        about = [hit for hit in wider if hit.relevance >= ABOUT * best]
-        panel = spread(about, K, per_source=2, lookup=lookup)
-        guard = ConsensusGuard(lambda query, cube: self._chain(query, cube, lookup), lookup=lookup)
-        verdict = guard.check(asked.text, panel)
-        if verdict.abstained or not verdict.kept:
-            return None, verdict.reason
-        return next(self._leads(asked, verdict.kept, lookup), None), ""
+        done = turn.precedents(
+            asked.text, k=K, extract=lambda query, cube: _READ(query, self._source(cube, lookup)), learn=False
+        )
+        if done:
+            return next(self._leads(asked, done.kept, lookup), None), ""
+        if any(hit.cube.kind in STANDING and self._chain(asked.text, hit.cube, lookup) is not None for hit in hits):
+            return None, done.reason
+        return self._says(asked, hits, lookup)
 
     def _says(self, asked: Asked, hits: Sequence[Hit], lookup: Lookup) -> tuple[_Lead | None, str]:
         telling = [hit for hit in hits if self._answer(asked, hit.cube, lookup) is not None]
