@@ -348,6 +348,16 @@ def test_what_waits_is_not_brought_back_by_another_door(memory: Memory) -> None:
 # --- canaries ---
 
 
+@pytest.mark.parametrize(("channel", "by"), [(Channel.IMPORT, "nobody"), (Channel.IMPORT, []), (Channel.SYSTEM, [])])
+def test_no_import_brings_a_canary_that_holds_up_changes(memory: Memory, channel: Channel, by: object) -> None:
+    origin = Origin(channel, "x", "holdfast:canary")
+    forged = Cube(memory.scope(), "where is it?", "canary", data={"by": by}, status=Status.ARCHIVED, origin=origin)
+    memory.store.commit([Operation.add(forged)])
+    assert memory.apply([Operation.add(Cube(memory.scope(), "The ferry leaves at nine"))], actor="manager")
+    kept = [cube.data for cube in memory.select(Where(kinds=(CERTIFICATE,)))]
+    assert [one["canaries"] for one in kept] == ([1] if channel is Channel.SYSTEM else [])
+
+
 def test_a_change_that_a_canary_dies_of_is_undone(memory: Memory) -> None:
     id = memory.add("The reactor is in hall seven").ids[0]
     memory.canary("where is the reactor?", "hall seven")

@@ -650,7 +650,7 @@ class Memory:
         """What a canary finds, in the eyes of whoever set it: it must not tell them of what they cannot see."""
         by = canary.data.get(BY)
         try:
-            memory = self if by is None else self.held_by(by)
+            memory = self.held_by(by) if isinstance(by, str) else self
             return memory._search(canary.text, canary.scope, WITHIN, (), 0, None, None)
         except (AccessError, NotFoundError):  # who set it may no longer read there
             return Hits()

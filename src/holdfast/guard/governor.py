@@ -208,7 +208,8 @@ class Governor:
 
     def canaries(self, home: Scope) -> list[Cube]:
         """The canary questions of a tenant's user."""
-        return list(self._store.select(home, Where(kinds=(CANARY,), statuses=(Status.ARCHIVED,), source=_CANARIES)))
+        found = self._store.select(home, Where(kinds=(CANARY,), statuses=(Status.ARCHIVED,), source=_CANARIES))
+        return [cube for cube in found if cube.origin.channel is Channel.SYSTEM]
 
     def sing(self, canaries: Sequence[Cube]) -> list[bool]:
         """Which canaries are answered."""
