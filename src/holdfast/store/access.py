@@ -321,7 +321,7 @@ class HeldStore(SqliteStore):
 
 OWNERS = (
     "activate add_model bodies changes compact counts fold fold_log fold_rows headers leftovers meta partitions rebuild "
-    "serve set_meta verify"
+    "serve set_meta tainted verify"
 ).split()
 """What touches the memories of everybody, or the store as a whole: a principal is refused each of these."""
 
