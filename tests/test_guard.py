@@ -371,6 +371,29 @@ def test_a_change_that_a_canary_dies_of_is_undone(memory: Memory) -> None:
     assert memory.verify() == []
 
 
+@pytest.mark.parametrize("how", ["words", "cubes"])
+def test_what_is_new_waits_where_a_canary_dies_of_it(memory: Memory, how: str) -> None:
+    (hall,) = memory.add("The reactor is in hall seven").ids
+    memory.canary("where is the reactor?", hall)
+    assert memory.add("The canteen is closed on Mondays").ids
+    crowd = [f"where is the reactor? The reactor, the reactor {n}" for n in range(6)]
+    done = memory.add(crowd if how == "words" else [Cube(memory.scope(), text) for text in crowd])
+    assert not done.ids and len(done.quarantined) == 6 and "where is the reactor?" in done.reasons[0]
+    assert memory.search("where is the reactor?")[0].id == hall
+    assert {cube.id for cube in memory.quarantined()} == set(done.quarantined)  # nothing is lost
+    memory.approve(done.quarantined[0])
+    assert done.quarantined[0] in {hit.id for hit in memory.search("where is the reactor?")}
+    assert memory.verify() == []
+
+
+def test_one_users_canaries_hold_nothing_of_another_back(memory: Memory) -> None:
+    memory.add("The reactor is in hall seven")
+    memory.canary("where is the reactor?", "hall seven")
+    ben = memory.scope(user="ben")
+    for n in range(6):
+        assert memory.add([Cube(ben, f"where is the reactor? The reactor {n}")], user="ben").ids
+
+
 def test_a_change_that_the_canaries_survive_is_certified(memory: Memory) -> None:
     id = memory.add("The reactor is in hall seven").ids[0]
     other = memory.get(memory.add("The canteen closes at two").ids[0])

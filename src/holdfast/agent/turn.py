@@ -1,15 +1,18 @@
 """One turn of an agent: what it has read from outside has a part in whatever it writes, whether it says so or not.
 
 A signature proves who wrote something, not that it was not tricked into writing it (MemoryGraft, arXiv 2512.16962). So an agent
-that reads memory through a turn writes through the same one, and the turn names the sources.
+that reads memory through a turn writes through the same one, and the turn names the sources: all from outside, and of what is
+from inside that which it says again (``guard.echoes``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from holdfast.cube import Channel, Cube, Form, Ref, taints
 from holdfast.encode.turns import Content
+from holdfast.guard.echoes import echoed, said
 from holdfast.guard.precedents import Precedents
 from holdfast.memory import Added, Memory
 from holdfast.retrieve.context import Packed
@@ -26,7 +29,7 @@ PROFILE = MemoryProfile(
 
 
 class Turn:
-    """Reads and writes one memory, and remembers for as long as it lives what came from outside.
+    """Reads and writes one memory, and remembers for as long as it lives what it read.
 
     Args:
         memory: where to read and write.
@@ -37,6 +40,7 @@ class Turn:
         self._memory = memory
         self._scope: dict[str, Any] = dict(scope)
         self._read: dict[str, Ref] = {}
+        self._own: dict[Ref, frozenset[str]] = {}
         self._taint: tuple[str, ...] = ()
 
     @property
@@ -78,13 +82,31 @@ class Turn:
         self._taint = taints(self._taint, (f"{channel}:{source.split('#')[0]}",))
 
     def add(self, content: Content, *, channel: Channel | str = Channel.ASSISTANT, **options: Any) -> Added:
-        """See ``Memory.add``. What is not the user's own word is derived from all that this turn read from outside."""
-        sources = tuple(self._read.values())
+        """See ``Memory.add``. What is not the user's own word is derived from all that this turn read from outside, and from
+        what it says again of the rest."""
+        items: list[Any] = [content]
+        if isinstance(content, Iterable) and not isinstance(content, str | Cube | Mapping):
+            items = list(content)
+        again = [ref for item in items for ref in echoed(_words(item), self._own)]
+        sources = tuple(dict.fromkeys((*self._read.values(), *again)))
         return self._memory.add(
-            content, channel=channel, derived_from=sources, taint=self._taint, **options, **self._scope
+            items,
+            channel=channel,
+            derived_from=sources,
+            taint=self._taint,
+            **options,
+            **self._scope,
         )
 
     def _saw(self, cube: Cube) -> None:
         if cube.tainted:
             self._read[cube.id] = cube.ref
             self._taint = taints(self._taint, cube.origin.taint)
+        elif cube.ref not in self._own:
+            self._own[cube.ref] = said(cube.text)
+
+
+def _words(item: object) -> str:
+    """The words of what is to be added, as far as they are plain; whatever else it is ``add`` judges."""
+    text = item.text if isinstance(item, Cube) else item.get("content") if isinstance(item, Mapping) else item
+    return text if isinstance(text, str) else ""

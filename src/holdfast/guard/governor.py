@@ -48,7 +48,8 @@ Ask = Callable[[Cube], Hits]
 
 
 class Purpose(StrEnum):
-    """Why memory changes. A write is ruled upon; whatever changes what is there already also faces the canaries.
+    """Why memory changes. All of them are ruled upon and face the canaries; what is merely new waits in quarantine where one dies
+    of it, and whatever changes what is there already is undone, and certified.
 
     ``promote`` lets something out of quarantine by rule, and is done by ``Governor.promote`` alone.
     """
@@ -124,9 +125,9 @@ class Governor:
         if change is Purpose.PROMOTE:
             raise GuardError("what stands in quarantine comes out by approve, or by the rule of promote")
         ruled, quarantined, refused = self._ruled(operations)
-        if change is Purpose.WRITE:
-            commit = self._writer.commit(ruled, actor=actor)
-            held = {cube.id: quarantined[cube.id] for cube in commit.cubes if cube.id in quarantined}
+        if change is Purpose.WRITE and all(operation.op is Op.ADD for operation in ruled):
+            commit, held = self._written(ruled, actor)
+            held |= {cube.id: quarantined[cube.id] for cube in commit.cubes if cube.id in quarantined}
             return Outcome((commit,), held, refused)
         by_home: defaultdict[Scope, list[Operation]] = defaultdict(list)
         for operation in ruled:
@@ -214,6 +215,32 @@ class Governor:
     def sing(self, canaries: Sequence[Cube]) -> list[bool]:
         """Which canaries are answered."""
         return [answered(canary, self._ask(canary)) for canary in canaries]
+
+    def _written(self, operations: Sequence[Operation], actor: str) -> tuple[Commit, dict[str, str]]:
+        """Commit what is new, and keep it out of recall where a canary is answered no more: by it, it was pushed out."""
+        homes = {_home(operation.cube.scope) for operation in operations if operation.cube is not None}
+        canaries = [canary for home in homes for canary in self.canaries(home)]
+        before = self.sing(canaries)
+        commit = self._writer.commit(operations, actor=actor)
+        if not canaries or not commit.seq:
+            return commit, {}
+        after = self.sing(canaries)
+        lost = [canary for canary, was, now in zip(canaries, before, after, strict=True) if was and not now]
+        reasons = {_home(canary.scope): f"the canary question {canary.text!r} was answered no more" for canary in lost}
+        held = {
+            cube.id: reasons[home]
+            for cube in commit.cubes
+            if (home := _home(cube.scope)) in reasons and cube.status in RECALLABLE
+        }
+        if not held:
+            return commit, {}
+        back = [
+            Operation.update(cube.with_(status=Status.QUARANTINED), f"quarantined: {held[cube.id]}")
+            for cube in commit.cubes
+            if cube.id in held
+        ]
+        done = {cube.id: cube for cube in self._store.commit(back, actor=actor).cubes}
+        return replace(commit, cubes=tuple(done.get(cube.id, cube) for cube in commit.cubes)), held
 
     def _watched(
         self,
