@@ -219,6 +219,10 @@ def test_the_pages_of_a_site_share_its_half() -> None:
         ("tool:mail", "tool:mail"),
         ("document:file:///etc/motd", "document:file:///etc/motd"),
         ("web:https://[evil", "web:https://[evil"),
+        ("web:https://a.b.evil.example/x", "web:evil.example"),
+        ("web:http://10.1.2.3/x", "web:10.1.2.3"),
+        ("web:http://[::1]/x", "web:::1"),
+        ("web:http://localhost/x", "web:localhost"),
     ],
 )
 def test_a_page_is_a_page_of_its_site(label: str, found: str) -> None:

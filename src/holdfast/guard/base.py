@@ -178,10 +178,19 @@ def source_of(cube: Cube) -> str:
 
 
 def site(label: str) -> str:
-    """The source that a taint or an origin's label names: one web site is one source, however many pages it has."""
+    """The source that a taint or an origin's label names: one web site is one source, however many hosts and pages it has."""
     door, _, rest = label.partition(":")
     try:
         host = urlsplit(rest).hostname if "://" in rest else None
     except ValueError:  # brackets that are no address
         host = None
-    return f"{door}:{host.rstrip('.')}" if host else target(label)
+    return f"{door}:{domain(host)}" if host else target(label)
+
+
+def domain(host: str) -> str:
+    """The last two labels of a host's name: whoever has a domain has all hosts under it. An address stays as it is.
+
+    Where that joins strangers (two sites of one hosting service), they are one source: fewer count, never more.
+    """
+    labels = host.rstrip(".").split(".")
+    return ".".join(labels if labels[-1].isdigit() else labels[-2:])

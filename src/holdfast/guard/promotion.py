@@ -28,7 +28,7 @@ from holdfast.encode.standing import find_standing
 from holdfast.encode.turns import TRUST
 from holdfast.errors import InputError
 from holdfast.guard.admission import STANDING
-from holdfast.guard.base import AUTHORISING_TRUST, Lookup, ancestry, sources_in
+from holdfast.guard.base import AUTHORISING_TRUST, Lookup, ancestry, domain, sources_in
 from holdfast.guard.governor import Purpose, certificates
 from holdfast.guard.screening import signals
 from holdfast.guard.stance import denies
@@ -163,7 +163,7 @@ def unsupported(store: Store, scope: Scope, without: Collection[str] = ()) -> li
 def origins(cube: Cube, lookup: Lookup) -> frozenset[str]:
     """Whose words a memory rests on: people (``user:ana``), sites (``site:example.org``), and other doors by their label.
 
-    A site is its last two labels: whoever has a domain has all hosts under it. Where that joins strangers, fewer count.
+    A site is all hosts of a domain (``base.domain``).
     """
     found: set[str] = set()
     for _, one, sources in ancestry(cube, lookup):
@@ -190,7 +190,7 @@ def _outside(label: str) -> str:
     except ValueError:
         return door
     known = _HOST.fullmatch(host) and "@" not in parts.netloc
-    return f"site:{'.'.join(host.split('.')[-2:])}" if known else door
+    return f"site:{domain(host)}" if known else door
 
 
 def _voices(same: Sequence[Cube], own: frozenset[str], lookup: Lookup) -> dict[str, str]:
