@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from given import KINDS, PLACES, SCOPES, Given, may, told
 from holdfast.cube import Channel, Cube, Origin, Policy, Scope, Status
 from holdfast.errors import HoldfastError
+from holdfast.guard.precedents import Precedents
 from holdfast.memory import Memory
 from holdfast.retrieve.hits import Hits
 from holdfast.store.base import Operation, Where
@@ -130,7 +131,7 @@ def _calls(cube: Cube, asked: Scope, seq: int) -> list[Callable[[Memory], Any]]:
         lambda m: m.quarantined(**here),
         lambda m: m.promote(dry_run=True, **here),
         lambda m: m.promote(**here),
-        lambda m: m.precedents("where does the harbour stand?", **here).to_dict(),
+        lambda m: _weighed(m.precedents("where does the harbour stand?", **here)),
         lambda m: [lesson.id for lesson in m.lessons(**here).all()],
         lambda m: m.answers(m.canary("where is the harbour?", "harbour", **here)),
         lambda m: m.answers(Cube(cube.scope, "where is the harbour?", data={"expects": "harbour"})),
@@ -165,6 +166,15 @@ def _calls(cube: Cube, asked: Scope, seq: int) -> list[Callable[[Memory], Any]]:
         lambda m: m.degraded,
     ]
     return found
+
+
+def _weighed(found: Precedents) -> Any:
+    """Scores depend on all words there are, and so does the order of what they rank."""
+    return [
+        sorted(hit.id for hit in found.kept),
+        sorted((one.hit.id, one.reason) for one in found.dropped),
+        [found.abstained, found.reason, found.cautions, found.learnt, found.degraded],
+    ]
 
 
 COUNT = len(_calls(Cube(SCOPES[0], "a"), SCOPES[0], 1))
