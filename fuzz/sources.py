@@ -35,7 +35,7 @@ def label(text: str) -> None:
         page,
         origins(page, lambda _: None),
     )
-    law(site(f"web:https://www.evil.example/{text}") == "web:www.evil.example", "and one voice with it", text)
+    law(site(f"web:https://www.evil.example/{text}") == "web:evil.example", "and one voice with it", text)
 
 
 def lineage(text: str) -> None:
