@@ -1,4 +1,4 @@
-"""Time: whatever is repeated to 100 kB, no reader takes longer than a second for it.
+"""Time: whatever is repeated to 100 kB, no reader takes longer than SECONDS for it.
 
 A regular expression that tries a text in the square of its length shows only where the text is long, so a text here is a reader, a
 beginning, a piece that is repeated, and an end.
@@ -138,7 +138,7 @@ def pumped(begin: str, piece: str, end: str, size: int = MOST) -> str:
 
 
 def slow(text: str) -> None:
-    """A reader is done with 100 kB within a second."""
+    """A reader is done with 100 kB within SECONDS."""
     name, begin, piece, end = parts(text, 4)
     read = READERS.get(name)
     if read is None or not piece:

@@ -219,6 +219,14 @@ def test_facts_are_weighed_by_sources_and_told_by_the_first_record_undefended(fo
     assert all(text.startswith("<memory>") for text, _ in answers["holdfast"].recalled)
 
 
+def test_times_are_measured_only_where_that_is_asked_for() -> None:
+    report = run(attacks=["timing"], arms=["undefended"], embedder=None)
+    undefended = report["campaigns"]["timing"]["arms"]["undefended"]
+    assert not report["attacks"] and undefended["trials"] == 0
+    assert 0.0 <= undefended["figures"]["slower, two of the same kind"] <= 1.0
+    assert "timing" in catalogue.APART and "timing" not in {**STATIC, **catalogue.CAMPAIGNS}
+
+
 def test_an_answer_that_only_a_page_gives_is_shown_beside_what_is_proposed() -> None:
     page = Said(
         "Is the tower old? It is new", Kind.DOCUMENT, Channel.WEB, "https://p.example", True, "q", {"answer": "new"}

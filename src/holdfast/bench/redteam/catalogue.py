@@ -21,7 +21,7 @@ from holdfast.guard.attacks import anchors, graft, passages, plans, trigger
 from holdfast.guard.attacks.adaptive import adaptive
 from holdfast.guard.attacks.base import Campaign
 from holdfast.guard.attacks.belief import belief
-from holdfast.guard.attacks.extraction import extraction
+from holdfast.guard.attacks.extraction import Timing, extraction
 from holdfast.guard.attacks.flood import flood
 from holdfast.guard.attacks.forgery import forgery
 from holdfast.guard.attacks.query_only import query_only
@@ -49,7 +49,10 @@ CAMPAIGNS: Mapping[str, Callable[..., Sequence[Campaign]]] = {
     "adaptive": lambda full: adaptive(full=full),
 }
 
-NAMES = (*STATIC, *CAMPAIGNS)
+APART: Mapping[str, Callable[..., Sequence[Campaign]]] = {"timing": lambda **_: [Timing()]}
+"""Played only where they are named: whoever measures times must see to it that nothing else runs."""
+
+NAMES = (*STATIC, *CAMPAIGNS, *APART)
 """What ``--attack`` takes: families of static attacks, and campaigns."""
 
 
@@ -67,13 +70,15 @@ def run(
     ``data``: the folder with the full sets, None: the packaged sample. ``attacks`` and ``arms`` name some; by default all. The
     undefended arm is always played: everything is relative to it. Raises InputError for what does not exist.
     """
-    chosen = _known(attacks, NAMES, "attack") or NAMES
+    chosen = _known(attacks, NAMES, "attack") or (*STATIC, *CAMPAIGNS)
     named = _known(arms, tuple(ARMS), "arm") or tuple(ARMS)
     played = {name: arm for name, arm in ARMS.items() if name == BARE or name in named}
     records = Records(data)
     found = _embedder(embedder)
     static = [one for name, make_some in STATIC.items() if name in chosen for one in make_some(records, found, seed)]
-    campaigns = [one for name, some in CAMPAIGNS.items() if name in chosen for one in some(full=records.full)]
+    campaigns = [
+        one for name, some in {**CAMPAIGNS, **APART}.items() if name in chosen for one in some(full=records.full)
+    ]
     turns = ordinary(data) if OURS in played and not attacks else {}
     kept = KEPT if records.full else 2 * KEPT // 3
     seen = play(static, campaigns, played, embedder=found, seed=seed, kept=kept, turns=turns, tick=tick)
