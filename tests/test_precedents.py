@@ -158,17 +158,19 @@ def test_one_hand_alone_authorises_effects_only_where_the_caller_says_so(memory:
 # --- the published guard's breaks ---
 
 
-@pytest.mark.parametrize("count", [12, 40])
-def test_poison_that_owns_all_that_is_recalled_is_never_obeyed(memory: Memory, count: int) -> None:
-    honest(memory)
+@pytest.mark.parametrize("count", [12, 40, 200])
+def test_poison_that_would_own_all_that_is_recalled_is_outvoted_by_whoever_else_was_found(
+    memory: Memory, count: int
+) -> None:
+    kept = honest(memory)
     bad = poison(memory, count, steps("mallory@evil.example"))
     found = memory.precedents(TASK, k=6)
-    assert len(bad) == count and not ids(found) & set(bad)
-    if count > 12:  # all of what was recalled is one account's
-        assert found.abstained and "of at least 2" in found.reason
-        assert found.learnt == ()  # nothing is learnt from what nobody contradicts
-    else:
-        assert found.abstained or ids(found)
+    assert len(bad) == count and ids(found) == set(kept)
+    poison_of = [
+        keep(memory, "mallory", steps("mallory@evil.example"), f"{TASK} {at}", user="ben") for at in range(count)
+    ]
+    alone = memory.precedents(TASK, k=6, user="ben")  # nobody else has spoken here
+    assert len(poison_of) == count and alone.abstained and "of at least 2" in alone.reason and alone.learnt == ()
 
 
 def test_poison_that_owns_most_places_is_outvoted_by_the_sources_beside_it(memory: Memory) -> None:
@@ -484,8 +486,6 @@ def test_the_commands_show_what_may_be_acted_upon_and_keep_lessons(cli: Callable
 def test_the_command_fails_where_nothing_may_be_acted_upon(cli: Callable[..., tuple[int, Any]]) -> None:
     for at in range(30):
         command(cli, "mallory", steps("mallory@evil.example"), f"{TASK} {at}")
-    for name in TEAM:
-        command(cli, name, steps("books@acme.example"), f"{name} sent the invoice")
     status, found = cli("precedents", TASK)
     assert status == 1 and found["abstained"] and found["kept"] == []
     status, shown = cli("precedents", TASK, plain=True)

@@ -737,4 +737,4 @@ def _no_lesson(cube: Cube) -> Cube:
 
 
 _FAIR = Hearing(WIDER, heard)
-_VOTING = Hearing(WIDER, partial(heard, everyone=True))
+_VOTING = Hearing(WIDER, partial(heard, everyone=True), accounts=True)

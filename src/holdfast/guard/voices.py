@@ -46,8 +46,8 @@ WIDER = 4
 def heard(hits: Iterable[Hit], k: int, *, fill: bool = True, everyone: bool = False) -> list[Hit]:
     """The k hits to show of more that were found, best first. ``fill``: deferred ones take places that are left.
 
-    ``everyone``: one account has no more than half of the places either, which is for records that are voted on. Takes no more
-    hits than it needs: where the first k may be shown, the first k.
+    ``everyone``: one account has no more than half of the places either, and gives way to whoever else was found, which is for
+    records that are voted on. Takes no more hits than it needs: where the first k may be shown, the first k.
     """
     share, most = max(1, int(k * SHARE)), max(1, int(k * OUTSIDE))
     shown: list[Hit] = []
@@ -74,7 +74,7 @@ def heard(hits: Iterable[Hit], k: int, *, fill: bool = True, everyone: bool = Fa
                 continue
             outside += 1
         first = max((some[0].relevance for some in (waiting, deferred) if some), default=0.0)
-        if hit.relevance < ABOUT * first:
+        if not everyone and hit.relevance < ABOUT * first:
             break  # what follows is not worth a place of what was put off
         shown.append(hit)
         if len(shown) == k:

@@ -39,7 +39,7 @@ class View:
 
     Times in microseconds. ``known``: the moment whose knowledge is asked for (None: everything known now). ``now``: what
     had ended or expired by then is left out. ``true_at``: only what was true at that moment. ``reach``: what a principal may read;
-    None: the owner asks. ``inside``: nothing in which anything from outside has a part.
+    None: the owner asks. ``inside``: nothing in which anything from outside has a part. ``without``: nothing of these authors.
     """
 
     now: int
@@ -51,6 +51,7 @@ class View:
     session: str | None = None
     reach: Reach | None = None
     inside: bool = False
+    without: tuple[str | None, ...] = ()
 
 
 class Partition:
@@ -253,7 +254,7 @@ class Partition:
 
     def visible(self, view: View) -> Mask:
         """Which rows a view shows; shape (size,)."""
-        asked = (view.known, view.true_at, view.kinds, view.agent, view.session, view.reach, view.inside)
+        asked = (view.known, view.true_at, view.kinds, view.agent, view.session, view.reach, view.inside, view.without)
         if self._mask is not None and self._mask[0] == asked and self._mask[1] <= view.now < self._mask[2]:
             return self._mask[3]
         until = FOREVER  # when the next memory ends or expires; up to then the answer is the same
@@ -278,6 +279,10 @@ class Partition:
             shown &= np.isin(self._codes["kind"].values, codes)
         if view.reach is not None:
             shown &= self._granted(view.reach)
+        if view.without:
+            shown &= ~np.isin(
+                self._codes["author"].values, [self._labels["author"].get(one, -1) for one in view.without]
+            )
         if view.inside:
             shown &= ~self._from_outside()
         self._mask = (asked, view.now, until, shown)
@@ -352,6 +357,11 @@ class Partition:
         if self._authors[0] != len(labels):
             self._authors = len(labels), frozenset(name for name in labels if name is not None) - ROLES
         return self._authors[1]
+
+    def crowding(self, rows: Rows) -> tuple[str | None, ...]:
+        """The authors that have written half or more of some rows."""
+        codes = self._codes["author"].values[rows].tolist()
+        return tuple(name for name, code in self._labels["author"].items() if 0 < len(codes) <= 2 * codes.count(code))
 
     def speakers(self, view: View) -> frozenset[str]:
         """As ``authors``, of what a view shows; for the owner, of everything."""

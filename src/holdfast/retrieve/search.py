@@ -98,11 +98,13 @@ class Ranked:
 class Hearing:
     """Who is heard where some sources have too much to say: ``heard`` chooses k of ``wider`` times as many hits.
 
-    The hits come to it best first, and are read from the store as it takes them.
+    The hits come to it best first, and are read from the store as it takes them. Where it takes all of those, the best of what
+    is from inside follow, or, for ``accounts``, the best of all but the accounts that wrote half or more of what was seen.
     """
 
     wider: int
     heard: Callable[[Iterable[Hit], int], list[Hit]]
+    accounts: bool = False
 
 
 class Recall:
@@ -167,7 +169,10 @@ class Recall:
         best = max((hit.relevance for hit in hits), default=0.0)
         if hear is not None:
             rest = self._more(no, scope, ranked, k, around)
-            apart = self._apart(no, scope, read, vector, replace(view, inside=True), ranked, wanted, neighbours)
+            beside = (
+                replace(view, without=partition.crowding(ranked.rows)) if hear.accounts else replace(view, inside=True)
+            )
+            apart = self._apart(no, scope, read, vector, beside, ranked, wanted, neighbours)
             hits = hear.heard(chain(hits, rest, apart), k)
         if not hits:
             reason = _NOTHING
@@ -210,9 +215,9 @@ class Recall:
         wanted: int,
         neighbours: int,
     ) -> Iterator[Hit]:
-        """The best hits from inside that are not among ``wanted`` seen ones, however many from outside come before them.
+        """The best hits of a narrower view that are not among ``wanted`` seen ones, however many others come before them.
 
-        Looked for when the first of them is asked for, which is when those from outside fill all that was seen.
+        Looked for when the first of them is asked for, which is when the others fill all that was seen.
         """
         if len(seen.rows) < wanted:
             return
