@@ -33,6 +33,13 @@ def said(text: str) -> frozenset[str]:
 
 
 def echoed(text: str, read: Mapping[Ref, frozenset[str]]) -> list[Ref]:
-    """Which of the things that were read, each as ``said`` gives it, a text says again."""
+    """Which of the things that were read, each as ``said`` gives it, a text says again: those of which it says most.
+
+    What is merely about the same says some of the same words too, and would be forgotten with it for no reason.
+    """
     own = said(text)
-    return [ref for ref, words in read.items() if len(own & words) >= max(WORDS, SHARE * min(len(own), len(words)))]
+    shares = {
+        ref: len(own & words) / min(len(own), len(words)) for ref, words in read.items() if len(own & words) >= WORDS
+    }
+    most = max(shares.values(), default=0.0)
+    return [ref for ref, share in shares.items() if share == most >= SHARE]
