@@ -6,7 +6,8 @@ which no words can take away, and is held to three rules:
 1. It lays down nothing: an instruction, a preference, an experience, a skill or a lesson from outside waits in quarantine for
    a person, or for a rule that rests on more than its own word (``promotion``).
 2. It may be read, but what looks like an attack waits too (``screening``): a signal holds back, and never lets in.
-3. It has one voice: of near-copies from one source the first few are kept, the rest wait.
+3. It has one voice: of near-copies from one source the first few are kept, the rest wait, and so does what a source brings in a
+   burst beyond a thousand an hour.
 
 What no memory can be (our own fence forged, letters that nobody sees) is refused.
 """
@@ -14,8 +15,9 @@ What no memory can be (our own fence forged, letters that nobody sees) is refuse
 from __future__ import annotations
 
 import re
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -52,10 +54,14 @@ STANDING = frozenset(
 COPIES = 3
 """So many near-copies of a text are taken from one source."""
 
+BURST = 1_000
+"""So many texts are taken from one source at once, and as many an hour: a site, a document, a tool."""
+
 ALIKE = 0.7
 """Texts that share so many of their runs of three words are near-copies."""
 
 _ENOUGH = 0.7
+_HOUR = 3600.0
 _KEPT = 512  # texts of a source, and sources, that are remembered to know a copy by; a power of two
 _FORGED = re.compile(r"<\s*+/?\s*+memor(?:y|ies)\b", re.IGNORECASE)
 
@@ -70,16 +76,22 @@ _CLAUSES = {
     "shortcut": "it recommends to leave out a check",
     "asks": "it begins with the question that it answers",
     "copies": f"its source said nearly the same {COPIES} times before",
+    "flood": "its source brings very many within an hour",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The guard that a memory has by default; ``check`` keeps every hit (``ConsensusGuard`` is for agents that act on them)."""
+    """The guard that a memory has by default; ``check`` keeps every hit (``ConsensusGuard`` is for agents that act on them).
+
+    ``burst``: what one source may bring at once, and within an hour; who takes in a whole site raises it. ``clock``: seconds.
+    """
 
     standing: frozenset[str] = STANDING
     enough: float = _ENOUGH
-    _copies: _Copies = field(default_factory=lambda: _Copies(), repr=False, compare=False)
+    burst: int = BURST
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False, compare=False)
+    _sources: _Sources = field(default_factory=lambda: _Sources(), repr=False, compare=False)
 
     def admit(self, operations: Sequence[Operation]) -> list[Decision]:
         """A decision for each operation, in order."""
@@ -97,8 +109,8 @@ class Admission:
         if found.get("hidden") == 1.0 or _FORGED.search(cube.text):
             why = _CLAUSES["hidden"] if "hidden" in found else "it forges the fence around recalled memories"
             return Decision(Ruling.REFUSE, (f"{_from(cube)} is refused: {why}",), found)
-        if operation.op is Op.ADD and self._copies.many(cube):
-            found["copies"] = 1.0
+        if operation.op is Op.ADD:
+            found |= self._sources.signals(cube, self.burst, self.clock())
         reasons = []
         if cube.kind in self.standing:
             reasons.append(f"a memory of kind {cube.kind} from outside ({_from(cube)}) must be approved")
@@ -120,11 +132,12 @@ def _from(cube: Cube) -> str:
 
 
 class _Said:
-    """The sketches of the last _KEPT texts of one source, a row each: so many are compared at once."""
+    """The sketches of the last _KEPT texts of one source, a row each, so that many are compared at once; how much it brought."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         self._rows = np.empty((8, SIZE), np.uint32)
         self._count = 0
+        self._brought, self._at = 0.0, now
 
     def alike(self, own: Sketch) -> int:
         """How many of them are near-copies."""
@@ -138,24 +151,32 @@ class _Said:
         self._rows[self._count % len(self._rows)] = own
         self._count += 1
 
+    def overflows(self, burst: int, now: float) -> bool:
+        """Whether one more is more than a bucket of that size holds, which empties once an hour."""
+        self._brought = max(0.0, self._brought - burst * (now - self._at) / _HOUR)
+        self._at = now
+        if self._brought + 1 > burst:
+            return True
+        self._brought += 1
+        return False
 
-class _Copies:
-    """What each source has said lately, as sketches by which near-copies are known."""
+
+class _Sources:
+    """What each source has brought lately, in this process."""
 
     def __init__(self) -> None:
         self._said: OrderedDict[tuple[Scope, str], _Said] = OrderedDict()
         self._lock = Lock()
 
-    def many(self, cube: Cube) -> bool:
-        """Whether the cube's source has said nearly the same COPIES times before; remembers it."""
+    def signals(self, cube: Cube, burst: int, now: float) -> dict[str, float]:
+        """``copies``: the cube's source has said nearly the same COPIES times before; ``flood``: it brings too many."""
         own = sketch(cube.text)
         key = Scope(cube.scope.tenant, cube.scope.user), source_of(cube)
         with self._lock:
-            if key not in self._said:
-                self._said[key] = _Said()
+            said = self._said.setdefault(key, _Said(now))
             self._said.move_to_end(key)
             if len(self._said) > _KEPT:
                 self._said.popitem(last=False)
-            alike = self._said[key].alike(own)
-            self._said[key].add(own)
-        return alike >= COPIES
+            alike, flood = said.alike(own), said.overflows(burst, now)
+            said.add(own)
+        return ({"copies": 1.0} if alike >= COPIES else {}) | ({"flood": 1.0} if flood else {})
