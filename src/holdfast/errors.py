@@ -79,3 +79,7 @@ class SandboxError(HoldfastError):
 
 class GuardError(HoldfastError):
     """The guard does not let this happen; what was there is as it was."""
+
+
+class ChatError(HoldfastError):
+    """A chat model gave no reply that can be used: no connection, a refusal, a limit, or an answer of another form."""
