@@ -82,7 +82,13 @@ def test_an_agent_calls_and_answers() -> None:
     (result,) = first.results
     assert (result.call, result.text, result.failed) == (Call("c1", "add", {"one": 2, "two": 3}), "5", False)
     assert done.usage == Usage(30, 7, 2)
-    assert [message.role for message in done.messages] == [Role.SYSTEM, Role.USER, Role.ASSISTANT, Role.TOOL, Role.ASSISTANT]
+    assert [message.role for message in done.messages] == [
+        Role.SYSTEM,
+        Role.USER,
+        Role.ASSISTANT,
+        Role.TOOL,
+        Role.ASSISTANT,
+    ]
     assert chat.asked == [list(done.messages[:2]), list(done.messages[:4])] and chat.limits == [None, None]
     assert done.messages[0].text == "Be brief." and done.messages[1].text == "What is 2 + 3?"
     assert done.messages[3].answers == "c1" and "\n5\n" in done.messages[3].text
@@ -94,12 +100,20 @@ def test_errors_of_tools_go_back_to_the_model() -> None:
 
     failing = Action(Tool("fail", "Fails", {}), fail)
     chat = Script(
-        calling("fly"), calling("fail"), calling("add", one="two"), calling("add"), calling("fail", x=1), answering("I cannot.")
+        calling("fly"),
+        calling("fail"),
+        calling("add", one="two"),
+        calling("add"),
+        calling("fail", x=1),
+        answering("I cannot."),
     )
     done = run(chat, "Fly!", [add, failing])
     results = [result for step in done.steps for result in step.results]
     assert done.answer == "I cannot." and all(result.failed for result in results) and len(results) == 5
-    assert results[0].text == "there is no such tool; there are: add, fail" and results[1].text == "OSError: no route to host"
+    assert (
+        results[0].text == "there is no such tool; there are: add, fail"
+        and results[1].text == "OSError: no route to host"
+    )
     assert "valid integer" in results[2].text and "one" in results[3].text and results[4].text.startswith("TypeError")
     assert all(result.message in done.messages and "<result failed>" in result.message.text for result in results)
     assert "there are: none" in run(Script(calling("fly"), answering("no")), "Fly!").steps[0].results[0].text
@@ -143,7 +157,9 @@ class Talker:
     def __init__(self, sizes: list[int]) -> None:
         self.sizes = iter(sizes)
 
-    def reply(self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), limit: int | None = None, **_: Any) -> Reply:
+    def reply(
+        self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), limit: int | None = None, **_: Any
+    ) -> Reply:
         assert limit is not None and limit >= 1
         size = min(next(self.sizes, 1), limit)
         return Reply("word" * size, (Call("c", "add", {"one": size}),), Usage(estimate(messages, tools), size, 1))
@@ -176,7 +192,10 @@ def test_no_result_ends_its_fence_or_passes_for_a_memory(text: str, failed: bool
 
 def test_a_long_result_is_cut_for_the_model_and_kept_whole() -> None:
     result = Result(Call("c", "look"), "a" * LONGEST + "bcd")
-    assert "[cut, 3 characters more]" in result.message.text and "b" not in result.message.text.partition("aaa")[2].split("[")[0]
+    assert (
+        "[cut, 3 characters more]" in result.message.text
+        and "b" not in result.message.text.partition("aaa")[2].split("[")[0]
+    )
     assert result.text.endswith("bcd") and "[cut" not in Result(Call("c", "look"), "a" * LONGEST).message.text
 
 
@@ -206,7 +225,9 @@ def test_what_is_known_is_shown_and_what_is_answered_is_kept(memory: Memory) -> 
     assert "<memories>" not in run(chat, "What?", memory=Turn(memory), recall=0).messages[1].text
 
 
-@pytest.mark.parametrize(("channel", "taint"), [(Channel.TOOL, ("tool:look",)), (Channel.WEB, ("web:look",)), (Channel.SYSTEM, ())])
+@pytest.mark.parametrize(
+    ("channel", "taint"), [(Channel.TOOL, ("tool:look",)), (Channel.WEB, ("web:look",)), (Channel.SYSTEM, ())]
+)
 @pytest.mark.parametrize("fails", [False, True])
 def test_what_came_through_an_outside_door_taints_the_answer(
     memory: Memory, channel: Channel, taint: tuple[str, ...], fails: bool

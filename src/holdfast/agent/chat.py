@@ -100,11 +100,16 @@ class Endpoint:
                 return _reply(got, tools, schema, usage)
             except UnreadableError as wrong:
                 if got.end == "length":
-                    raise ChatError("the reply was cut by a limit of its length; raise limit= or the server's") from wrong
+                    raise ChatError(
+                        "the reply was cut by a limit of its length; raise limit= or the server's"
+                    ) from wrong
                 if before:
                     raise ChatError(f"{wrong}, also after one repair; try another model or a plainer schema") from wrong
                 before = str(wrong)
-                turns += [Message(Role.ASSISTANT, _shown(got) or "(nothing)"), Message(Role.USER, _again(wrong, schema))]
+                turns += [
+                    Message(Role.ASSISTANT, _shown(got) or "(nothing)"),
+                    Message(Role.USER, _again(wrong, schema)),
+                ]
 
     def stream(
         self,
@@ -251,4 +256,3 @@ def _turn(message: Message) -> dict[str, Any]:
     if message.answers:
         turn["tool_call_id"] = message.answers
     return turn
-

@@ -91,7 +91,9 @@ def _fit(value: Mapping[str, Any], schema: Mapping[str, Any], what: str) -> None
     try:
         wrong = list(islice(_validator(schema).iter_errors(value), 5))
     except (RecursionError, Unresolvable, re.error) as error:
-        raise InputError(f"the schema cannot be used ({type(error).__name__}): {json.dumps(schema)[:_DETAIL]}") from error
+        raise InputError(
+            f"the schema cannot be used ({type(error).__name__}): {json.dumps(schema)[:_DETAIL]}"
+        ) from error
     if wrong:
         rules = ", ".join(sorted({str(one.validator) for one in wrong}))
         detail = "; ".join(f"{one.json_path}: {one.message[:_DETAIL]}" for one in wrong)

@@ -112,14 +112,13 @@ class Stream(Iterator[str]):
 
     def _take_call(self, part: Any) -> None:
         """A piece of a call; its index says of which. A server that gives no index sends calls whole."""
+        piece = [text_of(part.id), text_of(part.function.name), text_of(part.function.arguments)]
         index = part.index if isinstance(part.index, int) else len(self._calls)
         if index not in self._places:
             self._places[index] = len(self._calls)
             self._calls.append(["", "", ""])
         call = self._calls[self._places[index]]
-        call[0] = call[0] or text_of(part.id)
-        call[1] = call[1] or text_of(part.function.name)
-        call[2] += text_of(part.function.arguments)
+        call[:] = call[0] or piece[0], call[1] or piece[1], call[2] + piece[2]
 
 
 _BROKEN = "the stream broke off; what came before is its .text"

@@ -36,7 +36,9 @@ def action(function: Callable[..., Any], *, channel: Channel = Channel.TOOL) -> 
         raise MissingExtraError("a tool from a function needs the extra: pip install 'holdfast[llm]'") from error
     name, told = getattr(function, "__name__", ""), inspect.getdoc(function)
     if not name.isidentifier() or not told:
-        raise InputError("a tool needs a name and a docstring, which the model reads: pass a named function that has one")
+        raise InputError(
+            "a tool needs a name and a docstring, which the model reads: pass a named function that has one"
+        )
     try:
         parameters = pydantic.TypeAdapter(function).json_schema()
         run = pydantic.validate_call(function)
