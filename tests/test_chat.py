@@ -89,6 +89,7 @@ def sent(*events: Any, torn: bool = False) -> Answer:
         handler.send_response(200)
         handler.send_header("Content-Type", "text/event-stream")
         handler.send_header("Transfer-Encoding", "chunked")
+        handler.send_header("Connection", "close")
         handler.end_headers()
         for event in events:
             data = f"data: {event if isinstance(event, str) else json.dumps(event)}\n\n".encode()

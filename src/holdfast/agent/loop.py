@@ -82,7 +82,7 @@ class Trajectory:
 
     @property
     def usage(self) -> Usage:
-        """What its replies cost."""
+        """What its replies cost; an asking that failed is in no step."""
         return sum((step.reply.usage for step in self.steps), Usage())
 
 
@@ -98,11 +98,12 @@ def run(
     budget: int | None = None,
     limit: int | None = None,
 ) -> Trajectory:
-    """Do a task, and end with an answer, after ``steps`` replies, or before the ``budget`` of tokens is overdrawn.
+    """Do a task, and end with an answer, after ``steps`` replies, or before one that could overdraw the ``budget`` of tokens.
 
     ``recall`` is how many tokens of memories are shown. The task and the answer are kept through the same turn, which knows what
-    was read. ``limit``: tokens of one reply at most. Errors of tools go back to the model. Raises InputError for an empty task
-    or two actions of one name, and what ``Turn.pack`` raises.
+    was read. ``limit``: tokens of one reply at most. The budget holds as far as ``estimate`` is right of a prompt; a reply that
+    is asked for twice may overdraw it. Errors of tools go back to the model. Raises InputError for an empty task or two actions
+    of one name, and what ``Turn.pack`` raises.
     """
     doing = {action.tool.name: action for action in actions}
     if not task.strip() or len(doing) < len(actions):
@@ -110,16 +111,16 @@ def run(
     tools = [action.tool for action in actions]
     packed = memory.pack(task, budget=recall) if memory is not None else Packed("", (), 0)
     messages = [Message(Role.SYSTEM, system), Message(Role.USER, f"{packed.text}\n\n{task}" if packed.text else task)]
+    ended, answer, error, spent = Ended.STEPS, "", "", 0
     done: list[Step] = []
-    ended, answer, error, spent, written = Ended.STEPS, "", "", 0, ()
+    written: tuple[str, ...] = ()
     while len(done) < steps:
-        if budget is not None:
-            left = budget - spent - estimate(messages, tools)
-            if left < 1:
-                ended = Ended.BUDGET
-                break
+        most = limit if budget is None else min(limit or REPLY, budget - spent - estimate(messages, tools))
+        if most is not None and most < 1:
+            ended = Ended.BUDGET
+            break
         try:
-            reply = chat.reply(messages, tools=tools, limit=limit if budget is None else min(limit or REPLY, left))
+            reply = chat.reply(messages, tools=tools, limit=most)
         except ChatError as failure:
             ended, error = Ended.FAILED, str(failure)
             break

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from holdfast.agent.base import Tool
 from holdfast.cube import Channel
@@ -40,7 +40,7 @@ def action(function: Callable[..., Any], *, channel: Channel = Channel.TOOL) -> 
             "a tool needs a name and a docstring, which the model reads: pass a named function that has one"
         )
     try:
-        parameters = pydantic.TypeAdapter(function).json_schema()
+        parameters = pydantic.TypeAdapter(cast(Any, function)).json_schema()
         run = pydantic.validate_call(function)
     except (pydantic.PydanticUserError, TypeError, NameError) as error:
         raise InputError(f"no JSON Schema can be made of the arguments of {name}: {error}") from error

@@ -70,11 +70,12 @@ def complete(client: openai.OpenAI, **request: Any) -> Completion:
 def open_stream(client: openai.OpenAI, **request: Any) -> openai.Stream[Any]:
     """The chunks of an answer. Raises ChatError as ``complete``, where none begins."""
     try:
-        return client.chat.completions.create(**request, stream=True)
+        chunks: openai.Stream[Any] = client.chat.completions.create(**request, stream=True)
     except openai.OpenAIError as error:
         raise failure(error) from error
     except (AttributeError, RecursionError, TypeError, ValueError) as error:
         raise ChatError(NO_CHAT) from error
+    return chunks
 
 
 def failure(error: Exception) -> ChatError:
