@@ -1,7 +1,7 @@
 """A small agent: it recalls, thinks, calls tools until it can answer, and remembers what it answered.
 
-It runs what the model asks for. What a tool gives is fenced as data, which a model may follow all the same: where that must not
-happen, ``guard.isolation`` keeps results from the one who decides.
+It runs what the model asks for. What a tool gives is fenced as data, and a model may obey it all the same; ``guard.isolation``
+keeps results from the one who decides.
 """
 
 from __future__ import annotations
@@ -52,8 +52,7 @@ class Result:
         """The result as the model is shown it: cut to length, and unable to end its fence or to pass for a memory."""
         text = _FENCE.sub("&lt;", legible(self.text[:LONGEST]))
         more = f"\n[cut, {len(self.text) - LONGEST} characters more]" if len(self.text) > LONGEST else ""
-        status = " failed" if self.failed else ""
-        return Message(Role.TOOL, f"<result{status}>\n{NOTICE}\n{text}{more}\n</result>", answers=self.call.id)
+        return Message(Role.TOOL, f"<result{' failed' if self.failed else ''}>\n{NOTICE}\n{text}{more}\n</result>", answers=self.call.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +135,8 @@ def run(
             written = memory.add([{"role": "user", "content": task}, {"role": "assistant", "content": answer}]).ids
         except HoldfastError as failure:  # what was done and answered is not lost with it
             error = f"the answer was not kept: {failure}"
-    recalled = tuple(cube.ref for cube in packed.cubes)
-    return Trajectory(task, tuple(messages), tuple(done), ended, answer, error, recalled, written)
+    seen = tuple(cube.ref for cube in packed.cubes)
+    return Trajectory(task, tuple(messages), tuple(done), ended, answer, error, seen, written)
 
 
 def _result(doing: dict[str, Action], call: Call, memory: Turn | None) -> Result:
