@@ -225,9 +225,19 @@ def test_what_cannot_be_asked_is_not_asked(serve: Callable[..., Server]) -> None
         with pytest.raises(InputError):
             call()
     assert server.requests == [] and chat.usage == Usage()
+
+
+def test_a_schema_is_fetched_from_nowhere(serve: Callable[..., Server]) -> None:
+    server, fetched = serve(said('{"age": 4}')), []
+
+    def get(handler: BaseHTTPRequestHandler) -> None:
+        fetched.append(handler.path)
+        raw(json.dumps(AGE))(handler)
+
+    server._http.RequestHandlerClass.do_GET = get  # type: ignore[attr-defined]
     with pytest.raises(InputError, match="cannot be used"):
-        chat.reply(ASK, schema={"$ref": server.url})  # fetched from nowhere
-    assert len(server.requests) == 1
+        endpoint(server).reply(ASK, schema={"$ref": server.url})
+    assert fetched == []
 
 
 # --- structured output ---

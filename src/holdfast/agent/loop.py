@@ -50,7 +50,11 @@ class Result:
         """The result as the model is shown it: cut to length, and unable to end its fence or to pass for a memory."""
         text = _FENCE.sub("&lt;", legible(self.text[:LONGEST]))
         more = f"\n[cut, {len(self.text) - LONGEST} characters more]" if len(self.text) > LONGEST else ""
-        return Message(Role.TOOL, f"<result{' failed' if self.failed else ''}>\n{NOTICE}\n{text}{more}\n</result>", answers=self.call.id)
+        return Message(
+            Role.TOOL,
+            f"<result{' failed' if self.failed else ''}>\n{NOTICE}\n{text}{more}\n</result>",
+            answers=self.call.id,
+        )
 
 
 @dataclass(frozen=True, slots=True)
