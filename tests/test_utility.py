@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def hits(pairs: Sequence[tuple[float, float]]) -> Hits:
 
 
 @pytest.fixture
-def memory(folder: Path) -> Memory:
+def memory(folder: Path) -> Iterator[Memory]:
     found = open_memory(folder, embedder=HashEmbedder(), tenant="acme")
     found.add([{"role": "assistant", "content": text} for text in TASKS], kind=Kind.EXPERIENCE)
     found.flush()
@@ -59,17 +59,20 @@ likenesses = st.floats(-1, 1)
 pools = st.lists(st.tuples(likenesses, st.floats(-1, 1)), min_size=1, max_size=12)
 
 
-@given(pool=pools, constants=st.sampled_from([(0.39, 0.14), (0.5187, 0.1203), (0.31, 0.10), (0.1857, 0.0941)]))
+@given(
+    pool=st.lists(st.tuples(likenesses, st.integers(-100, 100)), min_size=1, max_size=12, unique_by=lambda pair: pair[1]),
+    constants=st.sampled_from([(0.39, 0.14), (0.5187, 0.1203), (0.31, 0.10), (0.1857, 0.0941)]),
+)
 def test_parity_with_the_arithmetic_of_the_official_code(
-    pool: list[tuple[float, float]], constants: tuple[float, float]
+    pool: list[tuple[float, int]], constants: tuple[float, float]
 ) -> None:
     """Likeness by the fixed constants of a data set, utility by its pool, both clamped to 3, half and half."""
-    likeness, utility = (np.array(values) for values in zip(*pool, strict=True))
-    spread = utility.std() if len(pool) > 1 and utility.std() > 1e-9 else 1.0
+    likeness, utility = (np.array(values) for values in zip(*((one, q / 100) for one, q in pool), strict=True))
+    spread = utility.std() if len(pool) > 1 else 1.0
     expected = 0.5 * np.clip((likeness - constants[0]) / constants[1], -3, 3)
     expected += 0.5 * np.clip((utility - utility.mean()) / spread, -3, 3)
     ours = 0.5 * z_scores(likeness, 3, 1e-9, constants) + 0.5 * z_scores(utility, 3, 1e-9)
-    assert np.allclose(ours, expected, atol=1e-9 / 1e-9 * 1e-12, rtol=0)
+    assert np.allclose(ours, expected, atol=1e-12, rtol=0)
 
 
 def test_a_fixed_pool_has_a_fixed_order() -> None:
@@ -192,11 +195,11 @@ def test_kinds_and_scope_hold(memory: Memory) -> None:
 
 
 def test_a_memory_is_found_by_its_words_until_it_has_a_vector(memory: Memory) -> None:
-    (id,) = memory.add("reset the router in the cellar", kind=Kind.EXPERIENCE).ids
-    found = memory.useful("reset the router in the cellar")
+    (id,) = memory.add("reset router cellar", kind=Kind.EXPERIENCE).ids
+    found = memory.useful("reset router cellar")
     assert [hit.id for hit in found.hits] == [id] and found.hits[0].relevance == pytest.approx(1.0)
     memory.flush()
-    assert [hit.id for hit in memory.useful("reset the router in the cellar").hits] == [id]
+    assert [hit.id for hit in memory.useful("reset router cellar").hits] == [id]
 
 
 def test_without_an_embedder_likeness_is_the_share_of_the_words(folder: Path) -> None:
@@ -377,7 +380,7 @@ def test_recall_and_reward_are_evidence_and_make_no_version(memory: Memory) -> N
 
 
 def test_what_came_from_outside_gains_nothing_and_can_lose(memory: Memory) -> None:
-    (page,) = memory.add(TASK, channel=Channel.WEB, source="https://e.example", kind=Kind.EXPERIENCE).ids
+    (page,) = memory.add(TASK, channel=Channel.WEB, source="https://e.example").ids
     memory.flush()
     for _ in range(3):
         found = memory.useful(TASK, by=LOOSE)
@@ -391,7 +394,7 @@ def test_what_came_from_outside_gains_nothing_and_can_lose(memory: Memory) -> No
 
 
 def test_however_it_came_by_it_a_tainted_memory_has_no_utility_above_the_unknown(memory: Memory) -> None:
-    (page,) = memory.add(TASK, channel=Channel.WEB, source="https://e.example", kind=Kind.EXPERIENCE).ids
+    (page,) = memory.add(TASK, channel=Channel.WEB, source="https://e.example").ids
     memory.flush()
     memory.feedback([page], 1.0)  # the plain word of the owner, about this one
     cube = memory.get(page)
@@ -426,7 +429,7 @@ def test_rights_say_who_may_rate(folder: Path) -> None:
             ("planner", "acme/ana/planner", ["read", "write"]),
             ("other", "acme/ana/other", ["read", "write"]),
         ):
-            memory.access.add(name)
+            memory.access.enrol(name)
             memory.access.grant(name, place, rights)
         reader, writer, planner, other = (
             memory.held_by(name) for name in ("reader", "writer", "planner", "other")
@@ -448,7 +451,7 @@ def test_rights_say_who_may_rate(folder: Path) -> None:
 
 
 def test_a_turn_that_recalls_what_is_tainted_is_tainted(memory: Memory) -> None:
-    memory.add(TASK, channel=Channel.WEB, source="https://e.example", kind=Kind.EXPERIENCE)
+    memory.add(TASK, channel=Channel.WEB, source="https://e.example")
     memory.flush()
     turn = Turn(memory)
     turn.useful(TASK, by=LOOSE)

@@ -117,7 +117,7 @@ class Utility:
         order = np.argsort(-scores, kind="stable")
         order = order[np.isfinite(scores[order])]
         if self.explore and random is not None and random.random() < self.explore:
-            order = np.sort(random.choice(order, min(self.k, len(order)), replace=False))
+            order = order[np.sort(random.choice(len(order), min(self.k, len(order)), replace=False))]
         told = [
             replace(
                 candidates[at],

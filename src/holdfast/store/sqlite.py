@@ -212,9 +212,11 @@ class SqliteStore:
             reach = self._gate.reach(scope, Right.WRITE)
         except AccessError:  # who may only read gives no feedback
             return ""
+        if not (named := list(ids)):
+            return ""
         with self.connections.writing() as connection:
             batch = self._batch(connection, actor)
-            token = hand_out(connection, batch, list(ids), reach, terms or Terms())
+            token = hand_out(connection, batch, named, reach, terms or Terms())
             batch.finish()
         return token
 
