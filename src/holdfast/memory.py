@@ -288,7 +288,7 @@ class Memory:
         here, by = self.scope(**scope), by or Utility()
         drawn = None if random is None else np.random.default_rng(random)
         found = self._search(task, here, by.pool, kinds, 0, None, None, ranked_by=near)
-        hits = by.choose(task, found, drawn)
+        hits = by.choose(found, drawn)
         return Useful(hits, self._store.hand_out([hit.id for hit in hits], here, by.terms, actor=here.path))
 
     def alike(self, texts: Sequence[str], *, k: int = 5, **scope: str | None) -> list[Likeness]:

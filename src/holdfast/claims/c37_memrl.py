@@ -118,7 +118,9 @@ def plot(result: Result, path: Path) -> None:
     draw(
         path,
         [
-            Lines({arm: (epochs, values) for arm, values in result.series["epochs"].items()}, title="success, by epoch"),
+            Lines(
+                {arm: (epochs, values) for arm, values in result.series["epochs"].items()}, title="success, by epoch"
+            ),
             Bars(
                 last,
                 title="success in the last epoch",
@@ -249,9 +251,7 @@ def _executed(tasks: Sequence[Task], weight: float, folder: Path, embedder: Embe
     order = random.permutation(len(tasks)).tolist()
     known, asked = order[: len(order) // 2], order[len(order) // 2 :]
     by = _weighed(weight, k=1)
-    with Memory(
-        folder, user="agent", embedder=embedder, encoders=(), background=False, durability="normal"
-    ) as memory:
+    with Memory(folder, user="agent", embedder=embedder, encoders=(), background=False, durability="normal") as memory:
         cases: dict[str, Task] = {}
         for at in known:
             done = memory.add(
@@ -262,7 +262,7 @@ def _executed(tasks: Sequence[Task], weight: float, folder: Path, embedder: Embe
                 at=_START + timedelta(minutes=at),
                 data={"sql": tasks[at].sql},
             )
-            cases |= {id: tasks[at] for id in done.ids}
+            cases |= dict.fromkeys(done.ids, tasks[at])
         memory.flush()
         shares = []
         for _ in range(EXECUTED):
@@ -281,9 +281,7 @@ def _executed(tasks: Sequence[Task], weight: float, folder: Path, embedder: Embe
 
 
 def _weighed(weight: float, k: int = SETTINGS.k) -> Utility:
-    return Utility(
-        SETTINGS.pool, k, SETTINGS.least, weight, terms=SETTINGS.terms, explore=SETTINGS.explore
-    )
+    return Utility(SETTINGS.pool, k, SETTINGS.least, weight, terms=SETTINGS.terms, explore=SETTINGS.explore)
 
 
 def _forgetting(solved: npt.NDArray[np.bool_]) -> float:

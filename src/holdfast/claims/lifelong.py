@@ -131,7 +131,7 @@ def adapt(sql: str, before: Table, text: str, table: Table) -> str:
     """A statement on one table as it would be on another, for what a text asks."""
     tokens = _TOKEN.findall(sql)
     known = {name.lower() for name, _ in before.columns}
-    used = list(dict.fromkeys(token.strip("`\"").lower() for token in tokens if token.strip("`\"").lower() in known))
+    used = list(dict.fromkeys(token.strip('`"').lower() for token in tokens if token.strip('`"').lower() in known))
     columns = _columns(used, before, text, table)
     words, numbers = _values(text)
     done = []

@@ -16,6 +16,6 @@ Scores = npt.NDArray[np.float64]
 class Ranker(Protocol):
     """Scores what a search has found; ``hit.relevance`` says how well it fits the query, ``hit.cube`` all that is known of it."""
 
-    def rank(self, query: str, candidates: Sequence[Hit]) -> Scores:
+    def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
         """A score each, shape (len(candidates),), the higher the better; -inf for what is to be left out."""
         ...

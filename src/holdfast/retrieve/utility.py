@@ -87,11 +87,13 @@ class Utility:
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= self.pool:
-            raise InputError(f"of a pool of {self.pool} memories, {self.k} cannot be told; k lies between 1 and the pool")
+            raise InputError(
+                f"of a pool of {self.pool} memories, {self.k} cannot be told; k lies between 1 and the pool"
+            )
         if not (0 <= self.weight <= 1 and 0 <= self.explore <= 1 and self.clamp > 0 and self.floor > 0):
             raise InputError("weight and explore lie between 0 and 1, clamp and floor above 0")
 
-    def rank(self, query: str, candidates: Sequence[Hit]) -> Scores:
+    def rank(self, _query: str, candidates: Sequence[Hit], /) -> Scores:
         """The mix for each hit, whose ``relevance`` is its likeness; -inf for what is not alike enough."""
         return self.shares(candidates).sum(axis=0)
 
@@ -107,7 +109,7 @@ class Utility:
             found[1, alike] = self.weight * z_scores(utility[alike], self.clamp, self.floor)
         return found
 
-    def choose(self, query: str, candidates: Hits, random: np.random.Generator | None = None) -> Hits:
+    def choose(self, candidates: Hits, random: np.random.Generator | None = None) -> Hits:
         """The hits to tell, best first; their scores, and what is in them, are the mix. Raises InputError where ``explore`` asks
         for ``random`` and there is none."""
         if self.explore and random is None:

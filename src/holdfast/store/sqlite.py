@@ -221,7 +221,7 @@ class SqliteStore:
         return token
 
     def redeem(self, token: str, scope: Scope, reward: float, *, actor: str = "") -> Rewarded:
-        """Let a reward in [-1, 1] count for all that a token is for, exactly once. Raises InputError, NotFoundError, AccessError."""
+        """Let a reward in [-1, 1] count, exactly once, for all that a token is for. Raises InputError and NotFoundError."""
         reward = bounded(reward)
         with self.connections.writing() as connection:
             batch = self._batch(connection, actor)
