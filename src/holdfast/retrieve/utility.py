@@ -79,7 +79,7 @@ class Utility:
     k: int = 5
     least: float = 0.35
     weight: float = 0.5
-    terms: Terms = Terms()
+    terms: Terms = field(default_factory=Terms)
     explore: float = 0.0
     clamp: float = 3.0
     floor: float = 0.05
