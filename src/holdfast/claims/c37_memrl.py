@@ -109,7 +109,7 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     notes = (
         "executed (not in the quick form): a case's statement is fitted to the table by rules and run in SQLite, so the absolute "
         "scores are low; it decides no check",
-        "the agent of the other arms is a simulator: rewards depend on skills and on which memories are sound, and no model writes SQL",
+        "the agent of the other arms is a simulator: rewards depend on skills and on which memories are sound; no model writes SQL",
         "each run is one world (skills mastered, sound memories, luck); the sheet asks for five",
     )
     series = {"epochs": {arm: one.epochs for arm, one in seen.items()}, "fifths": quintiles}

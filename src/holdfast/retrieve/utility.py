@@ -95,7 +95,8 @@ class Utility:
 
     def rank(self, _query: str, candidates: Sequence[Hit], /) -> Scores:
         """The mix for each hit, whose ``relevance`` is its likeness; -inf for what is not alike enough."""
-        return self.shares(candidates).sum(axis=0)
+        scores: Scores = self.shares(candidates).sum(axis=0)
+        return scores
 
     def shares(self, candidates: Sequence[Hit]) -> Scores:
         """What likeness and utility add to the score of each hit, shape (2, n)."""
