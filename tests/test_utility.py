@@ -28,7 +28,7 @@ from holdfast.retrieve.utility import Running, Utility, worth, z_scores
 from holdfast.store.base import Action
 from holdfast.store.batch import Batch
 from holdfast.store.rewards import Terms
-from support import ANA, MEMORY, START, Clock, HashEmbedder, add, open_memory, open_store, update
+from support import ANA, MEMORY, START, Clock, HashEmbedder, open_memory, update
 
 TASK = "count the orders of each customer"
 TASKS = [f"{TASK} in {place}" for place in ("spring", "summer", "autumn", "winter")]
@@ -452,25 +452,6 @@ def test_a_turn_that_recalls_what_is_tainted_is_tainted(memory: Memory) -> None:
     turn = Turn(memory)
     turn.useful(TASK, by=LOOSE)
     assert turn.taint == ("web:https://e.example",)
-
-
-def test_a_recall_does_not_let_a_memory_out_of_quarantine_unseen(folder: Path) -> None:
-    """What the rule of promotion reads is the reason of the last version, not that of a recall since."""
-    from holdfast.guard.promotion import Rule, propose
-
-    store = open_store(folder)
-    for source in ("https://a.example", "https://b.example", "https://c.example", "https://d.example"):
-        add(store, Cube(ANA, "The ferry leaves at noon", origin=Origin(Channel.WEB, None, source)))
-    held = add(store, Cube(ANA, "The ferry leaves at noon", origin=Origin(Channel.WEB, None, "https://q.example")))
-    token = store.hand_out([held.cubes[0].id], ANA)
-    update(store, held.cubes[0], status=Status.QUARANTINED)
-    before = propose(store, ANA, Rule())
-    store.hand_out([held.cubes[0].id], ANA)
-    store.redeem(token, ANA, 1.0)
-    after = propose(store, ANA, Rule())
-    assert [one.cube.id for one in before[0]] == [one.cube.id for one in after[0]]
-    assert before[1].keys() == after[1].keys()
-    store.close()
 
 
 def test_asynchronously(folder: Path) -> None:
