@@ -266,6 +266,7 @@ def test_what_another_hand_put_there_waits_for_a_person(folder: Path) -> None:
         assert "waits for a person" in propose(store, ANA, Rule())[1][held.id]
     seen = hold(store, cube(SAID, "https://q.example"))
     store.feedback([seen.id], ANA, 0.5)
+    store.redeem(store.hand_out([seen.id], ANA), ANA, 0.5)  # nor is a recall, or its reward, a hand
     assert promoted(store) == {seen.id}
     store.close()
 

@@ -324,6 +324,19 @@ class Use:
     utility: float = 0.0
     uncertainty: float = 1.0
 
+    def after(self, reward: float, rate: float, when: datetime | None = None) -> Use:
+        """As it is after one more use: utility Q + rate (reward - Q), uncertainty likewise towards how far Q was off."""
+        return Use(
+            visits=self.visits + 1,
+            last_use=when,
+            utility=self.utility + rate * (reward - self.utility),
+            uncertainty=self.uncertainty * (1 - rate) + rate * abs(reward - self.utility),
+        )
+
+    def known(self, start: float) -> float:
+        """The utility, or ``start`` where nobody has said anything of it yet."""
+        return start if self == Use() else self.utility
+
 
 _KIND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")

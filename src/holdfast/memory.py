@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from holdfast.as_of import RECALLED, AsOf
 from holdfast.cube import Channel, Cube, Kind, Ref, Scope, Status, to_micros, utc
 from holdfast.encode.base import Embedder, Encoder
@@ -34,13 +36,15 @@ from holdfast.retrieve.context import Packed, count_tokens, pack, without_recall
 from holdfast.retrieve.hits import Hit, Hits
 from holdfast.retrieve.partition import View
 from holdfast.retrieve.resemblance import FEWEST, Likeness
-from holdfast.retrieve.search import Hearing, Recall
+from holdfast.retrieve.search import Hearing, Ranking, Recall
 from holdfast.retrieve.text import ANALYSER, fold_terms
+from holdfast.retrieve.utility import Useful, Utility, near
 from holdfast.store.access import Access, HeldStore
 from holdfast.store.base import Action, Event, Operation, Where
 from holdfast.store.forget import Receipt, forget
 from holdfast.store.grants import Right
 from holdfast.store.journal import Problem
+from holdfast.store.rewards import Rewarded
 from holdfast.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -211,6 +215,14 @@ class Memory:
         ids = [hit.id if isinstance(hit, Hit) else hit for hit in hits]
         self._store.feedback(ids, here, reward, actor=here.path)
 
+    def reward(self, token: str, reward: float, **scope: str | None) -> Rewarded:
+        """Say how what ``useful`` recalled has served (a reward in [-1, 1]), once: a second time changes nothing and says so.
+
+        Days later, from another process too. Raises InputError, NotFoundError for a token that is none in this scope.
+        """
+        here = self.scope(**scope)
+        return self._store.redeem(token, here, reward, actor=here.path)
+
     # --- recall ---
 
     def search(
@@ -258,6 +270,26 @@ class Memory:
     ) -> Packed:
         """As ``context``, with the cubes, at their versions, that the text holds."""
         return self._pack(query, self.scope(**scope), budget, k, count, known=None, true_at=None)
+
+    def useful(
+        self,
+        task: str,
+        *,
+        by: Utility | None = None,
+        kinds: Sequence[str] = (),
+        random: np.random.Generator | int | None = None,
+        **scope: str | None,
+    ) -> Useful:
+        """What is like a task and has helped before, with the token by which ``reward`` says whether it helped this time.
+
+        ``by`` says how likeness and utility are weighed; where that explores, ``random`` is a seed or a generator. Any other
+        recall can be rewarded likewise: ``store.hand_out`` gives a token for ids. Raises InputError, ScopeError.
+        """
+        here, by = self.scope(**scope), by or Utility()
+        drawn = None if random is None else np.random.default_rng(random)
+        found = self._search(task, here, by.pool, kinds, 0, None, None, ranked_by=near)
+        hits = by.choose(found, drawn)
+        return Useful(hits, self._store.hand_out([hit.id for hit in hits], here, by.terms, actor=here.path))
 
     def alike(self, texts: Sequence[str], *, k: int = 5, **scope: str | None) -> list[Likeness]:
         """The k sessions that are most like several texts (a conversation, a profile), the nearest first.
@@ -681,6 +713,7 @@ class Memory:
         true_at: datetime | None,
         asked: datetime | None = None,
         hear: Hearing | None = None,
+        ranked_by: Ranking | None = None,
     ) -> Hits:
         if not isinstance(query, str):
             raise InputError(f"a query must be a string, not {type(query).__name__}")
@@ -708,7 +741,9 @@ class Memory:
             reach=reach if reach.grants is not None else None,
         )
         hear = hear or (_FAIR if self._governor.guarded else None)
-        return self.recall.search(query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._trouble(), hear=hear)
+        return self.recall.search(
+            query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._trouble(), hear=hear, ranked_by=ranked_by
+        )
 
     def _pack(
         self,

@@ -107,6 +107,10 @@ class Hearing:
     accounts: bool = False
 
 
+Ranking = Callable[[Partition, Query, Floats | None, View, int], Ranked]
+"""What ``rank`` is: a partition that has caught up, the query, its vector, what is to be seen, and how many rows."""
+
+
 class Recall:
     """Searches a store; holds the partitions it has loaded and the queries it has embedded."""
 
@@ -134,11 +138,14 @@ class Recall:
         *,
         degraded: Sequence[str] = (),
         hear: Hearing | None = None,
+        ranked_by: Ranking | None = None,
     ) -> Hits:
         """The k best visible rows of a scope for a query, each with up to ``neighbours`` turns before and after it.
 
-        ``hear`` decides which k of more rows are shown, where the k best are not as they should be.
+        ``hear`` decides which k of more rows are shown, where the k best are not as they should be; ``ranked_by`` which are best,
+        by default ``rank``.
         """
+        ranking = ranked_by or rank
         no = self._seen.partition(scope)
         if no is None:
             # That nobody ever spoke there is not for everybody to know.
@@ -160,7 +167,7 @@ class Recall:
                     continue  # somebody has spoken here for the first time: the query may name them
                 vector = vector if partition.model == model else None
                 wanted = k if hear is None else hear.wider * k
-                ranked = self._readable(scope, no, partial(rank, partition, read, vector, view), wanted)
+                ranked = self._readable(scope, no, partial(ranking, partition, read, vector, view), wanted)
                 rows = ranked.rows.tolist()
                 around = {row: _around(partition, row, neighbours, view) for row in rows} if neighbours else {}
                 cubes = self._read(no, scope, rows[:k], around)
@@ -172,7 +179,7 @@ class Recall:
             beside = (
                 replace(view, without=partition.crowding(ranked.rows)) if hear.accounts else replace(view, inside=True)
             )
-            apart = self._apart(no, scope, read, vector, beside, ranked, wanted, neighbours)
+            apart = self._apart(no, scope, read, vector, beside, ranked, wanted, neighbours, ranking)
             hits = hear.heard(chain(hits, rest, apart), k)
         if not hits:
             reason = _NOTHING
@@ -214,6 +221,7 @@ class Recall:
         seen: Ranked,
         wanted: int,
         neighbours: int,
+        ranking: Ranking,
     ) -> Iterator[Hit]:
         """The best hits of a narrower view that are not among ``wanted`` seen ones, however many others come before them.
 
@@ -225,7 +233,7 @@ class Recall:
         with partition.lock, self._store.connections.reading():
             partition.catch_up()
             vector = vector if partition.model == self._model else None
-            found = self._readable(scope, no, partial(rank, partition, query, vector, view), wanted)
+            found = self._readable(scope, no, partial(ranking, partition, query, vector, view), wanted)
             new = ~np.isin(found.rows, seen.rows)
             found = Ranked(found.rows[new], found.scores[new], found.relevance[new], found.parts[new])
             rows = found.rows.tolist() if neighbours else []

@@ -12,7 +12,7 @@ from typing import Any
 from holdfast.cube import HELD, TRANSITIONS, Cube, Ref, Scope, Status, Use, from_micros, to_micros
 from holdfast.errors import AccessError, ConflictError, InputError, NotFoundError, StoreError
 from holdfast.store import schema
-from holdfast.store.base import Action, Commit, Event, Op, Operation
+from holdfast.store.base import OF_USE, Action, Commit, Event, Op, Operation
 from holdfast.store.grants import Gate, Reach, Right
 from holdfast.store.journal import GENESIS, digest, link
 from holdfast.store.proof import use_digest
@@ -59,7 +59,7 @@ class Batch:
         self._tasks = tasks
         self._require = require
         self._seq, self._previous, last_at = newest(connection)
-        self._txn = self._seq + 1
+        self.txn = self._seq + 1
         # Time never runs backwards in the journal, whatever the clock does.
         self._at = max(to_micros(now), last_at)
         self._parts: dict[str, tuple[int, int]] = {}
@@ -174,7 +174,7 @@ class Batch:
         """Take back what one transaction did to one cube."""
         if any(event.action is Action.PURGE for event in events):
             raise ConflictError("what was forgotten is gone and cannot be brought back; nothing was changed")
-        if any(event.action is Action.FEEDBACK for event in events):
+        if any(event.action in OF_USE for event in events):
             raise ConflictError("feedback is evidence and cannot be undone; give the opposite reward instead")
         id, first, last = events[0].id, events[0].version, events[-1].version
         own = all(event.actor == self._actor for event in events)
@@ -194,19 +194,14 @@ class Batch:
             before = current(self._connection, id, reach, first - 1).cube
         self._replace(row, before, Action.UNDO, reason)
 
-    def feedback(self, row: Row, reward: float, rate: float) -> None:
-        """Move a memory's utility by ``rate`` towards a reward, and its uncertainty towards how far it was off."""
-        use = row.cube.use
-        known = Use(
-            visits=use.visits + 1,
-            last_use=from_micros(self._at),
-            utility=use.utility + rate * (reward - use.utility),
-            uncertainty=use.uncertainty * (1 - rate) + rate * abs(reward - use.utility),
-        )
+    def feedback(self, row: Row, reward: float, rate: float, start: float = 0.0) -> None:
+        """Move a memory's utility by ``rate`` towards a reward, from ``start`` where this is the first that is said of it."""
+        use = replace(row.cube.use, utility=row.cube.use.known(start))
+        known = use.after(reward, rate, from_micros(self._at))
         id = id_bytes(row.cube.id)
         part = row.rid >> schema.PARTITION_BITS
         mark = self._use(id, known)
-        self._record(Action.FEEDBACK, row.cube.scope.partition, part, id, row.cube.version, f"{reward:+.3f}", mark)
+        self.record(Action.FEEDBACK, row.cube.scope.partition, part, id, row.cube.version, f"{reward:+.3f}", mark)
 
     def _use(self, id: bytes, use: Use) -> bytes:
         """Note what feedback says of a cube; return the digest that an event vouches for it with."""
@@ -233,7 +228,7 @@ class Batch:
         tombstones = []
         for (blob,), row in zip(ids, newest.values(), strict=True):
             part = row.rid >> schema.PARTITION_BITS
-            self._record(Action.PURGE, row.cube.scope.partition, part, blob, row.cube.version, reason, bytes(32))
+            self.record(Action.PURGE, row.cube.scope.partition, part, blob, row.cube.version, reason, bytes(32))
             tombstones.append((blob, self._seq))
         self._connection.executemany("INSERT INTO tombstones VALUES (?, ?)", tombstones)
         for part in {rid >> schema.PARTITION_BITS for rid in rids}:
@@ -287,7 +282,7 @@ class Batch:
         salt = os.urandom(16)
         cube = replace(cube, recorded_at=from_micros(learnt))
         body = pack(cube)
-        self._record(action, cube.scope.partition, part, id, cube.version, reason, digest(salt, body))
+        self.record(action, cube.scope.partition, part, id, cube.version, reason, digest(salt, body))
         self._connection.execute(
             "INSERT INTO cubes VALUES (?,?,?,?,?,NULL,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (rid, id, cube.version, self._seq, learnt, *columns(cube), key, salt, body),
@@ -341,17 +336,18 @@ class Batch:
         """When we learnt it: now, unless an import says that it was earlier. Never later than now."""
         return self._at if cube.recorded_at is None else min(to_micros(cube.recorded_at), self._at)
 
-    def _record(
+    def record(
         self, action: Action, path: str, part: int, id: bytes, version: int, reason: str, content: bytes
     ) -> None:
+        """Put an event into the journal. ``content``: the digest that it vouches for, 32 bytes."""
         self._seq += 1
         reason = reason.encode("utf-8", "replace").decode()
         fields = (
-            self._seq, self._txn, self._at, self._actor, str(action), path, id_text(id), version, reason, content.hex(),
+            self._seq, self.txn, self._at, self._actor, str(action), path, id_text(id), version, reason, content.hex(),
         )  # fmt: skip
         self._previous = link(self._previous, fields)
         self._journal.append(
-            (self._seq, self._txn, self._at, self._actor, action, part, id, version, reason, content, self._previous)
+            (self._seq, self.txn, self._at, self._actor, action, part, id, version, reason, content, self._previous)
         )
 
     def finish(self) -> Commit:

@@ -29,6 +29,7 @@ from holdfast.store.journal import Problem
 from holdfast.store.proof import check_store
 from holdfast.store.provenance import as_of_its_sources
 from holdfast.store.queue import FOLDS, Clock, Queue, arrive, fold_table, vector_tables
+from holdfast.store.rewards import Rewarded, Terms, bounded, hand_out, redeem
 from holdfast.store.rows import (
     SELECT,
     SELECT_SALTED,
@@ -197,14 +198,36 @@ class SqliteStore:
 
         This is the only thing that changes ``use``: looking at a memory never does.
         """
-        if not -1.0 <= reward <= 1.0:
-            raise InputError(f"a reward lies between -1 and 1, not {reward}")
+        reward = bounded(reward)
         with self.connections.writing() as connection:
             batch = self._batch(connection, actor)
             reach = self._gate.reach(scope, Right.WRITE)
             for id in ids:
                 batch.feedback(current(connection, id, reach), reward, rate)
             return batch.finish()
+
+    def hand_out(self, ids: Iterable[str], scope: Scope, terms: Terms | None = None, *, actor: str = "") -> str:
+        """A token for memories that were recalled, to reward them by later; "" where the caller may change none of them."""
+        try:
+            reach = self._gate.reach(scope, Right.WRITE)
+        except AccessError:  # who may only read gives no feedback
+            return ""
+        if not (named := list(ids)):
+            return ""
+        with self.connections.writing() as connection:
+            batch = self._batch(connection, actor)
+            token = hand_out(connection, batch, named, reach, terms or Terms())
+            batch.finish()
+        return token
+
+    def redeem(self, token: str, scope: Scope, reward: float, *, actor: str = "") -> Rewarded:
+        """Let a reward in [-1, 1] count, exactly once, for all that a token is for. Raises InputError and NotFoundError."""
+        reward = bounded(reward)
+        with self.connections.writing() as connection:
+            batch = self._batch(connection, actor)
+            done = redeem(connection, batch, token, scope, self._gate.reach(scope, Right.WRITE), reward)
+            batch.finish()
+        return done
 
     def undo(
         self,
