@@ -15,7 +15,7 @@ from typing import Any
 from holdfast.bench.arena import Arena, Report, Task
 from holdfast.bench.evolution import Evolution, Log, Progress, Settings, evolve, paired, told
 from holdfast.bench.mutation import Menu
-from holdfast.bench.plots import Lines
+from holdfast.bench.plots import Bars, Lines
 from holdfast.bench.plots import draw as draw_panels
 from holdfast.errors import InputError
 from holdfast.recipes.base import Recipe
@@ -74,7 +74,7 @@ def _told(evolution: Evolution, settings: Settings, reports: Sequence[Report], c
 
 
 def draw(report: Mapping[str, Any], out: Path) -> Path:
-    """Every candidate by tokens and success, the front among those of the last round, and how the best grew.
+    """Every candidate by tokens and success, the front among those of the last round, and success on the sealed tasks.
 
     Raises MissingExtraError without matplotlib.
     """
@@ -87,30 +87,24 @@ def draw(report: Mapping[str, Any], out: Path) -> Path:
     clouds = {
         name: ([one["tokens"] for one in ones], [one["rate"] for one in ones]) for name, ones in shown.items() if ones
     }
-    best = [some["candidates"][0]["rate"] for some in report["rounds"]]
+    sealed = {one["recipe"]: one["rate"] for one in report["sealed"]}
+    winner = report["sealed"][-1]
     where = out / FRONT
     draw_panels(
         where,
         [
             Lines(
                 clouds,
-                "What it costs",
+                "The search",
                 "tokens told in a round",
                 "success",
                 ours=("front",),
                 points=("earlier rounds", "last round"),
                 percent=True,
             ),
-            Lines(
-                {"best": (range(1, len(best) + 1), best)},
-                "How it grew",
-                "round",
-                "success",
-                ours=("best",),
-                percent=True,
-            ),
+            Bars(sealed, "On tasks that it has not seen", "success", ours=(winner["recipe"],), percent=True),
         ],
-        title=f"{report['winner']['name']} after {report['runs']} runs",
-        subtitle=f"seed {report['settings']['seed']}; tasks differ by round",
+        title=f"{winner['recipe']}: {100 * winner['rate']:.0f} % of tasks that the search has not seen",
+        subtitle=f"{report['runs']} runs, seed {report['settings']['seed']}; {report['sealed tasks']} sealed tasks",
     )
     return where
