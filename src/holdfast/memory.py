@@ -240,7 +240,7 @@ class Memory:
 
         ``author``: for whom the agent works, by default the agent. Raises InputError where there is no recipe, and ChatError.
         """
-        return self.provider(author=author, **scope).provide(task, Phase(phase), context=context)
+        return self._cook(self.scope(**scope), author).provide(task, Phase(phase), context=context)
 
     def take_in(
         self, trajectory: Trajectory, outcome: Outcome | float | None, *, author: str | None = None, **scope: str | None
@@ -250,22 +250,22 @@ class Memory:
         The same run a second time does only what was left undone. Raises InputError where there is no recipe, and ChatError.
         """
         went = outcome if isinstance(outcome, Outcome) else Outcome(outcome)
-        return self.provider(author=author, **scope).take_in(trajectory, went)
+        return self._cook(self.scope(**scope), author).take_in(trajectory, went)
 
     def manage(self, **scope: str | None) -> tuple[str, ...]:
         """Let the recipe tend what it made; the ids of what changed."""
-        return self.provider(**scope).manage()
+        return self._cook(self.scope(**scope)).manage()
 
     def provider(
-        self, *, author: str | None = None, recipe: Recipe | str | Mapping[str, Any] | None = None, **scope: str | None
+        self,
+        *,
+        author: str | None = None,
+        recipe: Recipe | str | Mapping[str, Any] | None = None,
+        chat: Chat | None = None,
+        **scope: str | None,
     ) -> Provider:
-        """The recipe at work in one scope; another ``recipe`` than the memory's own may be named."""
-        chosen = _recipe(recipe) or self._recipe
-        if chosen is None:
-            raise InputError("this memory has no recipe: name one, as in Memory(..., recipe='voyager')")
-        from holdfast.recipes.provider import Cook
-
-        return Cook(self, chosen, self.scope(**scope), model=self._chat, author=author)
+        """The recipe at work in one scope; another ``recipe`` and ``chat`` than the memory's own may be named."""
+        return self._cook(self.scope(**scope), author, recipe, chat)
 
     # --- recall ---
 
@@ -728,6 +728,20 @@ class Memory:
     @property
     def _holder(self) -> str:
         return self._store.holder if isinstance(self._store, HeldStore) else ""
+
+    def _cook(
+        self,
+        scope: Scope,
+        author: str | None = None,
+        recipe: Recipe | str | Mapping[str, Any] | None = None,
+        chat: Chat | None = None,
+    ) -> Provider:
+        chosen = _recipe(recipe) or self._recipe
+        if chosen is None:
+            raise InputError("this memory has no recipe: name one, as in Memory(..., recipe='voyager')")
+        from holdfast.recipes.provider import Cook
+
+        return Cook(self, chosen, scope, model=chat or self._chat, author=author)
 
     def _for(self, store: HeldStore, closes: bool) -> Memory:
         memory = copy(self)

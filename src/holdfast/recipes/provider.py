@@ -161,7 +161,12 @@ class Cook:
         ranked = [replace(candidates[at], score=float(scores[at])) for at in order]
         if not self._memory.guarded:
             return ranked[: find.k], []
-        said = heeded(query, ranked[:compared], self._memory.store, self._scope, self._author)
+
+        def chances() -> dict[str, float]:
+            found = self._memory.search(query, k=2 * compared, kinds=find.kinds, **scope)
+            return {hit.id: hit.relevance for hit in found}
+
+        said = heeded(query, ranked[:compared], self._memory.store, self._scope, self._author, chances)
         return list(said.kept[: find.k]), list(said.dropped)
 
     def _commit(self, operations: Sequence[Operation]) -> tuple[Cube, ...]:
