@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support import MEMORY, HashEmbedder
 
 from holdfast.bench.arena import Arena, Attempt, Guide, Lost, Report, Task
 from holdfast.bench.evolution import Candidate, Log, Settings, evolve, paired, ranked, signature
@@ -25,6 +24,7 @@ from holdfast.recipes.base import Find, Phase, Recipe
 from holdfast.recipes.book import RECIPES
 from holdfast.retrieve.likeness import Meaning, Mixed, Words
 from holdfast.store.base import Operation
+from support import MEMORY, HashEmbedder
 
 CASES = RECIPES["cases"]
 FOLDER = None if MEMORY is None else Path(MEMORY)

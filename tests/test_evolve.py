@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.test_chat import said, serve  # noqa: F401  (a fixture)
 
 from holdfast import Memory
 from holdfast.bench.arena import Task
@@ -18,6 +17,7 @@ from holdfast.cli import main
 from holdfast.errors import ChatError, InputError
 from holdfast.recipes.base import Guidance
 from holdfast.recipes.book import opened
+from test_chat import said, serve  # noqa: F401  (a fixture)
 
 LOCKS = """
 from holdfast.claims.memevolve_world import Family, Locksmith, World

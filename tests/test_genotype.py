@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.scribe import Scribe
 
 from holdfast.encode.digests import Digests
 from holdfast.errors import InputError
@@ -19,6 +18,7 @@ from holdfast.recipes.book import RECIPES, opened
 from holdfast.recipes.genotype import from_dict, to_dict
 from holdfast.retrieve.likeness import Meaning, Mixed, Overlap, Words
 from holdfast.retrieve.utility import Utility
+from scribe import Scribe
 
 rankers = st.one_of(
     st.sampled_from([Meaning(), Words(), Overlap()]),

@@ -96,7 +96,7 @@ def run(
         "attacks": list(chosen),
         "questions asked in the sessions, at most": kept,
     }
-    return make(seen, check(seen) if OURS in played else [], seed=seed, settings=settings)
+    return make(seen, check(seen, shown=recipe is None) if OURS in played else [], seed=seed, settings=settings)
 
 
 def ordinary(data: Path | None) -> dict[str, list[str]]:
