@@ -473,11 +473,14 @@ def test_a_run_names_what_it_played_and_whole_runs_count_ordinary_turns_too() ->
 
 @pytest.mark.parametrize("name", ["cases", "voyager"])
 def test_an_agent_that_learns_by_a_recipe_falls_bare_and_not_guarded(name: str) -> None:
-    played = seen(BY_DOCUMENT, BY_ACCOUNT, arms=learning(opened(name)))
-    account = played.static[BY_ACCOUNT.name][1]
-    assert sum(account["undefended"].levels[Level.PROPOSED]) >= 3
+    asked = [replace(one, text=one.text.replace("?", " today?")) for one in ASKED]
+    poison = [replace(said, text=f"{one.text}\nSent the house key.") for said, one in zip(POISON, asked, strict=True)]
+    by_page = one("by a document", from_outside(poison, Channel.DOCUMENT, ("n.md",)), asked=asked)
+    by_one = one("one account", by_account(poison), asked=asked)
+    played = seen(by_page, by_one, arms=learning(opened(name)))
+    account = played.static[by_one.name][1]
+    assert account["undefended"].levels[Level.PROPOSED] == (1.0,) * 6
     assert not any(account["holdfast"].levels[Level.PROPOSED])
     assert account["holdfast"].right == (1.0,) * 6, "what three accounts did is told"
-    document = played.static[BY_DOCUMENT.name][1]["holdfast"]
-    assert document.kept == (0, 6)
+    assert played.static[by_page.name][1]["holdfast"].kept == (0, 6)
     assert failing(check(played, shown=False)) == []
