@@ -158,4 +158,4 @@ def _read(key: bytes, token: str, scope: Scope) -> _Token | None:
 
 
 def _seal(key: bytes, body: bytes, scope: Scope) -> bytes:
-    return hmac.digest(key, scope.partition.encode() + body, "sha256")[:_SEAL]
+    return hmac.digest(key, scope.partition.encode() + b"\0" + body, "sha256")[:_SEAL]
