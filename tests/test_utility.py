@@ -491,17 +491,18 @@ def test_plain_feedback_lifts_nothing_in_quarantine(folder: Path) -> None:
         assert memory.feedback([id], -1.0) == {} and memory.get(id).use.utility == pytest.approx(-0.3)
 
 
-def test_a_reward_cannot_lift_what_was_put_into_quarantine(folder: Path) -> None:
+@pytest.mark.parametrize("reward", [1.0, -1.0])
+def test_a_reward_leaves_what_was_put_into_quarantine_as_it_is(folder: Path, reward: float) -> None:
     with open_memory(folder, tenant="acme") as memory:
         (id,) = memory.add(TASK).ids
         token = memory.useful(TASK).token
         update(memory.store, memory.get(id), status=Status.QUARANTINED)
-        done = memory.reward(token, 1.0)
+        done = memory.reward(token, reward)
         assert done.applied and done.moved == () and id in done.unmoved
         assert memory.get(id).use == Use()
         assert memory.useful(TASK).hits == []
         memory.approve(id)
-        assert not memory.reward(token, 1.0).applied, "nor later, by bringing the same token again"
+        assert not memory.reward(token, reward).applied, "nor later, by bringing the same token again"
         assert memory.get(id).use == Use()
 
 
