@@ -202,6 +202,24 @@ def test_a_memory_is_found_by_its_words_until_it_has_a_vector(memory: Memory) ->
     assert [hit.id for hit in memory.useful("reset router cellar").hits] == [id]
 
 
+def test_what_is_told_follows_every_change_and_a_reward_hides_nothing(memory: Memory) -> None:
+    def told() -> set[str]:
+        found = memory.useful(TASK, by=replace(LOOSE, k=10))
+        memory.reward(found.token, 1.0)
+        return {hit.id for hit in found.hits}
+
+    before = told()
+    assert len(before) == 4 and told() == before
+    (id,) = memory.add(TASK, kind=Kind.EXPERIENCE).ids
+    assert told() == before | {id}
+    memory.retract(id)
+    assert told() == before
+    memory.restore(id)
+    assert told() == before | {id}
+    memory.forget(id)
+    assert told() == before
+
+
 def test_without_an_embedder_likeness_is_the_share_of_the_words(folder: Path) -> None:
     with open_memory(folder) as memory:
         memory.add("count orders by customer")
