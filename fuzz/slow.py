@@ -172,4 +172,4 @@ def texts() -> list[str]:
 if __name__ == "__main__":
     print(
         json.dumps({text.split(CUT)[0]: round(seconds(lambda some=text: slow(some)), 2) for text in texts()}, indent=1)
-    )  # type: ignore[misc]
+    )
