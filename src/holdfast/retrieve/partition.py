@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -359,9 +360,11 @@ class Partition:
         return self._authors[1]
 
     def crowding(self, rows: Rows) -> tuple[str | None, ...]:
-        """The authors that have written half or more of some rows."""
-        codes = self._codes["author"].values[rows].tolist()
-        return tuple(name for name, code in self._labels["author"].items() if 0 < len(codes) <= 2 * codes.count(code))
+        """The authors that have written half or more of some rows; one that was erased since it was found does not count."""
+        there = rows[rows < self.size]
+        codes = self._codes["author"].values[there[self._recallable.values[there]]].tolist()
+        many = {code for code, count in Counter(codes).items() if 2 * count >= len(codes)}
+        return tuple(name for name, code in self._labels["author"].items() if code in many)
 
     def speakers(self, view: View) -> frozenset[str]:
         """As ``authors``, of what a view shows; for the owner, of everything."""
