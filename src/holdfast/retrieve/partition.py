@@ -87,6 +87,7 @@ class Partition:
         self._mentioned = {fold: Column(np.bool_) for fold in ("names", "dates")}
         self._mask: tuple[tuple[object, ...], int, int, Mask] | None = None
         self._authors: tuple[int, frozenset[str]] = (0, frozenset())
+        self._speakers: tuple[Mask | None, frozenset[str]] = (None, frozenset())
 
     # --- following the journal ---
 
@@ -370,11 +371,13 @@ class Partition:
         """As ``authors``, of what a view shows; for the owner, of everything."""
         if view.reach is None:
             return self.authors
-        codes = set(np.unique(self._codes["author"].values[self.visible(view)]).tolist())
-        return (
-            frozenset(name for name, code in self._labels["author"].items() if name is not None and code in codes)
-            - ROLES
-        )
+        shown = self.visible(view)
+        if self._speakers[0] is not shown:  # a search asks three times
+            labels = self._labels["author"]
+            rows = np.bincount(self._codes["author"].values[shown], minlength=len(labels)).tolist()
+            spoke = frozenset(name for name, code in labels.items() if name is not None and rows[code])
+            self._speakers = shown, spoke - ROLES
+        return self._speakers[1]
 
     @property
     def dated(self) -> Mask:
