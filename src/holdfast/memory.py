@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -775,4 +774,4 @@ def _no_lesson(cube: Cube) -> Cube:
 
 
 _FAIR = Hearing(WIDER, heard)
-_VOTING = Hearing(WIDER, partial(heard, everyone=True), accounts=True)
+_VOTING = Hearing(WIDER, heard, everyone=True)

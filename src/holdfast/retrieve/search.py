@@ -13,6 +13,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, compress
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -94,17 +95,25 @@ class Ranked:
     parts: Floats
 
 
+class Heard(Protocol):
+    """Who chooses among hits."""
+
+    def __call__(self, hits: Iterable[Hit], k: int, *, everyone: bool) -> list[Hit]:
+        """K of them; ``everyone``: an account inside is a source like any other."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hearing:
     """Who is heard where some sources have too much to say: ``heard`` chooses k of ``wider`` times as many hits.
 
     The hits come to it best first, and are read from the store as it takes them. Where it takes all of those, the best of what
-    is from inside follow, or, for ``accounts``, the best of all but the accounts that wrote half or more of what was seen.
+    is from inside follow, or, where ``everyone`` is a source, the best of all but the accounts that wrote half or more of what
+    was seen.
     """
 
     wider: int
-    heard: Callable[[Iterable[Hit], int], list[Hit]]
-    accounts: bool = False
+    heard: Heard
+    everyone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +192,8 @@ class Recall:
         best = max((hit.relevance for hit in hits), default=0.0)
         if hear is not None:
             rest = self._more(no, scope, ranked, k, around)
-            beside = (
-                replace(view, without=partition.crowding(ranked.rows)) if hear.accounts else replace(view, inside=True)
-            )
-            apart = self._apart(no, scope, read, vector, beside, ranked, wanted, neighbours, ranking)
-            hits = hear.heard(chain(hits, rest, apart), k)
+            apart = self._apart(no, scope, read, vector, view, ranked, wanted, neighbours, hear.everyone, ranking)
+            hits = hear.heard(chain(hits, rest, apart), k, everyone=hear.everyone)
         if not hits:
             reason = _NOTHING
         elif best < UNLIKELY:
@@ -228,6 +234,7 @@ class Recall:
         seen: Ranked,
         wanted: int,
         neighbours: int,
+        everyone: bool,
         ranking: Ranking,
     ) -> Iterator[Hit]:
         """The best hits of a narrower view that are not among ``wanted`` seen ones, however many others come before them.
@@ -240,6 +247,7 @@ class Recall:
         with partition.lock, self._store.connections.reading():
             partition.catch_up()
             vector = vector if partition.model == self._model else None
+            view = replace(view, without=partition.crowding(seen.rows)) if everyone else replace(view, inside=True)
             found = self._readable(scope, no, partial(ranking.rank, partition, query, vector, view), wanted)
             new = ~np.isin(found.rows, seen.rows)
             found = Ranked(found.rows[new], found.scores[new], found.relevance[new], found.parts[new])
