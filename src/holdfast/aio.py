@@ -16,7 +16,9 @@ from holdfast.cube import Cube
 from holdfast.memory import Added, Memory
 from holdfast.retrieve.hits import Hits
 from holdfast.retrieve.resemblance import Likeness
+from holdfast.retrieve.utility import Useful
 from holdfast.store.forget import Receipt
+from holdfast.store.rewards import Rewarded
 
 if TYPE_CHECKING:
     from holdfast.guard.precedents import Precedents
@@ -60,9 +62,17 @@ class AsyncMemory:
         """See ``Memory.get``."""
         return await self.run(self.memory.get, *args, **options)
 
-    async def feedback(self, *args: Any, **options: Any) -> None:
+    async def feedback(self, *args: Any, **options: Any) -> dict[str, str]:
         """See ``Memory.feedback``."""
-        await self.run(self.memory.feedback, *args, **options)
+        return await self.run(self.memory.feedback, *args, **options)
+
+    async def useful(self, *args: Any, **options: Any) -> Useful:
+        """See ``Memory.useful``."""
+        return await self.run(self.memory.useful, *args, **options)
+
+    async def reward(self, *args: Any, **options: Any) -> Rewarded:
+        """See ``Memory.reward``."""
+        return await self.run(self.memory.reward, *args, **options)
 
     async def forget(self, *args: Any, **options: Any) -> Receipt:
         """See ``Memory.forget``."""

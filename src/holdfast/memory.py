@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from holdfast.as_of import RECALLED, AsOf
 from holdfast.cube import Channel, Cube, Kind, Ref, Scope, Status, to_micros, utc
 from holdfast.encode.base import Embedder, Encoder
@@ -33,13 +35,15 @@ from holdfast.retrieve.context import Packed, count_tokens, pack, without_recall
 from holdfast.retrieve.hits import Hit, Hits
 from holdfast.retrieve.partition import View
 from holdfast.retrieve.resemblance import FEWEST, Likeness
-from holdfast.retrieve.search import Hearing, Recall
+from holdfast.retrieve.search import Hearing, Ranking, Recall
 from holdfast.retrieve.text import ANALYSER, fold_terms
+from holdfast.retrieve.utility import ALIKE, Useful, Utility
 from holdfast.store.access import Access, HeldStore
 from holdfast.store.base import Action, Event, Operation, Where
 from holdfast.store.forget import Receipt, forget
 from holdfast.store.grants import Right
 from holdfast.store.journal import Problem
+from holdfast.store.rewards import Rewarded
 from holdfast.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -204,11 +208,22 @@ class Memory:
         """The store as an import sees it: what comes in is ruled upon, and faces the canaries."""
         return self._governor.door(Purpose.IMPORT)
 
-    def feedback(self, hits: Iterable[Hit | str], reward: float, **scope: str | None) -> None:
-        """Say how well memories served (a reward in [-1, 1]). Being looked at changes nothing; this does."""
+    def feedback(self, hits: Iterable[Hit | str], reward: float, **scope: str | None) -> dict[str, str]:
+        """Say how well memories served (a reward in [-1, 1]). Being looked at changes nothing; this does.
+
+        What something from outside had a part in can lose by it, and gains nothing. Returns why some gained nothing, by id.
+        """
         here = self.scope(**scope)
         ids = [hit.id if isinstance(hit, Hit) else hit for hit in hits]
-        self._store.feedback(ids, here, reward, actor=here.path)
+        return self._store.feedback(ids, here, reward, actor=here.path)
+
+    def reward(self, token: str, reward: float, **scope: str | None) -> Rewarded:
+        """Say how what ``useful`` recalled has served (a reward in [-1, 1]), once: a second time changes nothing and says so.
+
+        Days later, from another process too. Raises InputError, NotFoundError for a token that is none in this scope.
+        """
+        here = self.scope(**scope)
+        return self._store.redeem(token, here, reward, actor=here.path)
 
     # --- recall ---
 
@@ -257,6 +272,26 @@ class Memory:
     ) -> Packed:
         """As ``context``, with the cubes, at their versions, that the text holds."""
         return self._pack(query, self.scope(**scope), budget, k, count, known=None, true_at=None)
+
+    def useful(
+        self,
+        task: str,
+        *,
+        by: Utility | None = None,
+        kinds: Sequence[str] = (),
+        random: np.random.Generator | int | None = None,
+        **scope: str | None,
+    ) -> Useful:
+        """What is like a task and has helped before, with the token by which ``reward`` says whether it helped this time.
+
+        ``by`` says how likeness and utility are weighed; where that explores, ``random`` is a seed or a generator. Any other
+        recall can be rewarded likewise: ``store.hand_out`` gives a token for memories. Raises InputError, ScopeError.
+        """
+        here, by = self.scope(**scope), by or Utility()
+        drawn = None if random is None else np.random.default_rng(random)
+        found = self._search(task, here, by.pool, kinds, 0, None, None, ranking=ALIKE)
+        hits = by.choose(found, drawn)
+        return Useful(hits, self._store.hand_out([hit.cube for hit in hits], here, by.terms))
 
     def alike(self, texts: Sequence[str], *, k: int = 5, **scope: str | None) -> list[Likeness]:
         """The k sessions that are most like several texts (a conversation, a profile), the nearest first.
@@ -680,6 +715,7 @@ class Memory:
         true_at: datetime | None,
         asked: datetime | None = None,
         hear: Hearing | None = None,
+        ranking: Ranking | None = None,
     ) -> Hits:
         if not isinstance(query, str):
             raise InputError(f"a query must be a string, not {type(query).__name__}")
@@ -707,7 +743,9 @@ class Memory:
             reach=reach if reach.grants is not None else None,
         )
         hear = hear or (_FAIR if self._governor.guarded else None)
-        return self.recall.search(query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._trouble(), hear=hear)
+        return self.recall.search(
+            query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._trouble(), hear=hear, ranking=ranking
+        )
 
     def _pack(
         self,

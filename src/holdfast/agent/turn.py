@@ -17,6 +17,7 @@ from holdfast.guard.precedents import Precedents
 from holdfast.memory import Added, Memory
 from holdfast.retrieve.context import Packed
 from holdfast.retrieve.hits import Hits
+from holdfast.retrieve.utility import Useful
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -56,6 +57,13 @@ class Turn:
             for cube in (hit.cube, *hit.before, *hit.after):
                 self._saw(cube)
         return hits
+
+    def useful(self, task: str, **options: Any) -> Useful:
+        """See ``Memory.useful``."""
+        found = self._memory.useful(task, **options, **self._scope)
+        for hit in found.hits:
+            self._saw(hit.cube)
+        return found
 
     def pack(self, query: str, **options: Any) -> Packed:
         """See ``Memory.pack``."""

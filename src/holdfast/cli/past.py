@@ -13,7 +13,7 @@ from holdfast.cli.work import finish_queue
 from holdfast.cube import Cube
 from holdfast.errors import InputError, NotFoundError
 from holdfast.memory import Change, Memory
-from holdfast.store.base import Action
+from holdfast.store.base import OF_USE, Action
 
 LATEST = 20
 _WORDS = 300
@@ -105,7 +105,7 @@ def lineage(args: argparse.Namespace, screen: Screen) -> int:
 
 def before(memory: Memory, change: Change, **scope: str | None) -> Cube | None:
     """The version before the one that a change made, where there is one."""
-    if change.cube is None or change.event.version < 2 or change.event.action == Action.FEEDBACK:
+    if change.cube is None or change.event.version < 2 or change.event.action in OF_USE:
         return None
     with suppress(NotFoundError):
         return memory.get(change.event.id, version=change.event.version - 1, **scope)
@@ -126,7 +126,7 @@ def change_dict(change: Change, old: Cube | None) -> dict[str, Any]:
         "reason": event.reason,
         "hash": event.hash.hex(),
         "before": old.to_dict() if old else None,
-        "after": change.cube.to_dict() if change.cube and event.action != Action.FEEDBACK else None,
+        "after": change.cube.to_dict() if change.cube and event.action not in OF_USE else None,
     }
 
 
@@ -144,6 +144,8 @@ def change_lines(screen: Screen, change: Change, old: Cube | None, *, indent: in
         lines.append("its words were erased later")
     elif event.action == Action.FEEDBACK:
         lines.append(f"reward {event.reason} for: {_short(new.text)}")
+    elif event.action == Action.REWARD:
+        lines.append(f"a recall was rewarded by {event.reason}; the first that it told: {_short(new.text)}")
     elif old is None:
         lines.append(f"+ {_short(new.text)}")
     elif old.text != new.text:

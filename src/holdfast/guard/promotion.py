@@ -35,7 +35,7 @@ from holdfast.guard.stance import denies
 from holdfast.letters import folded
 from holdfast.retrieve.context import SUPERSEDED
 from holdfast.retrieve.text import tokens
-from holdfast.store.base import Action, Operation, Store, Where
+from holdfast.store.base import OF_USE, Operation, Store, Where
 
 PROMOTED = "promoted by rule"
 """How the reason of a promotion begins in the journal."""
@@ -286,7 +286,7 @@ def _home(scope: Scope) -> Scope:
 
 def _last_reason(store: Store, cube: Cube, scope: Scope) -> str:
     """Why a memory came to its present version."""
-    made = [event for event in store.events(scope=scope, id=cube.id) if event.action is not Action.FEEDBACK]
+    made = [event for event in store.events(scope=scope, id=cube.id) if event.action not in OF_USE]
     return made[-1].reason if made and made[-1].version == cube.version else ""
 
 

@@ -126,6 +126,8 @@ class Partition:
         fresh = self._seq == 0  # rows come with all their folds
         if changes.seq != self._seq:
             rows = self._add_rows()
+            if fresh or changes.ended or len(rows):  # not where somebody only said how well something served
+                self._mask = None
             for rid, known_to in changes.ended.items():
                 self._columns["known_to"].values[rid & _LOW] = known_to
                 self._live.values[rid & _LOW] = False
@@ -142,7 +144,7 @@ class Partition:
                 )
             elif fold in self._mentioned:
                 self._put_mentions(fold, self._store.fold_rows(fold, rids))
-        self._seq, self._arrival, self._mask = changes.seq, changes.arrival, None
+        self._seq, self._arrival = changes.seq, changes.arrival
 
     def _add_rows(self) -> npt.NDArray[np.int64]:
         headers = self._store.headers(self.no, self.size - 1)

@@ -62,8 +62,13 @@ class Action(StrEnum):
     UPDATE = "update"
     DELETE = "delete"
     FEEDBACK = "feedback"
+    REWARD = "reward"
     UNDO = "undo"
     PURGE = "purge"
+
+
+OF_USE = frozenset({Action.FEEDBACK, Action.REWARD})
+"""Events that tell how a memory served (``store.rewards``), and make no version of it."""
 
 
 @dataclass(frozen=True, slots=True)

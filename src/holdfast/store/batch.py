@@ -12,7 +12,7 @@ from typing import Any
 from holdfast.cube import HELD, TRANSITIONS, Cube, Ref, Scope, Status, Use, from_micros, to_micros
 from holdfast.errors import AccessError, ConflictError, InputError, NotFoundError, StoreError
 from holdfast.store import schema
-from holdfast.store.base import Action, Commit, Event, Op, Operation
+from holdfast.store.base import OF_USE, Action, Commit, Event, Op, Operation
 from holdfast.store.grants import Gate, Reach, Right
 from holdfast.store.journal import GENESIS, digest, link
 from holdfast.store.proof import use_digest
@@ -29,6 +29,7 @@ from holdfast.store.rows import (
     key_beside,
     micros,
     pack,
+    partition_number,
     visible,
     wording,
 )
@@ -174,7 +175,7 @@ class Batch:
         """Take back what one transaction did to one cube."""
         if any(event.action is Action.PURGE for event in events):
             raise ConflictError("what was forgotten is gone and cannot be brought back; nothing was changed")
-        if any(event.action is Action.FEEDBACK for event in events):
+        if any(event.action in OF_USE for event in events):
             raise ConflictError("feedback is evidence and cannot be undone; give the opposite reward instead")
         id, first, last = events[0].id, events[0].version, events[-1].version
         own = all(event.actor == self._actor for event in events)
@@ -194,19 +195,20 @@ class Batch:
             before = current(self._connection, id, reach, first - 1).cube
         self._replace(row, before, Action.UNDO, reason)
 
-    def feedback(self, row: Row, reward: float, rate: float) -> None:
-        """Move a memory's utility by ``rate`` towards a reward, and its uncertainty towards how far it was off."""
-        use = row.cube.use
-        known = Use(
-            visits=use.visits + 1,
-            last_use=from_micros(self._at),
-            utility=use.utility + rate * (reward - use.utility),
-            uncertainty=use.uncertainty * (1 - rate) + rate * abs(reward - use.utility),
-        )
+    def feedback(self, row: Row, reward: float, rate: float, start: float = 0.0) -> None:
+        """Move a memory's utility by ``rate`` towards a reward, from ``start`` where this is the first that is said of it."""
+        known = row.cube.use.after(reward, rate, from_micros(self._at), start=start)
         id = id_bytes(row.cube.id)
         part = row.rid >> schema.PARTITION_BITS
         mark = self._use(id, known)
         self._record(Action.FEEDBACK, row.cube.scope.partition, part, id, row.cube.version, f"{reward:+.3f}", mark)
+
+    def rewarded(self, scope: Scope, first: Ref, reward: float, token: bytes) -> None:
+        """Note that a token has been redeemed: its digest, with the first of the memories that it is for."""
+        part = partition_number(self._connection, scope.partition)
+        if part is None:
+            raise NotFoundError(f"nothing was ever remembered for {scope.partition}, so there is nothing to reward")
+        self._record(Action.REWARD, scope.partition, part, id_bytes(first.id), first.version, repr(reward), token)
 
     def _use(self, id: bytes, use: Use) -> bytes:
         """Note what feedback says of a cube; return the digest that an event vouches for it with."""
