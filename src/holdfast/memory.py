@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -40,7 +39,7 @@ from holdfast.retrieve.partition import View
 from holdfast.retrieve.resemblance import FEWEST, Likeness
 from holdfast.retrieve.search import Hearing, Ranking, Recall
 from holdfast.retrieve.text import ANALYSER, fold_terms
-from holdfast.retrieve.utility import Useful, Utility, near
+from holdfast.retrieve.utility import ALIKE, Useful, Utility
 from holdfast.store.access import Access, HeldStore
 from holdfast.store.base import Action, Event, Operation, Where
 from holdfast.store.forget import Receipt, forget
@@ -217,11 +216,14 @@ class Memory:
         """The store as an import sees it: what comes in is ruled upon, and faces the canaries."""
         return self._governor.door(Purpose.IMPORT)
 
-    def feedback(self, hits: Iterable[Hit | str], reward: float, **scope: str | None) -> None:
-        """Say how well memories served (a reward in [-1, 1]). Being looked at changes nothing; this does."""
+    def feedback(self, hits: Iterable[Hit | str], reward: float, **scope: str | None) -> dict[str, str]:
+        """Say how well memories served (a reward in [-1, 1]). Being looked at changes nothing; this does.
+
+        What something from outside had a part in can lose by it, and gains nothing. Returns why some gained nothing, by id.
+        """
         here = self.scope(**scope)
         ids = [hit.id if isinstance(hit, Hit) else hit for hit in hits]
-        self._store.feedback(ids, here, reward, actor=here.path)
+        return self._store.feedback(ids, here, reward, actor=here.path)
 
     def reward(self, token: str, reward: float, **scope: str | None) -> Rewarded:
         """Say how what ``useful`` recalled has served (a reward in [-1, 1]), once: a second time changes nothing and says so.
@@ -274,7 +276,7 @@ class Memory:
 
         What has no vector yet is compared by its words. Raises InputError, ScopeError.
         """
-        return self._search(text, self.scope(**scope), k, kinds, 0, None, None, ranked_by=near)
+        return self._search(text, self.scope(**scope), k, kinds, 0, None, None, ranking=ALIKE)
 
     def search(
         self,
@@ -334,13 +336,13 @@ class Memory:
         """What is like a task and has helped before, with the token by which ``reward`` says whether it helped this time.
 
         ``by`` says how likeness and utility are weighed; where that explores, ``random`` is a seed or a generator. Any other
-        recall can be rewarded likewise: ``store.hand_out`` gives a token for ids. Raises InputError, ScopeError.
+        recall can be rewarded likewise: ``store.hand_out`` gives a token for memories. Raises InputError, ScopeError.
         """
         here, by = self.scope(**scope), by or Utility()
         drawn = None if random is None else np.random.default_rng(random)
-        found = self._search(task, here, by.pool, kinds, 0, None, None, ranked_by=near)
+        found = self._search(task, here, by.pool, kinds, 0, None, None, ranking=ALIKE)
         hits = by.choose(found, drawn)
-        return Useful(hits, self._store.hand_out([hit.id for hit in hits], here, by.terms, actor=here.path))
+        return Useful(hits, self._store.hand_out([hit.cube for hit in hits], here, by.terms))
 
     def alike(self, texts: Sequence[str], *, k: int = 5, **scope: str | None) -> list[Likeness]:
         """The k sessions that are most like several texts (a conversation, a profile), the nearest first.
@@ -788,7 +790,7 @@ class Memory:
         true_at: datetime | None,
         asked: datetime | None = None,
         hear: Hearing | None = None,
-        ranked_by: Ranking | None = None,
+        ranking: Ranking | None = None,
     ) -> Hits:
         if not isinstance(query, str):
             raise InputError(f"a query must be a string, not {type(query).__name__}")
@@ -817,7 +819,7 @@ class Memory:
         )
         hear = hear or (_FAIR if self._governor.guarded else None)
         return self.recall.search(
-            query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._trouble(), hear=hear, ranked_by=ranked_by
+            query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._trouble(), hear=hear, ranking=ranking
         )
 
     def _pack(
@@ -855,4 +857,4 @@ def _no_lesson(cube: Cube) -> Cube:
 
 
 _FAIR = Hearing(WIDER, heard)
-_VOTING = Hearing(WIDER, partial(heard, everyone=True), accounts=True)
+_VOTING = Hearing(WIDER, heard, everyone=True)

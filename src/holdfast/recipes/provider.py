@@ -99,7 +99,7 @@ class Cook:
             self._commit(operations)
         token = ""
         if self.recipe.rewarded and hits and packed:
-            token = self._memory.store.hand_out([hit.id for hit in hits], self._scope, Terms(), actor=self._scope.path)
+            token = self._memory.store.hand_out([hit.cube for hit in hits], self._scope, Terms())
         return Guidance(packed, tuple(hits) if packed else (), tuple(dropped), token)
 
     def take_in(self, trajectory: Trajectory, outcome: Outcome) -> Taken:
