@@ -22,9 +22,9 @@ from test_llm_encoder import Server, busy, cut, raw
 pytest.importorskip("openai", reason="the extra llm is not installed")
 pytest.importorskip("jsonschema", reason="the extra llm is not installed")
 
-from holdfast.agent.base import Call, Message, Role, Tool, Usage, estimate
 from holdfast.agent.chat import Endpoint, Prices
 from holdfast.agent.reading import read_object
+from holdfast.chat import Call, Message, Role, Tool, Usage, estimate
 
 ASK = [Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "How old is the secretkoala?")]
 AGE = {

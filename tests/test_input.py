@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.chat import count_tokens
 from holdfast.cube import Channel, Cube, Kind, Origin, Scope, utc
 from holdfast.encode.turns import to_cubes
 from holdfast.errors import HoldfastError, InputError, ScopeError
 from holdfast.memory import Memory
-from holdfast.retrieve.context import CLOSE, NOTICE, OPEN, count_tokens, line, pack, without_recalled
+from holdfast.retrieve.context import CLOSE, NOTICE, OPEN, line, pack, without_recalled
 from holdfast.retrieve.hits import Hit
 from holdfast.retrieve.text import tokens
 from holdfast.store.base import Where

@@ -14,10 +14,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from holdfast import Memory
-from holdfast.agent.base import Call, Message, Reply, Role, Tool, Usage, estimate
 from holdfast.agent.loop import LONGEST, REPLY, Ended, Result, run
 from holdfast.agent.tools import Action, action
 from holdfast.agent.turn import Turn
+from holdfast.chat import Call, Message, Reply, Role, Tool, Usage, estimate
 from holdfast.cube import Channel
 from holdfast.errors import ChatError, InputError, StoreError
 from holdfast.letters import visible

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from holdfast.chat import count_tokens
 from holdfast.cube import RECALLABLE, Cube, Scope, to_micros
 from holdfast.errors import NotFoundError
-from holdfast.retrieve.context import Packed, count_tokens
+from holdfast.retrieve.context import Packed
 from holdfast.retrieve.hits import Hits
 from holdfast.store.base import Where
 from holdfast.store.sqlite import SqliteStore

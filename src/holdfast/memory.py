@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from holdfast.as_of import RECALLED, AsOf
+from holdfast.chat import Chat, count_tokens
 from holdfast.cube import Channel, Cube, Kind, Ref, Scope, Status, to_micros, utc
-from holdfast.encode.base import Embedder, Encoder
+from holdfast.encode.base import Embedder, Encoder, Outcome, Trajectory
 from holdfast.encode.turns import Content, to_cubes
 from holdfast.enrichment import Enrichment, Progress
 from holdfast.errors import AccessError, ConflictError, EmbedderError, GuardError, InputError, NotFoundError, ScopeError
@@ -31,7 +32,8 @@ from holdfast.guard.revocation import Revocation, put_back, revoke
 from holdfast.guard.voices import WIDER, heard
 from holdfast.manage.retraction import consequences
 from holdfast.opening import choose, default_encoders, default_guard, opened
-from holdfast.retrieve.context import Packed, count_tokens, pack, without_recalled
+from holdfast.recipes.base import Guidance, Phase, Provider, Recipe, Taken
+from holdfast.retrieve.context import Packed, pack, without_recalled
 from holdfast.retrieve.hits import Hit, Hits
 from holdfast.retrieve.partition import View
 from holdfast.retrieve.resemblance import FEWEST, Likeness
@@ -93,6 +95,9 @@ class Memory:
         durability: "full" (a returned add survives power loss) or "normal" (it survives the death of the process).
         guard: rules on everything that wants to be remembered: "default" (``guard.admission``), None (everything is admitted), or
             a Guard.
+        recipe: how to learn from what an agent did, by ``provide`` and ``take_in``: a name in ``recipes.book``, a file
+            of one (``*.json``), its data, or a Recipe.
+        chat: the chat model that writes where the recipe has something written, such as ``agent.chat.Endpoint``.
         background: embed and enrich in a thread; without it, call ``flush``.
         clock: the present, for replays and tests.
     """
@@ -109,10 +114,13 @@ class Memory:
         encoders: Sequence[Encoder] | None = None,
         durability: str = "full",
         guard: Guard | str | None = "default",
+        recipe: Recipe | str | Mapping[str, Any] | None = None,
+        chat: Chat | None = None,
         background: bool = True,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         self._defaults = {"tenant": tenant, "user": user, "agent": agent, "session": session}
+        self._recipe, self._chat = _recipe(recipe), chat
         self._store = SqliteStore(path, terms=fold_terms, tasks=("embed", "enrich"), clock=clock, durability=durability)
         self._owner, self._closes = self._store, True
         try:
@@ -225,7 +233,50 @@ class Memory:
         here = self.scope(**scope)
         return self._store.redeem(token, here, reward, actor=here.path)
 
+    # --- experience ---
+
+    def provide(
+        self, task: str, phase: str = "begin", *, context: str = "", author: str | None = None, **scope: str | None
+    ) -> Guidance:
+        """What the recipe has to tell an agent for a task before it begins, or at a "step" after what ``context`` says.
+
+        ``author``: for whom the agent works, by default the agent. Raises InputError where there is no recipe, and ChatError.
+        """
+        return self._cook(self.scope(**scope), author).provide(task, Phase(phase), context=context)
+
+    def take_in(
+        self, trajectory: Trajectory, outcome: Outcome | float | None, *, author: str | None = None, **scope: str | None
+    ) -> Taken:
+        """Keep what an agent did, and learn from it by the recipe; ``outcome`` is how it went, a reward in [-1, 1] or None.
+
+        The same run a second time does only what was left undone. Raises InputError where there is no recipe, and ChatError.
+        """
+        went = outcome if isinstance(outcome, Outcome) else Outcome(outcome)
+        return self._cook(self.scope(**scope), author).take_in(trajectory, went)
+
+    def manage(self, **scope: str | None) -> tuple[str, ...]:
+        """Let the recipe tend what it made; the ids of what changed."""
+        return self._cook(self.scope(**scope)).manage()
+
+    def provider(
+        self,
+        *,
+        author: str | None = None,
+        recipe: Recipe | str | Mapping[str, Any] | None = None,
+        chat: Chat | None = None,
+        **scope: str | None,
+    ) -> Provider:
+        """The recipe at work in one scope; another ``recipe`` and ``chat`` than the memory's own may be named."""
+        return self._cook(self.scope(**scope), author, recipe, chat)
+
     # --- recall ---
+
+    def nearest(self, text: str, *, k: int = 10, kinds: Sequence[str] = (), **scope: str | None) -> Hits:
+        """The k memories most like a text in meaning alone, the nearest first; ``relevance`` is the cosine.
+
+        What has no vector yet is compared by its words. Raises InputError, ScopeError.
+        """
+        return self._search(text, self.scope(**scope), k, kinds, 0, None, None, ranking=ALIKE)
 
     def search(
         self,
@@ -610,6 +661,16 @@ class Memory:
         return [*self._trouble(), *self.recall.degraded(serving)]
 
     @property
+    def learns(self) -> bool:
+        """Whether there is a recipe."""
+        return self._recipe is not None
+
+    @property
+    def guarded(self) -> bool:
+        """Whether there is a guard."""
+        return self._governor.guarded
+
+    @property
     def store(self) -> SqliteStore:
         """The store beneath, for managers and tools."""
         return self._store
@@ -669,6 +730,20 @@ class Memory:
     @property
     def _holder(self) -> str:
         return self._store.holder if isinstance(self._store, HeldStore) else ""
+
+    def _cook(
+        self,
+        scope: Scope,
+        author: str | None = None,
+        recipe: Recipe | str | Mapping[str, Any] | None = None,
+        chat: Chat | None = None,
+    ) -> Provider:
+        chosen = _recipe(recipe) or self._recipe
+        if chosen is None:
+            raise InputError("this memory has no recipe: name one, as in Memory(..., recipe='voyager')")
+        from holdfast.recipes.provider import Cook
+
+        return Cook(self, chosen, scope, model=chat or self._chat, author=author)
 
     def _for(self, store: HeldStore, closes: bool) -> Memory:
         memory = copy(self)
@@ -761,6 +836,14 @@ class Memory:
         if hits.abstain:
             hits = Hits(hit for hit in hits if hit.cube.kind in (Kind.INSTRUCTION, Kind.PREFERENCE))
         return pack(hits, budget, count)
+
+
+def _recipe(recipe: Recipe | str | Mapping[str, Any] | None) -> Recipe | None:
+    if recipe is None:
+        return None
+    from holdfast.recipes.book import opened as named
+
+    return named(recipe)
 
 
 def _no_lesson(cube: Cube) -> Cube:

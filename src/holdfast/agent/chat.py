@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.agent.base import Message, Reply, Role, Tool, Usage, estimate
+from holdfast.chat import Message, Reply, Role, Tool, Usage, count_tokens, estimate
 from holdfast.errors import ChatError, InputError, MissingExtraError
-from holdfast.retrieve.context import count_tokens
 
 try:
     from holdfast.agent.reading import UnreadableError, read_calls, read_object, usable

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from holdfast.chat import count_tokens
 from holdfast.cube import Channel, Cube, Form, Origin, Ref
 from holdfast.memory import Memory
-from holdfast.retrieve.context import count_tokens
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(

@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from holdfast.agent.base import Call, Tool
+from holdfast.chat import Call, Tool
 from holdfast.encode.endpoint import RawCall, whole
 from holdfast.errors import AnswerRefusedError, InputError, MissingExtraError
 from holdfast.guard.strict_json import first_object

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import openai
 
-from holdfast.agent.base import Reply, Usage
+from holdfast.chat import Reply, Usage
 from holdfast.encode.endpoint import Completion, RawCall, failure, text_of, tokens_of
 from holdfast.errors import ChatError
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from holdfast.agent.base import Tool
+from holdfast.chat import Tool
 from holdfast.cube import Channel
 from holdfast.errors import InputError, MissingExtraError
 

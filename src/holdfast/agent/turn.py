@@ -8,13 +8,16 @@ from inside that which it says again (``guard.echoes``).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from holdfast.cube import Channel, Cube, Form, Ref, taints
+from holdfast.encode.base import Outcome, Trajectory
 from holdfast.encode.turns import Content
 from holdfast.guard.echoes import echoed, said
 from holdfast.guard.precedents import Precedents
 from holdfast.memory import Added, Memory
+from holdfast.recipes.base import Guidance, Taken
 from holdfast.retrieve.context import Packed
 from holdfast.retrieve.hits import Hits
 from holdfast.retrieve.utility import Useful
@@ -46,6 +49,11 @@ class Turn:
         self._taint: tuple[str, ...] = ()
 
     @property
+    def learns(self) -> bool:
+        """Whether the memory has a recipe."""
+        return self._memory.learns
+
+    @property
     def taint(self) -> tuple[str, ...]:
         """The outside sources that had a part in this turn so far."""
         return self._taint
@@ -64,6 +72,18 @@ class Turn:
         for hit in found.hits:
             self._saw(hit.cube)
         return found
+
+    def provide(self, task: str, phase: str = "begin", **options: Any) -> Guidance:
+        """See ``Memory.provide``. What was dropped is no part of it, and does not count as read."""
+        found = self._memory.provide(task, phase, **options, **self._scope)
+        for hit in found.hits:
+            self._saw(hit.cube)
+        return found
+
+    def take_in(self, trajectory: Trajectory, outcome: Outcome | float | None, **options: Any) -> Taken:
+        """See ``Memory.take_in``. It is tainted by what this turn has read from outside."""
+        lived = replace(trajectory, taint=taints(trajectory.taint, self._taint))
+        return self._memory.take_in(lived, outcome, **options, **self._scope)
 
     def pack(self, query: str, **options: Any) -> Packed:
         """See ``Memory.pack``."""

@@ -24,6 +24,7 @@ from threading import Lock
 import numpy as np
 
 from holdfast.cube import EXTERNAL, Cube, Form, Kind, Origin, Scope
+from holdfast.encode.records import Unit
 from holdfast.guard.base import Decision, Ruling, Verdict, source_of
 from holdfast.guard.screening import signals
 from holdfast.guard.sketch import SIZE, Sketch, sketch
@@ -47,6 +48,7 @@ STANDING = frozenset(
         Kind.CONCEPT,
         Kind.SKILL,
         Kind.LESSON,
+        *Unit,
     }
 )
 """What tells an agent how to act."""

@@ -1,0 +1,83 @@
+"""The records of experience: the raw one of a trajectory, and those that are derived from it.
+
+Of a record ``text`` is what it is found by, and ``data["tell"]`` what is told beside it. The raw one is kept before anything is
+made of it, so that guards see what was done, and whatever is made of it carries its source, and its taint, in its lineage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Any
+
+from holdfast.cube import Channel, Cube, Kind, Origin, Ref, Scope, taints
+from holdfast.encode.base import Experience, Outcome, Trajectory
+from holdfast.store.base import Operation
+
+TELL = "tell"
+"""In a record's ``data``: what is told of it, beside what it is found by."""
+
+RUN = "turn"
+"""In a record's ``data``: what tells it from others of the same words (the store compares a turn's place)."""
+
+MAKER = "maker"
+"""In a derived record's ``data``: the part of a recipe that made it."""
+
+
+class Unit(StrEnum):
+    """The kinds of what is made of experience, beside ``Kind.SKILL`` and ``Kind.CONCEPT``. Each tells an agent how to act."""
+
+    DIGEST = "digest"  # what happened, in few words
+    INSIGHT = "insight"  # a general lesson
+    WORKFLOW = "workflow"  # steps with variables in place of values
+    TIP = "tip"
+    SHORTCUT = "shortcut"  # a named sequence of actions, and when it may be used
+    PRINCIPLE = "principle"  # what guides, or what cautions
+    SCRIPT = "script"  # a procedure beside the case that it is from
+    PLAN = "plan"  # how to go about it, and what was learnt meanwhile
+    SHEET = "sheet"  # one document that is written anew
+
+
+def raw(trajectory: Trajectory, outcome: Outcome, scope: Scope, author: str | None) -> Cube:
+    """The record of a trajectory, found by its task: ``steps`` are its calls, as ``guard.chains`` reads them, ``story`` is all."""
+    calls = [{"tool": step.tool, "arguments": dict(step.arguments)} for step in trajectory.steps if step.tool]
+    data: dict[str, Any] = {
+        "operation": calls[0]["tool"] if calls else "answer",
+        "steps": calls,
+        "story": [[step.action, step.observation] for step in trajectory.steps],
+        "answer": trajectory.answer,
+        **trajectory.data,
+    }
+    if outcome.reward is not None:
+        data["reward"] = outcome.reward
+    if outcome.feedback:
+        data["feedback"] = outcome.feedback
+    # The same task twice is two experiences, and one run that is brought twice is one.
+    data[RUN] = trajectory.id or _short(json.dumps(data, sort_keys=True, default=str))
+    origin = Origin(Channel.ASSISTANT, author, trust=0.8, taint=taints(trajectory.taint))
+    return Cube(scope, trajectory.task, Kind.EXPERIENCE, data=data, origin=origin)
+
+
+def derived(
+    experience: Experience, by: str, kind: str, text: str, tell: str = "", also: tuple[Ref, ...] = (), **data: Any
+) -> Operation:
+    """To add what was made of an experience by a part of a recipe. ``also``: what else it was made from, besides the raw record."""
+    case = experience.turns[0]
+    origin = Origin(Channel.DERIVED, case.origin.author, trust=case.origin.trust, derived_from=(case.ref, *also))
+    body = {MAKER: by, RUN: f"{case.id}-{_short(tell)}", **({TELL: tell} if tell else {}), **data}
+    return Operation.add(Cube(case.scope, text, kind, data=body, origin=origin))
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def tell(cube: Cube) -> str:
+    """What is told of a record."""
+    if TELL in cube.data:
+        return f"{cube.text}\n{cube.data[TELL]}"
+    if cube.kind == Kind.EXPERIENCE and "story" in cube.data:
+        steps = [f"{action} -> {seen}" if seen else str(action) for action, seen in cube.data["story"]]
+        return "\n".join([cube.text, *steps, *([f"Answer: {cube.data['answer']}"] if cube.data.get("answer") else [])])
+    return cube.text

@@ -1,0 +1,1 @@
+"""Experiential memories by name: how an agent learns from what it did."""

@@ -1,0 +1,188 @@
+"""A recipe as plain data, and back (the genotype of MemEvolve, arXiv 2512.18746 §3.3): to be saved, sent, or changed by hand.
+
+A part stands there as the name of its class and its settings. Only parts that are known here are made again: a file names none that
+would have to be imported.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast.encode.digests import Digests
+from holdfast.errors import InputError
+from holdfast.recipes.base import Find, Phase, Recipe
+from holdfast.retrieve.likeness import Meaning, Mixed, Overlap, Words
+from holdfast.retrieve.utility import Utility
+from holdfast.store.rewards import Terms
+
+PARTS: Mapping[str, type] = {part.__name__: part for part in (Digests, Meaning, Mixed, Overlap, Words, Utility, Terms)}
+"""What a file may name."""
+
+EQUIPPED = frozenset({"model", "memory", "scope", "runner", "scale"})
+"""Fields of a part that are no setting of it, and are filled where it works."""
+
+_PART = "part"
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """JSON-ready. Raises InputError for a recipe with a part that no file can name."""
+    return {
+        "name": recipe.name,
+        "about": recipe.about,
+        "encoders": [_told(part) for part in recipe.encoders],
+        "finds": [_found(find) for find in recipe.finds],
+        "composer": None if recipe.composer is None else _told(recipe.composer),
+        "managers": [_told(part) for part in recipe.managers],
+        "every": recipe.every,
+        "rewarded": recipe.rewarded,
+        "notes": dict(recipe.notes),
+    }
+
+
+def from_dict(record: Mapping[str, Any]) -> Recipe:
+    """The inverse of ``to_dict``. Raises InputError for what is unknown or of the wrong type, and says which."""
+    if not isinstance(record, Mapping):
+        raise InputError("a recipe is a JSON object")
+    known = {"name", "about", "encoders", "finds", "composer", "managers", "every", "rewarded", "notes"}
+    if unknown := sorted(set(record) - known):
+        raise InputError(f"a recipe has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+    name, about, notes = record.get("name"), record.get("about", ""), record.get("notes", {})
+    every, rewarded = record.get("every", 1), record.get("rewarded", False)
+    if not isinstance(name, str) or not isinstance(about, str) or not isinstance(notes, Mapping):
+        raise InputError("a recipe's name and about are strings, and its notes an object")
+    if type(every) is not int or type(rewarded) is not bool:
+        raise InputError("every is a whole number, and rewarded true or false")
+    composer = record.get("composer")
+    return Recipe(
+        name,
+        about,
+        tuple(_made(part, "encode") for part in _list(record, "encoders")),
+        tuple(_find(find) for find in _list(record, "finds")),
+        None if composer is None else _made(composer, "compose"),
+        tuple(_made(part, "manage") for part in _list(record, "managers")),
+        every,
+        rewarded,
+        {str(key): str(value) for key, value in notes.items()},
+    )
+
+
+def read(path: Path) -> Recipe:
+    """The recipe in a file. Raises InputError."""
+    try:
+        return from_dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{path} is no recipe: {error}") from error
+
+
+def _told(part: object) -> dict[str, Any]:
+    name = type(part).__name__
+    if PARTS.get(name) is not type(part) or not is_dataclass(part) or isinstance(part, type):
+        raise InputError(f"the part {name} is known to this program alone, and no file can name it")
+    settings = {one.name: getattr(part, one.name) for one in fields(part) if one.name not in EQUIPPED}
+    return {_PART: name, **{key: _plain(value) for key, value in settings.items()}}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return _told(value)
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    return None if value == -math.inf else value
+
+
+def _made(record: Any, does: str) -> Any:
+    """A part from its record; ``does``: the method that makes it fit its place, "" where it is only a setting of another."""
+    if not isinstance(record, Mapping) or record.get(_PART) not in PARTS:
+        named = record.get(_PART) if isinstance(record, Mapping) else record
+        raise InputError(f"there is no part {named!r}; there are {', '.join(sorted(PARTS))}")
+    cls: Any = PARTS[record[_PART]]
+    if does and not hasattr(cls, does):
+        raise InputError(f"{record[_PART]} does not {does}, and cannot stand there")
+    known = {one.name: one for one in fields(cls) if one.name not in EQUIPPED}
+    settings = {key: value for key, value in record.items() if key != _PART}
+    if unknown := sorted(set(settings) - set(known)):
+        raise InputError(
+            f"{record[_PART]} has no {', '.join(unknown)}; it has {', '.join(sorted(known)) or 'no settings'}"
+        )
+    made = {}
+    for key, value in settings.items():
+        default: Any = known[key].default
+        factory: Any = known[key].default_factory
+        default = factory() if factory is not MISSING else default
+        made[key] = _like(default, value, f"{record[_PART]}.{key}")
+    try:
+        return cls(**made)
+    except TypeError as error:
+        raise InputError(f"{record[_PART]} cannot be made so: {error}") from error
+
+
+def _like(default: Any, value: Any, where: str) -> Any:
+    """A setting of the type of its default. A whole number is a number too; true is none."""
+    if isinstance(value, Mapping):
+        return _made(value, "")
+    if isinstance(value, list):
+        value = tuple(_like(MISSING, one, where) for one in value)
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if default is not MISSING and default is not None and type(value) is not type(default):
+        raise InputError(f"{where} is a {type(default).__name__}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where} is a finite number")
+    return value
+
+
+def _found(find: Find) -> dict[str, Any]:
+    return {
+        "kinds": [str(kind) for kind in find.kinds],
+        "ranker": _told(find.ranker),
+        "k": find.k,
+        "least": None if find.least == -math.inf else find.least,
+        "phases": [str(phase) for phase in find.phases],
+        "pool": find.pool,
+        "makers": list(find.makers),
+    }
+
+
+def _find(record: Any) -> Find:
+    if not isinstance(record, Mapping) or "kinds" not in record or "ranker" not in record:
+        raise InputError("a find has kinds and a ranker")
+    if unknown := sorted(set(record) - {"kinds", "ranker", "k", "least", "phases", "pool", "makers"}):
+        raise InputError(f"a find has no {', '.join(unknown)}")
+    least = record.get("least")
+    k, pool = record.get("k", 1), record.get("pool", 50)
+    if type(k) is not int or type(pool) is not int or not (least is None or type(least) in (int, float)):
+        raise InputError("k and pool of a find are whole numbers, and least is a number or null")
+    try:
+        phases = tuple(Phase(phase) for phase in _words(record, "phases", [str(Phase.BEGIN)]))
+    except ValueError as error:
+        raise InputError(f"phases are {', '.join(Phase)}") from error
+    return Find(
+        _words(record, "kinds", []),
+        _made(record["ranker"], "rank"),
+        k,
+        -math.inf if least is None else float(least),
+        phases,
+        pool,
+        _words(record, "makers", []),
+    )
+
+
+def _list(record: Mapping[str, Any], name: str) -> Sequence[Any]:
+    found = record.get(name, [])
+    if not isinstance(found, list):
+        raise InputError(f"{name} is a list")
+    return found
+
+
+def _words(record: Mapping[str, Any], name: str, default: Iterable[str]) -> tuple[str, ...]:
+    found = record.get(name, list(default))
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise InputError(f"{name} is a list of strings")
+    return tuple(found)

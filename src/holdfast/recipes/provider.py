@@ -1,0 +1,222 @@
+"""A recipe at work over one store (the provider of EvolveLab, arXiv 2512.18746 §3.1: provide, take in, manage).
+
+It holds nothing: all that it knows stands in the store, so that any number of processes serve one memory, and one that was killed
+goes on where it stopped. The raw record of a trajectory is durable before anything is made of it, and no part makes anything of the
+same one twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from holdfast.chat import Chat
+from holdfast.cube import RECALLABLE, Cube, Form, Ref, Scope, Status
+from holdfast.encode.base import Encoder, Experience, Outcome, Trajectory
+from holdfast.encode.records import MAKER, raw, tell
+from holdfast.errors import InputError, NotFoundError
+from holdfast.guard.base import Dropped
+from holdfast.guard.governor import Purpose
+from holdfast.guard.hearsay import heeded
+from holdfast.recipes.base import Find, Guidance, Phase, Recipe, Taken
+from holdfast.retrieve.context import pack
+from holdfast.retrieve.hits import Hit
+from holdfast.retrieve.likeness import Meaning
+from holdfast.store.base import Op, Operation
+from holdfast.store.rewards import Terms
+from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Retrieval, Subform, Subject
+
+if TYPE_CHECKING:
+    from holdfast.memory import Memory
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.CASES, Function.STRATEGIES),
+    formation=(Formation.DISTILL_EXPERIENCE,),
+    evolution=(Evolution.UPDATE_EXTERNAL,),
+    retrieval=(Retrieval.AUTOMATIC, Retrieval.ON_REQUEST),
+    subject=(Subject.AGENT,),
+)
+
+COMPARED = 12
+"""So many of the best records are compared where others than who asks have written some."""
+
+T = TypeVar("T")
+
+
+class Cook:
+    """A provider: one recipe, in one scope.
+
+    Args:
+        memory: what to keep it in.
+        recipe: what to do.
+        scope: whose memory; its agent is who asks, unless ``author`` names somebody (an account that the agent works for).
+        model: what writes, where a part of the recipe has something written.
+        budget: tokens that guidance may have.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        recipe: Recipe,
+        scope: Scope,
+        *,
+        model: Chat | None = None,
+        author: str | None = None,
+        budget: int = 1_500,
+    ) -> None:
+        self._memory, self.recipe, self._scope = memory, recipe, scope
+        self._author = author or scope.agent or scope.user
+        self._budget = budget
+        self._equip: Callable[[Any], Any] = lambda part: equipped(part, model, memory, scope)
+
+    def provide(self, task: str, phase: Phase = Phase.BEGIN, *, context: str = "") -> Guidance:
+        """What is worth telling for a task. Raises InputError, and ChatError where a part asks a model that fails."""
+        finds = [find for find in self.recipe.finds if phase in find.phases]
+        if not finds:
+            return Guidance()
+        hits: list[Hit] = []
+        dropped: list[Dropped] = []
+        for find in finds:
+            found, out = self._found(find, task if phase is Phase.BEGIN else context or task)
+            hits += found
+            dropped += out
+        operations: tuple[Operation, ...] = ()
+        if self.recipe.composer is not None:
+            composed = self._equip(self.recipe.composer).compose(task, context, hits)
+            operations = composed.operations
+            packed = _packed(hits, composed.text, self._budget) if composed.text else ""
+        else:
+            told = [replace(hit, cube=hit.cube.with_(text=tell(hit.cube))) for hit in hits]
+            packed_up = pack(told, self._budget)
+            packed, kept = packed_up.text, {cube.id for cube in packed_up.cubes}
+            hits = [hit for hit in hits if hit.id in kept]
+        if operations:
+            self._commit(operations)
+        token = ""
+        if self.recipe.rewarded and hits and packed:
+            token = self._memory.store.hand_out([hit.cube for hit in hits], self._scope, Terms())
+        return Guidance(packed, tuple(hits) if packed else (), tuple(dropped), token)
+
+    def take_in(self, trajectory: Trajectory, outcome: Outcome) -> Taken:
+        """Keep a trajectory, and learn from it.
+
+        Where it was taken in before, only what was not done then is done: parts that have made nothing of it are asked again.
+        Raises InputError, and ChatError where a part asks a model that fails: the raw record is kept all the same.
+        """
+        if not trajectory.task.strip():
+            raise InputError("a trajectory has a task in words")
+        store = self._memory.store
+        scope = _named(self._scope)
+        added = self._memory.add(raw(trajectory, outcome, self._scope, self._author), **scope)
+        if not (ids := (*added.ids, *added.duplicates)):
+            return Taken("", quarantined=added.quarantined, reasons=added.reasons)
+        case = store.get(ids[0], self._scope)
+        for token in trajectory.tokens:
+            if outcome.reward is not None:
+                self._memory.reward(token, outcome.reward, **scope)
+        known = tuple(cube for cube in map(self._current, trajectory.served) if cube is not None)
+        experience = Experience((case,), store.now(), known=known, trajectory=trajectory, outcome=outcome)
+        done = self._made(case)
+        made: list[Cube] = []
+        reasons: list[str] = []
+        for encoder in self.recipe.encoders:
+            if _maker(encoder) in done:
+                continue
+            operations = self._equip(encoder).encode(experience)
+            reasons += [operation.reason for operation in operations if operation.op is Op.NONE]
+            made += self._commit(operations)
+        held = tuple(cube.id for cube in made if cube.status is Status.QUARANTINED)
+        return Taken(case.id, tuple(cube.id for cube in made if cube.id not in held), held, tuple(reasons))
+
+    def manage(self) -> tuple[str, ...]:
+        """Let every manager tend the scope; the ids of what changed."""
+        changed: list[str] = []
+        for manager in self.recipe.managers:
+            operations = self._equip(manager).manage(self._memory.store, self._scope, self._memory.store.now())
+            changed += [cube.id for cube in self._commit(operations)]
+        return tuple(dict.fromkeys(changed))
+
+    def _found(self, find: Find, query: str) -> tuple[list[Hit], list[Dropped]]:
+        scope = _named(self._scope)
+        compared = max(COMPARED, 2 * find.k) if self._memory.guarded else find.k
+        # The nearest are the best where meaning ranks them: no more of them need be read.
+        by_meaning = isinstance(find.ranker, Meaning)
+        pool = compared if by_meaning and not find.makers else find.pool
+        candidates: list[Hit] = list(self._memory.nearest(query, k=pool, kinds=find.kinds, **scope))
+        if not by_meaning and len(candidates) == pool:  # there may be others with more of its words
+            seen = {hit.id for hit in candidates}
+            others = self._memory.search(query, k=find.pool, kinds=find.kinds, **scope)
+            candidates += [replace(hit, relevance=0.0) for hit in others if hit.id not in seen]
+        if find.makers:
+            candidates = [hit for hit in candidates if hit.cube.data.get(MAKER) in find.makers]
+        if not candidates:
+            return [], []
+        scores = self._equip(find.ranker).rank(query, candidates)
+        order = [at for at in np.argsort(-scores, kind="stable").tolist() if scores[at] > find.least]
+        ranked = [replace(candidates[at], score=float(scores[at])) for at in order]
+        if not self._memory.guarded:
+            return ranked[: find.k], []
+
+        def chances() -> dict[str, float]:
+            found = self._memory.search(query, k=2 * compared, kinds=find.kinds, **scope)
+            return {hit.id: hit.relevance for hit in found}
+
+        said = heeded(query, ranked[:compared], self._memory.store, self._scope, self._author, chances)
+        return list(said.kept[: find.k]), list(said.dropped)
+
+    def _commit(self, operations: Sequence[Operation]) -> tuple[Cube, ...]:
+        wanted = [operation for operation in operations if operation.op is not Op.NONE]
+        return self._memory.apply(wanted, actor=self._scope.path, change=Purpose.WRITE) if wanted else ()
+
+    def _current(self, ref: Ref) -> Cube | None:
+        """A memory that was served, as it is by now; None where it is gone."""
+        try:
+            cube = self._memory.store.get(ref.id, self._scope)
+        except NotFoundError:
+            return None
+        return cube if cube.status in RECALLABLE else None
+
+    def _made(self, case: Cube) -> set[str]:
+        """The parts that have made something of a raw record."""
+        made = set()
+        for ref in self._memory.store.lineage(case.id, self._scope, down=True):
+            try:
+                cube = self._memory.store.get(ref.id, self._scope, version=ref.version)
+            except NotFoundError:
+                continue
+            made.add(str(cube.data.get(MAKER)))
+        return made
+
+
+def equipped(part: T, model: Chat | None, memory: Memory, scope: Scope) -> T:
+    """A part of a recipe with what it works with, in fields of these names that are None: ``model``, ``memory``, ``scope``."""
+    if not is_dataclass(part) or isinstance(part, type):
+        return part
+    offered = {"model": model, "memory": memory, "scope": scope}
+    takes = {
+        one.name: offered[one.name] for one in fields(part) if one.name in offered and getattr(part, one.name) is None
+    }
+    return replace(part, **takes)
+
+
+def _maker(encoder: Encoder) -> str:
+    """The name under which a part's records stand: its module's last word."""
+    return type(encoder).__module__.rpartition(".")[2]
+
+
+def _named(scope: Scope) -> dict[str, Any]:
+    return dict(zip(("tenant", "user", "agent", "session"), scope.parts, strict=True))
+
+
+def _packed(hits: Sequence[Hit], text: str, budget: int) -> str:
+    """What a composer wrote, fenced like the records that it wrote it from, and tainted as they are."""
+    if not hits:
+        return ""
+    best = hits[0]
+    origin = replace(best.cube.origin, taint=tuple(sorted({t for hit in hits for t in hit.cube.origin.taint})))
+    return pack([replace(best, cube=best.cube.with_(text=text, origin=origin))], budget).text
