@@ -1,0 +1,291 @@
+"""The evaluators of a run (L2MAC, arXiv 2310.02003, Algorithm 1: E): what is wrong with its files, in lines a model can act upon.
+
+Each looks at all files and names what it found by path. Code is parsed here and run only in the sandbox. A test shares its process with
+the code that it tests, as tests do, so its word is only as good as that code is honest; what neither of them can do is leave the sandbox.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from holdfast.agent.acceptance import is_test
+from holdfast.agent.sandbox import Sandbox
+from holdfast.errors import InputError
+
+PROFILE = ()  # checks on what is written, and no memory
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fault: the file (and test) where it is, and what it is, in one line."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+class Evaluator(Protocol):
+    """Judges the files of a run. What it says depends on the files alone."""
+
+    def evaluate(self, files: Mapping[str, str]) -> list[Finding]:
+        """The faults of some files, by path; [] where all is well."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PythonSyntax:
+    """Every ``.py`` file can be parsed."""
+
+    def evaluate(self, files: Mapping[str, str]) -> list[Finding]:
+        """See ``Evaluator``."""
+        return [
+            Finding(path, what) for path, text in files.items() if path.endswith(".py") and (what := unparsable(text))
+        ]
+
+
+def unparsable(text: str) -> str:
+    """Why a text is no Python, in one line; "" where it is."""
+    try:
+        ast.parse(text)
+    except SyntaxError as error:
+        return f"SyntaxError: {error.msg} (line {error.lineno}: {(error.text or '').strip()[:60]})"
+    except (ValueError, RecursionError, MemoryError) as error:
+        return f"cannot be parsed: {type(error).__name__}"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class PythonTests:
+    """Every ``test_`` function in a test file runs without an error, in the sandbox; ``needed``: there is at least one.
+
+    Plain functions with assertions, without fixtures. A test that gave no result counts as failed, whatever the run's status.
+    """
+
+    sandbox: Sandbox = field(default_factory=Sandbox)
+    needed: bool = False
+
+    def evaluate(self, files: Mapping[str, str]) -> list[Finding]:
+        """See ``Evaluator``. Raises SandboxError where code cannot be run as safely as demanded."""
+        tests = [(path, name) for path, text in sorted(files.items()) if is_test(path) for name in _tests(text)]
+        if not tests:
+            return [Finding("tests", "there is none; write test_*.py with functions test_*")] if self.needed else []
+        code = {path: text for path, text in files.items() if path.endswith(".py")}
+        results, ended = run_functions(code, tests, self.sandbox)
+        found = []
+        for path, name in tests:
+            what = results.get((path, name), f"gave no result ({ended})")
+            if what:
+                found.append(Finding(f"{path}::{name}", what))
+        return found
+
+
+def _tests(text: str) -> list[str]:
+    if unparsable(text):
+        return []  # the syntax is another evaluator's; a file without one is not run
+    return list(
+        dict.fromkeys(
+            node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name[:5] == "test_"
+        )
+    )
+
+
+def run_functions(
+    code: Mapping[str, str], functions: list[tuple[str, str]], sandbox: Sandbox
+) -> tuple[dict[tuple[str, str], str], str]:
+    """Call functions of Python files, each in turn, in one sandbox: what each raised ("" for nothing), and how the run ended.
+
+    A function without an entry gave no result.
+    """
+    nonce = secrets.token_hex(16)
+    done = sandbox.run(f"told = {[dict(code), functions, nonce]!r}\n{_RUNNER}")
+    results: dict[tuple[str, str], str] = {}
+    for line in done.output.splitlines():
+        mark, _, said = line.rpartition(nonce)
+        if not said or mark.strip():
+            continue
+        try:
+            number, what = json.loads(said)
+            results[functions[number]] = str(what)[:300]
+        except (ValueError, TypeError, IndexError):
+            continue
+    ended = done.ended if done.ended != "finished" else f"status {done.status}"
+    return results, ended
+
+
+_RUNNER = """
+def run(files, functions, nonce):
+    import importlib.util, json, linecache, os, sys, traceback
+    for path, text in files.items():
+        if "/" in path:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+    sys.path.insert(0, os.getcwd())
+    write, dumps, modules = sys.stdout.write, json.dumps, {}
+    def say(number, what):
+        write(nonce + dumps([number, what]) + "\\n")
+        sys.stdout.flush()
+    def told(error):
+        words = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        frames = traceback.extract_tb(error.__traceback__)
+        inside = [frame for frame in frames if frame.filename.startswith(os.getcwd())]
+        if inside:
+            last = inside[-1]
+            words += f" ({os.path.relpath(last.filename)} line {last.lineno}: {last.line[:80]})"
+        return words
+    for number, (path, name) in enumerate(functions):
+        try:
+            if path not in modules:
+                stem = path[:-3].replace("/", ".")
+                spec = importlib.util.spec_from_file_location(stem, os.path.abspath(path))
+                module = importlib.util.module_from_spec(spec)
+                sys.modules.setdefault(stem, module)
+                try:
+                    spec.loader.exec_module(module)
+                    modules[path] = module
+                except BaseException as error:
+                    modules[path] = error
+            if isinstance(modules[path], BaseException):
+                raise modules[path]
+            getattr(modules[path], name)()
+        except BaseException as error:
+            say(number, told(error)[:300] or "failed")
+        else:
+            say(number, "")
+run(*told)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SectionsPresent:
+    """A Markdown file holds these headings, in this order."""
+
+    path: str
+    headings: tuple[str, ...]
+
+    def evaluate(self, files: Mapping[str, str]) -> list[Finding]:
+        """See ``Evaluator``."""
+        if self.path not in files:
+            return [Finding(self.path, "is missing")]
+        there = [match[1].strip() for match in _HEADING.finditer(files[self.path])]
+        found, at = [], 0
+        for heading in self.headings:
+            if heading in there[at:]:
+                at = there.index(heading, at) + 1
+            else:
+                found.append(
+                    Finding(self.path, f"lacks the section {heading!r}" + (" in its place" if heading in there else ""))
+                )
+        return found
+
+
+_HEADING = re.compile(r"^#{1,6}[ \t]+([^\n]*?)[ \t]*$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class WordCount:
+    """A file has at least and at most so many words."""
+
+    path: str
+    least: int = 0
+    most: int | None = None
+
+    def evaluate(self, files: Mapping[str, str]) -> list[Finding]:
+        """See ``Evaluator``."""
+        words = len(files.get(self.path, "").split())
+        if words < self.least:
+            return [Finding(self.path, f"has {words} words, at least {self.least} are needed")]
+        if self.most is not None and words > self.most:
+            return [Finding(self.path, f"has {words} words, at most {self.most} are allowed")]
+        return []
+
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "null": (type(None),),
+}
+_KEYWORDS = {
+    "type",
+    "properties",
+    "required",
+    "additionalProperties",
+    "items",
+    "enum",
+    "minimum",
+    "maximum",
+    "minItems",
+}
+_SAID_ONLY = {"$schema", "title", "description"}
+
+
+@dataclass(frozen=True, slots=True)
+class JsonSchema:
+    """A JSON file fits a JSON Schema of these keywords: ``type``, ``properties``, ``required``, ``additionalProperties`` (false),
+    ``items``, ``enum``, ``minimum``, ``maximum``, ``minItems``. Raises InputError for a schema with another one.
+    """
+
+    path: str
+    schema: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        _check_schema(self.schema)
+
+    def evaluate(self, files: Mapping[str, str]) -> list[Finding]:
+        """See ``Evaluator``."""
+        if self.path not in files:
+            return [Finding(self.path, "is missing")]
+        try:
+            value = json.loads(files[self.path])
+        except (ValueError, RecursionError) as error:
+            return [Finding(self.path, f"is no JSON: {error}")]
+        return [Finding(self.path, what) for what in misfits(value, self.schema)]
+
+
+def misfits(value: Any, schema: Mapping[str, Any], at: str = "$") -> list[str]:
+    """Where a decoded value does not fit a schema (see ``JsonSchema``), one line each."""
+    kind = schema.get("type")
+    if kind is not None and not (isinstance(value, _TYPES[kind]) and (kind == "boolean") == isinstance(value, bool)):
+        return [f"{at} must be of type {kind}"]
+    found = []
+    if "enum" in schema and value not in schema["enum"]:
+        found.append(f"{at} must be one of {', '.join(map(repr, schema['enum']))}")
+    if isinstance(value, dict):
+        known = schema.get("properties", {})
+        found += [f"{at} lacks {name!r}" for name in schema.get("required", ()) if name not in value]
+        if schema.get("additionalProperties") is False:
+            found += [f"{at} must not have {name!r}" for name in value if name not in known]
+        for name in known.keys() & value.keys():
+            found += misfits(value[name], known[name], f"{at}.{name}")
+    if isinstance(value, list):
+        if len(value) < schema.get("minItems", 0):
+            found.append(f"{at} needs at least {schema['minItems']} items")
+        for number, item in enumerate(value if "items" in schema else ()):
+            found += misfits(item, schema["items"], f"{at}[{number}]")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if value < schema.get("minimum", value):
+            found.append(f"{at} must be at least {schema['minimum']}")
+        if value > schema.get("maximum", value):
+            found.append(f"{at} must be at most {schema['maximum']}")
+    return found
+
+
+def _check_schema(schema: Mapping[str, Any]) -> None:
+    if other := set(schema) - _KEYWORDS - _SAID_ONLY:
+        raise InputError(f"a schema may not have {', '.join(sorted(other))}; known are {', '.join(sorted(_KEYWORDS))}")
+    if schema.get("type", "object") not in _TYPES:
+        raise InputError(f"a schema's type is one of {', '.join(_TYPES)}, not {schema['type']!r}")
+    for inner in (*schema.get("properties", {}).values(), *([schema["items"]] if "items" in schema else [])):
+        _check_schema(inner)
