@@ -1,7 +1,7 @@
 """Which tests a change would weaken: a model must not pass a check by taking the check away (L2MAC, arXiv 2310.02003).
 
-A test file that was there when a step began must keep every statement of its top level as it is, in order. More may be added: functions
-and classes of other names, assertions, and imports, as long as they bind no name that is in use.
+A test file that was there when a step began must keep every statement of its top level as it is, in order. More may be added:
+functions and classes of other names, assertions, and imports, as long as they bind no name that is in use.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reading the arguments of a tool call from the JSON that a model wrote (L2MAC, arXiv 2310.02003: completion of cut JSON).
 
-What was cut is completed by the characters that close it, as the original does; then it says so, because a text that was cut and closed
-is still a text that was cut.
+What was cut is completed by the characters that close it, as the original does; then it says so, because a text that was cut and
+closed is still a text that was cut.
 """
 
 from __future__ import annotations

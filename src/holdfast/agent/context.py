@@ -1,7 +1,7 @@
-"""The context of one instruction: what it costs, how it is cut without orphans, when it goes in circles, and how it is written down.
+"""The context of one instruction (L2MAC, arXiv 2310.02003): what it costs, how it is cut, when it goes in circles, how it is kept.
 
-L2MAC (arXiv 2310.02003) pops messages at a fixed place when a context overflows, which may leave a tool's result without its call. Here a
-call and its results go together.
+The original pops messages at a fixed place when a context overflows, which may leave a tool's result without its call. Here a call
+and its results go together.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The control unit (L2MAC, arXiv 2310.02003, Algorithm 1): a long piece of work, one instruction at a time, each in a fresh small context.
+"""The control unit (L2MAC, arXiv 2310.02003, Algorithm 1): long work, one instruction at a time, each in a fresh small context.
 
-The model is the processor. What lasts lies outside its window: the instructions in a registry, all output in files. After each change the
-evaluators say what is wrong; an instruction is done when the model says so and they agree. A context that would overflow is
-given up for a fresh one, with an account of the progress kept among the instruction's notes.
+The model is the processor. What lasts lies outside its window: the instructions in a registry, all output in files. After each
+change the evaluators say what is wrong; an instruction is done when the model says so and they agree. A context that would overflow
+is given up for a fresh one, with an account of the progress kept among the instruction's notes.
 
 Every message is written down with what it did. A run that dies is opened again with the same ledger and goes on.
 """

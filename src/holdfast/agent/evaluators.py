@@ -1,7 +1,7 @@
 """The evaluators of a run (L2MAC, arXiv 2310.02003, Algorithm 1: E): what is wrong with its files, in lines a model can act upon.
 
-Each looks at all files and names what it found by path. Code is parsed here and run only in the sandbox. A test shares its process with
-the code that it tests, as tests do, so its word is only as good as that code is honest; what neither of them can do is leave the sandbox.
+Each looks at all files and names what it found by path. Code is parsed here and run only in the sandbox. A test shares its process
+with the code that it tests, as tests do, so its word is as good as that code is honest; neither of them can leave the sandbox.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ def run(files, functions, nonce):
         if inside:
             last = inside[-1]
             words += f" ({os.path.relpath(last.filename)} line {last.lineno}: {last.line[:80]})"
-        return words
+        # The folder is another one each time, and what is said shall depend on the files alone.
+        return words.replace(os.getcwd() + os.sep, "")
     for number, (path, name) in enumerate(functions):
         try:
             if path not in modules:
@@ -267,7 +268,7 @@ def misfits(value: Any, schema: Mapping[str, Any], at: str = "$") -> list[str]:
         found += [f"{at} lacks {name!r}" for name in schema.get("required", ()) if name not in value]
         if schema.get("additionalProperties") is False:
             found += [f"{at} must not have {name!r}" for name in value if name not in known]
-        for name in known.keys() & value.keys():
+        for name in sorted(known.keys() & value.keys()):
             found += misfits(value[name], known[name], f"{at}.{name}")
     if isinstance(value, list):
         if len(value) < schema.get("minItems", 0):

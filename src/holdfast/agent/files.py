@@ -1,4 +1,4 @@
-"""The file store of a run (L2MAC, arXiv 2310.02003, Algorithm 1: D): every version of every file, read and changed a piece at a time.
+"""The file store of a run (L2MAC, arXiv 2310.02003, Algorithm 1: D): every version of every file, read and changed piece by piece.
 
 Files are cubes: each version is an event of the journal, made from the task, and forgotten with it. Nothing here touches the
 disk but ``export``. A file is written whole or by a unified diff whose context must stand there, so that what a reply's limit cuts

@@ -1,7 +1,7 @@
 """The instruction registry of a run (L2MAC, arXiv 2310.02003, Algorithm 1: I): a program of steps that outlives every context.
 
-Each instruction is a cube with its state: what it waits for, how often it was begun, what was noted when a context overflowed, and the
-summary that later steps read. The order of the program is the order of ``instructions``.
+Each instruction is a cube with its state: what it waits for, how often it was begun, what was noted when a context overflowed, and
+the summary that later steps read. The order of the program is the order of ``instructions``.
 """
 
 from __future__ import annotations
@@ -84,14 +84,14 @@ class InstructionRegistry:
         return _instruction(self._cube(id))
 
     def next(self) -> Instruction | None:
-        """The first that is running, or may begin; None where all are settled. Raises ConflictError where each waits for another."""
+        """The first that is running, or may begin; None where all are settled. Raises ConflictError where each waits on another."""
         every = self.instructions
         settled = {one.id for one in every if one.status in (Stage.DONE, Stage.FAILED)}
         ready = [one for one in every if one.id not in settled and settled.issuperset(one.depends_on)]
         running = [one for one in ready if one.status is Stage.RUNNING]
         if not ready and len(settled) < len(every):
             raise ConflictError("the instructions wait for each other; edit what one of them depends on")
-        return (running or ready or [None])[0]
+        return next(iter(running or ready), None)
 
     def add(self, text: str, *, depends_on: Sequence[str] = (), may_change_tests: bool = False) -> Instruction:
         """A new last instruction. Raises InputError for a text that is empty, or an unknown id that it depends on."""
@@ -110,7 +110,7 @@ class InstructionRegistry:
         return self._set(id, text=_worded(text), depends_on=list(waits))
 
     def split(self, id: str, texts: Sequence[str]) -> list[Instruction]:
-        """Put several in the place of one that has not ended, each after the one before. Raises ConflictError where too many were."""
+        """Put several in the place of one that has not ended, in a row. Raises ConflictError where too many were added so."""
         if len(texts) < 2:
             raise InputError("an instruction is split into two or more")
         added = sum(len(cube.data["order"]) > 1 for cube in self._cubes())

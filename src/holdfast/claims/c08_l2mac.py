@@ -1,6 +1,6 @@
-"""L2MAC (arXiv 2310.02003): long output under a short window, by instructions and files outside the context and checks after each step.
+"""L2MAC (arXiv 2310.02003): long output under a short window, by instructions and files outside the context, with checks.
 
-The model is scripted (``l2mac_model``): the claim is about what the control unit does with a model, and holds it equal over all arms. What
+The model is scripted (``l2mac_model``): the claim is about what the control unit does with a model, the same one in all arms. What
 it writes are real tool calls, read by the real parser; the programs run in the sandbox, their hidden checks too.
 """
 

@@ -1,20 +1,22 @@
-"""The arms of claim 8: the control unit, what is left of it without one of its parts, and the ways of working that it is compared with.
+"""The arms of claim 8: the control unit, what is left of it without one of its parts, and the ways of working it is compared with.
 
-All have the same model, window, limit of a reply and number of calls. The baselines' files live in a dict, and all that they write is
-kept, also what has left their context.
+All have the same model, window, limit of a reply and number of calls. The baselines' files live in a dict, and all that they write
+is kept, also what has left their context.
 """
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from holdfast.agent.acceptance import is_test
 from holdfast.agent.base import Message, Role
 from holdfast.agent.context import cost, tools_cost, without_oldest
 from holdfast.agent.control import Budget, ControlUnit
-from holdfast.agent.evaluators import Evaluator, PythonSyntax, PythonTests, is_test
+from holdfast.agent.evaluators import Evaluator, PythonSyntax, PythonTests
 from holdfast.agent.filework import TASK_FILE, WRITE, clipped
 from holdfast.agent.ledger import Ledger
 from holdfast.agent.sandbox import Sandbox
@@ -58,10 +60,8 @@ def controlled(**without: Any) -> Arm:
             store, book = ledger(Path(folder))
             try:
                 unit = ControlUnit(model, book, **{"evaluators": judges, "budget": BUDGET, **without})
-                try:
+                with contextlib.suppress(SpentError):  # what is written is kept
                     unit.run(task)
-                except SpentError:
-                    pass  # what is written is kept
                 return {path: text for path, text in unit.files.all().items() if path != TASK_FILE}
             finally:
                 store.close()
@@ -72,14 +72,14 @@ def controlled(**without: Any) -> Arm:
 # --- what it is compared with ---
 
 
-def single_shot(task: str, model: Scribe, judges: Sequence[Evaluator]) -> Files:
+def single_shot(task: str, model: Scribe, _judges: Sequence[Evaluator]) -> Files:
     """One reply to the task."""
     files: Files = {}
     _write(model, _opening(task), files)
     return files
 
 
-def growing(task: str, model: Scribe, judges: Sequence[Evaluator]) -> Files:
+def growing(task: str, model: Scribe, _judges: Sequence[Evaluator]) -> Files:
     """One conversation; of what does not fit, the task is kept and the oldest turns are left out."""
     files: Files = {}
     turns: list[Message] = []
@@ -88,7 +88,7 @@ def growing(task: str, model: Scribe, judges: Sequence[Evaluator]) -> Files:
     return files
 
 
-def rolling(task: str, model: Scribe, judges: Sequence[Evaluator]) -> Files:
+def rolling(task: str, model: Scribe, _judges: Sequence[Evaluator]) -> Files:
     """After each reply all that was done is condensed, and goes on as a summary."""
     files: Files = {}
     summary: list[Message] = []

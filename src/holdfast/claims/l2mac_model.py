@@ -1,8 +1,8 @@
 """The scripted model of claim 8: a chat that knows nothing but the messages it is given, writes real tool calls, errs and repairs.
 
-It implements a feature only where its requirement and the signatures that it depends on stand in those messages; it makes a fault in
-15 % of what it writes, and 2 % of its calls are malformed JSON. What it does is a function of what it sees and of a seed,
-so a run that is resumed goes the way that it would have gone.
+It implements a feature only where its requirement and the signatures that it depends on stand in those messages; it makes a fault
+in 15 % of what it writes, and 2 % of its calls are malformed JSON. What it does is a function of what it sees and of a seed, so
+a run that is resumed goes the way that it would have gone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from holdfast.agent.arguments import read_arguments
-from holdfast.agent.base import Call, Message, Reply, Role, Tool, Usage
+from holdfast.agent.base import Call, Message, Reply, Tool, Usage
 from holdfast.agent.context import cost, tools_cost
 from holdfast.agent.control import COMPLETE, PLAN
 from holdfast.agent.filework import READ, SEARCH, TASK_FILE, WRITE
@@ -76,6 +76,7 @@ class Scribe:
         """See ``Chat``. Raises ClaimError where an arm shows it more than its window."""
         if not self.left:
             raise SpentError
+        assert schema is None, "no arm asks for an answer of a schema"
         self.left -= 1
         self.made += 1
         read = sum(cost(message, count_tokens) for message in messages) + tools_cost(tools, count_tokens)
@@ -194,7 +195,7 @@ def _plan(seen: _Seen) -> tuple[str, dict[str, Any]]:
     assert told is not None and already is not None
     found = sorted(seen.requirements)
     first_line, planned = int(told[1]), int(already[1])
-    steps = []
+    steps: list[dict[str, Any]] = []
     home: dict[int, int] = {}
     for start in range(0, len(found), GROUP):
         some = found[start : start + GROUP]

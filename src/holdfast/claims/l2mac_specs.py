@@ -1,4 +1,4 @@
-"""Specifications of programs for claim 8: features with dependencies, each with an example in its requirement and checks kept hidden."""
+"""Programs asked for in claim 8: features with dependencies, each with an example in its requirement and checks kept hidden."""
 
 from __future__ import annotations
 
