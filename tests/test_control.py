@@ -285,11 +285,9 @@ def test_a_process_that_is_killed_is_resumed_by_another(tmp_path: Path) -> None:
             [sys.executable, "-c", _PROCESS, str(tmp_path / name)], stdout=subprocess.PIPE, text=True
         ) as child:
             assert child.stdout is not None
-            seen = 0
-            for line in child.stdout:
+            for seen, line in enumerate(child.stdout, 1):
                 if line != "asked\n":
                     return line.strip()
-                seen += 1
                 if seen == after:
                     child.send_signal(signal.SIGKILL)
         return ""
