@@ -184,7 +184,7 @@ def test_a_source_from_outside_cannot_own_what_is_recalled() -> None:
     assert [hit.text for hit in heard([*found[:5], *hits(("good", "small talk", 0.1))], 4)] == list(words[:4])
 
 
-def test_what_a_source_brings_in_a_burst_waits_beyond_a_thousand_an_hour(tmp_path: Path) -> None:
+def test_what_a_source_brings_in_a_burst_waits(tmp_path: Path) -> None:
     clock = Clock()
     guard = Admission(burst=5, clock=lambda: clock().timestamp())
 

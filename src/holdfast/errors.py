@@ -82,4 +82,11 @@ class GuardError(HoldfastError):
 
 
 class ChatError(HoldfastError):
-    """A chat model gave no reply that can be used: no connection, a refusal, a limit, or an answer of another form."""
+    """A chat model gave no reply that can be used: no connection, a refusal, a limit, or an answer of another form.
+
+    ``status`` is that of HTTP where a server refused, else 0. The message holds nothing of what was asked or answered.
+    """
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status

@@ -6,10 +6,13 @@ or a claim, and be read by the same parsers.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
+
+from holdfast.retrieve.context import count_tokens
 
 
 class Role(StrEnum):
@@ -23,7 +26,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A tool call that a model asks for; ``arguments`` were read from its JSON."""
+    """A tool call that a model asks for; ``arguments`` were read from its JSON. The tool may be one that nobody offered."""
 
     id: str
     tool: str
@@ -51,14 +54,25 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of some calls, as the server counts them, and how many calls these were."""
+    """Tokens of some calls, how many calls these were, and what they cost in the currency of their prices.
+
+    Of ``estimated`` calls the server did not count the tokens, or not to the end; theirs are an estimate.
+    """
 
     prompt: int = 0
     completion: int = 0
     calls: int = 0
+    cost: float = 0.0
+    estimated: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(self.prompt + other.prompt, self.completion + other.completion, self.calls + other.calls)
+        return Usage(
+            self.prompt + other.prompt,
+            self.completion + other.completion,
+            self.calls + other.calls,
+            self.cost + other.cost,
+            self.estimated + other.estimated,
+        )
 
     @property
     def tokens(self) -> int:
@@ -93,8 +107,21 @@ class Chat(Protocol):
         temperature: float | None = None,
         limit: int | None = None,
     ) -> Reply:
-        """One reply. ``schema``: the text is JSON of that JSON Schema, or ChatError. ``limit``: tokens of the reply at most.
+        """One reply: words, calls, or both, never nothing.
 
-        Raises ChatError where there is no reply that can be used; its message holds nothing of what was asked.
+        ``schema``: a JSON Schema of an object; where the reply calls no tool, its text is JSON of that schema. ``limit``:
+        tokens of the reply at most. Raises ChatError where there is no reply that can be used; its message holds nothing of
+        what was asked.
         """
         ...
+
+
+def estimate(messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
+    """Tokens of a prompt, without a tokenizer: about four bytes a token, and four tokens more a message."""
+    calls = [call for message in messages for call in message.calls]
+    told = [{"name": tool.name, "description": tool.description, "parameters": tool.parameters} for tool in tools]
+    return (
+        sum(count_tokens(message.text) + 4 for message in messages)
+        + sum(count_tokens(call.tool) + count_tokens(json.dumps(dict(call.arguments), default=str)) for call in calls)
+        + (count_tokens(json.dumps(told, default=str)) if told else 0)
+    )

@@ -18,15 +18,14 @@ from holdfast.cube import Channel, Cube, Form, Kind, utc
 from holdfast.encode.base import Experience
 from holdfast.encode.junk import why_nothing
 from holdfast.encode.slots import Claim, is_heard, plain, said_at, settle, speaker
-from holdfast.errors import ExtractionError, MissingExtraError
+from holdfast.errors import ChatError, ExtractionError, MissingExtraError
 from holdfast.store.base import Operation
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Subform, Subject
 
 try:
-    import openai
     from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-    from holdfast.encode.endpoint import open_client
+    from holdfast.encode.endpoint import complete, open_client
 except ImportError as error:
     raise MissingExtraError("facts by a language model need the extra: pip install 'holdfast[llm]'") from error
 
@@ -143,22 +142,13 @@ class LanguageModelEncoder:
 
     def _complete(self, messages: list[ChatCompletionMessageParam]) -> str:
         try:
-            completion = self._client.chat.completions.create(
-                model=self.model, messages=messages, response_format=_FORMAT, **self._temperature
+            got = complete(
+                self._client, model=self.model, messages=messages, response_format=_FORMAT, **self._temperature
             )
-            choice = completion.choices[0].message.content
-            used = completion.usage
-        except openai.OpenAIError as error:
-            raise _NoAnswerError(f"the endpoint failed ({type(error).__name__})") from error
-        except (AttributeError, IndexError, TypeError, ValueError) as error:
-            # The client passes on whatever a server says: a page of HTML, a list, no choices.
-            raise _NoAnswerError("the endpoint does not speak the chat protocol") from error
-        self._count(
-            calls=1,
-            prompt_tokens=used.prompt_tokens if used else 0,
-            completion_tokens=used.completion_tokens if used else 0,
-        )
-        return choice or ""
+        except ChatError as error:
+            raise _NoAnswerError(str(error)) from error
+        self._count(calls=1, prompt_tokens=got.prompt or 0, completion_tokens=got.completion or 0)
+        return got.text
 
     def _count(self, **more: int) -> None:
         with self._lock:

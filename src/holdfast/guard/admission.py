@@ -7,7 +7,7 @@ which no words can take away, and is held to three rules:
    a person, or for a rule that rests on more than its own word (``promotion``).
 2. It may be read, but what looks like an attack waits too (``screening``): a signal holds back, and never lets in.
 3. It has one voice: of near-copies from one source the first few are kept, the rest wait, and so does what a source brings in a
-   burst beyond a thousand an hour.
+   burst beyond ten thousand an hour.
 
 What no memory can be (our own fence forged, letters that nobody sees) is refused.
 """
@@ -54,8 +54,8 @@ STANDING = frozenset(
 COPIES = 3
 """So many near-copies of a text are taken from one source."""
 
-BURST = 1_000
-"""So many texts are taken from one source at once, and as many an hour: a site, a document, a tool."""
+BURST = 10_000
+"""So many texts are taken from one source at once, and as many an hour. A whole mailbox or site that is taken in is less."""
 
 ALIKE = 0.7
 """Texts that share so many of their runs of three words are near-copies."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from holdfast.errors import ExtractionError, MissingExtraError
+from holdfast.errors import ChatError, ExtractionError, MissingExtraError
 
 try:
-    import openai
-
-    from holdfast.encode.endpoint import open_client
+    from holdfast.encode.endpoint import complete, open_client
 except ImportError as error:
     raise MissingExtraError("asking a language model needs the extra: pip install 'holdfast[llm]'") from error
 
@@ -18,10 +16,9 @@ except ImportError as error:
 class ChatModel:
     """``model(system, user)`` is the model's answer (``guard.chains.Ask``). Safe to call from any thread.
 
-    ``timeout`` in seconds is for each attempt; timeouts, lost connections, 429 and 5xx are tried again ``retries`` times.
-    With a ``base_url`` only the key that is passed is sent, never one from the environment. ``temperature`` None leaves it to
-    the server. Raises InputError where no key is known for the default endpoint, and ExtractionError, when called, where the
-    endpoint gives no answer.
+    ``timeout`` in seconds is for each attempt; ``retries`` and keys are as ``encode.endpoint.open_client`` has them.
+    ``temperature`` None leaves it to the server. Raises InputError where no key is known for the default endpoint, and
+    ExtractionError, when called, where the endpoint gives no answer.
     """
 
     def __init__(
@@ -48,19 +45,11 @@ class ChatModel:
 
     def __call__(self, system: str, user: str) -> str:
         """The answer. Raises ExtractionError, whose message holds nothing of what was asked."""
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         try:
-            completion = self._client.chat.completions.create(
-                model=self.model,
-                messages=[{"role": "system", "content": system}, {"role": "user", "content": user}],
-                **self._temperature,
-            )
-            content = completion.choices[0].message.content
-            used = completion.usage
-        except openai.OpenAIError as error:
-            raise ExtractionError(f"the endpoint failed ({type(error).__name__})") from error
-        except (AttributeError, IndexError, TypeError, ValueError) as error:
-            # The client passes on whatever a server says: a page of HTML, a list, no choices.
-            raise ExtractionError("the endpoint does not speak the chat protocol") from error
+            got = complete(self._client, model=self.model, messages=messages, **self._temperature)
+        except ChatError as error:
+            raise ExtractionError(str(error)) from error
         with self._lock:
-            self._tokens += used.total_tokens if used else 0
-        return content or ""
+            self._tokens += (got.prompt or 0) + (got.completion or 0)
+        return got.text

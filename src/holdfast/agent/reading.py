@@ -1,0 +1,115 @@
+"""What a model wrote, read as what it was asked for: one JSON object of a schema, or tool calls with their arguments."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+from holdfast.agent.base import Call, Tool
+from holdfast.encode.endpoint import RawCall, whole
+from holdfast.errors import AnswerRefusedError, InputError, MissingExtraError
+from holdfast.guard.strict_json import first_object
+
+try:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+    from jsonschema.validators import validator_for
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+except ImportError as error:
+    raise MissingExtraError("asking a language model needs the extra: pip install 'holdfast[llm]'") from error
+
+
+class UnreadableError(Exception):
+    """An answer is not what was asked for. Its message is in words of our own; ``detail`` quotes, and is for the model alone."""
+
+    def __init__(self, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail or message
+
+
+def usable(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema, which has been checked. Raises InputError where it is no JSON Schema."""
+    _validator(schema)
+    return schema
+
+
+def read_object(text: str, schema: Mapping[str, Any]) -> str:
+    """The JSON object in a text, also behind a model's thoughts or in a fence, as JSON alone. Raises UnreadableError."""
+    found = _object(_THOUGHTS.sub("", text), "the answer")
+    _fit(found, schema, "the answer")
+    return json.dumps(found, ensure_ascii=False)
+
+
+def read_calls(calls: Sequence[RawCall], tools: Iterable[Tool]) -> tuple[Call, ...]:
+    """The calls, each with an id of its own. Arguments of a tool that is offered are of its schema. Raises UnreadableError."""
+    parameters = {tool.name: tool.parameters for tool in tools}
+    read: dict[str, Call] = {}
+    for raw in calls:
+        if not raw.tool:
+            raise UnreadableError("a call names no tool")
+        # Some servers give no ids, and some the same one twice; an answer must name one call.
+        id = raw.id if raw.id and raw.id not in read else f"{raw.id or 'call'}-{len(read) + 1}"
+        read[id] = Call(id, raw.tool, _arguments(raw.arguments, parameters.get(raw.tool)))
+    return tuple(read.values())
+
+
+_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+_DETAIL = 300
+
+
+def _arguments(text: str, schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    what = "a call's arguments"
+    if text.strip() in ("", "null"):
+        found: dict[str, Any] = {}
+    else:
+        found = _object(text, what)
+        try:
+            json.loads(text)
+        except ValueError:  # one object and then something: two calls in one, or half of another
+            raise UnreadableError(f"{what} cannot be read: they are not JSON") from None
+    if schema is not None:
+        _fit(found, schema, what)
+    return found
+
+
+def _object(text: str, what: str) -> dict[str, Any]:
+    try:
+        found = first_object(text)
+    except AnswerRefusedError as refused:
+        raise UnreadableError(f"{what} cannot be read: {refused.refusal}") from None
+    # Escapes may spell halves of surrogate pairs.
+    made: dict[str, Any] = json.loads(whole(json.dumps(found, ensure_ascii=False)))
+    return made
+
+
+def _fit(value: Mapping[str, Any], schema: Mapping[str, Any], what: str) -> None:
+    try:
+        wrong = list(islice(_validator(schema).iter_errors(value), 5))
+    except (RecursionError, Unresolvable, re.error) as error:
+        raise InputError(
+            f"the schema cannot be used ({type(error).__name__}): {json.dumps(schema)[:_DETAIL]}"
+        ) from error
+    if wrong:
+        rules = ", ".join(sorted({str(one.validator) for one in wrong}))
+        detail = "; ".join(f"{one.json_path}: {one.message[:_DETAIL]}" for one in wrong)
+        raise UnreadableError(f"{what} does not fit the schema ({rules})", detail)
+
+
+def _validator(schema: Mapping[str, Any]) -> Any:
+    try:
+        return _compiled(json.dumps(schema, sort_keys=True))
+    except (RecursionError, SchemaError, TypeError, ValueError) as error:
+        raise InputError(f"that is no JSON Schema of an object: {str(error)[:_DETAIL]}") from error
+
+
+@lru_cache(maxsize=256)
+def _compiled(schema: str) -> Any:
+    loaded = json.loads(schema)
+    kind = validator_for(loaded, default=Draft202012Validator)
+    kind.check_schema(loaded)
+    return kind(loaded, registry=Registry())  # an empty registry: no reference is fetched from anywhere
