@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.agent.arguments import read_arguments
 from holdfast.agent.base import Call, Message, Reply, Role
 from holdfast.agent.context import TURN, cost, repeats, tools_cost, units, without_oldest
-from holdfast.agent.control import Budget, ControlUnit, heat
+from holdfast.agent.control import ControlUnit, heat
 from holdfast.agent.evaluators import JsonSchema, PythonSyntax, PythonTests, SectionsPresent, WordCount
 from holdfast.agent.ledger import Ledger
 from holdfast.agent.registry import InstructionRegistry, Stage
 from holdfast.agent.sandbox import Guarantee, Sandbox
+from holdfast.agent.window import Budget
 from holdfast.claims.l2mac_arms import BUDGET
 from holdfast.claims.l2mac_arms import ledger as opened
 from holdfast.claims.l2mac_model import Scribe, SpentError
@@ -334,28 +333,3 @@ def test_documents_are_held_to_their_form() -> None:
         assert JsonSchema("b.json", schema).evaluate({"b.json": text}), text
     with pytest.raises(InputError, match="oneOf"):
         JsonSchema("b.json", {"properties": {"n": {"oneOf": []}}})
-
-
-# --- arguments ---
-
-
-@given(
-    st.dictionaries(st.text(max_size=5), st.text(max_size=5) | st.lists(st.text(max_size=3), max_size=2), max_size=3),
-    st.data(),
-)
-def test_cut_json_is_closed_or_refused(value: dict[str, Any], data: st.DataObject) -> None:
-    whole = json.dumps(value, ensure_ascii=data.draw(st.booleans()))
-    assert read_arguments(whole) == (value, False)
-    part = whole[: data.draw(st.integers(0, len(whole) - 1))]
-    try:
-        found, completed = read_arguments(part)
-    except ChatError:
-        return
-    assert completed and set(found) <= set(value)
-
-
-def test_what_closes_a_cut_text() -> None:
-    assert read_arguments('{"a": [{"b": "x\\"y') == ({"a": [{"b": 'x"y'}]}, True)
-    for text in ("", "[]", "3", '{"a" 1', "x" * 1_000_001):
-        with pytest.raises(ChatError):
-            read_arguments(text)

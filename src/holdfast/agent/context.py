@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from holdfast.agent.base import Call, Message, Role, Tool
 from holdfast.agent.ledger import Ledger
 from holdfast.agent.registry import Instruction
-from holdfast.cube import Cube, Form, Status
+from holdfast.cube import Cube, Form
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -68,16 +68,6 @@ def repeats(messages: Sequence[Message]) -> bool:
     return any(len(said) >= 2 * n and said[-n:] == said[-2 * n : -n] for n in (2, 3, 4))
 
 
-def clipped_lines(text: str, most: int, count: Count) -> list[str]:
-    """A text in parts of whole lines, each of at most ``most`` tokens where its lines allow it."""
-    parts: list[list[str]] = [[]]
-    for line in text.splitlines():
-        if parts[-1] and count("\n".join([*parts[-1], line])) > most:
-            parts.append([])
-        parts[-1].append(line)
-    return ["\n".join(part) for part in parts]
-
-
 class Log:
     """The conversations of a run, one for each context that was begun. They are history, and never found by a search."""
 
@@ -87,7 +77,7 @@ class Log:
         self._tests: dict[str, dict[str, int]] = {}
 
     def begin(self, step: Instruction, opening: Sequence[Message], tests: Mapping[str, int]) -> None:
-        """Write down a new context; ``tests``: the versions of the tests that are there, kept of the first context alone."""
+        """Write down a new context; ``tests``: the versions of the tests that are there."""
         self._write(step, 0, opening, {"tests": dict(tests)})
 
     def append(self, step: Instruction, before: Sequence[Message], new: Sequence[Message]) -> None:
@@ -117,7 +107,7 @@ class Log:
     def _write(self, step: Instruction, start: int, messages: Sequence[Message], data: Mapping[str, object]) -> None:
         for n, message in enumerate(messages, start):
             where = {"step": step.id, "attempt": step.attempts, "n": n, "role": str(message.role)}
-            self._ledger.make(TURN, _written(message), {**where, **data}, status=Status.ARCHIVED)
+            self._ledger.record(TURN, _written(message), {**where, **data})
 
 
 def _written(message: Message) -> str:

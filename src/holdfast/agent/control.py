@@ -10,19 +10,20 @@ Every message is written down with what it did. A run that dies is opened again 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from holdfast.agent.acceptance import is_test, weakened
-from holdfast.agent.base import Call, Chat, Message, Reply, Role, Tool
-from holdfast.agent.context import Log, clipped_lines, cost, repeats, tools_cost, without_oldest
-from holdfast.agent.evaluators import Evaluator, misfits
+from holdfast.agent.base import Call, Chat, Message, Role, Tool
+from holdfast.agent.context import Log, repeats, units, without_oldest
+from holdfast.agent.evaluators import Evaluator
 from holdfast.agent.files import FileStore
-from holdfast.agent.filework import TASK_FILE, TOOLS, Done, FileWork, clipped
+from holdfast.agent.filework import TASK_FILE, TOOLS, FileWork, clipped, listed
 from holdfast.agent.ledger import Ledger
+from holdfast.agent.planning import Step, first_part, planned
 from holdfast.agent.registry import Instruction, InstructionRegistry, Stage
+from holdfast.agent.schemas import misfits
+from holdfast.agent.window import Budget, Window
 from holdfast.cube import Channel, Cube, Form, Ref
-from holdfast.errors import ChatError, ConflictError, InputError
+from holdfast.errors import ConflictError, ContextOverflowError, InputError
 from holdfast.retrieve.context import count_tokens
 from holdfast.taxonomy import Formation, Function, MemoryProfile, Retrieval, Subform, Subject
 
@@ -37,28 +38,6 @@ PROFILE = MemoryProfile(
 
 TASK = "task"
 
-PLAN = Tool(
-    "plan",
-    "Give the steps, in order.",
-    {
-        "type": "object",
-        "properties": {
-            "steps": {
-                "type": "array",
-                "minItems": 1,
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "text": {"type": "string"},
-                        "depends_on": {"type": "array", "items": {"type": "string"}},
-                    },
-                    "required": ["text"],
-                },
-            }
-        },
-        "required": ["steps"],
-    },
-)
 COMPLETE = Tool("step_complete", "Say that the step is done.", {"type": "object", "properties": {}})
 SPLIT = Tool(
     "split_step",
@@ -75,47 +54,16 @@ SYSTEM = (
     "You carry out one step of a larger task. What shall last you write to files with the tools: this conversation will be "
     "forgotten. Write complete, working content with tests, and never ask the user. Tests that are there may not be weakened."
 )
-PLANNER = (
-    "You plan a task that is carried out step by step, each step by somebody who sees only that step, the files and the "
-    "summaries of the steps that it depends on. Steps are called s1, s2 and so on. Give at most {most} steps."
-)
 _GO_ON = "Is the step done? Go on with the tools, or call step_complete."
-_AGAIN = "Your last reply could not be read. Reply again, with a tool call whose arguments are one JSON object."
 _SUMMARY = (
     "The step is done. Summarise in one or two sentences what later steps must know: names, signatures, decisions."
 )
 _ACCOUNT = "Your context is full and will be cleared. Say in two sentences what of this step is done and what is left."
 _PASSED = "complete: all checks pass"
 _SPLIT = "split into"
-_MOST_REFUSALS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """Bounds, in tokens but for the last three.
-
-    Fields
-        window: a context with the tools and the reply; never exceeded.
-        reply: one reply. read: one result of a tool. report: what the evaluators say. summary: a summary or an account.
-        free: what is freed, where there is as much, before an account is asked for.
-        attempts: contexts of one instruction. turns: replies to one instruction. steps: asked for from each part of a task.
-    """
-
-    window: int = 8192
-    reply: int = 1024
-    read: int = 1500
-    report: int = 500
-    summary: int = 120
-    free: int = 700
-    attempts: int = 30
-    turns: int = 120
-    steps: int = 10
-
-    def __post_init__(self) -> None:
-        if min(self.reply, self.read, self.report, self.summary, self.attempts, self.turns, self.steps) < 1:
-            raise InputError("every bound of a budget is at least 1")
-        if self.window - self.reply < 2 * max(self.read, self.report):
-            raise InputError("a window holds a reply and twice what one tool or the evaluators may say; make it larger")
+_SMALLER = "the model's context is smaller than a window of {} tokens; give a budget with a smaller one"
+_OPENING = 2  # messages
+_LATER = "error: not done, there is no room for what it would say; call it again"
 
 
 class ControlUnit:
@@ -132,9 +80,6 @@ class ControlUnit:
         recover: begin a fresh context where one would overflow; without it the instruction is given up.
     """
 
-    files: FileStore
-    registry: InstructionRegistry
-
     def __init__(
         self,
         chat: Chat,
@@ -147,16 +92,21 @@ class ControlUnit:
         summaries: bool = True,
         recover: bool = True,
     ) -> None:
-        self._chat = chat
         self._ledger = ledger
-        self._log = Log(ledger)
         self._evaluators = tuple(evaluators)
         self._budget = budget or Budget()
         self._temperature = temperature
         self._count = count
         self._summaries = summaries
         self._recover = recover
+        self._window = Window(chat, self._budget, temperature, count)
+        self.files = FileStore(ledger, count=count)
+        self.registry = InstructionRegistry(ledger)
+        self._work = FileWork(self.files, cap=self._budget.read, count=count)
+        self._room = self._window.left((), WORK)
+        self._log = Log(ledger)
         self._judged: tuple[str, list[str]] = ("", [])
+        self._kept: tuple[str, dict[str, str]] = ("", {})
 
     @property
     def failed(self) -> list[Instruction]:
@@ -166,9 +116,9 @@ class ControlUnit:
     def run(self, task: str | None = None, program: Sequence[str] | None = None) -> FileStore:
         """Carry out a task to its end, or go on with the one that the ledger holds; the files.
 
-        ``program``: its instructions, where the model shall not make them. Look at ``failed`` for what was given up. Whatever the
-        chat raises ends the run, which can be resumed. Raises InputError where there is no task, or a context cannot hold
-        what a step needs; ConflictError where the ledger holds another task; ChatError where replies cannot be read.
+        ``program``: its instructions, where the model shall not make them; a run that goes on needs none. Look at ``failed`` for
+        what was given up. Raises InputError where there is no task, or a context cannot hold what a step needs, ConflictError
+        where the ledger holds another task, and as the chat does: then the run can be resumed.
         """
         found = self._open(task)
         self._plan(found, program)
@@ -184,70 +134,47 @@ class ControlUnit:
             raise ConflictError("this ledger holds another task; give a run of its own (another session) to each")
         if not held and (task is None or not task.strip()):
             raise InputError("there is no task to go on with; give one")
-        with self._ledger.together():
-            found = held[0] if held else self._ledger.make(TASK, task or "", {"planned": 0}, channel=Channel.USER)
-            source = Ref(found.id, 1)
-            self.files = FileStore(self._ledger, source=source, count=self._count)
-            self.registry = InstructionRegistry(self._ledger, source=source)
-            if not held:
-                self.files.write(TASK_FILE, found.text)
-        self._work = FileWork(self.files, cap=self._budget.read, count=self._count)
-        return self._ledger.cubes(TASK)[0]
+        if not held:
+            with self._ledger.together():
+                made = self._ledger.make(TASK, task or "", {"planned": 0}, channel=Channel.USER)
+                self._ledger.source = Ref(made.id, 1)
+                self.files.write(TASK_FILE, made.text)
+        (found,) = self._ledger.cubes(TASK)
+        self._ledger.source = Ref(found.id, 1)
+        self._log = Log(self._ledger)
+        return found
 
     def _plan(self, task: Cube, program: Sequence[str] | None) -> None:
-        """A task longer than a third of the window is planned in parts, each in a context of its own."""
-        if program is not None:
-            parts = ["\n".join(program)]
-        else:
-            parts = clipped_lines(task.text, (self._budget.window - self._budget.reply) // 3, self._count)
-        line = 1
-        for number, part in enumerate(parts):
-            if number >= task.data["planned"]:
-                steps: Sequence[Mapping[str, Any]]
-                steps = self._planned(part, line, number, len(parts)) if program is None else _steps(program)
-                with self._ledger.together():
-                    for step in steps:
-                        self.registry.add(step["text"], depends_on=step.get("depends_on", ()))
-                    task = self._ledger.change(task, data={"planned": number + 1})
-            line += part.count("\n") + 1
-
-    def _planned(self, part: str, line: int, number: int, parts: int) -> list[Mapping[str, Any]]:
-        known = [one.id for one in self.registry.instructions]
-        told = f"Part {number + 1} of {parts} of the task ({TASK_FILE} from line {line}):\n{part}\n\n"
-        told += f"{len(known)} steps are planned; yours begin with s{len(known) + 1}. Call plan."
-        messages = [
-            Message(Role.SYSTEM, PLANNER.format(most=self._budget.steps)),
-            Message(Role.USER, told),
-        ]
-        for _ in range(self._budget.attempts):
-            reply = self._read(messages, (PLAN,))
-            call = next((call for call in reply.calls if call.tool == PLAN.name), None)
-            wrong = "call plan" if call is None else _unfit(call, known)
-            if call is not None and not wrong:
-                return list(call.arguments["steps"])
-            messages = [*messages[:2], Message(Role.USER, f"error: {wrong}"[:400])]
-        raise ChatError(
-            f"the model gave no plan in {self._budget.attempts} attempts; resume the run, or give a program"
-        )
+        """Plan the lines of the task that are not planned yet, a third of the window at a time."""
+        lines = task.text.rstrip().split("\n")
+        while (at := task.data["planned"]) < len(lines):
+            if program is not None:
+                part, steps = lines[at:], [Step(text) for text in program]
+            else:
+                known = len(self.registry.instructions)
+                part = first_part(lines[at:], (self._budget.window - self._budget.reply) // 3, self._count)
+                steps = planned(self._window, part, at, len(lines), known, self._room // 4)
+            with self._ledger.together():
+                for step in steps:
+                    self.registry.add(step.text, depends_on=step.depends_on)
+                task = self._ledger.change(task, data={"planned": at + len(part)})
 
     # --- one instruction ---
 
     def _carry_out(self, step: Instruction) -> None:
         messages = self._log.messages(step) if step.attempts else self._begin(step)
-        while messages[-1].text != _PASSED or messages[-1].role is not Role.TOOL:
-            if messages[-1].role is Role.TOOL and messages[-1].text.startswith(_SPLIT):
+        while (came_to := _came_to(messages)) != _PASSED:
+            if came_to == _SPLIT:
                 messages = self._begin(self.registry.get(step.id))  # it goes on as its first part
             step = self.registry.get(step.id)
             if self._log.replies(step) >= self._budget.turns:
                 self.registry.settle(step.id, f"given up after {self._budget.turns} turns", failed=True)
                 return
-            if not self._fits(messages, WORK, self._budget.reply):
-                if not self._recover or step.attempts >= self._budget.attempts:
-                    self.registry.settle(step.id, "given up: its context overflowed", failed=True)
-                    return
-                messages = self._afresh(step, messages)
-                continue
-            messages = self._turn(step, messages)
+            more = self._turn(step, messages) if self._window.left(messages, WORK) >= 0 else None
+            if more is None and (not self._recover or step.attempts >= self._budget.attempts):
+                self.registry.settle(step.id, "given up: its context overflowed", failed=True)
+                return
+            messages = self._afresh(step, messages) if more is None else more
         summary = self._ask_for(_SUMMARY, messages) if self._summaries else ""
         self.registry.settle(step.id, summary)
 
@@ -263,35 +190,41 @@ class ControlUnit:
 
     def _opening(self, step: Instruction) -> list[Message]:
         """What a fresh context holds: the task, what exists, what is known, the step. Raises InputError where it is too much."""
-        room = self._budget.window - self._budget.reply - tools_cost(WORK, self._count)
+        rest = self._room * 3 // 4 - self._count(SYSTEM) - self._count(step.text)
+        if rest < self._room // 4:
+            raise InputError(
+                f"instruction {step.id} leaves no room in a window of {self._budget.window} tokens; split it"
+            )
         task = self.files.text(TASK_FILE)
         before = self.registry.instructions
         before = before[: [one.id for one in before].index(step.id)]
         known = [one for one in before if one.summary and (one.id in step.depends_on or one is before[-1])]
         told = [
-            f"Task ({TASK_FILE}, {len(task.splitlines())} lines): {clipped(task, room // 10, self._count)}",
-            f"Files: {clipped(', '.join(self.files.paths()), room // 6, self._count)}",
-            clipped("\n".join(f"{one.id} is done: {one.summary}" for one in reversed(known)), room // 5, self._count),
+            f"Task ({TASK_FILE}, {len(task.splitlines())} lines): {clipped(task, rest * 15 // 100, self._count)}",
+            f"Files: {listed(self.files.paths(), rest // 4, self._count)}",
+            clipped("\n".join(f"{one.id} is done: {one.summary}" for one in reversed(known)), rest // 4, self._count),
             f"Step {step.id}: {step.text}",
-            clipped("\n".join(f"So far: {note}" for note in step.notes[-1:]), room // 5, self._count),
+            clipped("\n".join(f"So far: {note}" for note in step.notes[-1:]), rest // 4, self._count),
         ]
-        opening = [Message(Role.SYSTEM, SYSTEM), Message(Role.USER, "\n\n".join(filter(None, told)))]
-        if sum(cost(message, self._count) for message in opening) > room * 3 // 4:
-            raise InputError(
-                f"instruction {step.id} leaves no room in a window of {self._budget.window} tokens; split it"
-            )
-        return opening
+        return [Message(Role.SYSTEM, SYSTEM), Message(Role.USER, "\n\n".join(filter(None, told)))]
 
-    def _turn(self, step: Instruction, messages: list[Message]) -> list[Message]:
-        """One reply and all that it does, written down as one."""
-        temperature = heat(messages, self._temperature)
-        reply = self._read(messages, WORK, temperature)
-        kept = self._kept(step)
+    def _turn(self, step: Instruction, messages: list[Message]) -> list[Message] | None:
+        """One reply and all that it does, written down as one; None where the model says that its context is full."""
+        try:
+            reply = self._window.ask(messages, WORK, temperature=heat(messages, self._temperature))
+        except ContextOverflowError as error:
+            if len(messages) == _OPENING:
+                raise InputError(_SMALLER.format(self._budget.window)) from error
+            return None
+        kept = self._tests(step)
         with self._ledger.together():
             new = [reply.message]
             for call in reply.calls:
+                room = self._window.left([*messages, *new], WORK)
                 cut = reply.cut and call is reply.calls[-1]
-                new.append(Message(Role.TOOL, self._answer(step, call, kept, cut), answers=call.id))
+                fits = len(new) == 1 or room >= self._budget.read + self._budget.report
+                text = self._answer(step, call, kept, cut) if fits else _LATER
+                new.append(Message(Role.TOOL, text, answers=call.id))
             if not reply.calls:
                 new.append(Message(Role.USER, _GO_ON))
             self._log.append(step, messages, new)
@@ -303,19 +236,26 @@ class ControlUnit:
         if call.tool == SPLIT.name:
             if wrong := misfits(dict(call.arguments), SPLIT.parameters):
                 return f"error: {wrong[0]}"
+            steps = call.arguments["steps"]
+            if any(self._count(text) > self._room // 4 for text in steps):
+                return f"error: a step has at most {self._room // 4} tokens"
             try:
-                return f"{_SPLIT} {', '.join(one.id for one in self.registry.split(step.id, call.arguments['steps']))}"
+                return f"{_SPLIT} {', '.join(one.id for one in self.registry.split(step.id, steps))}"
             except (InputError, ConflictError) as error:
                 return f"error: {error}"
-        done: Done = self._work.perform(call, kept=kept, cut=cut)
+        done = self._work.perform(call, kept=kept, cut=cut)
         if not done.changed:
             return done.text
         return f"{done.text}\n{self._report(self._faults()) or 'checks pass'}"
 
-    def _kept(self, step: Instruction) -> dict[str, str]:
+    def _tests(self, step: Instruction) -> dict[str, str]:
+        """The tests that were there when the step was first begun, and may not be weakened."""
         if step.may_change_tests:
             return {}
-        return {path: self.files.at(path, version) for path, version in self._log.tests(step).items()}
+        if self._kept[0] != step.id:
+            kept = {path: self.files.at(path, version) for path, version in self._log.tests(step).items()}
+            self._kept = step.id, kept
+        return self._kept[1]
 
     def _faults(self) -> list[str]:
         digest = self.files.digest
@@ -344,45 +284,32 @@ class ControlUnit:
         return self._begin(step, account)
 
     def _ask_for(self, what: str, messages: list[Message], *, free: int = 0) -> str:
-        """An account in words of a conversation, its oldest turns left out as far as the window demands."""
-        asked = Message(Role.USER, what)
+        """An account in words of a conversation, its oldest turns left out as far as the window and the model demand."""
+        asked, opening = Message(Role.USER, what), messages[:_OPENING]
+        limit = self._budget.summary
 
-        def fits(turns: Sequence[Message], spare: int) -> bool:
-            return self._fits([*messages[:2], *turns, asked], (), self._budget.summary + spare)
+        def fits(turns: Sequence[Message]) -> bool:
+            return self._window.left([*opening, *turns, asked], (), limit) >= free
 
-        turns = without_oldest(messages[2:], lambda some: fits(some, free) or (fits(some, 0) and not some))
-        reply = self._read([*messages[:2], *turns, asked], (), limit=self._budget.summary)
-        return clipped(reply.text.strip(), self._budget.summary, self._count)
-
-    def _fits(self, messages: Sequence[Message], tools: Sequence[Tool], reply: int) -> bool:
-        used = sum(cost(message, self._count) for message in messages)
-        return used + tools_cost(tools, self._count) + reply <= self._budget.window
-
-    def _read(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[Tool],
-        temperature: float | None = None,
-        limit: int | None = None,
-    ) -> Reply:
-        """A reply; where it cannot be read the model is told so, up to twice. The window is never exceeded."""
-        limit = limit or self._budget.reply
-        asked = list(messages)
-        for refusals in range(1, _MOST_REFUSALS + 1):
-            assert self._fits(asked, tools, limit), "a context is about to exceed its window"
+        turns = without_oldest(messages[_OPENING:], fits)
+        while True:
             try:
-                return self._chat.reply(
-                    asked,
-                    tools=tools,
-                    temperature=self._temperature if temperature is None else temperature,
-                    limit=limit,
-                )
-            except ChatError:
-                if refusals == _MOST_REFUSALS:
-                    raise
-                again = [*messages, *[Message(Role.USER, _AGAIN)] * refusals]
-                asked = again if self._fits(again, tools, limit) else asked
-        raise AssertionError("unreachable")
+                reply = self._window.ask([*opening, *turns, asked], limit=limit)
+            except ContextOverflowError as error:
+                if not turns:
+                    raise InputError(_SMALLER.format(self._budget.window)) from error
+                turns = [message for group in units(turns)[1:] for message in group]
+            else:
+                return clipped(reply.text.strip(), limit, self._count)
+
+
+def _came_to(messages: Sequence[Message]) -> str:
+    """What the last turn came to: ``_PASSED``, ``_SPLIT``, or "". Files may say anything, so only these tools' results count."""
+    said, *results = units(messages)[-1]
+    answered = [(call.tool, result.text) for call, result in zip(said.calls, results, strict=False)]
+    if any(tool == SPLIT.name and text.startswith(_SPLIT) for tool, text in answered):
+        return _SPLIT
+    return _PASSED if answered and answered[-1] == (COMPLETE.name, _PASSED) else ""
 
 
 def heat(messages: Sequence[Message], least: float) -> float:
@@ -392,21 +319,3 @@ def heat(messages: Sequence[Message], least: float) -> float:
         if at == len(messages) - 1 or messages[at + 1].role is Role.ASSISTANT:
             found = min(1.0, found + 0.4) if repeats(messages[: at + 1]) else max(least, found - 0.1)
     return found
-
-
-def _steps(program: Sequence[str]) -> list[Mapping[str, Any]]:
-    return [{"text": text} for text in program]
-
-
-def _unfit(call: Call, known: Sequence[str]) -> str:
-    """Why a plan cannot be taken; "" where it can."""
-    if wrong := misfits(dict(call.arguments), PLAN.parameters):
-        return wrong[0]
-    names = list(known)
-    for step in call.arguments["steps"]:
-        if not step["text"].strip():
-            return "a step needs words"
-        if other := set(step.get("depends_on", ())) - set(names):
-            return f"s{len(names) + 1} depends on {', '.join(sorted(other))}, which is no earlier step"
-        names.append(f"s{len(names) + 1}")
-    return ""

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 from holdfast.agent.acceptance import is_test
 from holdfast.agent.sandbox import Sandbox
-from holdfast.errors import InputError
 
 PROFILE = ()  # checks on what is written, and no memory
 
@@ -209,84 +208,26 @@ class WordCount:
         return []
 
 
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "object": (dict,),
-    "array": (list,),
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "null": (type(None),),
-}
-_KEYWORDS = {
-    "type",
-    "properties",
-    "required",
-    "additionalProperties",
-    "items",
-    "enum",
-    "minimum",
-    "maximum",
-    "minItems",
-}
-_SAID_ONLY = {"$schema", "title", "description"}
-
-
 @dataclass(frozen=True, slots=True)
 class JsonSchema:
-    """A JSON file fits a JSON Schema of these keywords: ``type``, ``properties``, ``required``, ``additionalProperties`` (false),
-    ``items``, ``enum``, ``minimum``, ``maximum``, ``minItems``. Raises InputError for a schema with another one.
-    """
+    """A JSON file fits a JSON Schema. Needs the extra ``llm`` (MissingExtraError); InputError for what is no schema."""
 
     path: str
     schema: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        _check_schema(self.schema)
+        from holdfast.agent.schemas import usable
+
+        usable(self.schema)
 
     def evaluate(self, files: Mapping[str, str]) -> list[Finding]:
-        """See ``Evaluator``."""
+        """See ``Evaluator``. Names five misfits at most."""
+        from holdfast.agent.schemas import misfits
+
         if self.path not in files:
             return [Finding(self.path, "is missing")]
         try:
             value = json.loads(files[self.path])
         except (ValueError, RecursionError) as error:
             return [Finding(self.path, f"is no JSON: {error}")]
-        return [Finding(self.path, what) for what in misfits(value, self.schema)]
-
-
-def misfits(value: Any, schema: Mapping[str, Any], at: str = "$") -> list[str]:
-    """Where a decoded value does not fit a schema (see ``JsonSchema``), one line each."""
-    kind = schema.get("type")
-    if kind is not None and not (isinstance(value, _TYPES[kind]) and (kind == "boolean") == isinstance(value, bool)):
-        return [f"{at} must be of type {kind}"]
-    found = []
-    if "enum" in schema and value not in schema["enum"]:
-        found.append(f"{at} must be one of {', '.join(map(repr, schema['enum']))}")
-    if isinstance(value, dict):
-        known = schema.get("properties", {})
-        found += [f"{at} lacks {name!r}" for name in schema.get("required", ()) if name not in value]
-        if schema.get("additionalProperties") is False:
-            found += [f"{at} must not have {name!r}" for name in value if name not in known]
-        for name in sorted(known.keys() & value.keys()):
-            found += misfits(value[name], known[name], f"{at}.{name}")
-    if isinstance(value, list):
-        if len(value) < schema.get("minItems", 0):
-            found.append(f"{at} needs at least {schema['minItems']} items")
-        for number, item in enumerate(value if "items" in schema else ()):
-            found += misfits(item, schema["items"], f"{at}[{number}]")
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if value < schema.get("minimum", value):
-            found.append(f"{at} must be at least {schema['minimum']}")
-        if value > schema.get("maximum", value):
-            found.append(f"{at} must be at most {schema['maximum']}")
-    return found
-
-
-def _check_schema(schema: Mapping[str, Any]) -> None:
-    if other := set(schema) - _KEYWORDS - _SAID_ONLY:
-        raise InputError(f"a schema may not have {', '.join(sorted(other))}; known are {', '.join(sorted(_KEYWORDS))}")
-    if schema.get("type", "object") not in _TYPES:
-        raise InputError(f"a schema's type is one of {', '.join(_TYPES)}, not {schema['type']!r}")
-    for inner in (*schema.get("properties", {}).values(), *([schema["items"]] if "items" in schema else [])):
-        _check_schema(inner)
+        return [Finding(self.path, str(one)) for one in misfits(value, self.schema)]

@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 from holdfast.agent.ledger import Ledger
-from holdfast.cube import Cube, Form, Ref, Status
+from holdfast.cube import Cube, Form, Status
 from holdfast.errors import ConflictError, InputError, NotFoundError
 from holdfast.retrieve.context import count_tokens
 from holdfast.taxonomy import Evolution, Function, MemoryProfile, Retrieval, Subform, Subject
@@ -77,15 +77,11 @@ class FileStore:
 
     Args:
         ledger: where they are written down.
-        source: the version of a cube that all files are made from, if any.
         count: counts tokens, for the caps on reading.
     """
 
-    def __init__(
-        self, ledger: Ledger, *, source: Ref | None = None, count: Callable[[str], int] = count_tokens
-    ) -> None:
+    def __init__(self, ledger: Ledger, *, count: Callable[[str], int] = count_tokens) -> None:
         self._ledger = ledger
-        self._source = source
         self._count = count
 
     # --- reading ---
@@ -126,8 +122,8 @@ class FileStore:
         if not wanted:
             raise InputError("search for what? Give one or more texts")
         found: list[Match] = []
-        for path in self.paths():
-            for number, line in enumerate(_lines(self.text(path)), 1):
+        for path, text in sorted(self.all().items()):
+            for number, line in enumerate(_lines(text), 1):
                 if any(word in line for word in wanted):
                     found.append(Match(path, number, line))
                     if len(found) == limit:
@@ -175,7 +171,7 @@ class FileStore:
         data = {"subject": path, "sha256": _sha(text)}
         body = f"{path}\n{text}"
         if held is None:
-            made = self._ledger.make(FILE, body, data, source=self._source)
+            made = self._ledger.make(FILE, body, data)
             return _version(self._find(path) or made)
         return _version(self._ledger.change(held, text=body, data=data, status=Status.ACTIVATED))
 
@@ -198,17 +194,31 @@ class FileStore:
         return self.write(path, _content(earlier))
 
     def export(self, folder: str | Path) -> None:
-        """Write all files into a folder that is new or empty. Raises ConflictError where it holds something."""
+        """Write all files into a folder that is new or empty, through no link.
+
+        Raises ConflictError where the folder holds something or is a link, and where anything turns up in it meanwhile.
+        """
         root = Path(folder)
+        if root.is_symlink():
+            raise ConflictError(f"{root} is a link; name the folder itself")
         root.mkdir(parents=True, exist_ok=True)
         if any(root.iterdir()):
             raise ConflictError(f"{root} is not empty; name a new folder, so that nothing in it is overwritten")
-        for path, text in self.all().items():
-            place = root / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-            with os.fdopen(os.open(place, flags, 0o644), "w", encoding="utf-8", newline="") as file:
-                file.write(text)
+        made = {root}
+        try:
+            for path, text in sorted(self.all().items()):
+                place = root / path
+                for parent in reversed(place.parents):
+                    if root in parent.parents and parent not in made:
+                        parent.mkdir()  # one that is there already is not ours, and may be a link
+                        made.add(parent)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                with os.fdopen(os.open(place, flags, 0o644), "w", encoding="utf-8", newline="") as file:
+                    file.write(text)
+        except FileExistsError as error:
+            raise ConflictError(
+                f"{error.filename} was put there meanwhile; name a new folder, and leave it alone"
+            ) from error
 
     # --- inside ---
 

@@ -5,14 +5,14 @@ Every result is bounded, says in words what failed, and never raises for what a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from holdfast.agent.acceptance import weakened
 from holdfast.agent.base import Call, Tool
-from holdfast.agent.evaluators import misfits
 from holdfast.agent.files import FileStore, patched
+from holdfast.agent.schemas import misfits
 from holdfast.errors import InputError, NotFoundError
 
 PROFILE = ()  # hands, and no memory
@@ -45,6 +45,7 @@ WRITE = _tool("write_files", "Write whole files.", "files", files={"type": "arra
 PATCH = _tool("patch_file", "Change a file by a unified diff.", "path diff", path=_TEXT, diff=_TEXT)
 DELETE = _tool("delete_files", "Delete files.", "paths", paths={"type": "array", "items": _TEXT, "minItems": 1})
 TOOLS = (LIST, READ, SEARCH, WRITE, PATCH, DELETE)
+_LONGEST_LINE = 300
 _CHANGING = {WRITE.name, PATCH.name, DELETE.name}
 
 
@@ -76,7 +77,7 @@ class FileWork:
         if tool is None:
             return Done(f"error: there is no tool {call.tool!r:.60}")
         if wrong := misfits(dict(call.arguments), tool.parameters):
-            return Done(f"error: {'; '.join(wrong[:3])}")
+            return Done(f"error: {'; '.join(map(str, wrong[:3]))}")
         if cut and call.tool in _CHANGING:
             return Done(
                 "error: your reply was cut at its limit, so nothing was changed. Write fewer or shorter files at a time, or patch"
@@ -87,26 +88,16 @@ class FileWork:
 
     def _does(self, tool: str, given: Mapping[str, Any], kept: Mapping[str, str]) -> str:
         if tool == LIST.name:
-            return self._try(lambda: "\n".join(self._files.paths()) or "there are no files")
+            return "\n".join(self._files.paths()) or "there are no files"
         if tool == READ.name:
-            return self._try(lambda: self._read(given))
+            return _tried(self._read, given)
         if tool == SEARCH.name:
-            return self._try(lambda: self._search(given["words"]))
+            return _tried(self._search, given["words"])
         if tool == PATCH.name:
-            return self._try(lambda: self._patch(given["path"], given["diff"], kept))
+            return _tried(self._patch, given["path"], given["diff"], kept)
         if tool == DELETE.name:
-            return "\n".join(self._try(lambda path=path: self._delete(path, kept)) for path in given["paths"])  # type: ignore[misc]
-        return "\n".join(
-            self._try(lambda one=one: self._write(one["path"], one["text"], kept))  # type: ignore[misc]
-            for one in given["files"]
-        )
-
-    @staticmethod
-    def _try(work: Callable[[], str]) -> str:
-        try:
-            return work()
-        except (InputError, NotFoundError) as error:
-            return f"error: {error}"
+            return "\n".join(_tried(self._delete, path, kept) for path in given["paths"])
+        return "\n".join(_tried(self._write, one["path"], one["text"], kept) for one in given["files"])
 
     def _read(self, given: Mapping[str, Any]) -> str:
         room = self._cap - 20  # for the line above it
@@ -116,7 +107,7 @@ class FileWork:
 
     def _search(self, words: list[str]) -> str:
         found = self._files.search(*words)
-        return "\n".join(f"{one.path}:{one.line}: {one.text}" for one in found) or "no line holds that"
+        return "\n".join(f"{one.path}:{one.line}: {one.text[:_LONGEST_LINE]}" for one in found) or "no line holds that"
 
     def _write(self, path: str, text: str, kept: Mapping[str, str]) -> str:
         self._permit(path, text, kept)
@@ -136,6 +127,25 @@ class FileWork:
             raise InputError(f"{TASK_FILE} is the task, and may not be changed")
         if path in kept and (why := weakened({path: kept[path]}, {} if text is None else {path: text})):
             raise InputError(f"{why[0]}; nothing was changed")
+
+
+def _tried(work: Callable[..., str], *given: Any) -> str:
+    try:
+        return work(*given)
+    except (InputError, NotFoundError) as error:
+        return f"error: {error}"
+
+
+def listed(paths: Sequence[str], cap: int, count: Callable[[str], int]) -> str:
+    """The first paths that ``cap`` tokens hold, and how many more there are."""
+    told, shown = "", 0
+    for path in paths:
+        longer = f"{told}, {path}" if told else path
+        if count(f"{longer} and {len(paths)} more") > cap:
+            break
+        told, shown = longer, shown + 1
+    more = f"{len(paths) - shown} more" if shown < len(paths) else ""
+    return " and ".join(filter(None, [told, more])) or "none"
 
 
 def clipped(text: str, cap: int, count: Callable[[str], int]) -> str:

@@ -27,6 +27,8 @@ class Ledger:
     Args:
         store: where they live; that of a ``Memory`` will do.
         scope: the run's own; its session names the run. Raises InputError without one.
+
+    ``source``: what all cubes are made from, and forgotten with; it is set when the run is opened.
     """
 
     def __init__(self, store: SqliteStore, scope: Scope) -> None:
@@ -34,6 +36,7 @@ class Ledger:
             raise InputError("a run needs a scope with a session of its own: its name, by which it is resumed")
         self.store = store
         self.scope = scope
+        self.source: Ref | None = None
         self._kinds: dict[str, dict[str, Cube]] = {}
         self._waiting: list[Operation] | None = None
 
@@ -51,15 +54,20 @@ class Ledger:
         text: str,
         data: Mapping[str, Any],
         *,
-        source: Ref | None = None,
         channel: Channel = Channel.ASSISTANT,
-        status: Status = Status.GENERATED,
     ) -> Cube:
-        """A new cube, made from ``source``: forgotten with it."""
-        origin = Origin(channel, author=ACTOR, derived_from=() if source is None else (source,))
-        cube = Cube(self.scope, text, kind, data=data, origin=origin, status=status)
+        """A new cube."""
+        cube = self._made(kind, text, data, channel, Status.GENERATED)
         self._put(Operation.add(cube))
         return cube
+
+    def record(self, kind: str, text: str, data: Mapping[str, Any]) -> None:
+        """Write down what only ``find`` will look for: history, in no search, and not kept in memory."""
+        operation = Operation.add(self._made(kind, text, data, Channel.ASSISTANT, Status.ARCHIVED))
+        if self._waiting is None:
+            self._commit([operation])
+        else:
+            self._waiting.append(operation)
 
     def change(self, cube: Cube, **fields: Any) -> Cube:
         """A next version with some fields changed."""
@@ -86,6 +94,10 @@ class Ledger:
         finally:
             self._waiting = None
 
+    def _made(self, kind: str, text: str, data: Mapping[str, Any], channel: Channel, status: Status) -> Cube:
+        origin = Origin(channel, author=ACTOR, derived_from=() if self.source is None else (self.source,))
+        return Cube(self.scope, text, kind, data=data, origin=origin, status=status)
+
     def _of(self, kind: str) -> dict[str, Cube]:
         if kind not in self._kinds:
             self._kinds[kind] = {cube.id: cube for cube in self.find(kind, {})}
@@ -102,11 +114,9 @@ class Ledger:
         self._of(cube.kind)[cube.id] = replace(cube, version=cube.version + 1) if known else cube
 
     def _commit(self, operations: list[Operation]) -> None:
-        kinds = {operation.cube.kind for operation in operations if operation.cube is not None}
-        for kind in kinds:
-            self._of(kind)
         done = self.store.commit(operations, actor=ACTOR)
         if done.duplicates:
             raise ConflictError("another process writes to this run; let one of the two end, and resume it then")
         for cube in done.cubes:
-            self._of(cube.kind)[cube.id] = cube
+            if cube.kind in self._kinds:
+                self._kinds[cube.kind][cube.id] = cube

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from holdfast.agent.ledger import Ledger
-from holdfast.cube import Cube, Form, Ref
+from holdfast.cube import Cube, Form
 from holdfast.errors import ConflictError, InputError, NotFoundError
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Retrieval, Subform, Subject
 
@@ -65,13 +65,11 @@ class InstructionRegistry:
 
     Args:
         ledger: where they are written down.
-        source: the version of a cube that they are made from, if any.
         splits: how many instructions ``split`` may add in all.
     """
 
-    def __init__(self, ledger: Ledger, *, source: Ref | None = None, splits: int = 16) -> None:
+    def __init__(self, ledger: Ledger, *, splits: int = 16) -> None:
         self._ledger = ledger
-        self._source = source
         self._splits = splits
 
     @property
@@ -171,7 +169,7 @@ class InstructionRegistry:
             "notes": [],
             "may_change_tests": may_change_tests,
         }
-        self._ledger.make(STEP, _worded(text), data, source=self._source)
+        self._ledger.make(STEP, _worded(text), data)
         return self.get(id)
 
     def _set(self, id: str, *, text: str | None = None, **fields: Any) -> Instruction:

@@ -46,6 +46,7 @@ class _Run:
     tests: float
     tokens: int
     calls: int
+    looked: int
 
 
 def run(scale: Scale, seed: int, data: Path | None) -> Result:
@@ -151,7 +152,9 @@ def _measured(
     passing = sum(results.get(("hidden_checks.py", one)) == "" for one in names)
     passed, total = own_tests(files, judges)
     broken = sum(bool(unparsable(text)) for text in code.values())
-    return _Run(passing / len(features), broken, passed / total if total else 0.0, model.written, model.made)
+    return _Run(
+        passing / len(features), broken, passed / total if total else 0.0, model.written, model.made, model.looked
+    )
 
 
 def _metrics(by_length: dict[int, list[_Run]]) -> dict[str, float]:
@@ -164,6 +167,7 @@ def _metrics(by_length: dict[int, list[_Run]]) -> dict[str, float]:
         "own tests passing": float(np.mean([one.tests for one in every])),
         "tokens written": float(np.mean([one.tokens for one in every])),
         "calls": float(np.mean([one.calls for one in every])),
+        "look-ups in files": float(np.mean([one.looked for one in every])),
     }
 
 

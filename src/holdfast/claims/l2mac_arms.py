@@ -15,11 +15,12 @@ from typing import Any
 from holdfast.agent.acceptance import is_test
 from holdfast.agent.base import Message, Role
 from holdfast.agent.context import cost, tools_cost, without_oldest
-from holdfast.agent.control import Budget, ControlUnit
+from holdfast.agent.control import ControlUnit
 from holdfast.agent.evaluators import Evaluator, PythonSyntax, PythonTests
 from holdfast.agent.filework import TASK_FILE, WRITE, clipped
 from holdfast.agent.ledger import Ledger
 from holdfast.agent.sandbox import Sandbox
+from holdfast.agent.window import Budget
 from holdfast.claims.l2mac_model import CONDENSE, OUTPUT, REFLECT, REPLAN, WINDOW, Scribe, SpentError
 from holdfast.cube import Scope
 from holdfast.errors import ChatError

@@ -13,11 +13,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from holdfast.agent.arguments import read_arguments
-from holdfast.agent.base import Call, Message, Reply, Tool, Usage
+from holdfast.agent.base import Message, Reply, Tool, Usage
 from holdfast.agent.context import cost, tools_cost
-from holdfast.agent.control import COMPLETE, PLAN
+from holdfast.agent.control import COMPLETE
 from holdfast.agent.filework import READ, SEARCH, TASK_FILE, WRITE
+from holdfast.agent.planning import PLAN
+from holdfast.agent.reading import UnreadableError, read_calls
 from holdfast.claims.l2mac_specs import (
     SIGNATURE,
     Feature,
@@ -26,7 +27,8 @@ from holdfast.claims.l2mac_specs import (
     name_of,
     read_requirements,
 )
-from holdfast.errors import ClaimError
+from holdfast.encode.endpoint import RawCall
+from holdfast.errors import ClaimError, CutReplyError, UnusableReplyError
 from holdfast.retrieve.context import count_tokens
 
 WINDOW = 1500
@@ -63,6 +65,7 @@ class Scribe:
         self.left = calls
         self.made = 0
         self.written = 0
+        self.looked = 0
 
     def reply(
         self,
@@ -73,7 +76,7 @@ class Scribe:
         temperature: float | None = None,
         limit: int | None = None,
     ) -> Reply:
-        """See ``Chat``. Raises ClaimError where an arm shows it more than its window."""
+        """See ``Chat``. Raises SpentError, UnusableReplyError for malformed calls, ClaimError for more than its window to read."""
         if not self.left:
             raise SpentError
         assert schema is None, "no arm asks for an answer of a schema"
@@ -102,9 +105,12 @@ class Scribe:
         if rng.random() < MALFORMED:
             at = rng.randrange(len(raw))
             raw = raw[:-2] if rng.random() < 0.5 else raw[:at] + '"' + raw[at:]
-        parsed, _ = read_arguments(raw)
-        call = Call(f"call-{rng.getrandbits(48):012x}", tool, parsed)
-        return Reply("", (call,), Usage(read, count_tokens(raw), 1), cut)
+        self.looked += tool in (READ.name, SEARCH.name)
+        try:
+            calls = read_calls([RawCall(f"call-{rng.getrandbits(48):012x}", tool, raw)], tools)
+        except UnreadableError as error:
+            raise (CutReplyError if cut else UnusableReplyError)(str(error)) from error
+        return Reply("", calls, Usage(read, count_tokens(raw), 1), cut)
 
 
 class _Seen:
@@ -130,7 +136,7 @@ class _Seen:
         found = _STEP.search(self.words)
         self.step = tuple(map(int, found.groups())) if found else None
         files = re.search(r"^Files: (.*)$", self.words, re.MULTILINE)
-        self.files = set(files[1].split(", ")) if files else set()
+        self.files = set(re.findall(r"\w+\.\w+", files[1])) if files else set()
         self.failing = self._failing()
 
     def _failing(self) -> dict[int, str]:
