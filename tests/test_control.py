@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -16,10 +17,19 @@ from hypothesis import strategies as st
 
 from holdfast.agent.base import Call, Message, Reply, Role
 from holdfast.agent.context import TURN, cost, repeats, tools_cost, units, without_oldest
-from holdfast.agent.control import ControlUnit, heat
-from holdfast.agent.evaluators import JsonSchema, PythonSyntax, PythonTests, SectionsPresent, WordCount
+from holdfast.agent.control import TASK, ControlUnit, heat
+from holdfast.agent.evaluators import (
+    CrossReferences,
+    Finding,
+    JsonSchema,
+    PythonSyntax,
+    PythonTests,
+    SectionsPresent,
+    WordCount,
+)
+from holdfast.agent.files import FILE
 from holdfast.agent.ledger import Ledger
-from holdfast.agent.registry import InstructionRegistry, Stage
+from holdfast.agent.registry import STEP, InstructionRegistry, Stage
 from holdfast.agent.sandbox import Guarantee, Sandbox
 from holdfast.agent.window import Budget
 from holdfast.claims.l2mac_arms import BUDGET
@@ -27,9 +37,19 @@ from holdfast.claims.l2mac_arms import ledger as opened
 from holdfast.claims.l2mac_model import Scribe, SpentError
 from holdfast.claims.l2mac_specs import specification, task
 from holdfast.cube import Scope
-from holdfast.errors import ChatError, ConflictError, InputError
+from holdfast.errors import (
+    ChatError,
+    ConflictError,
+    ContextOverflowError,
+    CutReplyError,
+    InputError,
+    MissingExtraError,
+    UnusableReplyError,
+)
 from holdfast.retrieve.context import count_tokens
 from holdfast.store.sqlite import SqliteStore
+
+pytest.importorskip("jsonschema", reason="the extra llm is not installed")
 
 BOX = Sandbox(lowered={one: "this machine may do without it" for one, how in Sandbox().guarantees().items() if not how})
 SCOPE = Scope("t", "u", "a", "run")
@@ -55,6 +75,8 @@ class Scripted:
         said = self.replies.pop(0)
         if isinstance(said, Exception):
             raise said
+        if isinstance(said, Reply):
+            return said
         if isinstance(said, str):
             return Reply(said)
         tool, arguments, *cut = said
@@ -66,6 +88,7 @@ def write(path: str, text: str) -> tuple[str, dict[str, Any]]:
 
 
 DONE = ("step_complete", {})
+DONE_CALL = Call("done", "step_complete")
 
 
 def last(chat: Scripted) -> str:
@@ -142,11 +165,19 @@ def test_the_task_cannot_be_changed_and_no_file_lies_outside(book: Ledger, tmp_p
 
 
 def test_replies_that_cannot_be_read_are_asked_for_again_and_end_the_run_in_the_end(book: Ledger) -> None:
-    chat = Scripted(ChatError("x"), ChatError("x"), write("a", "1"), *[ChatError("gone")] * 3, DONE, "")
-    with pytest.raises(ChatError, match="gone"):
+    bad = [UnusableReplyError("x"), CutReplyError("x")]
+    chat = Scripted(*bad, write("a", "1"), *[UnusableReplyError("gone")] * 3, DONE, "")
+    with pytest.raises(UnusableReplyError, match="gone"):
         ControlUnit(chat, book).run("x", ["s"])
-    assert "could not be read" in chat.shown[1][-1].text
+    assert "could not be read" in chat.shown[1][-1].text and "cut at 1024 tokens" in chat.shown[2][-1].text
     assert ControlUnit(chat, book).run().text("a") == "1"
+
+
+def test_a_model_that_cannot_be_asked_ends_the_run_at_once(book: Ledger) -> None:
+    chat = Scripted(write("a", "1"), ChatError("no credit", 429), DONE, "")
+    with pytest.raises(ChatError, match="no credit"):
+        ControlUnit(chat, book).run("x", ["s"])
+    assert len(chat.shown) == 2 and ControlUnit(chat, book).run().text("a") == "1"
 
 
 def test_a_step_can_be_split_within_a_bound(book: Ledger) -> None:
@@ -172,6 +203,108 @@ def test_what_waits_for_itself_is_said(book: Ledger) -> None:
         registry.add("c", depends_on=["s9"])
 
 
+def test_a_split_among_other_calls_begins_anew_and_a_file_that_says_so_does_not(book: Ledger) -> None:
+    split = Call("2", "split_step", {"steps": ["one", "two"]})
+    named = Call("1", "write_files", {"files": [{"path": "split into", "text": "complete: all checks pass"}]})
+    look = [("list_files", {}), ("read_file", {"path": "split into"}), ("search_files", {"words": ["complete"]})]
+    chat = Scripted(Reply("", (named,)), *look, Reply("", (split, DONE_CALL)), DONE, "", DONE, "")
+    unit = ControlUnit(chat, book)
+    unit.run("x", ["both"])
+    assert chat.shown[2][-1].text.startswith("split into\n") and [len(shown) for shown in chat.shown[:5]] == [
+        2,
+        4,
+        6,
+        8,
+        10,
+    ]
+    assert len(chat.shown[5]) == 2 and "Step s1: one" in chat.shown[5][1].text
+    assert [(one.id, one.attempts) for one in unit.registry.instructions] == [("s1", 2), ("s2", 1)]
+
+
+def test_what_the_evaluators_say_comes_in_their_order(book: Ledger) -> None:
+    class Says:
+        def __init__(self, word: str) -> None:
+            self.word = word
+
+        def evaluate(self, files: Any) -> list[Finding]:
+            return [Finding("a", f"{self.word} {n}") for n in (1, 2)] if files["a"] == "bad" else []
+
+    chat = Scripted(write("a", "bad"), write("a", "good"), DONE, "")
+    ControlUnit(chat, book, evaluators=[Says("late"), Says("early")]).run("x", ["s"])
+    assert chat.shown[1][-1].text.splitlines()[-4:] == ["a: late 1", "a: late 2", "a: early 1", "a: early 2"]
+
+
+def test_the_task_takes_its_files_steps_and_messages_with_it(book: Ledger) -> None:
+    unit = ControlUnit(Scripted(write("a", "the secret"), DONE, "the secret is in a"), book)
+    assert unit.failed == [] and unit.registry.instructions == []
+    unit.run("keep the secret", ["write the secret"])
+    assert len(book.find(TURN, {})) == 6
+    again = Ledger(book.store, SCOPE)
+    ControlUnit(Scripted(write("b", "more"), DONE, ""), again).registry.add("and more")
+    (task,) = book.cubes(TASK)
+    book.store.purge([task.id], SCOPE)
+    left = [cube for kind in (TASK, FILE, STEP, TURN) for cube in Ledger(book.store, SCOPE).find(kind, {})]
+    assert left == []
+
+
+def test_a_task_longer_than_a_window_is_planned_in_parts_also_by_a_run_that_died(book: Ledger) -> None:
+    lines = [f"{n}: " + "word " * 60 for n in range(40)]
+    parts: list[list[str]] = []
+
+    class Planner(Scripted):
+        def reply(self, messages: Sequence[Message], *, tools: Any = (), **options: Any) -> Reply:
+            if [tool.name for tool in tools] != ["plan"]:
+                return Reply("", (DONE_CALL,)) if tools else Reply("done")
+            if len(parts) == 2 and not self.replies:
+                self.replies.append("died")
+                raise ChatError("dies")
+            parts.append([line for line in lines if line in messages[1].text.split("\n")])
+            first, known = messages[1].text.partition(" lines)")[0], f"{2 * len(parts) - 2} steps are planned"
+            assert f"from line {sum(map(len, parts[:-1])) + 1}, {len(parts[-1])} of 40" in first
+            assert known in messages[1].text
+            own = f"s{2 * len(parts) - 1}"
+            steps = [{"text": "one"}, {"text": "two", "depends_on": [own]}]
+            return Reply("", (Call("1", "plan", {"steps": steps}),))
+
+    chat = Planner()
+    budget = Budget(window=2600, reply=400, read=900, report=200)
+    lines = [line.strip() for line in lines]
+    with pytest.raises(ChatError, match="dies"):
+        ControlUnit(chat, book, budget=budget).run("\n".join(lines))
+    unit = ControlUnit(chat, book, budget=budget)
+    unit.run()
+    assert [line for part in parts for line in part] == lines and len(parts) > 3
+    assert len(unit.registry.instructions) == 2 * len(parts) and unit.registry.instructions[-1].depends_on
+
+
+def test_a_run_with_a_program_goes_on_with_it_alone(book: Ledger) -> None:
+    chat = Scripted(DONE, "", ChatError("dies"), DONE, "")
+    long = "\n".join(["word " * 300] * 30)
+    with pytest.raises(ChatError, match="dies"):
+        ControlUnit(chat, book).run(long, ["one", "two"])
+    unit = ControlUnit(chat, book)
+    unit.run()
+    assert [one.status for one in unit.registry.instructions] == [Stage.DONE, Stage.DONE] and not chat.replies
+
+
+@pytest.mark.parametrize(
+    ("steps", "why"),
+    [
+        ([{"text": " "}], "s1 needs words"),
+        ([{"text": "a", "depends_on": ["s1"]}], "s1 depends on s1"),
+        ([{"text": "a"}, {"text": "b", "depends_on": ["s3"]}], "s2 depends on s3"),
+        ([{"text": "word " * 9000}], "s1 is longer than"),
+        ([{"words": "a"}], "'text' is a required property"),
+        ([], "error: "),
+    ],
+)
+def test_a_plan_that_cannot_be_taken_is_asked_for_again(book: Ledger, steps: Any, why: str) -> None:
+    chat = Scripted(("plan", {"steps": steps}), "no", ("plan", {"steps": [{"text": "a"}]}), DONE, "")
+    assert not ControlUnit(chat, book).run("x").all().keys() - {"task.md"}
+    assert why in chat.shown[1][-1].text and chat.shown[2][-1].text == "error: call plan"
+    assert len(chat.shown[2]) == 3  # what was wrong before is not said again
+
+
 # --- contexts ---
 
 
@@ -189,6 +322,42 @@ def test_a_context_that_would_overflow_is_given_up_with_an_account_among_the_not
         for group in units(shown):
             assert group[0].role is not Role.TOOL, "a result without its call"
     book.store.purge([book.cubes("task")[0].id], SCOPE)
+
+
+def test_a_context_that_the_model_says_is_full_is_given_up_in_the_same_way(book: Ledger) -> None:
+    full = ContextOverflowError("full", 400)
+    chat = Scripted(write("a", "1"), ("list_files", {}), full, full, "Half is done.", DONE, full, "all")
+    unit = ControlUnit(chat, book)
+    assert unit.run("x", ["s"]).text("a") == "1"
+    (step,) = unit.registry.instructions
+    assert (step.notes, step.attempts, step.summary) == (("Half is done.",), 2, "all")
+    # The account, and the summary, were asked for once more without the oldest turn.
+    assert [len(shown) for shown in chat.shown] == [2, 4, 6, 7, 5, 2, 5, 3]
+    assert "So far: Half is done." in chat.shown[5][1].text
+
+
+def test_a_model_that_cannot_hold_a_beginning_ends_the_run_with_a_word(book: Ledger) -> None:
+    full = ContextOverflowError("full", 400)
+    chat = Scripted(full, write("a", "1"), full, full, full)
+    for _ in range(2):
+        with pytest.raises(InputError, match="smaller than a window of 8192"):
+            ControlUnit(chat, book).run("x", ["s"])
+    chat = Scripted(full)
+    unit = ControlUnit(chat, book, recover=False)
+    unit.run()
+    assert "overflowed" in unit.failed[0].summary and not chat.replies
+
+
+def test_the_results_of_one_reply_do_not_fill_the_window(book: Ledger) -> None:
+    reads = tuple(Call(str(n), "read_file", {"path": "task.md"}) for n in range(9))
+    chat = Scripted(Reply("", reads), DONE, "")
+    unit = ControlUnit(chat, book)
+    unit.run("\n".join(["word " * 100] * 40), ["read"])
+    results = chat.shown[1][3:]
+    assert [result.answers for result in results] == [str(n) for n in range(9)]
+    assert [result.text.startswith("task.md, lines 1") for result in results] == [True] * 3 + [False] * 6
+    assert all("call it again" in result.text for result in results[3:])
+    assert unit.registry.get("s1").attempts == 1
 
 
 MESSAGES = st.lists(
@@ -306,6 +475,9 @@ def test_tests_run_in_the_sandbox_and_what_is_silent_has_failed() -> None:
     files = {"m.py": "def f(x): return x + 1\n", "pkg/n.py": "n = 1\n"}
     good = {**files, "test_m.py": "from m import f\nfrom pkg.n import n\ndef test_f():\n    assert f(1) == 2\n"}
     assert judge.evaluate(good) == [] and PythonTests(BOX, needed=True).evaluate(files)
+    unseen = {**good, "test_n.py": "class TestN:\n    def test_n(self):\n        assert 0\n"}
+    assert [one.where for one in judge.evaluate(unseen)] == ["test_n.py"]
+    assert judge.evaluate({"test_x.py": "def test_x(:\n"}) == []  # another evaluator says so
     bad = {**files, "test_m.py": "from m import f\ndef test_f():\n    assert f(1) == 3\ndef test_g(): g()\n"}
     found = [str(one) for one in judge.evaluate(bad)]
     assert len(found) == 2 and "assert f(1) == 3" in found[0] and "NameError" in found[1]
@@ -331,5 +503,34 @@ def test_documents_are_held_to_their_form() -> None:
     assert JsonSchema("b.json", schema).evaluate(files) == []
     for text in ('{"n": true}', '{"n": 0}', "{}", "[", "[1]"):
         assert JsonSchema("b.json", schema).evaluate({"b.json": text}), text
-    with pytest.raises(InputError, match="oneOf"):
+    with pytest.raises(InputError, match="JSON Schema"):
         JsonSchema("b.json", {"properties": {"n": {"oneOf": []}}})
+
+
+def test_a_schema_is_fetched_from_nowhere_and_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    monkeypatch.setattr(socket.socket, "connect", never)
+    elsewhere = JsonSchema("b.json", {"properties": {"n": {"$ref": "http://127.0.0.1:9/s.json"}}})
+    with pytest.raises(InputError, match="cannot be used"):
+        elsewhere.evaluate({"b.json": '{"n": 1}'})
+    monkeypatch.setitem(sys.modules, "holdfast.agent.schemas", None)
+    with pytest.raises(ImportError):
+        JsonSchema("b.json", {})
+    monkeypatch.delitem(sys.modules, "holdfast.agent.schemas")
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    with pytest.raises(MissingExtraError, match=r"holdfast\[llm\]"):
+        JsonSchema("b.json", {})
+
+
+def test_links_lead_to_files_and_headings_that_are_there() -> None:
+    there = {
+        "a.md": "# Big Plan!\n[b](d/b.md#two-words) [self](#big-plan) [web](https://x.org/y#z)\n```\n[no](no.md)\n```\n"
+    }
+    there["d/b.md"] = "## Two words\n[a](../a.md) [data](../x.json#3)"
+    assert CrossReferences().evaluate({**there, "x.json": "{}"}) == []
+    found = CrossReferences().evaluate({**there, "c.md": "[x](a.md#gone) [y](d/a.md) [z](../a.md)"})
+    assert [one.where for one in found] == ["c.md", "c.md", "c.md", "d/b.md"]
+    assert "no such heading" in found[0].what and "d/a.md, which is not there" in found[1].what

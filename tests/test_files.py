@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -193,13 +195,45 @@ def test_a_path_is_a_file_or_a_folder_and_one_of_its_kind(ledger: Ledger) -> Non
             files.write("c", text)
 
 
-def test_an_export_overwrites_nothing_and_follows_no_link(ledger: Ledger, tmp_path: Path) -> None:
+def test_an_export_overwrites_nothing(ledger: Ledger, tmp_path: Path) -> None:
     files = FileStore(ledger)
     files.write("a/b.txt", "ä\r\n")
     files.export(tmp_path / "out")
     assert (tmp_path / "out/a/b.txt").read_bytes() == "ä\r\n".encode()
     with pytest.raises(ConflictError):
         files.export(tmp_path / "out")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights that a user may lack here")
+def test_an_export_goes_through_no_link(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = FileStore(ledger)
+    files.write("a/b.txt", "x")
+    files.write("c.txt", "x")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "link").symlink_to(outside, target_is_directory=True)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held/a").symlink_to(outside, target_is_directory=True)
+    for folder in ("link", "dangling", "held"):
+        with pytest.raises(ConflictError):
+            files.export(tmp_path / folder)
+    # Links that are put in its way after it looked.
+    real = Path.iterdir
+    for name, target in (("a", outside), ("c.txt", outside / "c.txt")):
+        root = tmp_path / f"raced {name}"
+
+        def planted(path: Path, root: Path = root, name: str = name, target: Path = target) -> Iterator[Path]:
+            found = list(real(path))
+            if path == root:
+                (root / name).symlink_to(target)
+            return iter(found)
+
+        monkeypatch.setattr(Path, "iterdir", planted)
+        with pytest.raises(ConflictError, match="meanwhile"):
+            files.export(root)
+        monkeypatch.setattr(Path, "iterdir", real)
+    assert list(outside.iterdir()) == [] and not (tmp_path / "nowhere").exists()
 
 
 # --- tests that may not be weakened ---
@@ -221,6 +255,7 @@ TEST = "from m import f\nLIMIT = 3\ndef test_a():\n    assert f(1) == LIMIT\n"
         TEST + "if True:\n    del test_a\n",
         TEST.replace("def test_a", "@skip\ndef test_a"),
         TEST + "def broken(:\n",
+        "def deep():\n    return " + "-" * 1500 + "1\n" + TEST,
     ],
 )
 def test_a_test_that_was_there_cannot_be_weakened(after: str) -> None:

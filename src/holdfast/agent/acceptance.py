@@ -1,7 +1,8 @@
 """Which tests a change would weaken: a model must not pass a check by taking the check away (L2MAC, arXiv 2310.02003).
 
 A test file that was there when a step began must keep every statement of its top level as it is, in order. More may be added:
-functions and classes of other names, assertions, and imports, as long as they bind no name that is in use.
+functions and classes of other names, assertions, and imports, as long as they bind no name that is in use. What new code does when
+it is run is not looked into: this keeps a test's words, and no promise about a model that is set on cheating.
 """
 
 from __future__ import annotations
@@ -41,6 +42,13 @@ def _changed(before: str, after: str) -> str:
         new = ast.parse(after).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return "cannot be read as Python any more"
+    try:
+        return _lost(old, new)
+    except RecursionError:
+        return "is nested too deeply to be compared with what was there"
+
+
+def _lost(old: list[ast.stmt], new: list[ast.stmt]) -> str:
     used = {name for statement in old for name in _binds(statement)} | {
         node.id for statement in old for node in ast.walk(statement) if isinstance(node, ast.Name)
     }

@@ -93,6 +93,8 @@ class ControlUnit:
         recover: bool = True,
     ) -> None:
         self._ledger = ledger
+        for held in ledger.cubes(TASK):
+            ledger.source = Ref(held.id, 1)
         self._evaluators = tuple(evaluators)
         self._budget = budget or Budget()
         self._temperature = temperature
@@ -137,12 +139,12 @@ class ControlUnit:
         if not held:
             with self._ledger.together():
                 made = self._ledger.make(TASK, task or "", {"planned": 0}, channel=Channel.USER)
-                self._ledger.source = Ref(made.id, 1)
+                self._ledger.source = Ref(
+                    made.id, 1
+                )  # its first version: what is planned changes, and the task does not
                 self.files.write(TASK_FILE, made.text)
-        (found,) = self._ledger.cubes(TASK)
-        self._ledger.source = Ref(found.id, 1)
         self._log = Log(self._ledger)
-        return found
+        return self._ledger.cubes(TASK)[0]
 
     def _plan(self, task: Cube, program: Sequence[str] | None) -> None:
         """Plan the lines of the task that are not planned yet, a third of the window at a time."""

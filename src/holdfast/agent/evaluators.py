@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import posixpath
 import re
 import secrets
 from collections.abc import Mapping
@@ -65,7 +66,8 @@ def unparsable(text: str) -> str:
 class PythonTests:
     """Every ``test_`` function in a test file runs without an error, in the sandbox; ``needed``: there is at least one.
 
-    Plain functions with assertions, without fixtures. A test that gave no result counts as failed, whatever the run's status.
+    Plain functions with assertions, without fixtures; a test file without one is a fault. A test that gave no result counts as
+    failed, whatever the run's status. A file with broken syntax is not run: that is ``PythonSyntax``'s to say.
     """
 
     sandbox: Sandbox = field(default_factory=Sandbox)
@@ -73,12 +75,16 @@ class PythonTests:
 
     def evaluate(self, files: Mapping[str, str]) -> list[Finding]:
         """See ``Evaluator``. Raises SandboxError where code cannot be run as safely as demanded."""
-        tests = [(path, name) for path, text in sorted(files.items()) if is_test(path) for name in _tests(text)]
+        named = {path: _tests(text) for path, text in sorted(files.items()) if is_test(path) and not unparsable(text)}
+        found = [
+            Finding(path, "has no function test_*; classes are not looked into") for path, of in named.items() if not of
+        ]
+        tests = [(path, name) for path, of in named.items() for name in of]
         if not tests:
-            return [Finding("tests", "there is none; write test_*.py with functions test_*")] if self.needed else []
+            none = [Finding("tests", "there is none; write test_*.py with functions test_*")] if self.needed else []
+            return found or none
         code = {path: text for path, text in files.items() if path.endswith(".py")}
         results, ended = run_functions(code, tests, self.sandbox)
-        found = []
         for path, name in tests:
             what = results.get((path, name), f"gave no result ({ended})")
             if what:
@@ -87,8 +93,6 @@ class PythonTests:
 
 
 def _tests(text: str) -> list[str]:
-    if unparsable(text):
-        return []  # the syntax is another evaluator's; a file without one is not run
     return list(
         dict.fromkeys(
             node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name[:5] == "test_"
@@ -188,6 +192,41 @@ class SectionsPresent:
 
 
 _HEADING = re.compile(r"^#{1,6}[ \t]+([^\n]*?)[ \t]*$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class CrossReferences:
+    """Links in Markdown files lead to a file that is there, and to a heading in it where they name one.
+
+    Links are ``[words](path#heading)``, headings as GitHub names them: in lower case, hyphens for spaces, without other marks.
+    Addresses with a scheme are not looked at.
+    """
+
+    def evaluate(self, files: Mapping[str, str]) -> list[Finding]:
+        """See ``Evaluator``."""
+        headings = {path: _anchors(text) for path, text in files.items() if path.endswith(".md")}
+        found = []
+        for path in sorted(headings):
+            for link in _LINK.findall(_FENCED.sub("", files[path])):
+                target, _, anchor = link.partition("#")
+                place = posixpath.normpath(posixpath.join(posixpath.dirname(path), target)) if target else path
+                if _SCHEME.match(link):
+                    continue
+                if place not in files:
+                    found.append(Finding(path, f"links to {target}, which is not there"))
+                elif anchor and place in headings and anchor.lower() not in headings[place]:
+                    found.append(Finding(path, f"links to {link}, and {place} has no such heading"))
+        return found
+
+
+_LINK = re.compile(r"\]\(([^()\s]+)\)")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|//")
+_FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def _anchors(text: str) -> set[str]:
+    headings = [match[1] for match in _HEADING.finditer(_FENCED.sub("", text))]
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
 @dataclass(frozen=True, slots=True)

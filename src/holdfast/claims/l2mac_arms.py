@@ -84,8 +84,9 @@ def growing(task: str, model: Scribe, _judges: Sequence[Evaluator]) -> Files:
     """One conversation; of what does not fit, the task is kept and the oldest turns are left out."""
     files: Files = {}
     turns: list[Message] = []
-    while said := _write(model, [*_opening(task), *_fitting(_opening(task), turns)], files):
-        turns += said
+    opening = _opening(task)
+    while said := _write(model, [*opening, *turns], files):
+        turns = _fitting(opening, [*turns, *said])
     return files
 
 

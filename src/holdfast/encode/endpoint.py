@@ -100,8 +100,7 @@ def _overflows(error: openai.APIStatusError) -> bool:
     """Whether a server refused a prompt for its length. It may repeat the prompt, whose words are taken for its own then."""
     if error.status_code not in _TOO_LARGE:
         return False
-    said = [error.message, error.code, error.type]
-    return error.status_code == 413 or any(isinstance(one, str) and _OVERFLOW.search(one) for one in said)
+    return error.status_code == 413 or _OVERFLOW.search(f"{error.message} {error.body}") is not None
 
 
 def text_of(content: Any) -> str:
@@ -129,7 +128,7 @@ def tokens_of(usage: Any) -> tuple[int | None, int | None]:
 NO_CHAT = "the endpoint does not speak the chat protocol; check base_url="
 _OVERFLOW = re.compile(
     "context_length_exceeded|exceed_context_size|context (length|size|window)|maximum prompt length|(prompt|input) is too long"
-    "|maximum number of tokens|tokens. \\+ .max_new_tokens|reduce the length of the (messages|prompt|input)",
+    "|maximum number of tokens|tokens \\+ .max_new_tokens|reduce the length of the (messages|prompt|input)",
     re.IGNORECASE,
 )
 """What OpenAI and others say, vLLM, SGLang, llama.cpp, TGI among them, where a prompt does not fit. There is no one code for it."""
