@@ -153,9 +153,9 @@ class ControlUnit:
             if program is not None:
                 part, steps = lines[at:], [Step(text) for text in program]
             else:
-                known = len(self.registry.instructions)
+                before = self.registry.instructions
                 part = first_part(lines[at:], (self._budget.window - self._budget.reply) // 3, self._count)
-                steps = planned(self._window, part, at, len(lines), known, self._room // 4)
+                steps = planned(self._window, part, at, len(lines), before, self._room // 4)
             with self._ledger.together():
                 for step in steps:
                     self.registry.add(step.text, depends_on=step.depends_on)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from holdfast.agent.base import Call, Message, Role, Tool
-from holdfast.agent.filework import TASK_FILE
+from holdfast.agent.filework import TASK_FILE, clipped
+from holdfast.agent.registry import Instruction
 from holdfast.agent.schemas import misfits
 from holdfast.agent.window import Window
 from holdfast.errors import ChatError
@@ -43,6 +44,8 @@ PLANNER = (
     "summaries of the steps that it depends on. Steps are called s1, s2 and so on. Give at most {most} steps."
 )
 
+_BEGINNING = 100  # characters
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -62,14 +65,22 @@ def first_part(lines: Sequence[str], most: int, count: Callable[[str], int]) -> 
     return part
 
 
-def planned(window: Window, part: Sequence[str], at: int, lines: int, known: int, longest: int) -> list[Step]:
+def planned(
+    window: Window, part: Sequence[str], at: int, lines: int, before: Sequence[Instruction], longest: int
+) -> list[Step]:
     """The steps for a part of a task.
 
-    ``at``: the lines before it, of ``lines``; ``known``: how many steps are planned for these; ``longest``: tokens of one
-    step. Raises ChatError where the model gives no plan that can be taken, and as ``Window.ask`` does.
+    ``at``: the lines before it, of ``lines``; ``before``: the steps for these, whose beginnings the model is shown, so that later
+    steps can depend on them; ``longest``: tokens of one step. Raises ChatError where the model gives no plan that can be
+    taken, and as ``Window.ask`` does.
     """
     told = f"A part of the task ({TASK_FILE} from line {at + 1}, {len(part)} of {lines} lines):\n" + "\n".join(part)
+    known = len(before)
     told += f"\n\n{known} steps are planned; yours begin with s{known + 1}. Call plan."
+    if before:
+        newest = "\n".join(f"{one.id}: {one.text.splitlines()[0][:_BEGINNING]}" for one in reversed(before))
+        most = (window.budget.window - window.budget.reply) // 4
+        told += f"\nThe steps before, the newest first:\n{clipped(newest, most, window.count)}"
     question = [Message(Role.SYSTEM, PLANNER.format(most=window.budget.steps)), Message(Role.USER, told)]
     messages = question
     for _ in range(window.budget.attempts):

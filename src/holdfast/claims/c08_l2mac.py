@@ -19,7 +19,18 @@ from holdfast.agent.evaluators import Evaluator, run_functions, unparsable
 from holdfast.agent.sandbox import Limits, Sandbox
 from holdfast.bench.plots import Bars, Lines, draw
 from holdfast.claims.base import Check, Result, Scale
-from holdfast.claims.l2mac_arms import ABLATIONS, ARMS, BASELINES, BUDGET, OURS, Files, evaluators, ledger, own_tests
+from holdfast.claims.l2mac_arms import (
+    ABLATIONS,
+    ARMS,
+    BASELINES,
+    BUDGET,
+    OURS,
+    UNSEARCHED,
+    Files,
+    evaluators,
+    ledger,
+    own_tests,
+)
 from holdfast.claims.l2mac_model import FAULTS, GROUP, MALFORMED, OUTPUT, WINDOW, Scribe, SpentError
 from holdfast.claims.l2mac_specs import Feature, hidden_checks, specification, task
 from holdfast.errors import ClaimError, SandboxError
@@ -33,7 +44,7 @@ statement = (
 arms = tuple(ARMS)
 
 LENGTHS = {"quick": (16, 64), "full": (8, 16, 32, 64), "gpu": (8, 16, 32, 64)}
-SPECIFICATIONS = {"quick": 2, "full": 3, "gpu": 10}
+SPECIFICATIONS = {"quick": 1, "full": 3, "gpu": 10}
 """Of each length, for one seed."""
 CALLS_A_FEATURE = 2
 SPARE_CALLS = 16
@@ -100,8 +111,10 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
 
 _NOTES = (
     "the model is scripted and equal in all arms; the baselines keep every file they wrote, and the task stays in their context "
-    "as far as 55 % of the window holds it",
-    "without summaries nothing is lost where files can be searched for a signature: the model looks up what a summary would say",
+    "as far as 55 % of the window holds it; a run ends where the model sees nothing that it could do",
+    "without summaries nothing is lost, against what was expected: the model searches the files for what a summary would say, "
+    "in more look-ups; where it does not search, as with the tools of the paper, summaries are what it goes on "
+    "(the arms without search)",
     "programs only: the sheet's second family, long documents, is not measured",
 )
 
@@ -126,7 +139,7 @@ def plot(result: Result, path: Path) -> None:
                 {arm: result.arms[arm][longest] for arm in arms},
                 title=f"of {lengths[-1]} features",
                 ours=(OURS,),
-                controls=tuple(ABLATIONS),
+                controls=(*ABLATIONS, *UNSEARCHED),
                 required=0.8,
                 percent=True,
                 limits=(0, 1),

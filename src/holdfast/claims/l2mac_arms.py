@@ -70,6 +70,16 @@ def controlled(**without: Any) -> Arm:
     return arm
 
 
+def unsearched(**without: Any) -> Arm:
+    """The control unit with a model that does not search: what is left are the tools of the paper, to list and to view files."""
+
+    def arm(task: str, model: Scribe, judges: Sequence[Evaluator]) -> Files:
+        model.searches = False
+        return controlled(**without)(task, model, judges)
+
+    return arm
+
+
 # --- what it is compared with ---
 
 
@@ -157,7 +167,11 @@ BASELINES: dict[str, Arm] = {
     "reflection and retry": reflecting,
 }
 OURS = "control unit"
-ARMS: dict[str, Arm] = {OURS: controlled(), **BASELINES, **ABLATIONS}
+UNSEARCHED: dict[str, Arm] = {
+    "without search": unsearched(),
+    "without search and summaries": unsearched(summaries=False),
+}
+ARMS: dict[str, Arm] = {OURS: controlled(), **BASELINES, **ABLATIONS, **UNSEARCHED}
 
 
 def own_tests(files: Files, judges: Sequence[Evaluator]) -> tuple[int, int]:

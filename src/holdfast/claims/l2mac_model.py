@@ -46,6 +46,7 @@ CONDENSE = "Summarise all that was done so far."
 _DONE = re.compile(r"^(?:So far: )?Done: (.*)$", re.MULTILINE)
 _FAILING = re.compile(r"^Failing: (.*)$", re.MULTILINE)
 _STEP = re.compile(r"^Step s\d+: Implement F(\d+) to F(\d+), lines (\d+) to (\d+) of", re.MULTILINE)
+_PLANNED = re.compile(r"^s(\d+): Implement F(\d+) to F(\d+),", re.MULTILINE)
 
 
 class SpentError(Exception):
@@ -58,6 +59,8 @@ class Scribe:
     Args:
         seed: of its faults.
         calls: how often it may be asked; SpentError after.
+
+    ``searches``: it looks in files for signatures that it misses; else it knows of what was written only what it is told.
     """
 
     def __init__(self, seed: int, calls: int) -> None:
@@ -66,6 +69,7 @@ class Scribe:
         self.made = 0
         self.written = 0
         self.looked = 0
+        self.searches = True
 
     def reply(
         self,
@@ -89,7 +93,7 @@ class Scribe:
         key = json.dumps([[m.role, m.text, [c.tool for c in m.calls]] for m in messages])
         rng = random.Random(f"{self._seed} {temperature} {key}")
         seen = _Seen(messages)
-        names = {tool.name for tool in tools}
+        names = {tool.name for tool in tools} - (set() if self.searches else {SEARCH.name})
         if not tools:
             text = _cut(_words(seen, limit), limit)
             self.written += count_tokens(text)
@@ -202,7 +206,11 @@ def _plan(seen: _Seen) -> tuple[str, dict[str, Any]]:
     found = sorted(seen.requirements)
     first_line, planned = int(told[1]), int(already[1])
     steps: list[dict[str, Any]] = []
-    home: dict[int, int] = {}
+    home = {
+        number: int(step)
+        for step, first, last in _PLANNED.findall(seen.words)
+        for number in range(int(first), int(last) + 1)
+    }
     for start in range(0, len(found), GROUP):
         some = found[start : start + GROUP]
         at = first_line + start
