@@ -44,6 +44,7 @@ from holdfast.errors import (
     CutReplyError,
     InputError,
     MissingExtraError,
+    SandboxError,
     UnusableReplyError,
 )
 from holdfast.retrieve.context import count_tokens
@@ -429,6 +430,53 @@ def test_a_run_that_dies_at_any_message_ends_as_one_that_does_not(tmp_path: Path
         assert run(f"every {lives}", lambda _, lives=lives: lives)[:2] == whole[:2]  # type: ignore[misc]
 
 
+class Died(BaseException):
+    """What a kill looks like from inside."""
+
+
+@pytest.mark.parametrize(("lives", "written"), [(1, True), (2, False), (3, True)])
+def test_a_run_that_dies_as_it_writes_ends_as_one_that_does_not(tmp_path: Path, lives: int, written: bool) -> None:
+    what = task(specification(8, 1))
+
+    def run(name: str, lives: int) -> tuple[str, int]:
+        while True:
+            store, book = opened(tmp_path / name)
+            real, left = store.commit, [lives]
+
+            def commit(*given: Any, real: Any = real, left: list[int] = left, **named: Any) -> Any:
+                left[0] -= 1
+                done = real(*given, **named) if left[0] or written else None
+                if not left[0]:
+                    raise Died
+                return done
+
+            store.commit = commit  # type: ignore[method-assign]
+            try:
+                files = ControlUnit(Scribe(0, 99), book, evaluators=[PythonSyntax()], budget=BUDGET).run(what)
+                assert not store.verify()
+                return files.digest, len(book.find(TURN, {}))
+            except Died:
+                pass
+            finally:
+                store.close()
+
+    assert run("dies", lives) == run("whole", -1)
+
+
+def test_a_reply_that_could_not_be_carried_out_left_nothing(book: Ledger) -> None:
+    class Broken:
+        def evaluate(self, files: Any) -> list[Finding]:
+            raise SandboxError("not here")
+
+    chat = Scripted(write("a", "1"), write("a", "2"), DONE, "")
+    with pytest.raises(SandboxError):
+        ControlUnit(chat, book, evaluators=[Broken()]).run("x", ["s"])
+    again = Ledger(book.store, SCOPE)
+    unit = ControlUnit(chat, again)
+    assert unit.files.paths() == ["task.md"] and len(again.find(TURN, {})) == 2
+    assert [one.version for one in unit.run().history("a")] == [1] and unit.files.text("a") == "2"
+
+
 _PROCESS = """
 import sys
 from pathlib import Path
@@ -460,9 +508,11 @@ def test_a_process_that_is_killed_is_resumed_by_another(tmp_path: Path) -> None:
                     child.send_signal(signal.SIGKILL)
         return ""
 
-    whole = run("whole", 0)
-    assert len(whole) == 64
-    for after in (2, 4, 3):
+    store, book = opened(tmp_path / "whole")
+    what = task(specification(8, 1))
+    whole = ControlUnit(Scribe(0, 99), book, evaluators=[PythonSyntax()], budget=BUDGET).run(what).digest
+    store.close()
+    for after in (4, 3):
         assert run("killed", after) == ""
     assert run("killed", 0) == whole
 
