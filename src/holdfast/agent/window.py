@@ -17,6 +17,7 @@ PROFILE = ()  # bounds, and no memory
 _AGAIN = "Your last reply could not be read. Reply again, with a tool call whose arguments are one JSON object."
 _LESS = "Your last reply was cut at {limit} tokens, and nothing of it was done. Do less in one reply."
 _MOST_REFUSALS = 3
+_WARMER = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Window:
         temperature: float | None = None,
         limit: int | None = None,
     ) -> Reply:
-        """A reply; where it cannot be used the model is told so, up to twice.
+        """A reply; where it cannot be used the model is told so, up to twice, and asked at a higher temperature.
 
         Raises InputError where the question leaves no room for a reply, and ChatError as the model does: a
         ContextOverflowError at once.
@@ -88,18 +89,15 @@ class Window:
                 "lines of the task and long instructions into shorter ones"
             )
         asked = list(messages)
+        warmth = self._temperature if temperature is None else temperature
         for refusals in range(1, _MOST_REFUSALS + 1):
             try:
-                return self._chat.reply(
-                    asked,
-                    tools=tools,
-                    temperature=self._temperature if temperature is None else temperature,
-                    limit=limit,
-                )
+                return self._chat.reply(asked, tools=tools, temperature=warmth, limit=limit)
             except UnusableReplyError as error:
                 if refusals == _MOST_REFUSALS:
                     raise
                 told = _LESS.format(limit=limit) if isinstance(error, CutReplyError) else _AGAIN
                 again = [*messages, *[Message(Role.USER, told)] * refusals]
                 asked = again if self.left(again, tools, limit) >= 0 else asked
+                warmth = min(1.0, warmth + _WARMER)  # where there is no room for words, nothing else would be different
         raise AssertionError("unreachable")
