@@ -145,6 +145,42 @@ def test_tests_that_were_there_may_not_be_weakened_unless_the_instruction_allows
     assert unit.run().text("test_a.py") != test
 
 
+def test_bounds_hold_across_contexts_and_lives(book: Ledger) -> None:
+    full = ContextOverflowError("full")
+    unit = ControlUnit(Scripted(write("a", "1"), full, "half", write("a", "2"), full), book, budget=Budget(attempts=2))
+    unit.run("x", ["s"])
+    assert "overflowed" in unit.failed[0].summary and unit.failed[0].attempts == 2 and unit.files.text("a") == "2"
+    unit.registry.add("more")
+    with pytest.raises(ChatError, match="dies"):
+        ControlUnit(Scripted("hm", "hm", ChatError("dies")), book, budget=Budget(turns=3)).run()
+    unit = ControlUnit(Scripted("hm"), Ledger(book.store, SCOPE), budget=Budget(turns=3))
+    unit.run()
+    assert [(one.id, one.turns) for one in unit.failed] == [("s1", 2), ("s2", 3)]
+
+
+def test_a_step_may_change_the_tests_that_it_wrote_itself_also_in_a_second_context(book: Ledger) -> None:
+    full, test = ContextOverflowError("full"), "def test_a():\n    assert {}\n"
+    chat = Scripted(write("test_a.py", test.format(1)), full, "", write("test_a.py", test.format(2)), DONE, "")
+    assert ControlUnit(chat, book).run("x", ["s"]).text("test_a.py") == test.format(2)
+
+
+def test_two_that_carry_out_one_run_do_not_mix_their_turns(book: Ledger) -> None:
+    early = ControlUnit(Scripted(), Ledger(book.store, SCOPE))
+
+    class Slow(Scripted):
+        def reply(self, *given: Any, **named: Any) -> Reply:
+            if len(self.shown) == 1:
+                ControlUnit(Scripted(write("b", "theirs"), DONE, ""), Ledger(book.store, SCOPE)).run()
+            return super().reply(*given, **named)
+
+    with pytest.raises(ConflictError):
+        ControlUnit(Slow(write("a", "mine"), write("b", "mine"), DONE, ""), book).run("x", ["s"])
+    with pytest.raises(ConflictError):
+        early.run("x", ["s"])
+    files = ControlUnit(Scripted(), Ledger(book.store, SCOPE)).run()
+    assert files.all() == {"task.md": "x", "a": "mine", "b": "theirs"}
+
+
 def test_a_cut_reply_changes_no_file(book: Ledger) -> None:
     chat = Scripted(write("a", "whole"), (*write("a", "who"), True), DONE, "")
     assert ControlUnit(chat, book).run("x", ["s"]).text("a") == "whole"
@@ -170,6 +206,7 @@ def test_replies_that_cannot_be_read_are_asked_for_again_and_end_the_run_in_the_
     chat = Scripted(*bad, write("a", "1"), *[UnusableReplyError("gone")] * 3, DONE, "")
     with pytest.raises(UnusableReplyError, match="gone"):
         ControlUnit(chat, book).run("x", ["s"])
+    assert chat.temperatures[:3] == pytest.approx([0.01, 0.41, 0.81])
     assert "could not be read" in chat.shown[1][-1].text and "cut at 1024 tokens" in chat.shown[2][-1].text
     assert ControlUnit(chat, book).run().text("a") == "1"
 

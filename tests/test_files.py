@@ -140,6 +140,7 @@ def test_a_read_is_capped_and_says_so(ledger: Ledger) -> None:
     files.write("main.py", "x")
     found = files.read("a", 2)
     assert (found.text, found.start, found.end, found.lines, found.cut) == ("two\nthree", 2, 3, 3, False)
+    assert (files.read("a", cap=8).text, files.read("a", cap=7).text) == ("one\ntwo", "one")
     found = files.read("a", cap=9)
     assert (found.text, found.end, found.cut) == ("one\ntwo", 2, True)
     assert files.read("a", 3, cap=2).text == "th"

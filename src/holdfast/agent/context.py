@@ -73,7 +73,6 @@ class Log:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._replies: dict[str, int] = {}
         self._tests: dict[str, dict[str, int]] = {}
 
     def begin(self, step: Instruction, opening: Sequence[Message], tests: Mapping[str, int]) -> None:
@@ -82,20 +81,12 @@ class Log:
 
     def append(self, step: Instruction, before: Sequence[Message], new: Sequence[Message]) -> None:
         """Write down what was said after ``before``."""
-        self.replies(step)
         self._write(step, len(before), new, {})
-        self._replies[step.id] += sum(message.role is Role.ASSISTANT for message in new)
 
     def messages(self, step: Instruction) -> list[Message]:
         """The conversation that an instruction was left in."""
         found = self._ledger.find(TURN, {"step": step.id, "attempt": step.attempts})
         return [_message(cube) for cube in sorted(found, key=lambda cube: int(cube.data["n"]))]
-
-    def replies(self, step: Instruction) -> int:
-        """How many replies an instruction took so far, in all its contexts."""
-        if step.id not in self._replies:
-            self._replies[step.id] = len(self._ledger.find(TURN, {"step": step.id, "role": str(Role.ASSISTANT)}))
-        return self._replies[step.id]
 
     def tests(self, step: Instruction) -> dict[str, int]:
         """The versions of the tests that were there when an instruction was first begun, by path."""

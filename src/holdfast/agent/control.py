@@ -169,7 +169,7 @@ class ControlUnit:
             if came_to == _SPLIT:
                 messages = self._begin(self.registry.get(step.id))  # it goes on as its first part
             step = self.registry.get(step.id)
-            if self._log.replies(step) >= self._budget.turns:
+            if step.turns >= self._budget.turns:
                 self.registry.settle(step.id, f"given up after {self._budget.turns} turns", failed=True)
                 return
             more = self._turn(step, messages) if self._window.left(messages, WORK) >= 0 else None
@@ -229,6 +229,7 @@ class ControlUnit:
                 new.append(Message(Role.TOOL, text, answers=call.id))
             if not reply.calls:
                 new.append(Message(Role.USER, _GO_ON))
+            self.registry.turn(step.id)
             self._log.append(step, messages, new)
         return [*messages, *new]
 

@@ -44,7 +44,7 @@ class Instruction:
 
     Fields
         depends_on: ids of instructions that are settled (done, or given up) before this one begins.
-        attempts: how many contexts were begun for it.
+        attempts: how many contexts were begun for it. turns: how many replies it took, in all of them.
         summary: what its end left for later steps.
         notes: accounts of progress, one from each context that overflowed.
         may_change_tests: whether tests that were there before may be changed or deleted.
@@ -55,6 +55,7 @@ class Instruction:
     depends_on: tuple[str, ...] = ()
     status: Stage = Stage.PENDING
     attempts: int = 0
+    turns: int = 0
     summary: str = ""
     notes: tuple[str, ...] = ()
     may_change_tests: bool = False
@@ -132,6 +133,10 @@ class InstructionRegistry:
         """A new context is begun for it."""
         return self._set(id, stage=Stage.RUNNING, attempts=self.get(id).attempts + 1)
 
+    def turn(self, id: str) -> Instruction:
+        """It took one more reply. Whoever else carries it out at the same time gets a ConflictError for theirs."""
+        return self._set(id, turns=self.get(id).turns + 1)
+
     def note(self, id: str, text: str) -> Instruction:
         """Keep an account of its progress."""
         return self._set(id, notes=[*self.get(id).notes, text])
@@ -164,6 +169,7 @@ class InstructionRegistry:
             "order": order,
             "stage": str(Stage.PENDING),
             "attempts": 0,
+            "turns": 0,
             "depends_on": list(depends_on),
             "summary": "",
             "notes": [],
@@ -196,6 +202,7 @@ def _instruction(cube: Cube) -> Instruction:
         tuple(data["depends_on"]),
         Stage(data["stage"]),
         data["attempts"],
+        data["turns"],
         data["summary"],
         tuple(data["notes"]),
         data["may_change_tests"],
