@@ -160,8 +160,12 @@ def test_bounds_hold_across_contexts_and_lives(book: Ledger) -> None:
 
 def test_a_step_may_change_the_tests_that_it_wrote_itself_also_in_a_second_context(book: Ledger) -> None:
     full, test = ContextOverflowError("full"), "def test_a():\n    assert {}\n"
-    chat = Scripted(write("test_a.py", test.format(1)), full, "", write("test_a.py", test.format(2)), DONE, "")
-    assert ControlUnit(chat, book).run("x", ["s"]).text("test_a.py") == test.format(2)
+    chat = Scripted(
+        write("test_a.py", test.format(1)), full, "", ChatError("dies"), write("test_a.py", test.format(2)), DONE, ""
+    )
+    with pytest.raises(ChatError, match="dies"):
+        ControlUnit(chat, book).run("x", ["s"])
+    assert ControlUnit(chat, Ledger(book.store, SCOPE)).run().text("test_a.py") == test.format(2)
 
 
 def test_two_that_carry_out_one_run_do_not_mix_their_turns(book: Ledger) -> None:
