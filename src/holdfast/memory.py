@@ -96,7 +96,8 @@ class Memory:
         durability: "full" (a returned add survives power loss) or "normal" (it survives the death of the process).
         guard: rules on everything that wants to be remembered: "default" (``guard.admission``), None (everything is admitted), or
             a Guard.
-        recipe: how to learn from what an agent did, by ``provide`` and ``take_in``: a name in ``recipes.book``, or a Recipe.
+        recipe: how to learn from what an agent did, by ``provide`` and ``take_in``: a name in ``recipes.book``, a Recipe,
+            one as plain data (``recipes.genotype``), or the path of a JSON file that holds it.
         chat: the chat model that writes where the recipe has something written, such as ``agent.chat.Endpoint``.
         background: embed and enrich in a thread; without it, call ``flush``.
         clock: the present, for replays and tests.
@@ -114,7 +115,7 @@ class Memory:
         encoders: Sequence[Encoder] | None = None,
         durability: str = "full",
         guard: Guard | str | None = "default",
-        recipe: Recipe | str | None = None,
+        recipe: Recipe | Mapping[str, Any] | Path | str | None = None,
         chat: Chat | None = None,
         background: bool = True,
         clock: Callable[[], datetime] | None = None,
@@ -256,7 +257,11 @@ class Memory:
         return self.provider(**scope).manage()
 
     def provider(
-        self, *, author: str | None = None, recipe: Recipe | str | None = None, **scope: str | None
+        self,
+        *,
+        author: str | None = None,
+        recipe: Recipe | Mapping[str, Any] | Path | str | None = None,
+        **scope: str | None,
     ) -> Provider:
         """The recipe at work in one scope; another ``recipe`` than the memory's own may be named."""
         chosen = _recipe(recipe) or self._recipe
@@ -821,7 +826,7 @@ class Memory:
         return pack(hits, budget, count)
 
 
-def _recipe(recipe: Recipe | str | None) -> Recipe | None:
+def _recipe(recipe: Recipe | Mapping[str, Any] | Path | str | None) -> Recipe | None:
     if recipe is None:
         return None
     from holdfast.recipes.book import opened as named

@@ -24,6 +24,7 @@ PROFILE = MemoryProfile(
     subject=(Subject.AGENT,),
 )
 
+
 @dataclass(frozen=True, slots=True)
 class Digests:
     """An encoder. ``words``: the most that the digest has. ``described``: it is found by a description of at most ``sentences``,
@@ -46,7 +47,9 @@ class Digests:
             return []
         fields = {"digest": TEXT} | ({"description": TEXT} if self.described else {})
         instruction = f"Sum up in at most {self.words} words what was done and what came of it." + (
-            f" Describe the task in at most {self.sentences} sentences, so that like ones are found by it." if self.described else ""
+            f" Describe the task in at most {self.sentences} sentences, so that like ones are found by it."
+            if self.described
+            else ""
         )
         data = {"task": trajectory.task, "steps": told(trajectory), "succeeded": outcome.succeeded}
         found = write(self.model, "digest", instruction, data, fields)

@@ -1,9 +1,9 @@
 """Skills as code: a Python function with parameters, drawn from a run that succeeded (SkillWeaver, arXiv 2504.07079).
 
 The code is data. Here it is parsed, never run: it must be one function with a docstring and annotated parameters, and what would
-reach beyond its arguments (an import outside ``ALLOWED``, a name in ``BANNED``, an attribute with underscores) is not kept. A list of
-banned names holds nobody who means harm, which is why it is no more than a first look: what is kept runs in the sandbox alone
-(``agent.sandbox``), as EvolveLab, which imports it into its own process (arXiv 2512.18746), does not.
+reach beyond its arguments (an import outside ``ALLOWED``, a name in ``BANNED``, an attribute with underscores) is not kept. A list
+of banned names holds nobody who means harm, which is why it is no more than a first look: what is kept runs in the sandbox alone
+(``agent.sandbox``). EvolveLab imports it into its own process (arXiv 2512.18746).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Functions:
             raise InputError("a function has two lines or more")
 
     def encode(self, experience: Experience) -> list[Operation]:
-        """The skill of a trajectory that succeeded, or the reason why there is none. Raises InputError without a model, ChatError."""
+        """The skill of a trajectory that succeeded, or why there is none. Raises InputError without a model, ChatError."""
         trajectory = experience.trajectory
         if trajectory is None or not experience.outcome.succeeded:
             return []

@@ -1,12 +1,13 @@
 """Insights: what a run teaches in general, each in a sentence (ExpeL, arXiv 2308.10144; G-Memory, arXiv 2506.07398).
 
-As EvolveLab has ExpeL (arXiv 2512.18746): of every run, failed ones too, and without the original's votes. ``tied``: each insight is
-tied to those that the run was served, as G-Memory's graph of insights has it.
+As EvolveLab has ExpeL (arXiv 2512.18746): of every run, failed ones too, and without the original's votes. ``tied``: each insight
+is tied to those that the run was served, as G-Memory's graph of insights has it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from holdfast.chat import Chat
 from holdfast.cube import Form
@@ -53,6 +54,6 @@ class Insights:
         data = {"task": trajectory.task, "steps": told(trajectory), "succeeded": experience.outcome.succeeded}
         found = write(self.model, "insights", instruction, data, {"insights": texts(self.least, self.most)})
         used = {cube.id: 1.0 for cube in experience.known if cube.kind == Unit.INSIGHT}
-        tied = {LINKS: used} if self.tied and used else {}
+        tied: dict[str, Any] = {LINKS: used} if self.tied and used else {}
         kept = dict.fromkeys(found["insights"][: self.kept])
         return [derived(experience, "insights", Unit.INSIGHT, text, **tied) for text in kept]

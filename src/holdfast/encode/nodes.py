@@ -7,6 +7,7 @@ model is asked.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from holdfast.cube import Form
 from holdfast.encode.base import Experience
@@ -43,5 +44,5 @@ class Nodes:
             return []
         used = {cube.id: 1.0 for cube in experience.known if cube.data.get(MAKER) == "nodes"}
         steps = told(trajectory, self.characters)
-        ties = {LINKS: used} if used else {}
+        ties: dict[str, Any] = {LINKS: used} if used else {}
         return [derived(experience, "nodes", Unit.DIGEST, trajectory.task, steps, **ties)]

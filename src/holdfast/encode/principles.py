@@ -1,4 +1,4 @@
-"""Principles: what guides where a run succeeded, and what cautions where it failed (EvolveR, arXiv 2510.16079, offline distillation).
+"""Principles: what guides where a run succeeded, and what cautions where it failed (EvolveR, arXiv 2510.16079, its distillation).
 
 A principle is a sentence, its structure as triplets, and a compact trace as an example. One that says what an older one of the same
 author says (nearer than ``alike``, and a model confirms it) becomes a case of that one, which keeps one good and one bad example at
@@ -71,21 +71,24 @@ class Principles:
         fields = {"principle": TEXT, "structure": _TRIPLETS, "trace": TEXT}
         found = write(self.model, "principle", instruction, data, fields)
         example = {"good" if succeeded else "bad": found["trace"]}
-        same = self._same(experience, found["principle"], sort)
+        same = self._same(experience, found["principle"])
         if same is not None:
             kept = {**example, **{name: same.data[name] for name in ("good", "bad") if name in same.data}}
             tell = _told(same.data["sort"], same.data["structure"], kept)
             cases = [*same.data.get(CASES, ()), experience.turns[0].id]
-            return [revised(experience, same, "one more case of it", **{CASES: cases, TELL: tell}, **kept)]
+            changed: dict[str, Any] = {**kept, CASES: cases, TELL: tell}
+            return [revised(experience, same, "one more case of it", **changed)]
         tell = _told(sort, found["structure"], example)
         body = {"sort": sort, "structure": found["structure"], **example}
         return [derived(experience, "principles", Unit.PRINCIPLE, found["principle"], tell, **body)]
 
-    def _same(self, experience: Experience, text: str, sort: str) -> Cube | None:
+    def _same(self, experience: Experience, text: str) -> Cube | None:
         author = experience.turns[0].origin.author
-        instruction = "Do these two principles say the same? They do where whoever follows the one does what the other asks."
+        instruction = (
+            "Do these two principles say the same? They do where whoever follows the one does what the other asks."
+        )
         for cube in near(self.memory, self.scope, text, Unit.PRINCIPLE, self.compared, self.alike, author):
-            if cube.data.get("sort") != sort or cube.status is Status.FROZEN:
+            if cube.status is Status.FROZEN:
                 continue
             data = {"one": cube.text, "other": text}
             if write(self.model, "equality", instruction, data, {"same": {"type": "boolean"}})["same"]:

@@ -1,4 +1,5 @@
-"""Shortcuts: named sequences of actions, and when each may be used (Mobile-Agent-E, arXiv 2501.11733; EvolveLab, arXiv 2512.18746)."""
+"""Shortcuts: named sequences of actions, and when each may be used (Mobile-Agent-E, arXiv 2501.11733; EvolveLab,
+arXiv 2512.18746)."""
 
 from __future__ import annotations
 
