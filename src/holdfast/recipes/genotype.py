@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -136,8 +135,7 @@ def read(path: Path) -> Recipe:
     return from_dict(data)
 
 
-@cache
-def genes(part: Any) -> dict[str, Any]:
+def genes(part: type[Any]) -> dict[str, Any]:
     """The genes of a part's class, with their types."""
     hints = get_type_hints(part)
     return {one.name: hints[one.name] for one in fields(part) if one.name not in _GIVEN}

@@ -17,6 +17,7 @@ import numpy as np
 from holdfast.chat import Chat
 from holdfast.cube import RECALLABLE, Cube, Form, Kind, Ref, Scope, Status
 from holdfast.encode.base import Encoder, Experience, Outcome, Trajectory
+from holdfast.encode.near import named
 from holdfast.encode.records import MAKER, made_of, raw, tell
 from holdfast.errors import ConflictError, InputError, NotFoundError
 from holdfast.guard.base import Dropped
@@ -119,7 +120,7 @@ class Cook:
         if not trajectory.task.strip():
             raise InputError("a trajectory has a task in words")
         store = self._memory.store
-        scope = _named(self._scope)
+        scope = named(self._scope)
         added = self._memory.add(raw(trajectory, outcome, self._scope, self._author), **scope)
         if not (ids := (*added.ids, *added.duplicates)):
             return Taken("", quarantined=added.quarantined, reasons=added.reasons)
@@ -168,7 +169,7 @@ class Cook:
         return sum(1 for _ in cases) % every == 0
 
     def _found(self, find: Find, query: str) -> tuple[list[Hit], list[Dropped]]:
-        scope = _named(self._scope)
+        scope = named(self._scope)
         candidates: list[Hit] = list(self._memory.nearest(query, k=find.pool, kinds=find.kinds, **scope))
         if (
             not isinstance(find.ranker, Meaning) and len(candidates) == find.pool
@@ -242,10 +243,6 @@ def _again(work: Callable[[], T]) -> T:
 def _maker(encoder: Encoder) -> str:
     """The name under which a part's records stand: its module's last word."""
     return type(encoder).__module__.rpartition(".")[2]
-
-
-def _named(scope: Scope) -> dict[str, Any]:
-    return dict(zip(("tenant", "user", "agent", "session"), scope.parts, strict=True))
 
 
 def _packed(hits: Sequence[Hit], text: str, budget: int) -> str:

@@ -70,11 +70,11 @@ class Expanded:
         ties = _ties(candidates, at_id)
         frontier = [below[place] for place in order[: self.seeds]]
         for _ in range(self.hops):
-            reached = []
+            reached, before = [], scores.copy()
             for at in frontier:
                 heaviest = sorted(ties[at].items(), key=lambda tie: (-tie[1], tie[0]))[: self.neighbours]
                 for other, tie in heaviest:
-                    passed = scores[at] * tie * self.weight
+                    passed = before[at] * tie * self.weight
                     if passed > scores[other]:
                         scores[other] = passed
                         reached.append(other)
