@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from fuzz.base import ID, Target, law, parts, refusable, said
-from holdfast.errors import AnswerRefusedError, ExtractionError, HoldfastError
+from holdfast.errors import AnswerRefusedError, ExtractionError
 from holdfast.guard.chains import MOST_TARGET, Chain, Effect, EffectKind, read_chain, structured, target
 from holdfast.guard.conform import conform, ground, parse
 from holdfast.guard.flow import Traces
@@ -221,15 +221,6 @@ def lesson(text: str) -> None:
     law(
         len(plain_name(what).split()) <= 2 and plain_name(plain_name(what)) == plain_name(what), "a name is plain", what
     )
-
-
-def refused(call: Any) -> HoldfastError | None:
-    """The error of the house that a call raises."""
-    try:
-        call()
-    except HoldfastError as error:
-        return error
-    return None
 
 
 _JSON = (

@@ -40,7 +40,7 @@ def _carried(
     if cubes is None:
         return
     law(all(cube.scope.partition == ANA.partition for cube in cubes), "an import stays in its scope", cubes)
-    kept = [cube for cube in cubes if refusable(lambda some=cube: (check(some), pack(some))) is not None]  # type: ignore[misc]
+    kept = [cube for cube in cubes if refusable(lambda some=cube: (check(some), pack(some))) is not None]
     out = io.StringIO()
     write(kept, out)
     written = out.getvalue()
@@ -55,7 +55,7 @@ def chat(text: str) -> None:
     """Turns stay in the scope, hold nothing that was recalled, and are of no channel that a chat cannot have."""
     for session in refusable(lambda: chats.parse(text)) or ():
         for backdate in (False, True):
-            found = refusable(lambda one=session, back=backdate: chats.cubes(one, ANA, source="file:a", backdate=back))  # type: ignore[misc]
+            found = refusable(lambda one=session, back=backdate: chats.cubes(one, ANA, source="file:a", backdate=back))
             if found is None:
                 continue
             made, reasons = found
@@ -64,7 +64,7 @@ def chat(text: str) -> None:
                 law(ANA.covers(cube.scope), "a chat stays in its scope", cube)
                 law(without_recalled(cube.text) == cube.text, "nothing recalled is remembered again", cube)
                 law(cube.origin.channel not in (Channel.SYSTEM, Channel.RECALLED), "nobody speaks for the system", cube)
-                refusable(lambda some=cube: (check(some), pack(some)))  # type: ignore[misc]
+                refusable(lambda some=cube: (check(some), pack(some)))
 
 
 def turn(text: str) -> None:

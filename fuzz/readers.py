@@ -86,7 +86,7 @@ def _proposed(encoder: Encoder, turn: Cube, known: tuple[Cube, ...]) -> list[Ope
             continue
         law(turn.origin.channel not in (Channel.ASSISTANT, Channel.RECALLED), "a model's guess is no fact", operation)
         law(cube.scope == turn.scope and cube.status == turn.status, "a fact lies where the turn lies", operation)
-        refusable(lambda some=cube: (check(some), pack(some)))  # type: ignore[misc]
+        refusable(lambda some=cube: (check(some), pack(some)))
         if operation.op is Op.UPDATE:
             law(cube.id in allowed, "only what is known can end", operation)
         else:
@@ -134,12 +134,12 @@ def _encoder(*answers: str) -> LanguageModelEncoder:
     class Scripted(LanguageModelEncoder):
         """Answers what it was given."""
 
-        left = list(answers)  # noqa: RUF012  (one encoder an answer)
+        left = iter(answers)
 
         def _complete(self, messages: Any) -> str:
             json.dumps(messages)
             self._count(calls=1)
-            return self.left.pop(0)
+            return next(self.left)
 
     return Scripted("model", base_url="http://localhost:9/v1", api_key="-")
 

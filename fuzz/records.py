@@ -114,7 +114,7 @@ def row(text: str) -> None:
     """Whatever stands in a row, reading it gives a cube or an error of the house, and a proof finds that something is wrong."""
     refusable(lambda: to_cube((1, b"\x01" * 16, 1, 0, None, text, None, None, None, None)))
     for damaged in (text, text.encode("utf-8", "surrogatepass"), len(text), None):
-        refusable(lambda some=damaged: to_cube((1, some, some, 0, None, "{}", some, some, some, some)))  # type: ignore[misc]
+        refusable(lambda some=damaged: to_cube((1, some, some, 0, None, "{}", some, some, some, some)))
     table, column = COLUMNS[ord(text[0]) % len(COLUMNS)] if text else COLUMNS[0]
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         file = Path(folder) / "holdfast.db"

@@ -11,11 +11,11 @@ import json
 from collections.abc import Callable
 
 from fuzz import answers, carried, readers, records, sources, words
-from fuzz.base import ANA, CUT, MOST, NOW, SECONDS, Target, law, parts, said, seconds
+from fuzz.base import ANA, CUT, ID, MOST, NOW, SECONDS, Target, law, parts, said, seconds
 from holdfast.cli import chats
 from holdfast.cli.excerpt import excerpt
 from holdfast.cli.screen import plain, wrap
-from holdfast.cube import Cube, Scope, utc
+from holdfast.cube import Cube, Ref, Scope, utc
 from holdfast.encode.claims import find_claims
 from holdfast.encode.dates import find_dates
 from holdfast.encode.junk import why_nothing
@@ -23,8 +23,11 @@ from holdfast.encode.people import find_names, name_key
 from holdfast.encode.slots import plain as key
 from holdfast.encode.standing import find_standing
 from holdfast.guard.admission import Admission
+from holdfast.guard.analogy import applied
 from holdfast.guard.chains import read_chain, structured, target
 from holdfast.guard.conform import conform, ground
+from holdfast.guard.echoes import echoed
+from holdfast.guard.echoes import said as says
 from holdfast.guard.judge import read_judgement
 from holdfast.guard.schema import identifier, record, short_text
 from holdfast.guard.screening import seen, signals
@@ -43,15 +46,31 @@ from holdfast.store.access import place_of
 from holdfast.store.base import Operation
 from holdfast.store.transfer import read_jsonl, read_markdown
 
+
+def _done(text: str) -> dict[str, object]:
+    """A record's data, of which each part says that."""
+    return {"operation": text, "object": 4711, "steps": [{"tool": text, "args": {"to": [text, 4711]}}]}
+
+
 _NAMED = record(name=short_text(), id=identifier())
 
 READERS: dict[str, Callable[[str], object]] = {
     "admission": lambda text: Admission().admit([Operation.add(said(text, taint="web:a"))]),
+    "analogy": lambda text: [
+        applied(asked, said(about).with_(data=_done(acts)))
+        for asked, about, acts in (
+            (text, text, "b2 4711"),
+            (text, "b2 4711", "b2 4711"),
+            ("b1 4712", text, text),
+            ("b1 4712", "b2 4711", text),
+        )
+    ],
     "chain": lambda text: (read_chain(text), target(text)),
     "chats": lambda text: [chats.cubes(some, ANA, source=None, backdate=False) for some in chats.parse(text)],
     "claims": lambda text: find_claims(text, "Ana", NOW),
     "dates": lambda text: find_dates(text, NOW),
     "disarmed": disarmed,
+    "echoes": lambda text: echoed(text, {Ref(ID, version): says(text[version:]) for version in (1, 2)}),
     "excerpt": lambda text: excerpt(text, "what is it?"),
     "ground": lambda text: ground({"name": text[:9], "id": text[9:20]}, _NAMED, text),
     "instructions": drop_instructions,
@@ -93,6 +112,7 @@ READERS: dict[str, Callable[[str], object]] = {
 
 KNOWN: dict[str, tuple[tuple[str, str, str], ...]] = {
     "admission": (("", "<" + " " * 9_000, ""),),
+    "analogy": (("", "a1 ", ""), ("", "1-", ""), ("", "4711 ", ""), ("", "1" * 99 + "_", "a")),
     "chain": (("a", "\u0315\u0300", ""),),
     "claims": (
         ("", "“", ""),
@@ -107,6 +127,7 @@ KNOWN: dict[str, tuple[tuple[str, str, str], ...]] = {
     "instructions": (("", "word ", ""), ("", "<a>", "")),
     "judgement": (("", "[", ""), ("", "]", "")),
     "line": (("<", " ", ""), ("", "< ", ""), ("", "[", "")),
+    "echoes": (("", "a'", ""), ("", "word ", "")),
     "excerpt": (("", "a\n", ""),),
     "name": (("a", "\u0315\u0300", ""),),
     "names": (("", "Ana of ", ""), ("", "“", ""), ("", "A'", "")),
@@ -172,4 +193,4 @@ def texts() -> list[str]:
 if __name__ == "__main__":
     print(
         json.dumps({text.split(CUT)[0]: round(seconds(lambda some=text: slow(some)), 2) for text in texts()}, indent=1)
-    )  # type: ignore[misc]
+    )

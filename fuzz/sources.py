@@ -89,7 +89,7 @@ def proposed(first: str, *others: str) -> tuple[list[Promotion], dict[str, str]]
                 page = Operation.add(
                     Cube(ANA, words, data=claimed, status=status, origin=origin), "quarantined: a page"
                 )
-                refusable(lambda some=page: store.commit([some]))  # type: ignore[misc]
+                refusable(lambda some=page: store.commit([some]))
             return propose(store, ANA, Rule())
         finally:
             store.close()
@@ -102,7 +102,7 @@ def tensors(text: str) -> None:
         store = SqliteStore(Path(folder) / "s", durability="normal")
         try:
             for data in (header, len(header).to_bytes(8, "little") + header + bytes(8)):
-                name = refusable(lambda some=data: store.blobs.put(some, ANA))  # type: ignore[misc]
+                name = refusable(lambda some=data: store.blobs.put(some, ANA))
                 law(name is None or b"data_offsets" in data, "no other file is taken", data)
         finally:
             store.close()
@@ -111,8 +111,8 @@ def tensors(text: str) -> None:
 def asked(text: str) -> None:
     """Every argument of a call may be anything: it is answered or refused, and a principal is told of nothing that is not its own."""
     for call in CALLS.values():
-        refusable(lambda some=call: some(_memory(), text))  # type: ignore[misc]
-        told = refusable(lambda some=call: repr(some(_memory().held_by("bot"), text)))  # type: ignore[misc]
+        refusable(lambda some=call: some(_memory(), text))
+        told = refusable(lambda some=call: repr(some(_memory().held_by("bot"), text)))
         law(told is None or _SECRET not in told or _SECRET in text, "what is hidden is not told", told)
 
 

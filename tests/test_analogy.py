@@ -56,6 +56,13 @@ def test_who_is_about_the_thing_that_is_asked_about_and_acts_on_another_is_a_sub
         recorded()(f"What does p-{asked} take?", bad)
 
 
+def test_a_query_may_name_what_is_too_long_for_a_number() -> None:
+    done = record("paid 4711", "pay", target=4711)
+    assert applied("pay 815999", done).data["target"] == 815_999
+    for digits in (5_000, 100_000):
+        assert applied("pay " + "9" * digits, done).data["target"] == "9" * digits
+
+
 def test_numbers_stay_numbers_and_everything_else_stays_as_it_was() -> None:
     data = {
         "sql": "DELETE FROM beds WHERE id = 4711",

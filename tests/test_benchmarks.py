@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import forget, guard, quarantine, report, run, worker
+from benchmarks import forget, guard, quarantine, report, run, utility, worker
 from benchmarks.data import K, Lookup, generate
 from benchmarks.engines import holdfast
 from benchmarks.limits import SyncedCommit
@@ -211,6 +211,28 @@ def test_both_arms_of_the_guard_search_one_store_and_only_one_is_fair(tmp_path, 
     assert shares["guarded"] <= K // 2 < shares["unguarded"]
     for memory in arms.values():
         memory.close()
+
+
+def test_every_step_of_learnt_utility_recalls_and_moves_what_it_told(tmp_path):
+    data = generate(tmp_path / "rows", 400, 1, seed=1)
+    utility.load(data, tmp_path / "store")
+    disk = SyncedCommit(tmp_path / "limit")
+    found = utility.steps(tmp_path / "store", data, "normal", disk, seed=1)
+    disk.close()
+    assert found["recalled"] == found["moved"] == utility.BY.k * len(data.queries())
+    assert all(
+        found[name]["count"] == len(data.queries()) - utility.WARM for name in ("useful", "step", "synced commit")
+    )
+    assert 0 < found["useful"]["p50"] < found["step"]["p50"] <= found["step"]["p90"]
+
+
+def test_a_step_is_compared_with_a_commit_in_quiet_moments():
+    full = {
+        name: {"p50": 99.0, "quiet": {"p50": p50}}
+        for name, p50 in (("step", 6.0), ("reward", 3.0), ("synced commit", 2.0))
+    }
+    assert utility.compared(full, None) == {"reward by commit": 1.5, "step by commit": 3.0, "step less commit": 4.0}
+    assert utility.compared(full, {"embedding": {"p50": 5.0, "quiet": {"count": 0}}})["step with embedding"] == 11.0
 
 
 def test_pairs_are_compared_as_pairs():

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.bench.workload import make_world
+from holdfast.claims import c33_memos_mag as c33
+from holdfast.claims import c37_memrl as c37
 from holdfast.claims import c43_memory_survey as c43
 from holdfast.claims.runner import list_claims, run_claim
 from holdfast.errors import ClaimError
@@ -32,6 +34,13 @@ def test_the_list_has_all_papers_in_order(tmp_path: Path) -> None:
     rows = list_claims(tmp_path)
     assert [row.number for row in rows] == list(range(1, 55))
     assert all(row.verdict == "not run" for row in rows)
+
+
+def test_a_claim_may_say_over_which_seeds_it_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(c33, "SEEDS", {"quick": (4, 5)}, raising=False)
+    assert run_claim(33, evidence_dir=tmp_path).seeds == (4, 5)
+    assert run_claim(33, evidence_dir=tmp_path, seeds=[2]).seeds == (2,)
+    assert c37.SEEDS == {"full": (0, 1, 2, 3, 4)}
 
 
 def test_a_claim_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -556,6 +556,7 @@ class Server(ThreadingHTTPServer):
         self.plan: list[str] = []
         self.dimension = 8
         self.requests: list[dict[str, Any]] = []
+        self.headers: list[str] = []
         self.released = threading.Event()
 
     @property
@@ -573,6 +574,7 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         server.requests.append(body)
+        server.headers.append(str(self.headers))
         step = server.plan.pop(0) if server.plan else "ok"
         if step == "hang":
             server.released.wait(20)
@@ -668,6 +670,23 @@ def test_openai_asks_for_a_dimension(server: Server) -> None:
     assert (embedder.model, embedder.dimension) == ("openai:tiny@5", 5)
     assert_unit(embedder.embed(["a"]), 1, 5)
     assert [request["dimensions"] for request in server.requests] == [5]
+
+
+def test_openai_sends_nothing_of_the_environment_to_another_server(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_ADMIN_KEY"):
+        monkeypatch.setenv(name, "sk-secret")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer sk-secret")
+    assert_unit(OpenAIEmbedder("tiny", base_url=server.url).embed(["a"]), 1, 8)
+    assert_unit(OpenAIEmbedder("tiny", base_url=server.url, api_key="mine").embed(["a"]), 1, 8)
+    assert not any("sk-secret" in headers for headers in server.headers)
+    assert [headers.count("Bearer mine") for headers in server.headers] == [0, 0, 1, 1]
+    server.headers.clear()
+    monkeypatch.delenv("OPENAI_CUSTOM_HEADERS")
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)  # who names both there means them for each other
+    assert_unit(OpenAIEmbedder("tiny").embed(["a"]), 1, 8)
+    assert all("Bearer sk-secret" in headers for headers in server.headers)
 
 
 def test_openai_sends_batches(server: Server) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
 
-from holdfast.cube import Cube, Kind, Scope, Status, to_micros, utc
+from holdfast.cube import Channel, Cube, Kind, Origin, Scope, Status, to_micros, utc
 from holdfast.enrichment import Enrichment
 from holdfast.errors import HoldfastError
 from holdfast.retrieve import loops
@@ -24,9 +24,10 @@ from holdfast.retrieve import vectors as vectors_module
 from holdfast.retrieve.arrays import Column, top
 from holdfast.retrieve.lexical import K1, B, LexicalIndex
 from holdfast.retrieve.partition import Partition, View
-from holdfast.retrieve.text import fold_terms, pack_terms, term, tokens
+from holdfast.retrieve.text import ROLES, fold_terms, pack_terms, term, tokens
 from holdfast.retrieve.vectors import VectorIndex
 from holdfast.store.base import Operation
+from holdfast.store.grants import Grant, Reach, Right
 from holdfast.store.sqlite import SqliteStore
 from support import ANA, BEN, MEMORY, START, Clock, HashEmbedder, add, open_memory, open_store, update
 
@@ -294,6 +295,14 @@ def snapshot(partition: Partition) -> dict[str, object]:
         found[name] = [labels[code] for code in partition.codes(name).tolist()]
     for side in ("previous", "next"):
         found[side] = partition.neighbours(side).tolist()
+    found["speakers"] = spoken = []
+    for session, kinds in ((None, frozenset[str]()), ("s", frozenset[str]()), ("t", frozenset({"fact"}))):
+        grant = Grant("g", "bot", "acme", "ana", None, session, frozenset({Right.READ}), kinds)
+        granted = View(now=moments[-1], reach=Reach(ANA, Right.READ, (grant,), "bot"))
+        spoken.append(partition.speakers(granted))
+        shown = partition.visible(granted)
+        assert spoken[-1] == {found["author"][row] for row in rows[shown]} - ROLES - {None}
+        assert partition.speakers(granted) == spoken[-1]
     if partition.vectors is not None:
         found["vectors"] = partition.vectors.vectors(rows).tolist()
     return found
@@ -328,10 +337,21 @@ class Follower(RuleBasedStateMachine):
         session=st.sampled_from([None, "s", "t"]),
         begins=st.sampled_from([None, START, utc("2025-01-01")]),
         status=st.sampled_from([Status.GENERATED, Status.GENERATED, Status.ARCHIVED]),
+        author=st.sampled_from([None, "user", "Ana", "Ben", "Caro"]),
     )
-    def add(self, store: int, text: str, kind: str, session: str | None, begins: object, status: Status) -> str:
+    def add(
+        self,
+        store: int,
+        text: str,
+        kind: str,
+        session: str | None,
+        begins: object,
+        status: Status,
+        author: str | None,
+    ) -> str:
         self.clock.tick()
-        cube = Cube(Scope("acme", "ana", None, session), text, kind, valid_from=begins, status=status)  # type: ignore[arg-type]
+        origin = Origin(Channel.USER, author)
+        cube = Cube(Scope("acme", "ana", None, session), text, kind, valid_from=begins, status=status, origin=origin)  # type: ignore[arg-type]
         done = add(self.stores[store], cube)
         return done.cubes[0].id if done.cubes else done.duplicates[0]
 
@@ -390,6 +410,27 @@ class Follower(RuleBasedStateMachine):
 
 
 TestFollower = Follower.TestCase
+
+
+def test_who_wrote_half_of_what_is_left_of_some_rows_crowds(folder: Path) -> None:
+    store = open_store(folder)
+
+    def wrote(author: str | None, text: str) -> Cube:
+        return add(store, Cube(ANA, text, origin=Origin(Channel.USER, author))).cubes[0]
+
+    authors = (None, "Caro", "Ana", "Ana", "Ben", "Ben")
+    turns = [wrote(author, f"turn {n}") for n, author in enumerate(authors)]
+    partition = Partition(store, 1)
+    partition.catch_up()
+    assert partition.crowding(np.arange(6)) == ()
+    assert partition.crowding(np.arange(2, 6)) == ("Ana", "Ben")
+    assert partition.crowding(np.asarray([0, 0, 1])) == (None,)
+    assert partition.crowding(np.asarray([2, 3, 1, 4, 5])) == ()
+    assert partition.crowding(np.empty(0, np.int64)) == ()
+    store.purge([turns[5].id, turns[1].id], ANA)  # the last row, and one before others
+    partition.catch_up()
+    assert partition.crowding(np.arange(6)) == ("Ana",)
+    assert partition.crowding(np.asarray([1, 5])) == ()
 
 
 def test_the_turns_of_a_conversation_keep_their_places(folder: Path) -> None:

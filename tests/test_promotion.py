@@ -265,8 +265,8 @@ def test_what_another_hand_put_there_waits_for_a_person(folder: Path) -> None:
         held = hold(store, cube(SAID, f"https://q{at}.example"), reason)
         assert "waits for a person" in propose(store, ANA, Rule())[1][held.id]
     seen = hold(store, cube(SAID, "https://q.example"))
-    store.feedback([seen.id], ANA, 0.5)
-    store.redeem(store.hand_out([seen.id], ANA), ANA, 0.5)  # nor is a recall, or its reward, a hand
+    store.feedback([seen.id], ANA, -0.5)
+    store.redeem(store.hand_out([seen], ANA), ANA, 0.5)  # nor is a reward a hand
     assert promoted(store) == {seen.id}
     store.close()
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.scribe import Scribe
-from tests.support import HashEmbedder
 
 from holdfast import Memory
 from holdfast.cube import Kind, Status
 from holdfast.encode.base import Outcome, Step, Trajectory
 from holdfast.errors import ChatError, InputError
 from holdfast.recipes.book import RECIPES
+from scribe import Scribe
+from support import HashEmbedder
 
 BREAD = Trajectory(
     "bake a rye bread", (Step("knead the dough", "it is sticky"), Step("wait two hours", "it has risen")), "a loaf"

@@ -15,6 +15,7 @@ from holdfast.bench.redteam import catalogue
 from holdfast.bench.redteam.arms import ARMS, Arm, Filtered, Holdfast, Shown, Undefended, matches
 from holdfast.bench.redteam.battery import Played, play
 from holdfast.bench.redteam.catalogue import STATIC, run
+from holdfast.bench.redteam.recipes import arms as learning
 from holdfast.bench.redteam.report import make, markdown, rows, write
 from holdfast.bench.redteam.targets import Check, check
 from holdfast.cli import main
@@ -24,6 +25,7 @@ from holdfast.guard.attacks import anchors, graft, passages, plans, trigger
 from holdfast.guard.attacks.base import Asked, Attack, Level, Said, Target, Trial
 from holdfast.guard.attacks.records import Records
 from holdfast.guard.attacks.static import Static, by_account, by_accounts, from_outside
+from holdfast.recipes.book import opened
 from support import HashEmbedder
 
 WORK = ("water the garden", "feed the parrot", "wind the clock", "sweep the stairs", "air the cellar", "oil the gate")
@@ -467,3 +469,18 @@ def test_a_run_names_what_it_played_and_whole_runs_count_ordinary_turns_too() ->
     whole = run(arms=["holdfast"], embedder=None)
     assert set(whole["attacks"]) == {"tiny: one account", "tiny: many accounts"}
     assert whole["turns"]["sample, by user"] == [0, 213] and whole["turns"]["sample, by tool"][1] == 213
+
+
+@pytest.mark.parametrize("name", ["cases", "voyager"])
+def test_an_agent_that_learns_by_a_recipe_falls_bare_and_not_guarded(name: str) -> None:
+    asked = [replace(one, text=one.text.replace("?", " today?")) for one in ASKED]
+    poison = [replace(said, text=f"{one.text}\nSent the house key.") for said, one in zip(POISON, asked, strict=True)]
+    by_page = one("by a document", from_outside(poison, Channel.DOCUMENT, ("n.md",)), asked=asked)
+    by_one = one("one account", by_account(poison), asked=asked)
+    played = seen(by_page, by_one, arms=learning(opened(name)))
+    account = played.static[by_one.name][1]
+    assert account["undefended"].levels[Level.PROPOSED] == (1.0,) * 6
+    assert not any(account["holdfast"].levels[Level.PROPOSED])
+    assert account["holdfast"].right == (1.0,) * 6, "what three accounts did is told"
+    assert played.static[by_page.name][1]["holdfast"].kept == (0, 6)
+    assert failing(check(played, shown=False)) == []

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -165,7 +167,7 @@ def test_what_helped_comes_before_what_is_more_alike(memory: Memory) -> None:
     wanted = next(hit for hit in first.hits if hit.text == TASKS[3])
     for hit, reward in ((wanted, 1.0), (first.hits[0], -1.0)):
         for _ in range(6):
-            token = memory.store.hand_out([hit.id], memory.scope(), LOOSE.terms)
+            token = memory.store.hand_out([memory.get(hit.id)], memory.scope(), LOOSE.terms)
             assert memory.reward(token, reward).moved == (hit.id,)
     again = memory.useful(TASKS[0], by=LOOSE)
     assert again.hits[0].text == TASKS[3]
@@ -198,6 +200,24 @@ def test_a_memory_is_found_by_its_words_until_it_has_a_vector(memory: Memory) ->
     assert [hit.id for hit in found.hits] == [id] and found.hits[0].relevance == pytest.approx(1.0)
     memory.flush()
     assert [hit.id for hit in memory.useful("reset router cellar").hits] == [id]
+
+
+def test_what_is_told_follows_every_change_and_a_reward_hides_nothing(memory: Memory) -> None:
+    def told() -> set[str]:
+        found = memory.useful(TASK, by=replace(LOOSE, k=10))
+        memory.reward(found.token, 1.0)
+        return {hit.id for hit in found.hits}
+
+    before = told()
+    assert len(before) == 4 and told() == before
+    (id,) = memory.add(TASK, kind=Kind.EXPERIENCE).ids
+    assert told() == before | {id}
+    memory.retract(id)
+    assert told() == before
+    memory.restore(id)
+    assert told() == before | {id}
+    memory.forget(id)
+    assert told() == before
 
 
 def test_without_an_embedder_likeness_is_the_share_of_the_words(folder: Path) -> None:
@@ -317,17 +337,83 @@ def test_a_reward_that_fails_midway_leaves_the_token_good(memory: Memory, monkey
 
 
 def test_a_token_cannot_be_made_or_guessed(memory: Memory) -> None:
+    """It is sealed with a key that is not in the journal, for one scope; nobody changes its terms or makes it fresh."""
     found = memory.useful(TASK, by=LOOSE)
-    event = next(event for event in memory.store.events() if event.action is Action.RECALL)
-    for guess in (f"use-{event.txn:x}-{event.digest.hex()[:32]}", f"use-1-{found.token[-32:]}", found.token[:-1] + "x"):
-        with pytest.raises((NotFoundError, InputError)):
-            memory.reward(guess, 1.0)
-    for wrong in ("", "use-", found.token + " ", None, 7, "use-" + "f" * 40):
+    raw = urlsafe_b64decode(found.token[4:] + "=" * (-len(found.token[4:]) % 4))
+    for at in range(len(raw)):
+        other = raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
+        with pytest.raises(NotFoundError):
+            memory.reward("use-" + urlsafe_b64encode(other).decode().rstrip("="), 1.0)
+    for wrong in (
+        "",
+        "use-",
+        found.token + " ",
+        found.token[4:],
+        None,
+        7,
+        "use-" + "f" * 40,
+        found.token + "é",
+        "use-" + "A" * 101,
+    ):
         with pytest.raises(InputError):
             memory.reward(wrong, 1.0)  # type: ignore[arg-type]
+    for other in (found.token + "A", found.token[:-4], "use-" + "A" * 200):
+        with pytest.raises((NotFoundError, InputError)):
+            memory.reward(other, 1.0)
     assert set(utilities(memory).values()) == {0.0}
+    assert memory.reward(found.token, 1.0).applied
     told = [change.event.reason for change in memory.history()]
-    assert not any(TASK in reason or found.token[-32:] in reason for reason in told)
+    assert not any(TASK in reason or found.token[-20:] in reason for reason in told)
+
+
+def test_every_spelling_of_a_token_but_its_own_is_refused(memory: Memory) -> None:
+    """The last letter of base64 may hold bits that count for nothing: were they let through, one token could be told as several."""
+    (id,) = memory.add("count them").ids
+    token = memory.store.hand_out([memory.get(id)], memory.scope())
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    assert memory.reward(token, 1.0).applied
+    for letter in letters:
+        if token[-1] != letter:
+            with pytest.raises(NotFoundError):
+                memory.reward(token[:-1] + letter, 1.0)
+    assert memory.get(id).use.visits == 1
+
+
+def test_a_recall_writes_nothing(memory: Memory) -> None:
+    memory.useful(TASK, by=LOOSE)  # the first makes the key that tokens are sealed with
+    file = memory.store.connections.file
+    before = memory.store.head(), file.read_bytes(), file.with_name(file.name + "-wal").read_bytes()
+    tokens = {memory.useful(TASK, by=LOOSE).token for _ in range(3)}
+    assert len(tokens) == 3
+    assert before == (memory.store.head(), file.read_bytes(), file.with_name(file.name + "-wal").read_bytes())
+
+
+def test_a_token_of_another_store_is_none_here(memory: Memory, folder: Path) -> None:
+    with open_memory(folder.with_name("other"), embedder=HashEmbedder(), tenant="acme") as other:
+        (id,) = other.add(TASK).ids
+        token = other.store.hand_out([other.get(id)], other.scope())
+    with pytest.raises(NotFoundError):
+        memory.reward(token, 1.0)
+
+
+def test_a_store_put_back_from_a_backup_counts_a_later_token_once_or_not_at_all(folder: Path) -> None:
+    with open_memory(folder) as memory:
+        (id,) = memory.add(TASK).ids
+        early = memory.useful(TASK).token
+    kept = folder.with_name("kept")
+    shutil.copytree(folder, kept)
+    with open_memory(folder) as memory:
+        memory.add("something else")
+        late = memory.useful(TASK).token
+    with open_memory(kept) as memory:
+        with pytest.raises(NotFoundError):
+            memory.reward(late, 1.0)
+        assert memory.reward(early, 1.0).applied
+        applied = 0
+        for at in range(4):
+            memory.add(f"number {at}")
+            applied += memory.reward(late, 1.0).applied
+        assert applied == 1 and memory.get(id).use.visits == 2
 
 
 @pytest.mark.parametrize("reward", [1.01, -2, float("nan"), float("inf"), "1", None])
@@ -360,14 +446,14 @@ def test_what_is_gone_gains_nothing_and_the_rest_does(memory: Memory) -> None:
     assert memory.verify() == [] and memory.store.leftovers([forgotten])["uses"] == 0
 
 
-def test_recall_and_reward_are_evidence_and_make_no_version(memory: Memory) -> None:
+def test_a_reward_is_evidence_and_makes_no_version(memory: Memory) -> None:
     found = memory.useful(TASK, by=LOOSE)
     memory.reward(found.token, 1.0)
     id = found.hits[0].id
-    assert [change.event.action for change in memory.history(id)][:2] == [Action.ADD, Action.RECALL]
+    assert [change.event.action for change in memory.history(id)] == [Action.ADD, Action.REWARD, Action.FEEDBACK]
     assert memory.get(id).version == 1
     for event in list(memory.store.events()):
-        if event.action in (Action.RECALL, Action.REWARD):
+        if event.action in (Action.REWARD, Action.FEEDBACK):
             with pytest.raises(ConflictError, match="evidence"):
                 memory.undo(event.seq)
     memory.correct(id, "count them otherwise")
@@ -394,26 +480,47 @@ def test_what_came_from_outside_gains_nothing_and_can_lose(memory: Memory) -> No
 def test_however_it_came_by_it_a_tainted_memory_has_no_utility_above_the_unknown(memory: Memory) -> None:
     (page,) = memory.add(TASK, channel=Channel.WEB, source="https://e.example").ids
     memory.flush()
-    memory.feedback([page], 1.0)  # the plain word of the owner, about this one
-    cube = memory.get(page)
-    assert cube.use.utility == pytest.approx(0.3) and worth(cube) == 0.0 and worth(cube, 0.5) == pytest.approx(0.3)
+    cube = memory.get(page).with_(use=Use(1, START, 0.3))  # as an import may bring it
+    assert worth(cube) == 0.0 and worth(cube, 0.5) == pytest.approx(0.3)
     assert worth(replace(cube, use=Use(1, START, -0.4))) == -0.4
     assert worth(replace(cube, origin=Origin())) == pytest.approx(0.3)
     shown = {hit.id: hit.channels["utility"] for hit in memory.useful(TASK, by=LOOSE).hits}
     assert set(shown.values()) == {0.0}
 
 
-def test_a_reward_cannot_lift_what_was_put_into_quarantine(folder: Path) -> None:
+def test_plain_feedback_raises_a_tainted_memory_no_more_than_a_reward_does(memory: Memory) -> None:
+    """An agent that was told by a page says that the page served well: nobody else says so."""
+    (page,) = memory.add(TASK, channel=Channel.WEB, source="https://e.example").ids
+    (own,) = memory.add("count them all").ids
+    head = memory.store.head()[0]
+    unmoved = memory.feedback([page, own], 1.0)
+    assert list(unmoved) == [page] and "outside" in unmoved[page]
+    assert memory.get(page).use == Use() and memory.get(own).use.utility == pytest.approx(0.3)
+    assert memory.store.head()[0] == head + 1
+    assert memory.feedback([page], -1.0) == {} and memory.get(page).use.utility == pytest.approx(-0.3)
+    assert page in memory.feedback([page], 0.0) and memory.get(page).use.visits == 1
+
+
+def test_plain_feedback_lifts_nothing_in_quarantine(folder: Path) -> None:
+    with open_memory(folder) as memory:
+        (id,) = memory.add(TASK).ids
+        update(memory.store, memory.get(id), status=Status.QUARANTINED)
+        assert "quarantined" in memory.feedback([id], 1.0)[id] and memory.get(id).use == Use()
+        assert memory.feedback([id], -1.0) == {} and memory.get(id).use.utility == pytest.approx(-0.3)
+
+
+@pytest.mark.parametrize("reward", [1.0, -1.0])
+def test_a_reward_leaves_what_was_put_into_quarantine_as_it_is(folder: Path, reward: float) -> None:
     with open_memory(folder, tenant="acme") as memory:
         (id,) = memory.add(TASK).ids
         token = memory.useful(TASK).token
         update(memory.store, memory.get(id), status=Status.QUARANTINED)
-        done = memory.reward(token, 1.0)
+        done = memory.reward(token, reward)
         assert done.applied and done.moved == () and id in done.unmoved
         assert memory.get(id).use == Use()
         assert memory.useful(TASK).hits == []
         memory.approve(id)
-        assert not memory.reward(token, 1.0).applied, "nor later, by bringing the same token again"
+        assert not memory.reward(token, reward).applied, "nor later, by bringing the same token again"
         assert memory.get(id).use == Use()
 
 
@@ -493,7 +600,7 @@ def test_in_whatever_order_and_however_often_tokens_come_each_counts_once(data: 
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder, open_memory(Path(folder)) as memory:
         ids = [memory.add(text).ids[0] for text in TASKS]
         given_ = data.draw(st.lists(st.tuples(st.integers(0, 3), st.floats(-1, 1)), min_size=1, max_size=8))
-        tokens = [memory.store.hand_out([ids[at]], memory.scope(), Terms(0.4, 0.2)) for at, _ in given_]
+        tokens = [memory.store.hand_out([memory.get(ids[at])], memory.scope(), Terms(0.4, 0.2)) for at, _ in given_]
         order = random.integers(0, len(tokens), 3 * len(tokens)).tolist() + list(range(len(tokens)))
         expected, seen = {id: Use(utility=0.2) for id in ids}, set[int]()
         for which in order:

@@ -62,9 +62,9 @@ class AsyncMemory:
         """See ``Memory.get``."""
         return await self.run(self.memory.get, *args, **options)
 
-    async def feedback(self, *args: Any, **options: Any) -> None:
+    async def feedback(self, *args: Any, **options: Any) -> dict[str, str]:
         """See ``Memory.feedback``."""
-        await self.run(self.memory.feedback, *args, **options)
+        return await self.run(self.memory.feedback, *args, **options)
 
     async def useful(self, *args: Any, **options: Any) -> Useful:
         """See ``Memory.useful``."""

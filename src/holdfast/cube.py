@@ -324,13 +324,17 @@ class Use:
     utility: float = 0.0
     uncertainty: float = 1.0
 
-    def after(self, reward: float, rate: float, when: datetime | None = None) -> Use:
-        """As it is after one more use: utility Q + rate (reward - Q), uncertainty likewise towards how far Q was off."""
+    def after(self, reward: float, rate: float, when: datetime | None = None, *, start: float = 0.0) -> Use:
+        """As it is after one more use: utility Q + rate (reward - Q), uncertainty likewise towards how far Q was off.
+
+        Q is ``start`` where this is the first that is said of it.
+        """
+        known = self.known(start)
         return Use(
             visits=self.visits + 1,
             last_use=when,
-            utility=self.utility + rate * (reward - self.utility),
-            uncertainty=self.uncertainty * (1 - rate) + rate * abs(reward - self.utility),
+            utility=known + rate * (reward - known),
+            uncertainty=self.uncertainty * (1 - rate) + rate * abs(reward - known),
         )
 
     def known(self, start: float) -> float:
@@ -547,5 +551,5 @@ def _iso(when: datetime | None) -> str | None:
     return None if when is None else when.isoformat()
 
 
-def _time(text: str | None) -> datetime | None:
+def _time(text: datetime | str | None) -> datetime | None:
     return None if text is None else utc(text)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -40,7 +39,7 @@ from holdfast.retrieve.partition import View
 from holdfast.retrieve.resemblance import FEWEST, Likeness
 from holdfast.retrieve.search import Hearing, Ranking, Recall
 from holdfast.retrieve.text import ANALYSER, fold_terms
-from holdfast.retrieve.utility import Useful, Utility, near
+from holdfast.retrieve.utility import ALIKE, Useful, Utility
 from holdfast.store.access import Access, HeldStore
 from holdfast.store.base import Action, Event, Operation, Where
 from holdfast.store.forget import Receipt, forget
@@ -96,8 +95,8 @@ class Memory:
         durability: "full" (a returned add survives power loss) or "normal" (it survives the death of the process).
         guard: rules on everything that wants to be remembered: "default" (``guard.admission``), None (everything is admitted), or
             a Guard.
-        recipe: how to learn from what an agent did, by ``provide`` and ``take_in``: a name in ``recipes.book``, a Recipe,
-            one as plain data (``recipes.genotype``), or the path of a JSON file that holds it.
+        recipe: how to learn from what an agent did, by ``provide`` and ``take_in``: a name in ``recipes.book``, a file
+            of one (``*.json``), its data, or a Recipe.
         chat: the chat model that writes where the recipe has something written, such as ``agent.chat.Endpoint``.
         background: embed and enrich in a thread; without it, call ``flush``.
         clock: the present, for replays and tests.
@@ -115,7 +114,7 @@ class Memory:
         encoders: Sequence[Encoder] | None = None,
         durability: str = "full",
         guard: Guard | str | None = "default",
-        recipe: Recipe | Mapping[str, Any] | Path | str | None = None,
+        recipe: Recipe | str | Mapping[str, Any] | Path | None = None,
         chat: Chat | None = None,
         background: bool = True,
         clock: Callable[[], datetime] | None = None,
@@ -217,11 +216,14 @@ class Memory:
         """The store as an import sees it: what comes in is ruled upon, and faces the canaries."""
         return self._governor.door(Purpose.IMPORT)
 
-    def feedback(self, hits: Iterable[Hit | str], reward: float, **scope: str | None) -> None:
-        """Say how well memories served (a reward in [-1, 1]). Being looked at changes nothing; this does."""
+    def feedback(self, hits: Iterable[Hit | str], reward: float, **scope: str | None) -> dict[str, str]:
+        """Say how well memories served (a reward in [-1, 1]). Being looked at changes nothing; this does.
+
+        What something from outside had a part in can lose by it, and gains nothing. Returns why some gained nothing, by id.
+        """
         here = self.scope(**scope)
         ids = [hit.id if isinstance(hit, Hit) else hit for hit in hits]
-        self._store.feedback(ids, here, reward, actor=here.path)
+        return self._store.feedback(ids, here, reward, actor=here.path)
 
     def reward(self, token: str, reward: float, **scope: str | None) -> Rewarded:
         """Say how what ``useful`` recalled has served (a reward in [-1, 1]), once: a second time changes nothing and says so.
@@ -240,7 +242,7 @@ class Memory:
 
         ``author``: for whom the agent works, by default the agent. Raises InputError where there is no recipe, and ChatError.
         """
-        return self.provider(author=author, **scope).provide(task, Phase(phase), context=context)
+        return self._cook(self.scope(**scope), author).provide(task, Phase(phase), context=context)
 
     def take_in(
         self, trajectory: Trajectory, outcome: Outcome | float | None, *, author: str | None = None, **scope: str | None
@@ -250,26 +252,22 @@ class Memory:
         The same run a second time does only what was left undone. Raises InputError where there is no recipe, and ChatError.
         """
         went = outcome if isinstance(outcome, Outcome) else Outcome(outcome)
-        return self.provider(author=author, **scope).take_in(trajectory, went)
+        return self._cook(self.scope(**scope), author).take_in(trajectory, went)
 
     def manage(self, **scope: str | None) -> tuple[str, ...]:
         """Let the recipe tend what it made; the ids of what changed."""
-        return self.provider(**scope).manage()
+        return self._cook(self.scope(**scope)).manage()
 
     def provider(
         self,
         *,
         author: str | None = None,
-        recipe: Recipe | Mapping[str, Any] | Path | str | None = None,
+        recipe: Recipe | str | Mapping[str, Any] | Path | None = None,
+        chat: Chat | None = None,
         **scope: str | None,
     ) -> Provider:
-        """The recipe at work in one scope; another ``recipe`` than the memory's own may be named."""
-        chosen = _recipe(recipe) or self._recipe
-        if chosen is None:
-            raise InputError("this memory has no recipe: name one, as in Memory(..., recipe='voyager')")
-        from holdfast.recipes.provider import Cook
-
-        return Cook(self, chosen, self.scope(**scope), model=self._chat, author=author)
+        """The recipe at work in one scope; another ``recipe`` and ``chat`` than the memory's own may be named."""
+        return self._cook(self.scope(**scope), author, recipe, chat)
 
     # --- recall ---
 
@@ -278,7 +276,7 @@ class Memory:
 
         What has no vector yet is compared by its words. Raises InputError, ScopeError.
         """
-        return self._search(text, self.scope(**scope), k, kinds, 0, None, None, ranked_by=near)
+        return self._search(text, self.scope(**scope), k, kinds, 0, None, None, ranking=ALIKE)
 
     def search(
         self,
@@ -338,13 +336,13 @@ class Memory:
         """What is like a task and has helped before, with the token by which ``reward`` says whether it helped this time.
 
         ``by`` says how likeness and utility are weighed; where that explores, ``random`` is a seed or a generator. Any other
-        recall can be rewarded likewise: ``store.hand_out`` gives a token for ids. Raises InputError, ScopeError.
+        recall can be rewarded likewise: ``store.hand_out`` gives a token for memories. Raises InputError, ScopeError.
         """
         here, by = self.scope(**scope), by or Utility()
         drawn = None if random is None else np.random.default_rng(random)
-        found = self._search(task, here, by.pool, kinds, 0, None, None, ranked_by=near)
+        found = self._search(task, here, by.pool, kinds, 0, None, None, ranking=ALIKE)
         hits = by.choose(found, drawn)
-        return Useful(hits, self._store.hand_out([hit.id for hit in hits], here, by.terms, actor=here.path))
+        return Useful(hits, self._store.hand_out([hit.cube for hit in hits], here, by.terms))
 
     def alike(self, texts: Sequence[str], *, k: int = 5, **scope: str | None) -> list[Likeness]:
         """The k sessions that are most like several texts (a conversation, a profile), the nearest first.
@@ -733,6 +731,20 @@ class Memory:
     def _holder(self) -> str:
         return self._store.holder if isinstance(self._store, HeldStore) else ""
 
+    def _cook(
+        self,
+        scope: Scope,
+        author: str | None = None,
+        recipe: Recipe | str | Mapping[str, Any] | Path | None = None,
+        chat: Chat | None = None,
+    ) -> Provider:
+        chosen = _recipe(recipe) or self._recipe
+        if chosen is None:
+            raise InputError("this memory has no recipe: name one, as in Memory(..., recipe='voyager')")
+        from holdfast.recipes.provider import Cook
+
+        return Cook(self, chosen, scope, model=chat or self._chat, author=author)
+
     def _for(self, store: HeldStore, closes: bool) -> Memory:
         memory = copy(self)
         memory._store, memory._closes = store, closes
@@ -778,7 +790,7 @@ class Memory:
         true_at: datetime | None,
         asked: datetime | None = None,
         hear: Hearing | None = None,
-        ranked_by: Ranking | None = None,
+        ranking: Ranking | None = None,
     ) -> Hits:
         if not isinstance(query, str):
             raise InputError(f"a query must be a string, not {type(query).__name__}")
@@ -807,7 +819,7 @@ class Memory:
         )
         hear = hear or (_FAIR if self._governor.guarded else None)
         return self.recall.search(
-            query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._trouble(), hear=hear, ranked_by=ranked_by
+            query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._trouble(), hear=hear, ranking=ranking
         )
 
     def _pack(
@@ -826,7 +838,7 @@ class Memory:
         return pack(hits, budget, count)
 
 
-def _recipe(recipe: Recipe | Mapping[str, Any] | Path | str | None) -> Recipe | None:
+def _recipe(recipe: Recipe | str | Mapping[str, Any] | Path | None) -> Recipe | None:
     if recipe is None:
         return None
     from holdfast.recipes.book import opened as named
@@ -845,4 +857,4 @@ def _no_lesson(cube: Cube) -> Cube:
 
 
 _FAIR = Hearing(WIDER, heard)
-_VOTING = Hearing(WIDER, partial(heard, everyone=True), accounts=True)
+_VOTING = Hearing(WIDER, heard, everyone=True)

@@ -45,6 +45,7 @@ class Turn:
         self._scope: dict[str, Any] = dict(scope)
         self._read: dict[str, Ref] = {}
         self._own: dict[Ref, frozenset[str]] = {}
+        self._new: dict[Ref, str] = {}  # what came since the turn last wrote: a search does not wait for its words
         self._taint: tuple[str, ...] = ()
 
     @property
@@ -115,6 +116,8 @@ class Turn:
         items: list[Any] = [content]
         if isinstance(content, Iterable) and not isinstance(content, str | Cube | Mapping):
             items = list(content)
+        self._own |= {ref: said(text) for ref, text in self._new.items()}
+        self._new.clear()
         again = [ref for item in items for ref in echoed(_words(item), self._own)]
         sources = tuple(dict.fromkeys((*self._read.values(), *again)))
         return self._memory.add(
@@ -131,7 +134,7 @@ class Turn:
             self._read[cube.id] = cube.ref
             self._taint = taints(self._taint, cube.origin.taint)
         elif cube.ref not in self._own:
-            self._own[cube.ref] = said(cube.text)
+            self._new[cube.ref] = cube.text
 
 
 def _words(item: object) -> str:

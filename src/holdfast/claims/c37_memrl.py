@@ -45,6 +45,8 @@ WEIGHTS = {ALIKE: 0.0, OURS: 0.5, UTILITY: 1.0}
 EMBEDDER = "minilm"
 EPOCHS, ADDING = 8, 3
 """Memories are added in the first epochs."""
+SEEDS = {"full": (0, 1, 2, 3, 4)}
+"""Where no seeds are named."""
 QUICK = 250
 """So many of the tasks, drawn by the seed, in the quick form."""
 EXECUTED = 5

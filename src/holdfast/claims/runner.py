@@ -141,8 +141,9 @@ def run_claim(
     progress: Progress | None = None,
     today: date | None = None,
 ) -> Report:
-    """Run a paper's claim over its seeds (by default 0, and 0, 1, 2 at ``full``), write its evidence, return the report.
+    """Run a paper's claim over its seeds, write its evidence, return the report.
 
+    By default seed 0, and 0, 1, 2 at ``full``, or what the claim's own ``SEEDS`` say for a scale.
     ``data`` is the user's folder of data sets, for claims that read some. The evidence of a larger scale is never
     replaced by a smaller run: that one is kept beside it, under ``smaller``. Raises ClaimError for an unknown number, an
     absent claim, or where the claim itself says what it lacks; then nothing is written.
@@ -150,7 +151,8 @@ def run_claim(
     if scale not in _SCALES:
         raise ClaimError(f"scale must be one of {', '.join(_SCALES)}, not {scale!r}")
     item, claim, folder = paper(number), load_claim(number), evidence_folder(evidence_dir)
-    seeds = tuple(DEFAULT_SEEDS[scale] if seeds is None else seeds)
+    usual = {**DEFAULT_SEEDS, **getattr(claim, "SEEDS", {})}
+    seeds = tuple(usual[scale] if seeds is None else seeds)
     if not seeds or len(set(seeds)) != len(seeds):
         raise ClaimError(f"give one or more different seeds, not {list(seeds)}")
     say = progress or (lambda _: None)

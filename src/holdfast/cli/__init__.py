@@ -104,7 +104,21 @@ class _Commands:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from holdfast.cli import access, care, carry, demo, erase, guard, past, precedents, prove, recall, redteam, remember
+    from holdfast.cli import (
+        access,
+        care,
+        carry,
+        demo,
+        erase,
+        evolve,
+        guard,
+        past,
+        precedents,
+        prove,
+        recall,
+        redteam,
+        remember,
+    )
 
     parser = _Parser(
         prog="holdfast",
@@ -117,6 +131,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"holdfast {holdfast.__version__}")
     actions = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     commands = _Commands(actions)
-    for group in (remember, recall, precedents, past, erase, guard, access, carry, care, prove, redteam, demo):
+    for group in (remember, recall, precedents, past, erase, guard, access, carry, care, prove, redteam, evolve, demo):
         group.register(commands)
     return parser

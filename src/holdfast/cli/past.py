@@ -144,8 +144,8 @@ def change_lines(screen: Screen, change: Change, old: Cube | None, *, indent: in
         lines.append("its words were erased later")
     elif event.action == Action.FEEDBACK:
         lines.append(f"reward {event.reason} for: {_short(new.text)}")
-    elif event.action in OF_USE:
-        lines.append(_short(new.text))
+    elif event.action == Action.REWARD:
+        lines.append(f"a recall was rewarded by {event.reason}; the first that it told: {_short(new.text)}")
     elif old is None:
         lines.append(f"+ {_short(new.text)}")
     elif old.text != new.text:

@@ -38,6 +38,9 @@ def register(commands: Any) -> None:
         metavar="NAME",
         help="only undefended, filtered or holdfast; may be repeated",
     )
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="attack an agent that learns by this recipe, without the guard and with it"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--out", metavar="FOLDER", help="write the report and its plot here")
 
@@ -57,7 +60,13 @@ def redteam(args: argparse.Namespace, screen: Screen) -> int:
             bar.update(done)
 
         report: dict[str, Any] = importlib.import_module("holdfast.bench.redteam.catalogue").run(
-            data, attacks=args.attack, arms=args.arm, seed=args.seed, embedder=embedder(args.embedder), tick=tick
+            data,
+            attacks=args.attack,
+            arms=args.arm,
+            recipe=args.recipe,
+            seed=args.seed,
+            embedder=embedder(args.embedder),
+            tick=tick,
         )
     words = importlib.import_module("holdfast.bench.redteam.report")
     written = words.write(report, out) if out is not None else []

@@ -108,11 +108,14 @@ def correct(args: argparse.Namespace, screen: Screen) -> int:
 def feedback(args: argparse.Namespace, screen: Screen) -> int:
     """``holdfast feedback``."""
     with open_memory(args, embed=False) as memory:
-        memory.feedback(args.id, args.reward)
+        unmoved = memory.feedback(args.id, args.reward)
         uses = {id: memory.get(id).use for id in args.id}
     if screen.json:
-        screen.data({"uses": [{"id": id, "visits": use.visits, "utility": use.utility} for id, use in uses.items()]})
+        said = [{"id": id, "visits": use.visits, "utility": use.utility} for id, use in uses.items()]
+        screen.data({"uses": said, "unmoved": unmoved})
         return 0
+    for id, reason in unmoved.items():
+        screen.line(f"{id}: {reason}")
     for id, use in uses.items():
         screen.line(f"{id}: used {count(use.visits, 'time')}, utility {use.utility:+.2f}")
     return 0

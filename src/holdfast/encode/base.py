@@ -33,6 +33,7 @@ class Trajectory:
 
     ``task`` is the task in words; ``served`` the versions of the memories that it was shown meanwhile, ``tokens`` by which they are
     rewarded; ``taint`` names what it read from outside. ``id`` names the run: without one, two runs that do the same are one.
+    ``data`` is whatever else is to stand in its record, unsearched.
     """
 
     task: str
@@ -42,6 +43,7 @@ class Trajectory:
     tokens: tuple[str, ...] = ()
     taint: tuple[str, ...] = ()
     id: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ def raw(trajectory: Trajectory, outcome: Outcome, scope: Scope, author: str | No
         "steps": calls,
         "story": [[step.action, step.observation] for step in trajectory.steps],
         "answer": trajectory.answer,
+        **trajectory.data,
     }
     if outcome.reward is not None:
         data["reward"] = outcome.reward

@@ -175,7 +175,9 @@ class _Sources:
         own = sketch(cube.text)
         key = Scope(cube.scope.tenant, cube.scope.user), source_of(cube)
         with self._lock:
-            said = self._said.setdefault(key, _Said(now))
+            if key not in self._said:
+                self._said[key] = _Said(now)
+            said = self._said[key]
             self._said.move_to_end(key)
             if len(self._said) > _KEPT:
                 self._said.popitem(last=False)

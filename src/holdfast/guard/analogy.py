@@ -31,6 +31,8 @@ ACTS = ("operation", "object", "target", "steps", "tool_calls", "effects", "sql"
 _IDENTIFIER = re.compile(r"(?<![\w-])(?=[\w-]*\d)(?:[^\W\d_][\w-]*|\d[\w-]*[^\W\d_][\w-]*|\d{4,})(?![\w-])")
 """A word with letters and digits, or a number of four digits or more: ``P-3489``, ``4711``. Smaller numbers are amounts."""
 
+_DIGITS = 4_000  # Python makes no number of very many more
+
 
 def applied(query: str, cube: Cube) -> Cube:
     """The record with what it did told for the query.
@@ -79,7 +81,7 @@ def _strings(value: Any) -> list[str]:
 
 
 def _put(value: Any, places: Mapping[str, str]) -> Any:
-    """The same data with identifiers in place of others; a number stays a number."""
+    """The same data with identifiers in place of others; a number stays a number, where the other one can be one."""
     if isinstance(value, Mapping):
         return {key: _put(one, places) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -87,5 +89,5 @@ def _put(value: Any, places: Mapping[str, str]) -> Any:
     if isinstance(value, str):
         return _IDENTIFIER.sub(lambda found: places.get(found[0].casefold(), found[0]), value)
     if isinstance(value, int) and not isinstance(value, bool) and (put := places.get(str(value))) is not None:
-        return int(put) if put.isdecimal() else put
+        return int(put) if put.isdecimal() and len(put) <= _DIGITS else put
     return value

@@ -7,13 +7,14 @@ lead to is what these did (``lived``), so that an insight cannot hide the recipi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from holdfast.cube import Cube, Form, Scope
 from holdfast.guard.base import Lookup, Verdict, ancestry, sources_in, voter
 from holdfast.guard.chains import Chain, Effect, Extractor, target
 from holdfast.guard.consensus import ConsensusGuard
-from holdfast.guard.precedents import recorded
+from holdfast.guard.precedents import about, reading, recorded
 from holdfast.retrieve.hits import Hit
 from holdfast.store.base import Store
 from holdfast.taxonomy import Function, MemoryProfile, Modality, Retrieval, Subform, Subject
@@ -31,13 +32,24 @@ SOURCES = 2
 """So many sources must stand behind an effect."""
 
 
-def heeded(task: str, hits: Sequence[Hit], store: Store, scope: Scope, whose: str) -> Verdict:
-    """The hits that ``whose`` (an author, as records name theirs) may go by: their own, and of others' what a quorum agrees on."""
+def heeded(
+    task: str, hits: Sequence[Hit], store: Store, scope: Scope, whose: str, chances: Callable[[], Mapping[str, float]]
+) -> Verdict:
+    """The hits that ``whose`` (an author, as records name theirs) may go by: their own, and of others' what a quorum agrees on.
+
+    ``chances``: how likely each hit, by its id, is to be about the task, where that must be known; the others are not.
+    """
     lookup = sources_in(store, scope)
     own = {hit.id for hit in hits if _own(hit.cube, lookup, whose)}
     if len(own) == len(hits):
         return Verdict(tuple(hits))
-    said = ConsensusGuard(lived(lookup), min_sources=SOURCES, lookup=lookup).check(task, hits)
+    consensus = ConsensusGuard(lived(lookup), min_sources=SOURCES, lookup=lookup)
+    likely = chances()
+    seen = about([replace(hit, relevance=likely.get(hit.id, 0.0)) for hit in hits], SOURCES, lookup)
+    known = consensus.chains(task, seen)
+    said = consensus.check(task, seen, known=known)
+    if said.abstained:
+        said = reading(task, seen, consensus, known) or said
     agreed = {hit.id for hit in said.kept}
     kept = tuple(hit for hit in hits if hit.id in own or hit.id in agreed)
     return Verdict(

@@ -139,12 +139,12 @@ def weigh(
     lookup = sources_in(store, scope)
     reads = extract or (recorded() if model is None else by_model(model))
     consensus = ConsensusGuard(reads, min_sources=min_sources, lookup=lookup)
-    seen = spread(_about(first.kept, min_sources, lookup), k, per_source=_PER_SOURCE, lookup=lookup)
+    seen = spread(about(first.kept, min_sources, lookup), k, per_source=_PER_SOURCE, lookup=lookup)
     known = consensus.chains(task, seen)
     verdict = consensus.check(task, seen, known=known)
     learnt = lessons.add_from(verdict, task, known) if learn else ()
     if verdict.abstained:
-        verdict = _reading(task, seen, consensus, known) or verdict
+        verdict = reading(task, seen, consensus, known) or verdict
     chains = {id: chain for id, chain in known.items() if isinstance(chain, Chain)}
     if judge and model is not None:
         verdict = _judged(task, verdict, chains, model)
@@ -172,7 +172,7 @@ def _unlike(hits: Hits) -> bool:
     return hits.abstain and (not hits or any("meaning" in hit.channels for hit in hits))
 
 
-def _about(hits: Sequence[Hit], min_sources: int, lookup: Lookup) -> list[Hit]:
+def about(hits: Sequence[Hit], min_sources: int, lookup: Lookup) -> list[Hit]:
     """The hits that are about the task, measured by the best of the source that comes ``min_sources``-th.
 
     Not by the best of all, nor by what may authorise nothing: records that repeat the task would shut out everybody else.
@@ -186,7 +186,7 @@ def _about(hits: Sequence[Hit], min_sources: int, lookup: Lookup) -> list[Hit]:
     return [hit for hit in hits if hit.relevance >= bar]
 
 
-def _reading(
+def reading(
     task: str, hits: Sequence[Hit], consensus: ConsensusGuard, known: Mapping[str, Chain | HoldfastError | None]
 ) -> Verdict | None:
     """What the records that are likely to be about the task agree on, where that only reads; None otherwise.

@@ -138,3 +138,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.name or self.every < 1:
             raise InputError("a recipe has a name, and is tended after one trajectory or more")
+
+    @property
+    def writes(self) -> bool:
+        """Whether some part of it has something written by a chat model."""
+        parts = (*self.encoders, *(find.ranker for find in self.finds), self.composer, *self.managers)
+        return any(hasattr(part, "model") for part in parts)

@@ -27,10 +27,10 @@ from holdfast.encode.workflows import Workflows
 from holdfast.errors import InputError
 from holdfast.manage.merging import Merging
 from holdfast.manage.pruning import Pruning
-from holdfast.recipes import genotype
 from holdfast.recipes.base import Find, Phase, Recipe
 from holdfast.recipes.condensing import Condensing
 from holdfast.recipes.curation import Curation
+from holdfast.recipes.genotype import from_dict, read
 from holdfast.recipes.tutoring import Tutoring
 from holdfast.retrieve.expansion import Expanded
 from holdfast.retrieve.judged import Judged
@@ -179,17 +179,14 @@ RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (CASES, *TWEL
 """By name."""
 
 
-def opened(recipe: Recipe | Mapping[str, Any] | Path | str) -> Recipe:
-    """A recipe by its name, from plain data or from a JSON file (a path, or a name that ends in .json), or itself.
-
-    Raises InputError.
-    """
+def opened(recipe: Recipe | str | Mapping[str, Any] | Path) -> Recipe:
+    """A recipe by its name, from a file of it (a path, or ``*.json``), from its data, or itself. Raises InputError."""
     if isinstance(recipe, Recipe):
         return recipe
     if isinstance(recipe, Mapping):
-        return genotype.from_dict(recipe)
+        return from_dict(recipe)
     if isinstance(recipe, Path) or recipe.endswith(".json"):
-        return genotype.read(Path(recipe))
+        return read(Path(recipe).expanduser())
     if recipe not in RECIPES:
         raise InputError(f"there is no recipe {recipe!r}; there are {', '.join(sorted(RECIPES))}")
     return RECIPES[recipe]

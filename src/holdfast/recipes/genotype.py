@@ -1,17 +1,17 @@
-"""A recipe as plain JSON, and back: the genotype that a search changes (MemEvolve, arXiv 2512.18746 §3.1).
+"""A recipe as plain data, and back (the genotype of MemEvolve, arXiv 2512.18746 §3.3): to be saved, sent, or changed by hand.
 
-A part is a mapping with its name, ``part``, and its genes. Parts are known by name and made of checked values; nothing is imported
-or unpickled, so a genotype from anywhere can be read, and is data until it is a valid recipe.
+A part stands there as the name of its class and its settings. Only parts that are known here are made again: a file names none that
+would have to be imported.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from holdfast.encode.digests import Digests
 from holdfast.encode.functions import Functions
@@ -40,190 +40,196 @@ from holdfast.retrieve.keywords import Keywords
 from holdfast.retrieve.likeness import Meaning, Mixed, Overlap, Words
 from holdfast.retrieve.rewriting import Rewritten
 from holdfast.retrieve.solved import Solved
+from holdfast.retrieve.utility import Utility
+from holdfast.store.rewards import Terms
 
-ENCODERS: Mapping[str, type[Any]] = {
-    "digests": Digests,
-    "functions": Functions,
-    "insights": Insights,
-    "nodes": Nodes,
-    "plans": Plans,
-    "principles": Principles,
-    "revision": Revision,
-    "scripts": Scripts,
-    "shortcuts": Shortcuts,
-    "tips": Tips,
-    "trials": Trials,
-    "workflows": Workflows,
-}
-RANKERS: Mapping[str, type[Any]] = {
-    "expanded": Expanded,
-    "judged": Judged,
-    "keywords": Keywords,
-    "meaning": Meaning,
-    "mixed": Mixed,
-    "overlap": Overlap,
-    "rewritten": Rewritten,
-    "solved": Solved,
-    "words": Words,
-}
-COMPOSERS: Mapping[str, type[Any]] = {"condensing": Condensing, "curation": Curation, "tutoring": Tutoring}
-MANAGERS: Mapping[str, type[Any]] = {"fading": Fading, "merging": Merging, "pruning": Pruning}
-"""The parts that a genotype may name, by the place that they stand in."""
+_PARTS: tuple[type, ...] = (
+    *(Digests, Functions, Insights, Nodes, Plans, Principles, Revision, Scripts, Shortcuts, Tips, Trials, Workflows),
+    *(Expanded, Judged, Keywords, Meaning, Mixed, Overlap, Rewritten, Solved, Utility, Words),
+    *(Condensing, Curation, Tutoring),
+    *(Fading, Merging, Pruning),
+    Terms,
+)
 
-DEEPEST = 4
-"""Rankers within rankers, at most."""
+PARTS: Mapping[str, type] = {part.__name__: part for part in _PARTS}
+"""What a file may name: encoders, rankers, composers, managers, and what these are set by."""
 
-_GIVEN = frozenset({"model", "memory", "scope", "author"})  # what a part works with; no genes
-_RECIPE = frozenset("name about encoders finds composer managers every rewarded notes".split())
-_FIND = frozenset("kinds ranker k least phases pool makers".split())
+EQUIPPED = frozenset({"model", "memory", "scope", "author", "runner", "scale"})
+"""Fields of a part that are no setting of it, and are filled where it works."""
+
+_PART = "part"
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as JSON-ready data. Raises InputError for a part that has no name here."""
+    """JSON-ready. Raises InputError for a recipe with a part that no file can name."""
     return {
         "name": recipe.name,
         "about": recipe.about,
-        "encoders": [_written(part, ENCODERS) for part in recipe.encoders],
-        "finds": [
-            {
-                "kinds": [str(kind) for kind in find.kinds],
-                "ranker": _written(find.ranker, RANKERS),
-                "k": find.k,
-                "least": find.least if math.isfinite(find.least) else None,
-                "phases": [str(phase) for phase in find.phases],
-                "pool": find.pool,
-                "makers": list(find.makers),
-            }
-            for find in recipe.finds
-        ],
-        "composer": None if recipe.composer is None else _written(recipe.composer, COMPOSERS),
-        "managers": [_written(part, MANAGERS) for part in recipe.managers],
+        "encoders": [_told(part) for part in recipe.encoders],
+        "finds": [_found(find) for find in recipe.finds],
+        "composer": None if recipe.composer is None else _told(recipe.composer),
+        "managers": [_told(part) for part in recipe.managers],
         "every": recipe.every,
         "rewarded": recipe.rewarded,
         "notes": dict(recipe.notes),
     }
 
 
-def from_dict(data: Mapping[str, Any]) -> Recipe:
-    """The recipe that data describe; what they leave out stands at its default. Raises InputError for what is unknown."""
-    given = _mapping(data, _RECIPE, "a recipe")
-    notes = given.get("notes", {})
-    if not isinstance(notes, Mapping) or not all(isinstance(one, str) for pair in notes.items() for one in pair):
-        raise InputError("notes of a recipe are texts by name")
-    composer = given.get("composer")
+def from_dict(record: Mapping[str, Any]) -> Recipe:
+    """The inverse of ``to_dict``. Raises InputError for what is unknown or of the wrong type, and says which."""
+    try:
+        return _recipe(record)
+    except RecursionError:
+        raise InputError("parts within parts without end are no recipe") from None
+
+
+def _recipe(record: Mapping[str, Any]) -> Recipe:
+    if not isinstance(record, Mapping):
+        raise InputError("a recipe is a JSON object")
+    known = {"name", "about", "encoders", "finds", "composer", "managers", "every", "rewarded", "notes"}
+    if unknown := sorted(set(record) - known):
+        raise InputError(f"a recipe has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+    name, about, notes = record.get("name"), record.get("about", ""), record.get("notes", {})
+    every, rewarded = record.get("every", 1), record.get("rewarded", False)
+    if not isinstance(name, str) or not isinstance(about, str) or not isinstance(notes, Mapping):
+        raise InputError("a recipe's name and about are strings, and its notes an object")
+    if type(every) is not int or type(rewarded) is not bool:
+        raise InputError("every is a whole number, and rewarded true or false")
+    composer = record.get("composer")
     return Recipe(
-        _valued(given.get("name"), str, "name"),
-        _valued(given.get("about", ""), str, "about"),
-        tuple(_part(one, ENCODERS, "encoder") for one in _listed(given.get("encoders", ()), "encoders")),
-        tuple(_find(one) for one in _listed(given.get("finds", ()), "finds")),
-        None if composer is None else _part(composer, COMPOSERS, "composer"),
-        tuple(_part(one, MANAGERS, "manager") for one in _listed(given.get("managers", ()), "managers")),
-        _valued(given.get("every", 1), int, "every"),
-        _valued(given.get("rewarded", False), bool, "rewarded"),
-        dict(notes),
+        name,
+        about,
+        tuple(_made(part, "encode") for part in _list(record, "encoders")),
+        tuple(_find(find) for find in _list(record, "finds")),
+        None if composer is None else _made(composer, "compose"),
+        tuple(_made(part, "manage") for part in _list(record, "managers")),
+        every,
+        rewarded,
+        {str(key): str(value) for key, value in notes.items()},
     )
 
 
 def read(path: Path) -> Recipe:
-    """The recipe in a JSON file. Raises InputError."""
+    """The recipe in a file. Raises InputError."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"the recipe {path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError):
-        raise InputError(f"the recipe {path} is no JSON") from None
-    return from_dict(data)
+        return from_dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{path} is no recipe: {error}") from error
 
 
-def genes(part: type[Any]) -> dict[str, Any]:
-    """The genes of a part's class, with their types."""
-    hints = get_type_hints(part)
-    return {one.name: hints[one.name] for one in fields(part) if one.name not in _GIVEN}
-
-
-def _written(part: Any, known: Mapping[str, type[Any]]) -> dict[str, Any]:
-    name = next((name for name, one in known.items() if type(part) is one), None)
-    if name is None:
-        raise InputError(f"{type(part).__name__} has no name among the parts: {', '.join(sorted(known))}")
-    held = {gene: getattr(part, gene) for gene in genes(type(part))}
-    return {"part": name, **{gene: _plain(value) for gene, value in held.items()}}
+def _told(part: object) -> dict[str, Any]:
+    name = type(part).__name__
+    if PARTS.get(name) is not type(part) or not is_dataclass(part) or isinstance(part, type):
+        raise InputError(f"the part {name} is known to this program alone, and no file can name it")
+    settings = {one.name: getattr(part, one.name) for one in fields(part) if one.name not in EQUIPPED}
+    return {_PART: name, **{key: _plain(value) for key, value in settings.items()}}
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return _written(value, RANKERS)
-    if isinstance(value, tuple):
+    if is_dataclass(value):
+        return _told(value)
+    if isinstance(value, tuple | list):
         return [_plain(one) for one in value]
-    return str(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return str(value)
+    return None if value == -math.inf else value
 
 
-def _part(data: Any, known: Mapping[str, type[Any]], place: str, depth: int = 0) -> Any:
-    name = data.get("part") if isinstance(data, Mapping) else None
-    if not isinstance(name, str) or name not in known or depth > DEEPEST:
-        raise InputError(f"there is no {place} {name!r}; there are {', '.join(sorted(known))}")
-    types = genes(known[name])
-    given = _mapping(data, {"part", *types}, f"the {place} {name!r}")
-    values = {
-        gene: _gene(given[gene], wanted, f"{name}.{gene}", depth) for gene, wanted in types.items() if gene in given
-    }
+def _made(record: Any, does: str) -> Any:
+    """A part from its record; ``does``: the method that makes it fit its place, "" where it is only a setting of another."""
+    if not isinstance(record, Mapping) or record.get(_PART) not in PARTS:
+        named = record.get(_PART) if isinstance(record, Mapping) else record
+        raise InputError(f"there is no part {named!r}; there are {', '.join(sorted(PARTS))}")
+    cls: Any = PARTS[record[_PART]]
+    if does and not hasattr(cls, does):
+        raise InputError(f"{record[_PART]} does not {does}, and cannot stand there")
+    known = {one.name: one for one in fields(cls) if one.name not in EQUIPPED}
+    settings = {key: value for key, value in record.items() if key != _PART}
+    if unknown := sorted(set(settings) - set(known)):
+        raise InputError(
+            f"{record[_PART]} has no {', '.join(unknown)}; it has {', '.join(sorted(known)) or 'no settings'}"
+        )
+    hints = get_type_hints(cls)
+    made = {key: _like(hints[key], value, f"{record[_PART]}.{key}") for key, value in settings.items()}
     try:
-        return known[name](**values)
+        return cls(**made)
     except TypeError as error:
-        raise InputError(f"the {place} {name!r} lacks a gene: {error}") from error
+        raise InputError(f"{record[_PART]} cannot be made so: {error}") from error
 
 
-def _gene(value: Any, wanted: Any, name: str, depth: int) -> Any:
+def _like(wanted: Any, value: Any, where: str) -> Any:
+    """A setting of the type that its part declares. A whole number is a number too; true is none."""
     if wanted is Ranker:
-        return _part(value, RANKERS, "ranker", depth + 1)
+        return _made(value, "rank")
+    if wanted in PARTS.values():
+        made = _made(value, "")
+        if type(made) is not wanted:
+            raise InputError(f"{where} is {wanted.__name__}, not {type(made).__name__}")
+        return made
     if get_origin(wanted) is tuple:
-        inner = get_args(wanted)[0]
-        return tuple(_gene(one, inner, name, depth) for one in _listed(value, name))
-    return _valued(value, wanted, name)
-
-
-def _find(data: Any) -> Find:
-    given = _mapping(data, _FIND, "a find")
-    if "kinds" not in given or "ranker" not in given:
-        raise InputError("a find has kinds and a ranker")
-    values: dict[str, Any] = {
-        "kinds": _words(given["kinds"], "kinds"),
-        "ranker": _part(given["ranker"], RANKERS, "ranker"),
-    }
-    values |= {name: _valued(given[name], int, name) for name in ("k", "pool") if name in given}
-    if given.get("least") is not None:
-        values["least"] = _valued(given["least"], float, "least")
-    if "phases" in given:
-        named = _words(given["phases"], "phases")
-        if unknown := set(named) - {str(phase) for phase in Phase}:
-            raise InputError(f"there is no phase {', '.join(sorted(unknown))}; there are {', '.join(Phase)}")
-        values["phases"] = tuple(Phase(one) for one in named)
-    if "makers" in given:
-        values["makers"] = _words(given["makers"], "makers")
-    return Find(**values)
-
-
-def _mapping(data: Any, known: set[str] | frozenset[str], what: str) -> Mapping[str, Any]:
-    if not isinstance(data, Mapping):
-        raise InputError(f"{what} is a mapping, not {type(data).__name__}")
-    if unknown := {str(name) for name in data} - known:
-        raise InputError(f"{what} has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}")
-    return data
-
-
-def _listed(value: Any, name: str) -> Sequence[Any]:
-    if not isinstance(value, list | tuple):
-        raise InputError(f"{name} is a list, not {type(value).__name__}")
-    return value
-
-
-def _words(value: Any, name: str) -> tuple[str, ...]:
-    return tuple(_valued(one, str, name) for one in _listed(value, name))
-
-
-def _valued(value: Any, wanted: Any, name: str) -> Any:
-    """A value of that type: whole numbers are numbers too, and truth values are none. Raises InputError."""
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        if not isinstance(value, list):
+            raise InputError(f"{where} is a list, not {value!r}")
+        return tuple(_like(get_args(wanted)[0], one, where) for one in value)
+    if get_origin(wanted) is Literal:
+        if value not in get_args(wanted):
+            raise InputError(f"{where} is one of {', '.join(get_args(wanted))}, not {value!r}")
+        return value
+    if wanted is float and type(value) is int:
         value = float(value)
-    if type(value) is not wanted or (wanted is float and not math.isfinite(value)):
-        raise InputError(f"{name} is {wanted.__name__}, not {value!r}")
+    if type(value) is not wanted:
+        raise InputError(f"{where} is a {wanted.__name__}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where} is a finite number")
     return value
+
+
+def _found(find: Find) -> dict[str, Any]:
+    return {
+        "kinds": [str(kind) for kind in find.kinds],
+        "ranker": _told(find.ranker),
+        "k": find.k,
+        "least": None if find.least == -math.inf else find.least,
+        "phases": [str(phase) for phase in find.phases],
+        "pool": find.pool,
+        "makers": list(find.makers),
+    }
+
+
+def _find(record: Any) -> Find:
+    if not isinstance(record, Mapping) or "kinds" not in record or "ranker" not in record:
+        raise InputError("a find has kinds and a ranker")
+    if unknown := sorted(set(record) - {"kinds", "ranker", "k", "least", "phases", "pool", "makers"}):
+        raise InputError(f"a find has no {', '.join(unknown)}")
+    least = record.get("least")
+    k, pool = record.get("k", 1), record.get("pool", 50)
+    if type(k) is not int or type(pool) is not int or not (least is None or type(least) in (int, float)):
+        raise InputError("k and pool of a find are whole numbers, and least is a number or null")
+    try:
+        phases = tuple(Phase(phase) for phase in _words(record, "phases", [str(Phase.BEGIN)]))
+    except ValueError as error:
+        raise InputError(f"phases are {', '.join(Phase)}") from error
+    return Find(
+        _words(record, "kinds", []),
+        _made(record["ranker"], "rank"),
+        k,
+        -math.inf if least is None else float(least),
+        phases,
+        pool,
+        _words(record, "makers", []),
+    )
+
+
+def _list(record: Mapping[str, Any], name: str) -> Sequence[Any]:
+    found = record.get(name, [])
+    if not isinstance(found, list):
+        raise InputError(f"{name} is a list")
+    return found
+
+
+def _words(record: Mapping[str, Any], name: str, default: Iterable[str]) -> tuple[str, ...]:
+    found = record.get(name, list(default))
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise InputError(f"{name} is a list of strings")
+    return tuple(found)

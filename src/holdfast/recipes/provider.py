@@ -108,7 +108,7 @@ class Cook:
             self._commit(operations)
         token = ""
         if self.recipe.rewarded and hits and packed:
-            token = self._memory.store.hand_out([hit.id for hit in hits], self._scope, Terms(), actor=self._scope.path)
+            token = self._memory.store.hand_out([hit.cube for hit in hits], self._scope, Terms())
         return Guidance(packed, tuple(hits) if packed else (), tuple(dropped), token)
 
     def take_in(self, trajectory: Trajectory, outcome: Outcome) -> Taken:
@@ -170,10 +170,12 @@ class Cook:
 
     def _found(self, find: Find, query: str) -> tuple[list[Hit], list[Dropped]]:
         scope = named(self._scope)
-        candidates: list[Hit] = list(self._memory.nearest(query, k=find.pool, kinds=find.kinds, **scope))
-        if (
-            not isinstance(find.ranker, Meaning) and len(candidates) == find.pool
-        ):  # there may be others with more of its words
+        compared = max(COMPARED, 2 * find.k) if self._memory.guarded else find.k
+        # The nearest are the best where meaning ranks them: no more of them need be read.
+        by_meaning = isinstance(find.ranker, Meaning)
+        pool = compared if by_meaning and not find.makers else find.pool
+        candidates: list[Hit] = list(self._memory.nearest(query, k=pool, kinds=find.kinds, **scope))
+        if not by_meaning and len(candidates) == pool:  # there may be others with more of its words
             seen = {hit.id for hit in candidates}
             others = self._memory.search(query, k=find.pool, kinds=find.kinds, **scope)
             candidates += [replace(hit, relevance=0.0) for hit in others if hit.id not in seen]
@@ -186,7 +188,12 @@ class Cook:
         ranked = [replace(candidates[at], score=float(scores[at])) for at in order]
         if not self._memory.guarded:
             return ranked[: find.k], []
-        said = heeded(query, ranked[: max(COMPARED, 2 * find.k)], self._memory.store, self._scope, self._author)
+
+        def chances() -> dict[str, float]:
+            found = self._memory.search(query, k=2 * compared, kinds=find.kinds, **scope)
+            return {hit.id: hit.relevance for hit in found}
+
+        said = heeded(query, ranked[:compared], self._memory.store, self._scope, self._author, chances)
         return list(said.kept[: find.k]), list(said.dropped)
 
     def _commit(self, operations: Sequence[Operation]) -> tuple[Cube, ...]:

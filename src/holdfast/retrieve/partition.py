@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -86,6 +87,7 @@ class Partition:
         self._mentioned = {fold: Column(np.bool_) for fold in ("names", "dates")}
         self._mask: tuple[tuple[object, ...], int, int, Mask] | None = None
         self._authors: tuple[int, frozenset[str]] = (0, frozenset())
+        self._speakers: tuple[Mask | None, frozenset[str]] = (None, frozenset())
 
     # --- following the journal ---
 
@@ -124,6 +126,8 @@ class Partition:
         fresh = self._seq == 0  # rows come with all their folds
         if changes.seq != self._seq:
             rows = self._add_rows()
+            if fresh or changes.ended or len(rows):  # not where somebody only said how well something served
+                self._mask = None
             for rid, known_to in changes.ended.items():
                 self._columns["known_to"].values[rid & _LOW] = known_to
                 self._live.values[rid & _LOW] = False
@@ -140,7 +144,7 @@ class Partition:
                 )
             elif fold in self._mentioned:
                 self._put_mentions(fold, self._store.fold_rows(fold, rids))
-        self._seq, self._arrival, self._mask = changes.seq, changes.arrival, None
+        self._seq, self._arrival = changes.seq, changes.arrival
 
     def _add_rows(self) -> npt.NDArray[np.int64]:
         headers = self._store.headers(self.no, self.size - 1)
@@ -359,19 +363,23 @@ class Partition:
         return self._authors[1]
 
     def crowding(self, rows: Rows) -> tuple[str | None, ...]:
-        """The authors that have written half or more of some rows."""
-        codes = self._codes["author"].values[rows].tolist()
-        return tuple(name for name, code in self._labels["author"].items() if 0 < len(codes) <= 2 * codes.count(code))
+        """The authors that have written half or more of some rows; one that was erased since it was found does not count."""
+        there = rows[rows < self.size]
+        codes = self._codes["author"].values[there[self._recallable.values[there]]].tolist()
+        many = {code for code, count in Counter(codes).items() if 2 * count >= len(codes)}
+        return tuple(name for name, code in self._labels["author"].items() if code in many)
 
     def speakers(self, view: View) -> frozenset[str]:
         """As ``authors``, of what a view shows; for the owner, of everything."""
         if view.reach is None:
             return self.authors
-        codes = set(np.unique(self._codes["author"].values[self.visible(view)]).tolist())
-        return (
-            frozenset(name for name, code in self._labels["author"].items() if name is not None and code in codes)
-            - ROLES
-        )
+        shown = self.visible(view)
+        if self._speakers[0] is not shown:  # a search asks three times
+            labels = self._labels["author"]
+            rows = np.bincount(self._codes["author"].values[shown], minlength=len(labels)).tolist()
+            spoke = frozenset(name for name, code in labels.items() if name is not None and rows[code])
+            self._speakers = shown, spoke - ROLES
+        return self._speakers[1]
 
     @property
     def dated(self) -> Mask:

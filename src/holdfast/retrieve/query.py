@@ -66,6 +66,12 @@ def analyse(text: str, authors: Collection[str] = ()) -> Query:
     return Query(text, focus, spoken, named, names, found, segments if len(segments) > 1 else (), _wants(text))
 
 
+def verbatim(text: str, _authors: Collection[str] = ()) -> Query:
+    """Read a text as it stands: of a task nothing is wrapping, and what is most like it is to be found, not what answers it."""
+    found = _tokens(text, set()) or tuple(dict.fromkeys(map(stem, words(text))))
+    return Query(text, text, text, frozenset(), (), found, (), frozenset())
+
+
 # --- words ---
 
 _ASKING = """

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, compress
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +68,7 @@ CACHED_ROWS = 2_000_000
 
 _NOTHING = "nothing here shares a word or a meaning with the query"
 
-_MOSTLY = 4
+MOSTLY = 4
 """Where a view shows one row of so many, or the scope is small, the likeness of all is worked out at once."""
 
 _AT_ONCE = 8  # rows beyond those asked for that are read together
@@ -94,21 +95,36 @@ class Ranked:
     parts: Floats
 
 
+class Heard(Protocol):
+    """Who chooses among hits."""
+
+    def __call__(self, hits: Iterable[Hit], k: int, *, everyone: bool) -> list[Hit]:
+        """K of them; ``everyone``: an account inside is a source like any other."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hearing:
     """Who is heard where some sources have too much to say: ``heard`` chooses k of ``wider`` times as many hits.
 
     The hits come to it best first, and are read from the store as it takes them. Where it takes all of those, the best of what
-    is from inside follow, or, for ``accounts``, the best of all but the accounts that wrote half or more of what was seen.
+    is from inside follow, or, where ``everyone`` is a source, the best of all but the accounts that wrote half or more of what
+    was seen.
     """
 
     wider: int
-    heard: Callable[[Iterable[Hit], int], list[Hit]]
-    accounts: bool = False
+    heard: Heard
+    everyone: bool = False
 
 
-Ranking = Callable[[Partition, Query, Floats | None, View, int], Ranked]
-"""What ``rank`` is: a partition that has caught up, the query, its vector, what is to be seen, and how many rows."""
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """How the best rows are found: ``read`` the query, given who speaks in the scope, and ``rank`` a partition that has caught up.
+
+    ``rank`` is called with the partition, the query, its vector (None: lexical only), what is to be seen, and how many rows.
+    """
+
+    read: Callable[[str, Collection[str]], Query]
+    rank: Callable[[Partition, Query, Floats | None, View, int], Ranked]
 
 
 class Recall:
@@ -138,14 +154,14 @@ class Recall:
         *,
         degraded: Sequence[str] = (),
         hear: Hearing | None = None,
-        ranked_by: Ranking | None = None,
+        ranking: Ranking | None = None,
     ) -> Hits:
         """The k best visible rows of a scope for a query, each with up to ``neighbours`` turns before and after it.
 
-        ``hear`` decides which k of more rows are shown, where the k best are not as they should be; ``ranked_by`` which are best,
-        by default ``rank``.
+        ``hear`` decides which k of more rows are shown, where the k best are not as they should be; ``ranking`` which are best: by
+        default ``rank`` of what ``analyse`` reads.
         """
-        ranking = ranked_by or rank
+        ranking = ranking or Ranking(analyse, rank)
         no = self._seen.partition(scope)
         if no is None:
             # That nobody ever spoke there is not for everybody to know.
@@ -157,7 +173,7 @@ class Recall:
                 if not partition.watermark:
                     partition.catch_up()
                 authors, model = partition.speakers(view), partition.model
-            read = analyse(query, authors)
+            read = ranking.read(query, authors)
             # Outside the lock: an embedder behind a network must not hold up the searches of others.
             vector = self.embed(read.spoken, scope.partition) if model is not None and model == self._model else None
             # One view of the store: what is ranked is what is read.
@@ -167,7 +183,7 @@ class Recall:
                     continue  # somebody has spoken here for the first time: the query may name them
                 vector = vector if partition.model == model else None
                 wanted = k if hear is None else hear.wider * k
-                ranked = self._readable(scope, no, partial(ranking, partition, read, vector, view), wanted)
+                ranked = self._readable(scope, no, partial(ranking.rank, partition, read, vector, view), wanted)
                 rows = ranked.rows.tolist()
                 around = {row: _around(partition, row, neighbours, view) for row in rows} if neighbours else {}
                 cubes = self._read(no, scope, rows[:k], around)
@@ -176,11 +192,8 @@ class Recall:
         best = max((hit.relevance for hit in hits), default=0.0)
         if hear is not None:
             rest = self._more(no, scope, ranked, k, around)
-            beside = (
-                replace(view, without=partition.crowding(ranked.rows)) if hear.accounts else replace(view, inside=True)
-            )
-            apart = self._apart(no, scope, read, vector, beside, ranked, wanted, neighbours, ranking)
-            hits = hear.heard(chain(hits, rest, apart), k)
+            apart = self._apart(no, scope, read, vector, view, ranked, wanted, neighbours, hear.everyone, ranking)
+            hits = hear.heard(chain(hits, rest, apart), k, everyone=hear.everyone)
         if not hits:
             reason = _NOTHING
         elif best < UNLIKELY:
@@ -221,6 +234,7 @@ class Recall:
         seen: Ranked,
         wanted: int,
         neighbours: int,
+        everyone: bool,
         ranking: Ranking,
     ) -> Iterator[Hit]:
         """The best hits of a narrower view that are not among ``wanted`` seen ones, however many others come before them.
@@ -233,7 +247,8 @@ class Recall:
         with partition.lock, self._store.connections.reading():
             partition.catch_up()
             vector = vector if partition.model == self._model else None
-            found = self._readable(scope, no, partial(ranking, partition, query, vector, view), wanted)
+            view = replace(view, without=partition.crowding(seen.rows)) if everyone else replace(view, inside=True)
+            found = self._readable(scope, no, partial(ranking.rank, partition, query, vector, view), wanted)
             new = ~np.isin(found.rows, seen.rows)
             found = Ranked(found.rows[new], found.scores[new], found.relevance[new], found.parts[new])
             rows = found.rows.tolist() if neighbours else []
@@ -338,7 +353,7 @@ def rank(
         vectors is not None
         and vector is not None
         and vectors.exact
-        and (small or _MOSTLY * np.count_nonzero(shown) >= partition.size)
+        and (small or MOSTLY * np.count_nonzero(shown) >= partition.size)
     ):
         likeness = vectors.every_cosine(vector, partition.size)
     everything = _count_all(partition, terms) if small else None

@@ -62,13 +62,12 @@ class Action(StrEnum):
     UPDATE = "update"
     DELETE = "delete"
     FEEDBACK = "feedback"
-    RECALL = "recall"
     REWARD = "reward"
     UNDO = "undo"
     PURGE = "purge"
 
 
-OF_USE = frozenset({Action.FEEDBACK, Action.RECALL, Action.REWARD})
+OF_USE = frozenset({Action.FEEDBACK, Action.REWARD})
 """Events that tell how a memory served (``store.rewards``), and make no version of it."""
 
 

@@ -29,6 +29,7 @@ from holdfast.store.rows import (
     key_beside,
     micros,
     pack,
+    partition_number,
     visible,
     wording,
 )
@@ -59,7 +60,7 @@ class Batch:
         self._tasks = tasks
         self._require = require
         self._seq, self._previous, last_at = newest(connection)
-        self.txn = self._seq + 1
+        self._txn = self._seq + 1
         # Time never runs backwards in the journal, whatever the clock does.
         self._at = max(to_micros(now), last_at)
         self._parts: dict[str, tuple[int, int]] = {}
@@ -196,12 +197,18 @@ class Batch:
 
     def feedback(self, row: Row, reward: float, rate: float, start: float = 0.0) -> None:
         """Move a memory's utility by ``rate`` towards a reward, from ``start`` where this is the first that is said of it."""
-        use = replace(row.cube.use, utility=row.cube.use.known(start))
-        known = use.after(reward, rate, from_micros(self._at))
+        known = row.cube.use.after(reward, rate, from_micros(self._at), start=start)
         id = id_bytes(row.cube.id)
         part = row.rid >> schema.PARTITION_BITS
         mark = self._use(id, known)
-        self.record(Action.FEEDBACK, row.cube.scope.partition, part, id, row.cube.version, f"{reward:+.3f}", mark)
+        self._record(Action.FEEDBACK, row.cube.scope.partition, part, id, row.cube.version, f"{reward:+.3f}", mark)
+
+    def rewarded(self, scope: Scope, first: Ref, reward: float, token: bytes) -> None:
+        """Note that a token has been redeemed: its digest, with the first of the memories that it is for."""
+        part = partition_number(self._connection, scope.partition)
+        if part is None:
+            raise NotFoundError(f"nothing was ever remembered for {scope.partition}, so there is nothing to reward")
+        self._record(Action.REWARD, scope.partition, part, id_bytes(first.id), first.version, repr(reward), token)
 
     def _use(self, id: bytes, use: Use) -> bytes:
         """Note what feedback says of a cube; return the digest that an event vouches for it with."""
@@ -228,7 +235,7 @@ class Batch:
         tombstones = []
         for (blob,), row in zip(ids, newest.values(), strict=True):
             part = row.rid >> schema.PARTITION_BITS
-            self.record(Action.PURGE, row.cube.scope.partition, part, blob, row.cube.version, reason, bytes(32))
+            self._record(Action.PURGE, row.cube.scope.partition, part, blob, row.cube.version, reason, bytes(32))
             tombstones.append((blob, self._seq))
         self._connection.executemany("INSERT INTO tombstones VALUES (?, ?)", tombstones)
         for part in {rid >> schema.PARTITION_BITS for rid in rids}:
@@ -282,7 +289,7 @@ class Batch:
         salt = os.urandom(16)
         cube = replace(cube, recorded_at=from_micros(learnt))
         body = pack(cube)
-        self.record(action, cube.scope.partition, part, id, cube.version, reason, digest(salt, body))
+        self._record(action, cube.scope.partition, part, id, cube.version, reason, digest(salt, body))
         self._connection.execute(
             "INSERT INTO cubes VALUES (?,?,?,?,?,NULL,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (rid, id, cube.version, self._seq, learnt, *columns(cube), key, salt, body),
@@ -336,18 +343,17 @@ class Batch:
         """When we learnt it: now, unless an import says that it was earlier. Never later than now."""
         return self._at if cube.recorded_at is None else min(to_micros(cube.recorded_at), self._at)
 
-    def record(
+    def _record(
         self, action: Action, path: str, part: int, id: bytes, version: int, reason: str, content: bytes
     ) -> None:
-        """Put an event into the journal. ``content``: the digest that it vouches for, 32 bytes."""
         self._seq += 1
         reason = reason.encode("utf-8", "replace").decode()
         fields = (
-            self._seq, self.txn, self._at, self._actor, str(action), path, id_text(id), version, reason, content.hex(),
+            self._seq, self._txn, self._at, self._actor, str(action), path, id_text(id), version, reason, content.hex(),
         )  # fmt: skip
         self._previous = link(self._previous, fields)
         self._journal.append(
-            (self._seq, self.txn, self._at, self._actor, action, part, id, version, reason, content, self._previous)
+            (self._seq, self._txn, self._at, self._actor, action, part, id, version, reason, content, self._previous)
         )
 
     def finish(self) -> Commit:

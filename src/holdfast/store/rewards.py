@@ -1,33 +1,39 @@
 """Rewards that come later: a token goes out with what was recalled, and counts once, whenever and wherever it comes back.
 
-The runtime feedback of MemRL (arXiv 2601.03192, §4.3, Q + rate (reward - Q)). A token lives in the journal: one event for each
-memory that it is for, with the digest of its secret, and one when it has been redeemed. So it outlives the process that asked,
-two processes that bring it at once are told apart by the write lock, and whoever reads the journal cannot make one.
+The runtime feedback of MemRL (arXiv 2601.03192, §4.3, Q + rate (reward - Q)). A token carries what it is for, sealed with a key
+of the store's, so a recall writes nothing and whoever reads the journal cannot make one. The journal has one entry of it, made
+with its reward: so it outlives the process that asked, and two that bring it at once are told apart by the write lock.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import re
 import secrets
 import sqlite3
+import struct
+from base64 import b64encode, urlsafe_b64decode
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
-from holdfast.cube import RECALLABLE, Scope
+from holdfast.cube import RECALLABLE, Cube, Ref, Scope
 from holdfast.errors import InputError, NotFoundError
 from holdfast.store.base import Action
-from holdfast.store.batch import Batch
+from holdfast.store.batch import Batch, newest
 from holdfast.store.grants import Reach
-from holdfast.store.rows import id_bytes, id_text, partition_number, visible
-from holdfast.store.schema import PARTITION_BITS
+from holdfast.store.rows import id_bytes, id_text, visible
 
 Credit = Literal["full", "split"]
 
-_TOKEN = re.compile(r"use-([0-9a-f]{1,15})-([0-9a-f]{32})")
+_CREDITS = get_args(Credit)
+_TOKEN = re.compile(r"use-([A-Za-z0-9_-]{100,})")
+_HEAD = struct.Struct(
+    ">16sQddBI"
+)  # a number like no other, the journal's head, rate, start, credit, the first's version
+_SEAL = 16
+_ID = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,7 @@ class Terms:
     credit: Credit = "full"
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.rate <= 1.0 or not -1.0 <= self.start <= 1.0 or self.credit not in ("full", "split"):
+        if not 0.0 < self.rate <= 1.0 or not -1.0 <= self.start <= 1.0 or self.credit not in _CREDITS:
             raise InputError(
                 f"a rate lies in (0, 1], a start in [-1, 1], and credit is 'full' or 'split', not {self.rate!r}, "
                 f"{self.start!r}, {self.credit!r}"
@@ -64,6 +70,17 @@ class Rewarded:
     unmoved: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """What a token says. ``head``: the newest event when it went out; ``version``: of the first memory, as it was told."""
+
+    digest: bytes
+    head: int
+    terms: Terms
+    ids: tuple[str, ...]
+    version: int
+
+
 def bounded(reward: float) -> float:
     """A reward as a number. Raises InputError for what does not lie in [-1, 1]."""
     if not isinstance(reward, int | float) or not -1.0 <= reward <= 1.0:
@@ -71,72 +88,74 @@ def bounded(reward: float) -> float:
     return float(reward)
 
 
-def hand_out(connection: sqlite3.Connection, batch: Batch, ids: Sequence[str], reach: Reach, terms: Terms) -> str:
-    """A token for those memories that are within reach; "" where none is. The batch must be a new one."""
-    found = [row for row in (visible(connection, id, reach) for id in dict.fromkeys(ids)) if row is not None]
-    if not found:
+def hindrance(cube: Cube, reward: float, start: float = 0.0) -> str:
+    """Why a memory gains nothing by a reward; "" where it does, or where it would lose by it.
+
+    Whoever recalls a page also says how well it served: a page must not make itself useful through what it makes an agent say.
+    """
+    if reward <= cube.use.known(start):
         return ""
-    secret = secrets.token_bytes(16)
-    for row in found:
-        batch.record(
-            Action.RECALL,
-            row.cube.scope.partition,
-            row.rid >> PARTITION_BITS,
-            id_bytes(row.cube.id),
-            row.cube.version,
-            json.dumps(asdict(terms)),
-            hashlib.sha256(secret).digest(),
-        )
-    return f"use-{batch.txn:x}-{secret.hex()}"
+    if cube.tainted:
+        return "something from outside had a part in it, and such a memory gains nothing"
+    return "" if cube.status in RECALLABLE else f"it is {cube.status}, and gains nothing"
+
+
+def hand_out(connection: sqlite3.Connection, key: bytes, cubes: Sequence[Cube], scope: Scope, terms: Terms) -> str:
+    """A token for memories of a scope, at least one. It writes nothing."""
+    head = newest(connection)[0]
+    credit = _CREDITS.index(terms.credit)
+    body = _HEAD.pack(secrets.token_bytes(16), head, terms.rate, terms.start, credit, cubes[0].version)
+    body += b"".join(dict.fromkeys(id_bytes(cube.id) for cube in cubes))
+    return "use-" + b64encode(body + _seal(key, body, scope), b"-_").decode().rstrip("=")
 
 
 def redeem(
-    connection: sqlite3.Connection, batch: Batch, token: str, scope: Scope, reach: Reach, reward: float
+    connection: sqlite3.Connection, batch: Batch, key: bytes, token: str, reach: Reach, scope: Scope, reward: float
 ) -> Rewarded:
     """Let a reward count, once. Raises NotFoundError for a token that is none here, or is for more than may be reached."""
-    read = _TOKEN.fullmatch(token) if isinstance(token, str) else None
-    if read is None:
-        raise InputError(f"this is no token of a recall: {str(token)[:60]!r}")
-    txn, digest = int(read[1], 16), hashlib.sha256(bytes.fromhex(read[2])).digest()
-    handed = _handed(connection, txn, digest, partition_number(connection, scope.partition))
+    read = _read(key, token, scope)
     # What lies outside the caller's reach is not the caller's to rate, nor to leave unrated by using the token up.
     home = Reach(Scope(scope.tenant, scope.user))
-    rows = [visible(connection, id_text(id), home) for id, _, _ in handed]
+    rows = [visible(connection, id, home) for id in read.ids] if read is not None else []
     standing = [row for row in rows if row is not None and row.cube.status in RECALLABLE]
-    if not handed or not all(reach.sees(row.cube) for row in standing):
+    # A token from after the last event is of a store that was put back from a backup since.
+    if read is None or read.head > newest(connection)[0] or not all(reach.sees(row.cube) for row in standing):
         raise NotFoundError(f"no recall in {scope.path} has this token")
-    first, version, terms = handed[0]
+    first = id_bytes(read.ids[0])
     used = connection.execute(
         "SELECT reason FROM journal WHERE id = ? AND seq > ? AND action = ? AND digest = ?",
-        (first, txn, Action.REWARD, digest),
+        (first, read.head, Action.REWARD, read.digest),
     ).fetchone()
     if used is not None:
         return Rewarded(False, float(used[0]))
-    part = partition_number(connection, scope.partition)
-    assert part is not None
-    batch.record(Action.REWARD, scope.partition, part, first, version, repr(reward), digest)
-    share = reward / len(handed) if terms.credit == "split" else reward
-    moved, unmoved = [], {id_text(id): "it is no longer recalled" for id, _, _ in handed}
+    batch.rewarded(scope, Ref(read.ids[0], read.version), reward, read.digest)
+    share = reward / len(read.ids) if read.terms.credit == "split" else reward
+    moved, unmoved = [], dict.fromkeys(read.ids, "it is no longer recalled")
     for row in standing:
         cube = row.cube
-        if cube.tainted and share > cube.use.known(terms.start):
-            unmoved[cube.id] = "something from outside had a part in it, and such a memory gains nothing"
+        if hindered := hindrance(cube, share, read.terms.start):
+            unmoved[cube.id] = hindered
             continue
-        batch.feedback(row, share, terms.rate, terms.start)
+        batch.feedback(row, share, read.terms.rate, read.terms.start)
         moved.append(cube.id)
         del unmoved[cube.id]
     return Rewarded(True, reward, tuple(moved), unmoved)
 
 
-def _handed(
-    connection: sqlite3.Connection, txn: int, digest: bytes, part: int | None
-) -> list[tuple[bytes, int, Terms]]:
-    """The memories that a token is for: (id, version, terms). Events of one transaction follow each other."""
-    found = []
-    for at, of, action, given, id, version, reason in connection.execute(
-        "SELECT txn, part, action, digest, id, version, reason FROM journal WHERE seq >= ? ORDER BY seq", (txn,)
-    ):
-        if at != txn or of != part or action != Action.RECALL or not hmac.compare_digest(given, digest):
-            break
-        found.append((id, version, Terms(**json.loads(reason))))
-    return found
+def _read(key: bytes, token: str, scope: Scope) -> _Token | None:
+    """What a token says; None where it was not sealed for this scope. Raises InputError for what looks like no token."""
+    found = _TOKEN.fullmatch(token) if isinstance(token, str) else None
+    text = found[1] if found is not None else ""
+    if len(text) % 4 == 1 or not text:
+        raise InputError(f"this is no token of a recall: {str(token)[:60]!r}")
+    raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    body, seal = raw[:-_SEAL], raw[-_SEAL:]
+    if b64encode(raw, b"-_").decode().rstrip("=") != text or not hmac.compare_digest(seal, _seal(key, body, scope)):
+        return None
+    _, head, rate, start, credit, version = _HEAD.unpack_from(body)
+    ids = tuple(id_text(body[at : at + _ID]) for at in range(_HEAD.size, len(body), _ID))
+    return _Token(hashlib.sha256(body).digest(), head, Terms(rate, start, _CREDITS[credit]), ids, version)
+
+
+def _seal(key: bytes, body: bytes, scope: Scope) -> bytes:
+    return hmac.digest(key, scope.partition.encode() + b"\0" + body, "sha256")[:_SEAL]

@@ -8,7 +8,7 @@ import re
 import sqlite3
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -152,10 +152,10 @@ def to_cube(record: Sequence[Any]) -> Cube:
         if end != len(body):
             raise ValueError("there is something after its end")
         fields["id"], fields["version"] = id_text(id), version
-        cube = Cube.from_dict(fields)
         if visits is not None:
             moment = None if last_use is None else from_micros(last_use)
-            cube = replace(cube, use=Use(visits, moment, utility, uncertainty))
+            fields["use"] = {"visits": visits, "last_use": moment, "utility": utility, "uncertainty": uncertainty}
+        cube = Cube.from_dict(fields)
     except UNREADABLE as error:
         raise IntegrityError(
             f"row {rid} of the store is damaged ({error}); nothing was changed. See: holdfast doctor"

@@ -7,6 +7,7 @@ the lexical fold of a row is written there too, so a memory can be found the mom
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,7 +30,7 @@ from holdfast.store.journal import Problem
 from holdfast.store.proof import check_store
 from holdfast.store.provenance import as_of_its_sources
 from holdfast.store.queue import FOLDS, Clock, Queue, arrive, fold_table, vector_tables
-from holdfast.store.rewards import Rewarded, Terms, bounded, hand_out, redeem
+from holdfast.store.rewards import Rewarded, Terms, bounded, hand_out, hindrance, redeem
 from holdfast.store.rows import (
     SELECT,
     SELECT_SALTED,
@@ -106,6 +107,7 @@ class SqliteStore:
         self._terms = terms
         self._clock = clock or _now
         self._numbers: dict[str, int] = {}
+        self._seal: bytes | None = None
         self._gate = Gate()
         file = self.folder / "holdfast.db"
         with translated(file):
@@ -193,39 +195,45 @@ class SqliteStore:
 
     def feedback(
         self, ids: Iterable[str], scope: Scope, reward: float, *, rate: float = 0.3, actor: str = ""
-    ) -> Commit:
+    ) -> dict[str, str]:
         """Record that memories were used and how well that went (a reward in [-1, 1]); utility moves towards it.
 
-        This is the only thing that changes ``use``: looking at a memory never does.
+        Nothing else but ``redeem`` changes ``use``: looking at a memory never does. Returns why some gained nothing, by id: see
+        ``rewards.hindrance``.
         """
         reward = bounded(reward)
+        unmoved: dict[str, str] = {}
         with self.connections.writing() as connection:
             batch = self._batch(connection, actor)
             reach = self._gate.reach(scope, Right.WRITE)
             for id in ids:
-                batch.feedback(current(connection, id, reach), reward, rate)
-            return batch.finish()
+                row = current(connection, id, reach)
+                if hindered := hindrance(row.cube, reward):
+                    unmoved[row.cube.id] = hindered
+                else:
+                    batch.feedback(row, reward, rate)
+            batch.finish()
+        return unmoved
 
-    def hand_out(self, ids: Iterable[str], scope: Scope, terms: Terms | None = None, *, actor: str = "") -> str:
+    def hand_out(self, cubes: Iterable[Cube], scope: Scope, terms: Terms | None = None) -> str:
         """A token for memories that were recalled, to reward them by later; "" where the caller may change none of them."""
         try:
             reach = self._gate.reach(scope, Right.WRITE)
         except AccessError:  # who may only read gives no feedback
             return ""
-        if not (named := list(ids)):
+        if not (within := [cube for cube in cubes if reach.sees(cube)]):
             return ""
-        with self.connections.writing() as connection:
-            batch = self._batch(connection, actor)
-            token = hand_out(connection, batch, named, reach, terms or Terms())
-            batch.finish()
-        return token
+        key = self._sealing()
+        with self.connections.reader() as connection:
+            return hand_out(connection, key, within, scope, terms or Terms())
 
     def redeem(self, token: str, scope: Scope, reward: float, *, actor: str = "") -> Rewarded:
         """Let a reward in [-1, 1] count, exactly once, for all that a token is for. Raises InputError and NotFoundError."""
         reward = bounded(reward)
+        reach, key = self._gate.reach(scope, Right.WRITE), self._sealing()
         with self.connections.writing() as connection:
             batch = self._batch(connection, actor)
-            done = redeem(connection, batch, token, scope, self._gate.reach(scope, Right.WRITE), reward)
+            done = redeem(connection, batch, key, token, reach, scope, reward)
             batch.finish()
         return done
 
@@ -685,6 +693,19 @@ class SqliteStore:
     def owner(self) -> SqliteStore:
         """The same store as its owner sees it; this one, where it is."""
         return self
+
+    def _sealing(self) -> bytes:
+        """The key that tokens are sealed with; the store makes one when the first goes out, and keeps it."""
+        if self._seal is None:
+            with self.connections.reading() as connection:
+                found = connection.execute("SELECT value FROM meta WHERE key = 'seal'").fetchone()
+            if found is None:
+                with self.connections.writing() as connection:
+                    new = secrets.token_hex(32)
+                    connection.execute("INSERT OR IGNORE INTO meta VALUES ('seal', ?)", (new,))
+                    found = connection.execute("SELECT value FROM meta WHERE key = 'seal'").fetchone()
+            self._seal = bytes.fromhex(found[0])
+        return self._seal
 
     def _number(self, reading: sqlite3.Connection, path: str) -> int | None:
         """As ``partition_number``, from memory where it was read before: once committed, a partition's number never changes."""

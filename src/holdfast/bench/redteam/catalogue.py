@@ -12,6 +12,7 @@ from typing import Any
 from holdfast.bench.data import load_locomo, load_longmemeval
 from holdfast.bench.redteam.arms import ARMS
 from holdfast.bench.redteam.battery import KEPT, Tick, play
+from holdfast.bench.redteam.recipes import arms as learning
 from holdfast.bench.redteam.report import make
 from holdfast.bench.redteam.targets import BARE, OURS, check
 from holdfast.encode.base import Embedder
@@ -29,6 +30,7 @@ from holdfast.guard.attacks.records import Records
 from holdfast.guard.attacks.sleeper import sleeper
 from holdfast.guard.attacks.static import Static
 from holdfast.guard.attacks.worm import worm
+from holdfast.recipes.book import opened
 
 STATIC: Mapping[str, Callable[[Records, Embedder | None, int], list[Static]]] = {
     "graft": lambda records, _embedder, _seed: graft.variants(full=records.full),
@@ -61,6 +63,7 @@ def run(
     *,
     attacks: Sequence[str] = (),
     arms: Sequence[str] = (),
+    recipe: str | None = None,
     seed: int = 0,
     embedder: Embedder | str | None = "auto",
     tick: Tick | None = None,
@@ -68,11 +71,13 @@ def run(
     """Play attacks and hold what was seen against the targets; the report (``report.make``).
 
     ``data``: the folder with the full sets, None: the packaged sample. ``attacks`` and ``arms`` name some; by default all. The
-    undefended arm is always played: everything is relative to it. Raises InputError for what does not exist.
+    undefended arm is always played: everything is relative to it. ``recipe``: the arms are an agent that learns by it, without
+    the guard and with it. Raises InputError for what does not exist.
     """
     chosen = _known(attacks, NAMES, "attack") or (*STATIC, *CAMPAIGNS)
-    named = _known(arms, tuple(ARMS), "arm") or tuple(ARMS)
-    played = {name: arm for name, arm in ARMS.items() if name == BARE or name in named}
+    every = ARMS if recipe is None else learning(opened(recipe))
+    named = _known(arms, tuple(every), "arm") or tuple(every)
+    played = {name: arm for name, arm in every.items() if name == BARE or name in named}
     records = Records(data)
     found = _embedder(embedder)
     static = [one for name, make_some in STATIC.items() if name in chosen for one in make_some(records, found, seed)]
@@ -87,10 +92,11 @@ def run(
         "records": "full sets" if records.full else "packaged sample",
         "embedder": found.model if found is not None else None,
         "arms": list(played),
+        **({"recipe": recipe} if recipe is not None else {}),
         "attacks": list(chosen),
         "questions asked in the sessions, at most": kept,
     }
-    return make(seen, check(seen) if OURS in played else [], seed=seed, settings=settings)
+    return make(seen, check(seen, shown=recipe is None) if OURS in played else [], seed=seed, settings=settings)
 
 
 def ordinary(data: Path | None) -> dict[str, list[str]]:

@@ -49,15 +49,19 @@ class Check:
         return self.value >= self.required - 1e-9 if self.at_least else self.value <= self.required + 1e-9
 
 
-def check(seen: Played) -> list[Check]:
-    """Every target, in the order of the attacks. Both the undefended arm and ours must have been played."""
+def check(seen: Played, *, shown: bool = True) -> list[Check]:
+    """Every target, in the order of the attacks. Both the undefended arm and ours must have been played.
+
+    ``shown``: what is recalled is shown, whether it may be acted upon or not. A recipe tells only what may be, so what it leaves
+    out is seen in what is done rightly, and is no loss of recall.
+    """
     found: list[Check] = []
     for static, arms in seen.static.values():
         found += _static(static, arms[BARE], arms[OURS])
     for name, (campaign, fought) in seen.campaigns.items():
         adaptive = bool(getattr(campaign, "adaptive", False))
         found.append(_campaign(f"{campaign.code} {name}", fought[BARE], fought[OURS], adaptive))
-    found += _costs(seen)
+    found += _costs(seen, shown)
     return found
 
 
@@ -122,7 +126,7 @@ def _campaign(name: str, bare: Fought, ours: Fought, adaptive: bool) -> Check:
     return Check(f"{name}: relative fall", math.nan, DROP, True, "shows neither level: measured, not judged", adaptive)
 
 
-def _costs(seen: Played) -> Iterator[Check]:
+def _costs(seen: Played, shown: bool) -> Iterator[Check]:
     apart = [trial for _, fought in seen.campaigns.values() for trial in fought[OURS].trials if APART in trial.what]
     faced = [(static, arms[BARE], arms[OURS]) for static, arms in seen.static.values()]
     if faced:
@@ -140,7 +144,7 @@ def _costs(seen: Played) -> Iterator[Check]:
         )
     told = [(static, bare, ours) for static, bare, ours in faced if bare.clean.recall]
     if told:
-        for what in ("clean", "attacked"):
+        for what in ("clean", "attacked") if shown else ():
             losses = {
                 static.name: float(np.mean(bare.clean.recall) - np.mean(getattr(ours, what).recall))
                 for static, bare, ours in told

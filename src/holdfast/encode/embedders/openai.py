@@ -11,7 +11,7 @@ import numpy as np
 from holdfast.encode.base import Vectors
 from holdfast.encode.embedders.text import clean
 from holdfast.encode.embedders.weights import installed
-from holdfast.errors import EmbedderError, MissingExtraError
+from holdfast.errors import EmbedderError, InputError, MissingExtraError
 
 _CHARACTERS = 24_000  # about 6,000 tokens of English; the usual limit for one text is 8,191
 _TEXTS_A_REQUEST = 128
@@ -19,8 +19,9 @@ _CHARACTERS_A_REQUEST = 200_000
 
 
 class OpenAIEmbedder:
-    """Unit vectors from ``base_url`` (default: OPENAI_BASE_URL, else OpenAI itself), key in OPENAI_API_KEY.
+    """Unit vectors from ``base_url`` (default: OPENAI_BASE_URL, else OpenAI itself), by ``api_key`` (default: OPENAI_API_KEY).
 
+    With a ``base_url`` neither key nor organisation nor project is taken from the environment (``encode.endpoint.open_client``).
     ``dimension`` asks the server for vectors of that length; without it the first answer tells the length, and every
     later one must have it too. ``timeout`` is in seconds for one try. A try that is refused as too many, or that fails
     on the server's side or on the way, is repeated up to ``retries`` times, with growing pauses. A text is cut at 24,000
@@ -43,13 +44,13 @@ class OpenAIEmbedder:
             raise MissingExtraError(
                 "This embedder needs the OpenAI client. Install it with: pip install 'holdfast[llm]'"
             )
-        import openai
+        from holdfast.encode.endpoint import open_client
 
         try:
-            self._client = openai.OpenAI(base_url=base_url, api_key=api_key, timeout=timeout, max_retries=retries)
-        except openai.OpenAIError as error:
+            self._client = open_client(base_url, api_key, timeout, retries)
+        except InputError as error:
             raise EmbedderError(
-                f"The OpenAI client cannot be set up: {error} Set OPENAI_API_KEY (to anything, for a server without keys)."
+                "The OpenAI client needs a key. Set OPENAI_API_KEY (to anything, for a server without keys)."
             ) from error
         self._name = name
         self._asked = dimension
