@@ -189,13 +189,11 @@ _NOT_YET = "planned; the room {} is not built yet"
 
 GAPS: Mapping[tuple[Form, Function] | Subform | Dynamic, str] = {
     **{(Form.STATE, function): _NOT_YET.format("latent") for function in Function},
-    (Form.TEXT, Function.SKILLS): "planned: skill libraries (arXiv 2602.02474), to run in the sandbox that there is",
     (Form.WEIGHTS, Function.CASES): _NOT_YET.format("weights"),
     (Form.WEIGHTS, Function.STRATEGIES): _NOT_YET.format("weights"),
     (Form.WEIGHTS, Function.SKILLS): _NOT_YET.format("weights"),
     (Form.WEIGHTS, Function.WORK_SINGLE): "not planned: parameters are too slow to write for the work of one turn",
     (Form.WEIGHTS, Function.WORK_MULTI): "not planned: fast weights are state in this product (room latent)",
-    Subform.HIERARCHICAL: "planned: sheets over facts over turns",
     Subform.GENERATED: _NOT_YET.format("latent"),
     Subform.REUSED: _NOT_YET.format("latent"),
     Subform.TRANSFORMED: _NOT_YET.format("latent"),
