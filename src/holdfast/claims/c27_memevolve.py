@@ -1,9 +1,9 @@
 """MemEvolve (arXiv 2512.18746): a memory of experience that was found by search beats each that was made by hand.
 
-The twelve systems of EvolveLab and what a search makes of their parts do the same tasks in the same order, each from an empty store,
-with the same agent and the same stand-in for whatever a model writes. The search sees tasks of one family alone. Its winner is then
-measured, beside all others, on tasks of that family that it has not seen, and on two families that it knows nothing of. A search
-that changes anything in place of what is to blame, with as many runs, is the control.
+The twelve systems of EvolveLab and what a search makes of their parts do the same tasks in the same order, each from an empty
+store, with the same agent and the same stand-in for whatever a model writes. The search sees tasks of one family alone. Its winner
+is then measured, beside all others, on tasks of that family that it has not seen, and on two families that it knows nothing of. A
+search that changes anything in place of what is to blame, with as many runs, is the control.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from holdfast.recipes.genotype import to_dict
 number = 27
 name = "memevolve"
 statement = (
-    "A recipe found by search, guided by what memories lost, does at least 5 points more on tasks that it has not seen than the best "
-    "of twelve made by hand, and than their mean on two other families of tasks; at no more than 1.2 times the tokens, and no worse "
-    "than a search without guidance."
+    "A recipe found by search, guided by what memories lost, does at least 5 points more on tasks that it has not seen than the "
+    "best of twelve made by hand, and than their mean on two other families of tasks; at no more than 1.2 times the tokens, and no "
+    "worse than a search without guidance."
 )
 OURS, CONTROL, NONE = "evolved", "evolved at random", "no memory"
 arms = (OURS, CONTROL, NONE, *(recipe.name for recipe in TWELVE))
@@ -101,8 +101,8 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         },
         {"rounds": told(found[OURS]), "rounds at random": told(found[CONTROL])},
         (
-            "the agent is a locksmith that tries what it is told, and a stand-in that knows nothing fills what a model would write: "
-            "what is measured is what a memory keeps, finds and drops, not how well a model writes",
+            "the agent is a locksmith that tries what it is told, and a stand-in that knows nothing fills what a model would "
+            "write: what is measured is what a memory keeps, finds and drops, not how well a model writes",
             f"both searches begin with the twelve; {100 * MISLABELLED:.0f} % of the outcomes that memories are told are wrong",
         ),
     )
@@ -120,7 +120,7 @@ def plot(result: Result, path: Path) -> None:
         path,
         panels,
         title="A recipe found by search beside twelve made by hand",
-        subtitle=f"success on {result.settings['tested']} tasks a family; {result.settings['embedder']}, {result.settings['scale']}",
+        subtitle=f"success on {result.settings['tested']} tasks a family; {EMBEDDER}, {result.settings['scale']}",
         columns=3,
     )
 
