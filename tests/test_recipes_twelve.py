@@ -40,9 +40,8 @@ TOOLS = "rope brush spanner cart ruler tray".split()
 
 def runs(count: int = 66, seed: int = 7) -> list[Run]:
     random = np.random.default_rng(seed)
-    places = random.permutation(len(VERBS) * len(THINGS) * len(PLACES))[: count - 2].tolist()
     found = []
-    for at in [*places, *places[:2]]:  # the first two come again at the end
+    for at in random.permutation(len(VERBS) * len(THINGS) * len(PLACES))[:count].tolist():
         verb, thing, place = VERBS[at % 6], THINGS[at // 6 % 8], PLACES[at // 48]
         tool = TOOLS[(at + at // 7) % 6]
         steps = [
@@ -73,11 +72,11 @@ def insights(data: Mapping[str, Any]) -> Mapping[str, Any]:
     verb, thing, place, tool = parts(data)
     does = "bring" if data["succeeded"] else "leave"
     found = [
-        f"to {verb} a thing {does} the {tool}",
-        f"in a {place} look twice for the {thing}",
-        f"every {thing} breaks near water",
-        f"whoever wants to {verb} asks first",
-        f"the {place} is dark",
+        f"to {verb} a {thing} in a {place} {does} the {tool} and wait until somebody brings the key early that morning",
+        f"in a {place} look twice for the {thing} that you {verb}",
+        f"every {thing} of the {place} breaks near water unless you {verb} slowly",
+        f"whoever wants to {verb} a {thing} asks first in the {place}",
+        f"the {place} is dark for the {thing}, {verb} with a light",
         "be quick",
     ]
     return {"insights": found[: 3 + len(thing) % 4]}
@@ -89,7 +88,7 @@ def function(data: Mapping[str, Any]) -> Mapping[str, Any]:
     code = (
         f'def {verb}_{thing}(place: str) -> str:\n    """Take the {tool} to any {place}."""\n{worse}    return place\n'
     )
-    return {"description": f"when you must {verb} something made of wood", "code": code}
+    return {"description": f"when you must {verb} something in the {place}", "code": code}
 
 
 def principle(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -123,8 +122,12 @@ def plan(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def shortcuts(data: Mapping[str, Any]) -> Mapping[str, Any]:
     verb, thing, place, tool = parts(data)
-    one = {"name": f"{verb} fast", "precondition": f"you hold a {tool}", "actions": [f"go {place}", f"{verb} it"]}
-    two = {"name": f"hide {thing}", "precondition": "nobody looks", "actions": ["wait"]}
+    one = {
+        "name": f"{verb} {thing}",
+        "precondition": f"you hold a {tool} and see a {place}",
+        "actions": [f"go {place}", f"{verb} it"],
+    }
+    two = {"name": f"hide {thing}", "precondition": f"nobody in the {place} is to {verb}", "actions": ["wait"]}
     return {"shortcuts": [one, two][: len(thing) % 3]}
 
 
@@ -139,7 +142,7 @@ ANSWERS = {
         "scores": [1 + len(set(data["task"].split()) ^ set(one.split())) % 10 for one in data["records"]]
     },
     "workflow": lambda data: {"steps": [line.split(". ")[1][:25] for line in data["steps"].splitlines()[:2]]},
-    "tips": lambda data: {"tips": [f"{word} needs care when {parts(data)[3]} is used" for word in parts(data)[:3]]},
+    "tips": lambda data: {"tips": [f"{word} needs care: {' '.join(parts(data))}" for word in parts(data)[:3]]},
     "shortcuts": shortcuts,
     "sheet": sheet,
     "function": function,
@@ -155,8 +158,22 @@ ANSWERS = {
 }
 
 
+class Model(Scribe):
+    """The scripted model; of an answer it gives the fields that are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(**ANSWERS)
+
+    def reply(self, messages: Any, **options: Any) -> Any:
+        given = super().reply(messages, **options)
+        asked = options["schema"]["properties"]
+        return replace(
+            given, text=json.dumps({name: value for name, value in json.loads(given.text).items() if name in asked})
+        )
+
+
 def opened(path: Path, recipe: Any, **options: Any) -> Memory:
-    options = {"chat": Scribe(**ANSWERS), "agent": "cook", "user": "ana"} | options
+    options = {"chat": Model(), "agent": "cook", "user": "ana"} | options
     return Memory(path, recipe=recipe, embedder=HashEmbedder(), background=False, durability="normal", **options)
 
 
@@ -186,7 +203,7 @@ def test_a_recipe_tells_what_the_handwritten_one_tells(name: str, tmp_path: Path
 
     hand = BY_HAND[name](ask)
     composed = name in COMPOSED
-    chat = Scribe(**ANSWERS)
+    chat = Model()
     served = 0
     with opened(tmp_path, name, chat=chat) as memory:
         for number, run in enumerate(runs()):
@@ -227,11 +244,11 @@ def test_all_that_the_twelve_can_do_is_done_in_the_stream(tmp_path: Path) -> Non
 # --- safe ---
 
 
-class Dies(Scribe):
+class Dies(Model):
     """A model whose process is killed at the n-th question."""
 
     def __init__(self, at: int) -> None:
-        super().__init__(**ANSWERS)
+        super().__init__()
         self.at = at
 
     def reply(self, messages: Any, **options: Any) -> Any:
@@ -350,7 +367,7 @@ print(json.dumps(found))
 
 
 def test_another_process_tells_what_this_one_took_in(tmp_path: Path) -> None:
-    task = runs()[9].task
+    task = next(run.task for run in runs()[:8] if run.succeeded and not {"lamp", "clock"} & set(run.task.split()))
     here: dict[str, list[str]] = {}
     for name in NAMES:
         with opened(tmp_path / name, name) as memory:
