@@ -119,11 +119,18 @@ def read(path: Path) -> Recipe:
         raise InputError(f"{path} is no recipe: {error}") from error
 
 
+def genes(part: type) -> dict[str, Any]:
+    """The settings of a part, each with its type."""
+    hints = get_type_hints(part)
+    made: Any = part
+    return {one.name: hints[one.name] for one in fields(made) if one.name not in EQUIPPED}
+
+
 def _told(part: object) -> dict[str, Any]:
     name = type(part).__name__
     if PARTS.get(name) is not type(part) or not is_dataclass(part) or isinstance(part, type):
         raise InputError(f"the part {name} is known to this program alone, and no file can name it")
-    settings = {one.name: getattr(part, one.name) for one in fields(part) if one.name not in EQUIPPED}
+    settings = {gene: getattr(part, gene) for gene in genes(type(part))}
     return {_PART: name, **{key: _plain(value) for key, value in settings.items()}}
 
 
@@ -145,14 +152,13 @@ def _made(record: Any, does: str) -> Any:
     cls: Any = PARTS[record[_PART]]
     if does and not hasattr(cls, does):
         raise InputError(f"{record[_PART]} does not {does}, and cannot stand there")
-    known = {one.name: one for one in fields(cls) if one.name not in EQUIPPED}
+    known = genes(cls)
     settings = {key: value for key, value in record.items() if key != _PART}
     if unknown := sorted(set(settings) - set(known)):
         raise InputError(
             f"{record[_PART]} has no {', '.join(unknown)}; it has {', '.join(sorted(known)) or 'no settings'}"
         )
-    hints = get_type_hints(cls)
-    made = {key: _like(hints[key], value, f"{record[_PART]}.{key}") for key, value in settings.items()}
+    made = {key: _like(known[key], value, f"{record[_PART]}.{key}") for key, value in settings.items()}
     try:
         return cls(**made)
     except TypeError as error:
