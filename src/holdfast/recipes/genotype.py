@@ -146,8 +146,8 @@ def _plain(value: Any) -> Any:
 
 def _made(record: Any, does: str) -> Any:
     """A part from its record; ``does``: the method that makes it fit its place, "" where it is only a setting of another."""
-    if not isinstance(record, Mapping) or record.get(_PART) not in PARTS:
-        named = record.get(_PART) if isinstance(record, Mapping) else record
+    named = record.get(_PART) if isinstance(record, Mapping) else record
+    if not isinstance(record, Mapping) or not isinstance(named, str) or named not in PARTS:
         raise InputError(f"there is no part {named!r}; there are {', '.join(sorted(PARTS))}")
     cls: Any = PARTS[record[_PART]]
     if does and not hasattr(cls, does):
