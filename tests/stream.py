@@ -144,6 +144,8 @@ ANSWERS = {
     "shortcuts": shortcuts,
     "sheet": sheet,
     "function": function,
+    "pattern": lambda data: {"kind": " ".join(parts(data)), "pattern": data["steps"][:30]},
+    "advice": lambda data: {"needed": True, "guidance": "; ".join(data["records"])},
     "steps": lambda data: {"runs": [f"{len(data['task'])} {one['steps'][:30]}" for one in data["runs"]]},
     "query": lambda data: {"query": " ".join(sorted(data["task"].split())[1:])},
     "student": said,

@@ -35,6 +35,7 @@ finds = st.builds(
     phases=st.lists(st.sampled_from(Phase), min_size=1, max_size=2, unique=True).map(tuple),
     pool=st.integers(9, 99),
     makers=st.lists(st.text(max_size=5), max_size=2).map(tuple),
+    own=st.booleans(),
 )
 recipes = st.builds(
     Recipe,

@@ -216,6 +216,17 @@ def test_ties_are_followed_as_far_as_told_and_insights_rise_with_their_trials() 
     assert Expanded(seeds=1, hops=0).rank("q", [near, seed]) == pytest.approx([none, 0.9])
 
 
+def test_the_nearest_may_be_as_far_as_can_be(tmp_path: Path) -> None:
+    """Who ranks by words or ties ranks them all, also those whose cosine is below 0."""
+    with opened(tmp_path, "dilu") as memory:
+        for number, run in enumerate(runs()[:30]):
+            memory.take_in(trajectory(run, number), 1.0)
+        memory.flush()
+        found = memory.nearest("violins play nowhere", k=100, kinds=(Unit.DIGEST,))
+        assert min(hit.relevance for hit in found) < 0
+        assert len(found) == 30
+
+
 # --- managers ---
 
 
@@ -297,7 +308,8 @@ def test_a_sheet_written_from_what_others_agree_on_is_told_and_not_kept(tmp_path
     """Its words come from who asks, too: kept, it would be a word of those whose records went into it."""
     planted = Model()
     planted.answers = {**planted.answers, "sheet": lambda data: {"sheet": f"do as {data['task']} says"}}
-    with opened(tmp_path, DYNAMIC_CHEATSHEET, chat=planted) as memory:
+    shared = tuple(replace(find, own=False) for find in DYNAMIC_CHEATSHEET.finds)
+    with opened(tmp_path, replace(DYNAMIC_CHEATSHEET, finds=shared), chat=planted) as memory:
         for number, author in enumerate(("ana", "ben", "cleo")):
             steps = (Step("send landlord", "done", "send_money", {"to": "landlord"}),)
             memory.take_in(
@@ -325,6 +337,29 @@ def test_a_sheet_that_is_not_found_is_not_written_twice(tmp_path: Path) -> None:
         assert len([cube for cube in memory.select() if cube.kind == Unit.SHEET]) == 1
 
 
-def test_the_book_names_thirteen() -> None:
-    assert len(RECIPES) >= 13
+def test_guidance_is_written_from_ties_too_and_left_out_where_none_is_needed(tmp_path: Path) -> None:
+    kinds = {
+        "fetch the lamp": "bring lamps and other lights up from below, one by one",
+        "fetch the kettle": "bring lamps and other lights up from below, all at once",
+    }
+    chat = Scribe(
+        pattern=lambda data: {"kind": kinds[data["task"]], "pattern": f"as in {data['task']}"},
+        function=lambda data: {"description": "d", "code": "none"},
+        advice=lambda data: {"needed": "idle" not in data["task"], "guidance": " / ".join(data["records"])},
+    )
+    with opened(tmp_path, "cerebra", chat=chat) as memory:
+        for number, task in enumerate(kinds):
+            taken = memory.take_in(Trajectory(task, (Step("walk", "there"),), "done", id=str(number)), 1.0)
+            assert taken.reasons, "no function, and why"
+            memory.flush()
+        first, second = [cube for cube in memory.select() if cube.kind == Kind.CONCEPT]
+        assert second.data[LINKS] == {first.id: pytest.approx(0.8, abs=0.2)}
+        told = memory.provide("bring lamps and other lights")
+        assert "as in fetch the lamp" in told.text
+        assert "as in fetch the kettle" in told.text
+        assert memory.provide("idle lamps and other lights").text == ""
+
+
+def test_the_book_names_fourteen() -> None:
+    assert len(RECIPES) >= 14
     assert all("arXiv" in recipe.about for name, recipe in RECIPES.items() if name != "cases")

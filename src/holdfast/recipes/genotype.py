@@ -17,6 +17,7 @@ from holdfast.encode.digests import Digests
 from holdfast.encode.functions import Functions
 from holdfast.encode.insights import Insights
 from holdfast.encode.nodes import Nodes
+from holdfast.encode.patterns import Patterns
 from holdfast.encode.plans import Plans
 from holdfast.encode.principles import Principles
 from holdfast.encode.revision import Revision
@@ -29,6 +30,7 @@ from holdfast.errors import InputError
 from holdfast.manage.fading import Fading
 from holdfast.manage.merging import Merging
 from holdfast.manage.pruning import Pruning
+from holdfast.recipes.advising import Advising
 from holdfast.recipes.base import Find, Phase, Recipe
 from holdfast.recipes.condensing import Condensing
 from holdfast.recipes.curation import Curation
@@ -44,9 +46,23 @@ from holdfast.retrieve.utility import Utility
 from holdfast.store.rewards import Terms
 
 _PARTS: tuple[type, ...] = (
-    *(Digests, Functions, Insights, Nodes, Plans, Principles, Revision, Scripts, Shortcuts, Tips, Trials, Workflows),
+    *(
+        Digests,
+        Functions,
+        Insights,
+        Nodes,
+        Patterns,
+        Plans,
+        Principles,
+        Revision,
+        Scripts,
+        Shortcuts,
+        Tips,
+        Trials,
+        Workflows,
+    ),
     *(Expanded, Judged, Keywords, Meaning, Mixed, Overlap, Rewritten, Solved, Utility, Words),
-    *(Condensing, Curation, Tutoring),
+    *(Advising, Condensing, Curation, Tutoring),
     *(Fading, Merging, Pruning),
     Terms,
 )
@@ -200,18 +216,22 @@ def _found(find: Find) -> dict[str, Any]:
         "phases": [str(phase) for phase in find.phases],
         "pool": find.pool,
         "makers": list(find.makers),
+        "own": find.own,
     }
 
 
 def _find(record: Any) -> Find:
     if not isinstance(record, Mapping) or "kinds" not in record or "ranker" not in record:
         raise InputError("a find has kinds and a ranker")
-    if unknown := sorted(set(record) - {"kinds", "ranker", "k", "least", "phases", "pool", "makers"}):
+    if unknown := sorted(set(record) - {"kinds", "ranker", "k", "least", "phases", "pool", "makers", "own"}):
         raise InputError(f"a find has no {', '.join(unknown)}")
     least = record.get("least")
     k, pool = record.get("k", 1), record.get("pool", 50)
     if type(k) is not int or type(pool) is not int or not (least is None or type(least) in (int, float)):
         raise InputError("k and pool of a find are whole numbers, and least is a number or null")
+    own = record.get("own", False)
+    if type(own) is not bool:
+        raise InputError("own of a find is true or false")
     try:
         phases = tuple(Phase(phase) for phase in _words(record, "phases", [str(Phase.BEGIN)]))
     except ValueError as error:
@@ -224,6 +244,7 @@ def _find(record: Any) -> Find:
         phases,
         pool,
         _words(record, "makers", []),
+        own,
     )
 
 
