@@ -1,4 +1,4 @@
-"""Patterns: how a kind of task was solved, tied to those that are alike (EvolveLab's Cerebra, evolved by MemEvolve, arXiv 2512.18746).
+"""Patterns: how a kind of task was solved, tied to those that are alike (Cerebra, evolved by MemEvolve, arXiv 2512.18746).
 
 Of runs that succeeded. A tie is as heavy as the cosine, and stands where that is ``alike`` or more.
 """

@@ -25,7 +25,7 @@ PROFILE = MemoryProfile(
 
 @dataclass(frozen=True, slots=True)
 class Advising:
-    """A composer. ``words``: the most that is told; ``characters``: of what has just happened that the model sees. Raises InputError."""
+    """A composer. ``words``: the most that is told; ``characters``: of what has just happened that is seen. Raises InputError."""
 
     words: int = 150
     characters: int = 1_000
