@@ -233,7 +233,7 @@ class SkillWeaver(Written):
     def take_in(self, run: Run) -> None:
         if run.succeeded:
             found = self.ask("function", {"task": run.task, "steps": run.told})
-            code, description = found["code"], found["description"]
+            code, description = found["code"].strip(), found["description"]
             if not any(bad in code for bad in self.BAD):
                 name = code.split("def ")[1].split("(")[0]
                 more = {"name": name.replace("_", " "), "description": description, "doc": code.split('"""')[1]}

@@ -1,7 +1,7 @@
 """The recipes that have a name.
 
-Those after ``CASES`` are the twelve systems that EvolveLab compares (arXiv 2512.18746, table 1), as it implements them, with its
-settings; docs/recipes.md says of each where ours differs.
+``TWELVE`` are the systems that EvolveLab compares (arXiv 2512.18746, table 1), as it implements them, with its settings, and
+``CEREBRA`` is one that was evolved from them; docs/recipes.md says of each where ours differs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from holdfast.encode.digests import Digests
 from holdfast.encode.functions import Functions
 from holdfast.encode.insights import Insights
 from holdfast.encode.nodes import Nodes
+from holdfast.encode.patterns import Patterns
 from holdfast.encode.plans import Plans
 from holdfast.encode.principles import Principles
 from holdfast.encode.records import Unit
@@ -27,6 +28,7 @@ from holdfast.encode.workflows import Workflows
 from holdfast.errors import InputError
 from holdfast.manage.merging import Merging
 from holdfast.manage.pruning import Pruning
+from holdfast.recipes.advising import Advising
 from holdfast.recipes.base import Find, Phase, Recipe
 from holdfast.recipes.condensing import Condensing
 from holdfast.recipes.curation import Curation
@@ -103,8 +105,8 @@ DYNAMIC_CHEATSHEET = Recipe(
     "one sheet that a model writes anew for each task, from itself and the most similar digest (arXiv 2504.07952)",
     (Digests(words=400),),
     (
-        Find((Unit.DIGEST,), Meaning(), k=1, makers=("digests",)),
-        Find((Unit.SHEET,), Meaning(), k=1, makers=("curation",)),
+        Find((Unit.DIGEST,), Meaning(), k=1, makers=("digests",), own=True),
+        Find((Unit.SHEET,), Meaning(), k=1, makers=("curation",), own=True),
     ),
     Curation(words=200),
 )
@@ -175,7 +177,28 @@ TWELVE = (
     EVOLVER,
 )
 
-RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (CASES, *TWELVE)}
+CEREBRA = Recipe(
+    "cerebra",
+    "patterns tied to those alike, and functions, from which a model writes guidance or none (arXiv 2512.18746)",
+    (Patterns(alike=0.75), Functions(), Trials((Kind.CONCEPT, Kind.SKILL))),
+    (
+        Find(
+            (Kind.CONCEPT,),
+            Expanded(Mixed(0.2), seeds=3, hops=1, neighbours=3, weight=0.7),
+            k=6,
+            least=0.22,
+            phases=BOTH,
+            pool=ALL,
+            makers=("patterns",),
+        ),
+        Find((Kind.SKILL,), Keywords(), k=2, least=0.0, pool=ALL, makers=("functions",)),
+    ),
+    Advising(),
+    (Merging((Kind.CONCEPT,), alike=0.7), Pruning((Kind.CONCEPT, Kind.SKILL), below=0.2, uses=10)),
+    every=50,
+)
+
+RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (CASES, *TWELVE, CEREBRA)}
 """By name."""
 
 

@@ -17,6 +17,7 @@ from holdfast.encode.digests import Digests
 from holdfast.encode.functions import Functions
 from holdfast.encode.insights import Insights
 from holdfast.encode.nodes import Nodes
+from holdfast.encode.patterns import Patterns
 from holdfast.encode.plans import Plans
 from holdfast.encode.principles import Principles
 from holdfast.encode.revision import Revision
@@ -29,6 +30,7 @@ from holdfast.errors import InputError
 from holdfast.manage.fading import Fading
 from holdfast.manage.merging import Merging
 from holdfast.manage.pruning import Pruning
+from holdfast.recipes.advising import Advising
 from holdfast.recipes.base import Find, Phase, Recipe
 from holdfast.recipes.condensing import Condensing
 from holdfast.recipes.curation import Curation
@@ -44,9 +46,23 @@ from holdfast.retrieve.utility import Utility
 from holdfast.store.rewards import Terms
 
 _PARTS: tuple[type, ...] = (
-    *(Digests, Functions, Insights, Nodes, Plans, Principles, Revision, Scripts, Shortcuts, Tips, Trials, Workflows),
+    *(
+        Digests,
+        Functions,
+        Insights,
+        Nodes,
+        Patterns,
+        Plans,
+        Principles,
+        Revision,
+        Scripts,
+        Shortcuts,
+        Tips,
+        Trials,
+        Workflows,
+    ),
     *(Expanded, Judged, Keywords, Meaning, Mixed, Overlap, Rewritten, Solved, Utility, Words),
-    *(Condensing, Curation, Tutoring),
+    *(Advising, Condensing, Curation, Tutoring),
     *(Fading, Merging, Pruning),
     Terms,
 )
@@ -119,11 +135,18 @@ def read(path: Path) -> Recipe:
         raise InputError(f"{path} is no recipe: {error}") from error
 
 
+def genes(part: type) -> dict[str, Any]:
+    """The settings of a part, each with its type."""
+    hints = get_type_hints(part)
+    made: Any = part
+    return {one.name: hints[one.name] for one in fields(made) if one.name not in EQUIPPED}
+
+
 def _told(part: object) -> dict[str, Any]:
     name = type(part).__name__
     if PARTS.get(name) is not type(part) or not is_dataclass(part) or isinstance(part, type):
         raise InputError(f"the part {name} is known to this program alone, and no file can name it")
-    settings = {one.name: getattr(part, one.name) for one in fields(part) if one.name not in EQUIPPED}
+    settings = {gene: getattr(part, gene) for gene in genes(type(part))}
     return {_PART: name, **{key: _plain(value) for key, value in settings.items()}}
 
 
@@ -139,20 +162,19 @@ def _plain(value: Any) -> Any:
 
 def _made(record: Any, does: str) -> Any:
     """A part from its record; ``does``: the method that makes it fit its place, "" where it is only a setting of another."""
-    if not isinstance(record, Mapping) or record.get(_PART) not in PARTS:
-        named = record.get(_PART) if isinstance(record, Mapping) else record
+    named = record.get(_PART) if isinstance(record, Mapping) else record
+    if not isinstance(record, Mapping) or not isinstance(named, str) or named not in PARTS:
         raise InputError(f"there is no part {named!r}; there are {', '.join(sorted(PARTS))}")
     cls: Any = PARTS[record[_PART]]
     if does and not hasattr(cls, does):
         raise InputError(f"{record[_PART]} does not {does}, and cannot stand there")
-    known = {one.name: one for one in fields(cls) if one.name not in EQUIPPED}
+    known = genes(cls)
     settings = {key: value for key, value in record.items() if key != _PART}
     if unknown := sorted(set(settings) - set(known)):
         raise InputError(
             f"{record[_PART]} has no {', '.join(unknown)}; it has {', '.join(sorted(known)) or 'no settings'}"
         )
-    hints = get_type_hints(cls)
-    made = {key: _like(hints[key], value, f"{record[_PART]}.{key}") for key, value in settings.items()}
+    made = {key: _like(known[key], value, f"{record[_PART]}.{key}") for key, value in settings.items()}
     try:
         return cls(**made)
     except TypeError as error:
@@ -194,18 +216,22 @@ def _found(find: Find) -> dict[str, Any]:
         "phases": [str(phase) for phase in find.phases],
         "pool": find.pool,
         "makers": list(find.makers),
+        "own": find.own,
     }
 
 
 def _find(record: Any) -> Find:
     if not isinstance(record, Mapping) or "kinds" not in record or "ranker" not in record:
         raise InputError("a find has kinds and a ranker")
-    if unknown := sorted(set(record) - {"kinds", "ranker", "k", "least", "phases", "pool", "makers"}):
+    if unknown := sorted(set(record) - {"kinds", "ranker", "k", "least", "phases", "pool", "makers", "own"}):
         raise InputError(f"a find has no {', '.join(unknown)}")
     least = record.get("least")
     k, pool = record.get("k", 1), record.get("pool", 50)
     if type(k) is not int or type(pool) is not int or not (least is None or type(least) in (int, float)):
         raise InputError("k and pool of a find are whole numbers, and least is a number or null")
+    own = record.get("own", False)
+    if type(own) is not bool:
+        raise InputError("own of a find is true or false")
     try:
         phases = tuple(Phase(phase) for phase in _words(record, "phases", [str(Phase.BEGIN)]))
     except ValueError as error:
@@ -218,6 +244,7 @@ def _find(record: Any) -> Find:
         phases,
         pool,
         _words(record, "makers", []),
+        own,
     )
 
 

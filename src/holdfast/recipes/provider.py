@@ -173,12 +173,14 @@ class Cook:
         compared = max(COMPARED, 2 * find.k) if self._memory.guarded else find.k
         # The nearest are the best where meaning ranks them: no more of them need be read.
         by_meaning = isinstance(find.ranker, Meaning)
-        pool = compared if by_meaning and not find.makers else find.pool
+        pool = compared if by_meaning and not (find.makers or find.own) else find.pool
         candidates: list[Hit] = list(self._memory.nearest(query, k=pool, kinds=find.kinds, **scope))
         if not by_meaning and len(candidates) == pool:  # there may be others with more of its words
             seen = {hit.id for hit in candidates}
             others = self._memory.search(query, k=find.pool, kinds=find.kinds, **scope)
             candidates += [replace(hit, relevance=0.0) for hit in others if hit.id not in seen]
+        if find.own:
+            candidates = [hit for hit in candidates if hit.cube.origin.author == self._author]
         if find.makers:
             candidates = [hit for hit in candidates if hit.cube.data.get(MAKER) in find.makers]
         if not candidates:
