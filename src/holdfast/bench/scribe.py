@@ -55,8 +55,11 @@ def _filled(schema: Mapping[str, Any], data: Any, lines: Sequence[str], name: st
             fields = schema.get("properties", {})
             return {key: _filled(one, data, lines, key) for key, one in fields.items()}
         case "array":
-            most = min(int(schema.get("maxItems", MOST)), len(lines))
-            return [_filled(schema.get("items", {}), data, [line], name) for line in lines[:most]]
+            least, most = int(schema.get("minItems", 0)), int(schema.get("maxItems", MOST))
+            some = list(lines[:most])
+            while len(some) < least:  # the same again, where it is to say more than there is
+                some.append(some[len(some) % len(lines)] if lines else "nothing")
+            return [_filled(schema.get("items", {}), data, [line], name) for line in some]
         case "integer" | "number":
             low, high = schema.get("minimum", 0), schema.get("maximum", 10)
             found = low + (high - low) * alike(data)
