@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from holdfast.errors import ChatError, InputError
+from holdfast.errors import ChatError, ContextOverflowError, CutReplyError, InputError, UnusableReplyError
 from test_llm_encoder import Reply as Answer
 from test_llm_encoder import Server, busy, cut, raw
 
@@ -420,6 +420,65 @@ BROKEN = [
     (said(None, refusal="secretkoala is not my business"), 0, "refused"),
     (said("It is", end="content_filter"), 0, "refused"),
 ]
+
+
+LONG = "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens."
+FULL = [
+    (400, {"error": {"message": LONG, "type": "invalid_request_error", "code": "context_length_exceeded"}}),
+    (400, {"object": "error", "message": LONG, "type": "BadRequestError", "param": None, "code": 400}),
+    (400, {"error": {"message": "", "code": "context_length_exceeded"}}),
+    (400, {"error": {"code": 400, "message": "too much", "type": "exceed_context_size_error", "n_ctx": 256}}),
+    (500, {"error": {"code": 500, "message": "the request exceeds the available context size"}}),
+    (400, {"message": "The input (9000 tokens) is longer than the model's context length (8192 tokens)."}),
+    (
+        422,
+        {
+            "error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096",
+            "error_type": "validation",
+        },
+    ),
+    (400, {"error": {"message": "prompt is too long: 200082 tokens > 199999 maximum"}}),
+    (400, {"detail": '{"error": {"code": 400, "type": "exceed_context_size_error"}}'}),
+    (413, {}),
+]
+NOT_FULL = [
+    (400, {"error": {"message": "max_tokens is too large: 9000. This model supports at most 4096 completion tokens"}}),
+    (400, {"error": {"message": "what is that?", "code": "unknown_field"}}),
+    (401, {"error": {"message": LONG}}),
+    (429, {"error": {"message": "tokens per minute: reduce the length of the messages"}}),
+    (500, {"error": {"message": "out of memory"}}),
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "full"), [(*one, True) for one in FULL] + [(*one, False) for one in NOT_FULL]
+)
+def test_a_prompt_that_does_not_fit_is_told_from_other_refusals(
+    serve: Callable[..., Server], status: int, body: dict[str, Any], full: bool
+) -> None:
+    for ask in ({"schema": AGE}, {}):
+        server = serve(raw(json.dumps(body), status))
+        error = wrong(lambda server=server, ask=ask: endpoint(server).reply(ASK, **ask))
+        assert isinstance(error, ContextOverflowError) is full and error.status == status
+        if full:
+            assert len(server.requests) == 1 and "send less" in str(error)  # nor asked again in other words
+    assert (
+        isinstance(wrong(lambda: endpoint(serve(raw(json.dumps(body), status))).stream(ASK)), ContextOverflowError)
+        is full
+    )
+
+
+def test_a_reply_that_is_no_use_is_told_from_a_model_that_cannot_be_asked(serve: Callable[..., Server]) -> None:
+    kinds = [
+        (said(None, ("c", "look", '{"a"')), UnusableReplyError),
+        (said(""), UnusableReplyError),
+        (said(None, ("c", "look", '{"a"'), end="length"), CutReplyError),
+        (said(None, end="length"), CutReplyError),
+        (cut, ChatError),
+        (said("It is", end="content_filter"), ChatError),
+    ]
+    for answer, kind in kinds:
+        assert type(wrong(lambda answer=answer: endpoint(serve(answer)).reply(ASK, tools=[LOOK]))) is kind
 
 
 @pytest.mark.parametrize(("answer", "status", "why"), BROKEN)

@@ -109,7 +109,8 @@ class Chat(Protocol):
 
         ``schema``: a JSON Schema of an object; where the reply calls no tool, its text is JSON of that schema. ``limit``:
         tokens of the reply at most. Raises ChatError where there is no reply that can be used; its message holds nothing of
-        what was asked.
+        what was asked. It is a ContextOverflowError where the messages are known to be too long for the model, an
+        UnusableReplyError where to ask again may help, and of these a CutReplyError where a limit of length was in the way.
         """
         ...
 

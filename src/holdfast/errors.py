@@ -90,3 +90,15 @@ class ChatError(HoldfastError):
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
+
+
+class ContextOverflowError(ChatError):
+    """What was asked does not fit the model's context, as its server says; ask with less."""
+
+
+class UnusableReplyError(ChatError):
+    """There is a reply, and it is not what was asked for; to ask again, in other words, may help."""
+
+
+class CutReplyError(UnusableReplyError):
+    """The reply ran into a limit of its length before it could be used; ask for less at a time, or allow more."""

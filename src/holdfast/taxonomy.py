@@ -189,7 +189,6 @@ _NOT_YET = "planned; the room {} is not built yet"
 
 GAPS: Mapping[tuple[Form, Function] | Subform | Dynamic, str] = {
     **{(Form.STATE, function): _NOT_YET.format("latent") for function in Function},
-    (Form.TEXT, Function.WORK_SINGLE): "planned: long observations condensed before the model reads them",
     (Form.WEIGHTS, Function.CASES): _NOT_YET.format("weights"),
     (Form.WEIGHTS, Function.STRATEGIES): _NOT_YET.format("weights"),
     (Form.WEIGHTS, Function.SKILLS): _NOT_YET.format("weights"),
@@ -200,7 +199,6 @@ GAPS: Mapping[tuple[Form, Function] | Subform | Dynamic, str] = {
     Subform.TRANSFORMED: _NOT_YET.format("latent"),
     Subform.INTERNAL: _NOT_YET.format("weights"),
     Formation.SUMMARY_INCREMENTAL: "planned: rolling summaries (arXiv 2506.15841)",
-    Formation.SUMMARY_PARTITIONED: "planned: summaries by session",
     Formation.LATENT: _NOT_YET.format("latent"),
     Evolution.CONSOLIDATE_CLUSTER: "planned: concepts from clusters of experience (arXiv 2509.04439)",
     Retrieval.GENERATIVE: "not planned: recall must show its sources, and generated memory has none",

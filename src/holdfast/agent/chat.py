@@ -14,12 +14,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.chat import Message, Reply, Role, Tool, Usage, count_tokens, estimate
-from holdfast.errors import ChatError, InputError, MissingExtraError
+from holdfast.errors import (
+    ChatError,
+    ContextOverflowError,
+    CutReplyError,
+    InputError,
+    MissingExtraError,
+    UnusableReplyError,
+)
 
 try:
-    from holdfast.agent.reading import UnreadableError, read_calls, read_object, usable
+    from holdfast.agent.reading import UnreadableError, read_calls, read_object
     from holdfast.agent.stream import Stream
     from holdfast.encode.endpoint import Completion, complete, open_client, open_stream, whole
+    from holdfast.encode.schemas import usable
 except ImportError as error:
     raise MissingExtraError("asking a language model needs the extra: pip install 'holdfast[llm]'") from error
 
@@ -85,7 +93,7 @@ class Endpoint:
     ) -> Reply:
         """See ``Chat``. Arguments of calls fit the parameters of their tool, where it was offered; ``usage`` is of both askings.
 
-        Raises ChatError, and InputError for no messages, two tools of one name, or what is no JSON Schema.
+        Raises ChatError as ``Chat`` does, and InputError for no messages, two tools of one name, or what is no JSON Schema.
         """
         turns = list(messages)
         request = self._request(turns, tools, temperature, limit)
@@ -99,11 +107,13 @@ class Endpoint:
                 return _reply(got, tools, schema, usage)
             except UnreadableError as wrong:
                 if got.end == "length":
-                    raise ChatError(
+                    raise CutReplyError(
                         "the reply was cut by a limit of its length; raise limit= or the server's"
                     ) from wrong
                 if before:
-                    raise ChatError(f"{wrong}, also after one repair; try another model or a plainer schema") from wrong
+                    raise UnusableReplyError(
+                        f"{wrong}, also after one repair; try another model or a plainer schema"
+                    ) from wrong
                 before = str(wrong)
                 turns += [
                     Message(Role.ASSISTANT, _shown(got) or "(nothing)"),
@@ -127,12 +137,12 @@ class Endpoint:
             try:
                 return _reply(got, tools, None, usage)
             except UnreadableError as wrong:
-                raise ChatError(f"{wrong}; a stream is not repaired, ask by reply()") from wrong
+                raise UnusableReplyError(f"{wrong}; a stream is not repaired, ask by reply()") from wrong
 
         try:
             chunks = open_stream(self._client, **request, **(counted if self._counts_streams else {}))
         except ChatError as error:
-            if error.status not in _NOT_TAKEN or not self._counts_streams:
+            if not _not_taken(error) or not self._counts_streams:
                 raise
             chunks = open_stream(self._client, **request)
             self._counts_streams = False
@@ -165,7 +175,7 @@ class Endpoint:
             try:
                 return complete(self._client, **request, messages=_wire(turns), response_format=_format(schema))
             except ChatError as error:
-                if error.status not in _NOT_TAKEN:
+                if not _not_taken(error):
                     raise
         got = complete(self._client, **request, messages=_wire(_instructed(turns, schema)))
         self._by_words.add(key)  # only now: what was refused may have been something else
@@ -185,13 +195,19 @@ _NOT_TAKEN = (400, 422, 501)
 """What servers say to a field that they do not know."""
 
 
+def _not_taken(error: ChatError) -> bool:
+    return error.status in _NOT_TAKEN and not isinstance(error, ContextOverflowError)
+
+
 def _reply(got: Completion, tools: Sequence[Tool], schema: Mapping[str, Any] | None, usage: Usage) -> Reply:
     if got.refused or got.end == "content_filter":
         raise ChatError("the model or its server refused to answer")
     calls = read_calls(got.calls, tools)
     text = got.text if schema is None or calls else read_object(got.text, schema)
     if not calls and not text.strip():
-        raise ChatError(f"the reply is empty{'; raise limit=' if got.end == 'length' else ''}")
+        if got.end == "length":
+            raise CutReplyError("the reply is empty; raise limit=")
+        raise UnusableReplyError("the reply is empty")
     return Reply(text, calls, usage, got.end == "length")
 
 

@@ -5,23 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from itertools import islice
 from typing import Any
 
 from holdfast.chat import Call, Tool
 from holdfast.encode.endpoint import RawCall, whole
-from holdfast.errors import AnswerRefusedError, InputError, MissingExtraError
+from holdfast.encode.schemas import misfits
+from holdfast.errors import AnswerRefusedError
 from holdfast.guard.strict_json import first_object
-
-try:
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
-    from jsonschema.validators import validator_for
-    from referencing import Registry
-    from referencing.exceptions import Unresolvable
-except ImportError as error:
-    raise MissingExtraError("asking a language model needs the extra: pip install 'holdfast[llm]'") from error
 
 
 class UnreadableError(Exception):
@@ -30,12 +20,6 @@ class UnreadableError(Exception):
     def __init__(self, message: str, detail: str = "") -> None:
         super().__init__(message)
         self.detail = detail or message
-
-
-def usable(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema, which has been checked. Raises InputError where it is no JSON Schema."""
-    _validator(schema)
-    return schema
 
 
 def read_object(text: str, schema: Mapping[str, Any]) -> str:
@@ -59,7 +43,6 @@ def read_calls(calls: Sequence[RawCall], tools: Iterable[Tool]) -> tuple[Call, .
 
 
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
-_DETAIL = 300
 
 
 def _arguments(text: str, schema: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -88,28 +71,6 @@ def _object(text: str, what: str) -> dict[str, Any]:
 
 
 def _fit(value: Mapping[str, Any], schema: Mapping[str, Any], what: str) -> None:
-    try:
-        wrong = list(islice(_validator(schema).iter_errors(value), 5))
-    except (RecursionError, Unresolvable, re.error) as error:
-        raise InputError(
-            f"the schema cannot be used ({type(error).__name__}): {json.dumps(schema)[:_DETAIL]}"
-        ) from error
-    if wrong:
-        rules = ", ".join(sorted({str(one.validator) for one in wrong}))
-        detail = "; ".join(f"{one.json_path}: {one.message[:_DETAIL]}" for one in wrong)
-        raise UnreadableError(f"{what} does not fit the schema ({rules})", detail)
-
-
-def _validator(schema: Mapping[str, Any]) -> Any:
-    try:
-        return _compiled(json.dumps(schema, sort_keys=True))
-    except (RecursionError, SchemaError, TypeError, ValueError) as error:
-        raise InputError(f"that is no JSON Schema of an object: {str(error)[:_DETAIL]}") from error
-
-
-@lru_cache(maxsize=256)
-def _compiled(schema: str) -> Any:
-    loaded = json.loads(schema)
-    kind = validator_for(loaded, default=Draft202012Validator)
-    kind.check_schema(loaded)
-    return kind(loaded, registry=Registry())  # an empty registry: no reference is fetched from anywhere
+    if wrong := misfits(value, schema):
+        rules = ", ".join(sorted({one.rule for one in wrong}))
+        raise UnreadableError(f"{what} does not fit the schema ({rules})", "; ".join(map(str, wrong)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import openai
 
-from holdfast.errors import ChatError, InputError
+from holdfast.errors import ChatError, ContextOverflowError, InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,11 @@ def open_stream(client: openai.OpenAI, **request: Any) -> openai.Stream[Any]:
 def failure(error: Exception) -> ChatError:
     """What a client's error means and what to do about it, without a word of what was asked: a server may repeat that."""
     status = error.status_code if isinstance(error, openai.APIStatusError) else 0
+    if isinstance(error, openai.APIStatusError) and _overflows(error):
+        return ContextOverflowError(
+            f"the endpoint failed ({type(error).__name__}): the request does not fit the model's context; send less",
+            status,
+        )
     if isinstance(error, openai.APITimeoutError):
         advice = "no answer in time; try again later, or with a longer timeout="
     elif isinstance(error, openai.APIConnectionError):
@@ -88,6 +94,13 @@ def failure(error: Exception) -> ChatError:
     else:
         advice = _ADVICE.get(status, "try again later" if status >= 500 else "look into its log")
     return ChatError(f"the endpoint failed ({type(error).__name__}): {advice}", status)
+
+
+def _overflows(error: openai.APIStatusError) -> bool:
+    """Whether a server refused a prompt for its length. It may repeat the prompt, whose words are taken for its own then."""
+    if error.status_code not in _TOO_LARGE:
+        return False
+    return error.status_code == 413 or _OVERFLOW.search(f"{error.message} {error.body}") is not None
 
 
 def text_of(content: Any) -> str:
@@ -113,6 +126,13 @@ def tokens_of(usage: Any) -> tuple[int | None, int | None]:
 
 
 NO_CHAT = "the endpoint does not speak the chat protocol; check base_url="
+_OVERFLOW = re.compile(
+    "context_length_exceeded|exceed_context_size|context (length|size|window)|maximum prompt length|(prompt|input) is too long"
+    "|maximum number of tokens|tokens \\+ .max_new_tokens|reduce the length of the (messages|prompt|input)",
+    re.IGNORECASE,
+)
+"""What OpenAI and others say, vLLM, SGLang, llama.cpp, TGI among them, where a prompt does not fit. There is no one code for it."""
+_TOO_LARGE = (400, 413, 422, 500)
 _ADVICE = {
     400: "the server refuses the request; look at the model's limits",
     401: "check api_key=",
