@@ -125,16 +125,14 @@ def test_an_empty_place_without_a_reason_is_found(tmp_path: Path) -> None:
 
 def test_a_reason_for_a_place_that_is_covered_is_found(tmp_path: Path) -> None:
     source = """PROFILE = (
-        MemoryProfile(
-            Form.TEXT, Subform.FLAT, (Function.CASES,), (Formation.SUMMARY_PARTITIONED,), retrieval=(Retrieval.GENERATIVE,)
-        ),
+        MemoryProfile(Form.TEXT, Subform.FLAT, (Function.SKILLS,), retrieval=(Retrieval.GENERATIVE, Retrieval.COMPRESS)),
         MemoryProfile(Form.STATE, Subform.REUSED, (Function.WORK_MULTI,)),
     )"""
     assert set(matrix(package(tmp_path, agent_skills=source)).outdated) == {
         "state: working memory, many turns",
-        "summary, partitioned",
         "reused",
         "strategy: generative",
+        "after: compressed",
     }
 
 
