@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from holdfast.manage.merging import UNLIKE, Merging
 from holdfast.manage.pruning import Pruning
 from holdfast.recipes.base import Find, Recipe
 from holdfast.recipes.book import DYNAMIC_CHEATSHEET, EVOLVER, MEMP, RECIPES
+from holdfast.recipes.provider import equipped
 from holdfast.retrieve.expansion import Expanded
 from holdfast.retrieve.hits import Hit
 from holdfast.retrieve.judged import Judged
@@ -401,3 +402,18 @@ def test_the_stand_in_that_fills_any_schema_serves_every_recipe(name: str, tmp_p
 def test_the_book_names_fourteen() -> None:
     assert len(RECIPES) >= 14
     assert all("arXiv" in recipe.about for name, recipe in RECIPES.items() if name != "cases")
+
+
+def test_parts_within_parts_are_equipped_and_what_they_work_with_stays_itself() -> None:
+    @dataclass(frozen=True)
+    class Plain(Scribe):
+        """A model that is a dataclass, as one may be."""
+
+        asked: list[Any] = field(default_factory=list)
+        answers: Mapping[str, Any] = field(default_factory=lambda: {"usefulness": lambda data: {"scores": [7]}})
+
+    model = Plain()
+    part = equipped(Solved(Judged()), model, None, HERE, "ana")  # type: ignore[arg-type]
+    assert isinstance(part.of, Judged)
+    assert part.of.model is model
+    assert equipped(part, None, None, HERE).of.model is model  # type: ignore[arg-type, attr-defined]

@@ -62,7 +62,9 @@ class Trials:
 def counted(cube: Cube) -> tuple[int, int, list[str]]:
     """How often a record was used, how often it won, and the last runs; nothing where its data say something else."""
     held = cube.data.get(TRIALS)
-    used, won, last = (held.get(name) for name in ("used", "won", "last")) if isinstance(held, Mapping) else (0, 0, [])
+    if not isinstance(held, Mapping):
+        return 0, 0, []
+    used, won, last = held.get("used"), held.get("won"), held.get("last")
     if type(used) is not int or type(won) is not int or not 0 <= won <= used or not isinstance(last, list):
         return 0, 0, []
     return used, won, [str(id) for id in last]
