@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,21 @@ from tests.support import Clock, HashEmbedder
 from holdfast import Memory
 from holdfast.agent.sandbox import Sandbox
 from holdfast.agent.skills import callable_skills
+from holdfast.bench.scribe import Scribe as AnySchema
 from holdfast.cube import Channel, Cube, Kind, Origin, Ref, Scope, Status
 from holdfast.encode.base import Outcome, Step, Trajectory
 from holdfast.encode.digests import Digests
 from holdfast.encode.functions import Functions, faulty
 from holdfast.encode.insights import Insights
-from holdfast.encode.records import LINKS, MAKER, Unit, tell
+from holdfast.encode.records import CASES, LINKS, MAKER, TELL, Unit, tell
 from holdfast.encode.trials import TRIALS, Trials, score
 from holdfast.errors import InputError, SandboxError
 from holdfast.manage.fading import Fading
-from holdfast.manage.merging import Merging
+from holdfast.manage.merging import UNLIKE, Merging
 from holdfast.manage.pruning import Pruning
 from holdfast.recipes.base import Find, Recipe
 from holdfast.recipes.book import DYNAMIC_CHEATSHEET, EVOLVER, MEMP, RECIPES
+from holdfast.recipes.provider import equipped
 from holdfast.retrieve.expansion import Expanded
 from holdfast.retrieve.hits import Hit
 from holdfast.retrieve.judged import Judged
@@ -206,7 +208,7 @@ def test_ties_are_followed_as_far_as_told_and_insights_rise_with_their_trials() 
     far = hit("far", 0.05, sources=(cases[2],), **{LINKS: {near.id: 0.5}})
     alone = hit("alone", 0.2, sources=(cases[3],))
     said = [hit(f"i{n}", 0.0, Unit.INSIGHT, (cases[n],)) for n in range(3)]
-    proven = hit("proven", 0.0, Unit.INSIGHT, (cases[0],), **{TRIALS: {"used": 2, "won": 2}})
+    proven = hit("proven", 0.0, Unit.INSIGHT, (cases[0],), **{TRIALS: {"used": 2, "won": 2, "last": []}})
     hits = [seed, near, far, alone, *said, proven]
     one = Expanded(seeds=1, up=(Unit.INSIGHT,), hops=1).rank("q", hits)
     none = -np.inf
@@ -287,6 +289,29 @@ def test_what_is_not_used_fades_and_what_fails_is_pruned(tmp_path: Path) -> None
         assert len(Pruning((Unit.DIGEST,), below=0.9, uses=0).manage(memory.store, HERE, clock())) == 1
 
 
+def test_data_that_somebody_else_wrote_break_nothing(tmp_path: Path) -> None:
+    """Anybody who may write in a scope may write any data into it: those that are none of a part's are not read."""
+    wrong = {LINKS: {"x": "y"}, TRIALS: 7, CASES: 5, UNLIKE: "z", TELL: 3, "reward": [], "structure": 1}
+    for name in RECIPES:
+        with opened(tmp_path / name, name) as memory:
+            case = memory.take_in(trajectory(GOOD, 1), 1.0).case
+            refs = (memory.get(case).ref,)
+            makers = {part.__module__.rpartition(".")[2] for part in map(type, RECIPES[name].encoders)} | {"curation"}
+            for maker in sorted(makers):
+                for kind in (*Unit, Kind.SKILL, Kind.CONCEPT):
+                    data = {**wrong, MAKER: maker, "turn": f"{maker} {kind}"}
+                    memory.add(
+                        GOOD.task, kind=kind, channel="assistant", author="mallory", data=data, derived_from=refs
+                    )
+            memory.flush()
+            served = memory.provide(GOOD.task, author="mallory")
+            memory.provide(GOOD.task, "step", context=GOOD.task)
+            memory.take_in(trajectory(GOOD, 1), 1.0)
+            for author in ("mallory", None):
+                memory.take_in(trajectory(BAD, 2, served), -1.0, author=author)
+            memory.manage()
+
+
 # --- composers ---
 
 
@@ -361,6 +386,34 @@ def test_guidance_is_written_from_ties_too_and_left_out_where_none_is_needed(tmp
         assert memory.provide("idle lamps and other lights").text == ""
 
 
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_the_stand_in_that_fills_any_schema_serves_every_recipe(name: str, tmp_path: Path) -> None:
+    with opened(tmp_path, name, chat=AnySchema()) as memory:
+        for number, run in enumerate(runs()[:4]):
+            served = memory.provide(run.task)
+            memory.provide(run.task, "step", context=run.steps[0][1])
+            memory.take_in(trajectory(run, number, served), 1.0 if run.succeeded else -1.0)
+            memory.take_in(Trajectory(run.task, id=f"empty-{number}"), 1.0)
+            memory.flush()
+        memory.manage()
+        assert name in ("skillweaver", "cerebra") or memory.provide(runs()[0].task).hits
+
+
 def test_the_book_names_fourteen() -> None:
     assert len(RECIPES) >= 14
     assert all("arXiv" in recipe.about for name, recipe in RECIPES.items() if name != "cases")
+
+
+def test_parts_within_parts_are_equipped_and_what_they_work_with_stays_itself() -> None:
+    @dataclass(frozen=True)
+    class Plain(Scribe):
+        """A model that is a dataclass, as one may be."""
+
+        asked: list[Any] = field(default_factory=list)
+        answers: Mapping[str, Any] = field(default_factory=lambda: {"usefulness": lambda data: {"scores": [7]}})
+
+    model = Plain()
+    part = equipped(Solved(Judged()), model, None, HERE, "ana")  # type: ignore[arg-type]
+    assert isinstance(part.of, Judged)
+    assert part.of.model is model
+    assert equipped(part, None, None, HERE).of.model is model  # type: ignore[arg-type, attr-defined]

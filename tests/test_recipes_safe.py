@@ -19,6 +19,9 @@ from holdfast.encode.records import tell
 from holdfast.errors import ChatError
 from holdfast.recipes.book import RECIPES
 
+GOOD = next(run for run in runs() if run.succeeded and {"chair", "radio"} & set(run.task.split()))
+BAD = next(run for run in runs() if not run.succeeded)
+
 
 class Dies(Model):
     """A model whose process is killed at the n-th question."""
@@ -39,7 +42,7 @@ def kept(memory: Memory) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_what_was_killed_is_finished_and_nothing_is_made_twice(name: str, tmp_path: Path) -> None:
-    good, bad = (next(run for run in runs() if run.succeeded is went) for went in (True, False))
+    good, bad = GOOD, BAD
     with opened(tmp_path / "whole", name) as memory:
         for number, run in enumerate((good, bad)):
             memory.take_in(trajectory(run, number), 1.0 if run.succeeded else -1.0)
@@ -59,32 +62,35 @@ def test_what_was_killed_is_finished_and_nothing_is_made_twice(name: str, tmp_pa
                 memory.flush()
             cases = [cube for cube in memory.select() if cube.kind == Kind.EXPERIENCE]
             assert len(cases) == 2, "the raw records are there, whatever became of the model"
-        for _ in range(2):
-            with opened(folder, name) as memory:
+        for again in (False, True):
+            chat = Model()
+            with opened(folder, name, chat=chat) as memory:
                 for number, run in enumerate((good, bad)):
                     memory.take_in(trajectory(run, number), 1.0 if run.succeeded else -1.0)
                     memory.flush()
                 assert kept(memory) == whole, (at, died)
+                assert not again or chat.asked == [], "what was made is not asked for again"
         asks += died
     assert asks or not RECIPES[name].encoders or name == "cases"
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_forgetting_a_run_takes_all_that_was_made_of_it(name: str, tmp_path: Path) -> None:
-    good, bad = (next(run for run in runs() if run.succeeded is went) for went in (True, False))
-    word = "quicksilver"
+    cases = []
     with opened(tmp_path, name) as memory:
-        for number, run in enumerate((good, bad)):
-            secret = replace(run, task=run.task.replace(run.task.split()[5], word), steps=[*run.steps[:2]])
+        for number, (run, word) in enumerate(((GOOD, "quicksilver"), (BAD, "vermilion"))):
+            secret = replace(run, task=run.task.replace(run.task.split()[5], word))
             guidance = memory.provide(secret.task)
-            case = memory.take_in(trajectory(secret, number, guidance), 1.0 if run.succeeded else -1.0).case
+            cases.append(memory.take_in(trajectory(secret, number, guidance), 1.0 if run.succeeded else -1.0).case)
             memory.flush()
             memory.provide(secret.task)
             memory.flush()
+        for case, word in ((cases[1], "vermilion"), (cases[0], "quicksilver")):
+            assert word in str([cube.to_dict() for cube in memory.select()])
             memory.forget(case).verify()
-            left = [cube for cube in memory.select() if word in json.dumps(cube.to_dict(), default=str)]
-            assert left == []
-            assert word not in memory.provide(secret.task).text.replace(secret.task, "")
+            assert word not in str([cube.to_dict() for cube in memory.select()])
+            assert word not in memory.provide(BAD.task).text
+        assert list(memory.select()) == []
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
@@ -160,3 +166,28 @@ def test_another_process_tells_what_this_one_took_in(tmp_path: Path) -> None:
     there = json.loads(done.stdout)
     assert there.pop("dynamic-cheatsheet")
     assert there == here
+
+
+def test_where_another_process_was_faster_it_is_done_anew_from_what_that_one_wrote(tmp_path: Path) -> None:
+    good, bad = GOOD, BAD
+    with opened(tmp_path, "memp") as memory, opened(tmp_path, "memp") as other:
+        made = memory.take_in(trajectory(good, 1), 1.0).made[0]
+        memory.flush()
+        served = memory.provide(good.task)
+
+        class Slow(Model):
+            """While it writes, the other process revises the same script."""
+
+            def reply(self, messages: Any, **options: Any) -> Any:
+                if not self.asked:
+                    other.take_in(trajectory(bad, 2, served), -1.0)
+                return super().reply(messages, **options)
+
+        chat = Slow()
+        with opened(tmp_path, "memp", chat=chat) as third:
+            third.take_in(trajectory(bad, 3, served), -1.0)
+        cube = memory.get(made)
+        assert (cube.version, cube.data["revisions"]) == (3, 2)
+        scripts = [data["script"] for title, data in chat.asked if title == "revision"]
+        assert len(scripts) == 2
+        assert scripts[0] != scripts[1], "the second time from the other's words"

@@ -125,11 +125,10 @@ def test_an_empty_place_without_a_reason_is_found(tmp_path: Path) -> None:
 
 def test_a_reason_for_a_place_that_is_covered_is_found(tmp_path: Path) -> None:
     source = """PROFILE = (
-        MemoryProfile(Form.TEXT, Subform.HIERARCHICAL, (Function.WORK_SINGLE,), retrieval=(Retrieval.GENERATIVE,)),
+        MemoryProfile(Form.TEXT, Subform.FLAT, (Function.SKILLS,), retrieval=(Retrieval.GENERATIVE,)),
         MemoryProfile(Form.STATE, Subform.REUSED, (Function.WORK_MULTI,)),
     )"""
     assert set(matrix(package(tmp_path, agent_skills=source)).outdated) == {
-        "text: working memory, one turn",
         "state: working memory, many turns",
         "reused",
         "strategy: generative",

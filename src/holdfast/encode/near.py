@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from holdfast.cube import Cube, Scope
+from holdfast.encode.records import MAKER
 from holdfast.errors import InputError
 
 
@@ -39,8 +40,10 @@ def named(scope: Scope) -> dict[str, Any]:
 def near(
     memory: Nearest | None, scope: Scope | None, text: str, kind: str, k: int, above: float, author: str | None
 ) -> list[Cube]:
-    """The records of an author that are nearer to a text than ``above``, the nearest first. Raises InputError outside a memory."""
+    """The derived records of an author that are nearer to a text than ``above``, the nearest first. Raises InputError
+    outside a memory."""
     if memory is None or scope is None:
         raise InputError("this part of a recipe compares records with others: it works in a memory, not by itself")
     found = memory.nearest(text, k=k, kinds=(kind,), **named(scope))
-    return [one.cube for one in found if one.relevance > above and one.cube.origin.author == author]
+    cubes = [one.cube for one in found if one.relevance > above]
+    return [cube for cube in cubes if cube.origin.author == author and MAKER in cube.data]

@@ -15,7 +15,7 @@ from holdfast.chat import Chat
 from holdfast.cube import Cube, Form, Scope, Status
 from holdfast.encode.base import Experience
 from holdfast.encode.near import Nearest, near
-from holdfast.encode.records import CASES, TELL, Unit, derived, revised
+from holdfast.encode.records import CASES, TELL, Unit, derived, listed, revised
 from holdfast.encode.writing import TEXT, told, write
 from holdfast.errors import InputError
 from holdfast.store.base import Operation
@@ -75,7 +75,7 @@ class Principles:
         if same is not None:
             kept = {**example, **{name: same.data[name] for name in ("good", "bad") if name in same.data}}
             tell = _told(same.data["sort"], same.data["structure"], kept)
-            cases = [*same.data.get(CASES, ()), experience.turns[0].id]
+            cases = [*listed(same, CASES), experience.turns[0].id]
             changed: dict[str, Any] = {**kept, CASES: cases, TELL: tell}
             return [revised(experience, same, "one more case of it", **changed)]
         tell = _told(sort, found["structure"], example)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
@@ -104,7 +105,20 @@ def own(experience: Experience) -> tuple[Cube, ...]:
 
 def made_of(cube: Cube, case: Cube) -> bool:
     """Whether a record was made of a raw one, or took it in as one more case; changed by it is not yet made of it."""
-    return str(cube.data.get(RUN, "")).startswith(case.id) or case.id in cube.data.get(CASES, ())
+    return str(cube.data.get(RUN, "")).startswith(case.id) or case.id in listed(cube, CASES)
+
+
+def listed(cube: Cube, field: str) -> list[str]:
+    """The ids in a field of a record's data; none where something else stands there, which anybody may have written."""
+    held = cube.data.get(field)
+    return [str(id) for id in held] if isinstance(held, list | tuple) else []
+
+
+def linked(cube: Cube) -> dict[str, float]:
+    """The ties of a record, by id; only what is a weight between 0 and 1."""
+    held = cube.data.get(LINKS)
+    ties = held.items() if isinstance(held, Mapping) else ()
+    return {str(id): float(tie) for id, tie in ties if isinstance(tie, int | float) and 0 < tie <= 1}
 
 
 def _short(text: str) -> str:

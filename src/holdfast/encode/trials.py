@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from holdfast.cube import Cube, Form
 from holdfast.encode.base import Experience
@@ -48,12 +47,11 @@ class Trials:
         id = experience.turns[0].id
         operations = []
         for cube in own(experience):
-            before: Mapping[str, Any] = cube.data.get(TRIALS, {})
-            seen = [*before.get("last", ())]
+            used, won, seen = counted(cube)
             if cube.kind in self.kinds and id not in seen:
                 after = {
-                    "used": before.get("used", 0) + 1,
-                    "won": before.get("won", 0) + int(succeeded),
+                    "used": used + 1,
+                    "won": won + int(succeeded),
                     "last": [*seen, id][-self.last :],
                 }
                 reason = "it was used, and the run succeeded" if succeeded else "it was used, and the run failed"
@@ -61,11 +59,23 @@ class Trials:
         return operations
 
 
+def counted(cube: Cube) -> tuple[int, int, list[str]]:
+    """How often a record was used, how often it won, and the last runs; nothing where its data say something else."""
+    held = cube.data.get(TRIALS)
+    if not isinstance(held, Mapping):
+        return 0, 0, []
+    used, won, last = held.get("used"), held.get("won"), held.get("last")
+    if type(used) is not int or type(won) is not int or not 0 <= won <= used or not isinstance(last, list):
+        return 0, 0, []
+    return used, won, [str(id) for id in last]
+
+
 def uses(cube: Cube) -> int:
     """How often a record was used."""
-    return int(cube.data.get(TRIALS, {}).get("used", 0))
+    return counted(cube)[0]
 
 
 def score(cube: Cube) -> float:
     """(successes + 1) / (uses + 2), in (0, 1)."""
-    return float((cube.data.get(TRIALS, {}).get("won", 0) + 1) / (uses(cube) + 2))
+    used, won, _ = counted(cube)
+    return (won + 1) / (used + 2)

@@ -16,8 +16,8 @@ from typing import Any
 from holdfast.chat import Chat
 from holdfast.cube import Cube, Form, Ref, Scope, Status
 from holdfast.encode.near import Nearest, near
-from holdfast.encode.records import CASES, LINKS, MAKER, tell
-from holdfast.encode.trials import TRIALS
+from holdfast.encode.records import CASES, LINKS, MAKER, linked, listed, tell
+from holdfast.encode.trials import TRIALS, counted
 from holdfast.encode.writing import write
 from holdfast.errors import InputError
 from holdfast.store.base import Operation, Store, Where
@@ -63,7 +63,7 @@ class Merging:
         now, into = dict(cubes), dict[str, str]()
         for id in sorted(cubes):
             cube = now[id]
-            unlike = [*cube.data.get(UNLIKE, ())]
+            unlike = listed(cube, UNLIKE)
             for other in near(self.memory, scope, cube.text, kind, self.compared + 1, self.alike, cube.origin.author):
                 old = now.get(other.id)
                 if old is None or age[old.id] >= age[id] or old.id in into or old.id in unlike:
@@ -74,7 +74,7 @@ class Merging:
                     now[old.id], into[id] = _joined(old, cube), old.id
                     break
                 unlike.append(old.id)
-            if id not in into and unlike != [*cube.data.get(UNLIKE, ())]:
+            if id not in into and unlike != listed(cube, UNLIKE):
                 now[id] = cube.with_(data={**cube.data, UNLIKE: unlike})
         operations = []
         for id, cube in now.items():
@@ -96,15 +96,11 @@ def _joined(kept: Cube, other: Cube) -> Cube:
     sources: dict[Ref, None] = dict.fromkeys((*kept.origin.derived_from, *other.origin.derived_from, other.ref))
     data: dict[str, Any] = dict(kept.data)
     for name in (CASES, UNLIKE):
-        if joint := list(dict.fromkeys((*kept.data.get(name, ()), *other.data.get(name, ())))):
+        if joint := list(dict.fromkeys((*listed(kept, name), *listed(other, name)))):
             data[name] = joint
-    if LINKS in kept.data or LINKS in other.data:
-        data[LINKS] = {**other.data.get(LINKS, {}), **kept.data.get(LINKS, {})}
+    if ties := {**linked(other), **linked(kept)}:
+        data[LINKS] = ties
     if TRIALS in kept.data or TRIALS in other.data:
-        some = [one.data.get(TRIALS, {}) for one in (kept, other)]
-        data[TRIALS] = {
-            "used": sum(one.get("used", 0) for one in some),
-            "won": sum(one.get("won", 0) for one in some),
-            "last": [id for one in some for id in one.get("last", ())],
-        }
+        (used, won, last), (more, also, others) = counted(kept), counted(other)
+        data[TRIALS] = {"used": used + more, "won": won + also, "last": [*last, *others]}
     return kept.with_(data=data, origin=replace(kept.origin, derived_from=tuple(sources)))

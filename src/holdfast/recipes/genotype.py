@@ -67,6 +67,8 @@ _PARTS: tuple[type, ...] = (
     Terms,
 )
 
+PROFILE = ()  # how recipes are written down, and no memory
+
 PARTS: Mapping[str, type] = {part.__name__: part for part in _PARTS}
 """What a file may name: encoders, rankers, composers, managers, and what these are set by."""
 

@@ -234,7 +234,7 @@ def equipped(part: T, model: Chat | None, memory: Memory, scope: Scope, author: 
         held = getattr(part, one.name)
         if held is None and one.name in offered:
             takes[one.name] = offered[one.name]
-        elif one.init and is_dataclass(held):
+        elif one.name not in offered and is_dataclass(held):
             takes[one.name] = equipped(held, model, memory, scope, author)
     return replace(part, **takes)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from holdfast.cube import Form
-from holdfast.encode.records import LINKS
+from holdfast.encode.records import linked
 from holdfast.encode.trials import score
 from holdfast.errors import InputError
 from holdfast.retrieve.base import Ranker, Scores
@@ -101,9 +101,9 @@ def _sources(hit: Hit) -> list[str]:
 def _ties(candidates: Sequence[Hit], at_id: Mapping[str, int]) -> dict[int, dict[int, float]]:
     ties: dict[int, dict[int, float]] = defaultdict(dict)
     for at in at_id.values():
-        for id, weight in candidates[at].cube.data.get(LINKS, {}).items():
+        for id, weight in linked(candidates[at].cube).items():
             other = at_id.get(id)
             if other is not None and other != at:
-                ties[at][other] = max(ties[at].get(other, 0.0), float(weight))
+                ties[at][other] = max(ties[at].get(other, 0.0), weight)
                 ties[other][at] = ties[at][other]
     return ties

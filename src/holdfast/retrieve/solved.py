@@ -31,7 +31,12 @@ class Solved:
     def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
         """As ``of`` ranks; -inf for what did not succeed, or nobody knows of."""
         scores: Scores = np.full(len(candidates), -np.inf)
-        solved = [at for at, hit in enumerate(candidates) if float(hit.cube.data.get("reward", 0.0)) > 0]
+        solved = [at for at, hit in enumerate(candidates) if _reward(hit) > 0]
         if solved:
             scores[solved] = self.of.rank(query, [candidates[at] for at in solved])
         return scores
+
+
+def _reward(hit: Hit) -> float:
+    held = hit.cube.data.get("reward")
+    return float(held) if isinstance(held, int | float) else 0.0
