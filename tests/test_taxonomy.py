@@ -62,7 +62,7 @@ def test_what_the_guard_fills_is_no_gap() -> None:
     assert "holdfast.guard.consensus" in found.cells[Form.TEXT, Function.CASES]
     assert "holdfast.guard.lessons" in found.cells[Form.TEXT, Function.STRATEGIES]
     assert "holdfast.guard.lessons" in found.subtypes[Formation.DISTILL_EXPERIENCE]
-    assert found.cells[Form.TEXT, Function.SKILLS] == ()
+    assert "holdfast.guard.consensus" not in found.cells[Form.TEXT, Function.SKILLS]
 
 
 def test_every_empty_place_has_a_reason_and_no_covered_one_has() -> None:
@@ -125,13 +125,11 @@ def test_an_empty_place_without_a_reason_is_found(tmp_path: Path) -> None:
 
 def test_a_reason_for_a_place_that_is_covered_is_found(tmp_path: Path) -> None:
     source = """PROFILE = (
-        MemoryProfile(Form.TEXT, Subform.HIERARCHICAL, (Function.SKILLS,), retrieval=(Retrieval.GENERATIVE,)),
+        MemoryProfile(Form.TEXT, Subform.FLAT, (Function.SKILLS,), retrieval=(Retrieval.GENERATIVE,)),
         MemoryProfile(Form.STATE, Subform.REUSED, (Function.WORK_MULTI,)),
     )"""
     assert set(matrix(package(tmp_path, agent_skills=source)).outdated) == {
-        "text: experience as skills",
         "state: working memory, many turns",
-        "hierarchical",
         "reused",
         "strategy: generative",
     }

@@ -114,7 +114,7 @@ class Memory:
         encoders: Sequence[Encoder] | None = None,
         durability: str = "full",
         guard: Guard | str | None = "default",
-        recipe: Recipe | str | Mapping[str, Any] | None = None,
+        recipe: Recipe | str | Mapping[str, Any] | Path | None = None,
         chat: Chat | None = None,
         background: bool = True,
         clock: Callable[[], datetime] | None = None,
@@ -262,7 +262,7 @@ class Memory:
         self,
         *,
         author: str | None = None,
-        recipe: Recipe | str | Mapping[str, Any] | None = None,
+        recipe: Recipe | str | Mapping[str, Any] | Path | None = None,
         chat: Chat | None = None,
         **scope: str | None,
     ) -> Provider:
@@ -735,7 +735,7 @@ class Memory:
         self,
         scope: Scope,
         author: str | None = None,
-        recipe: Recipe | str | Mapping[str, Any] | None = None,
+        recipe: Recipe | str | Mapping[str, Any] | Path | None = None,
         chat: Chat | None = None,
     ) -> Provider:
         chosen = _recipe(recipe) or self._recipe
@@ -838,7 +838,7 @@ class Memory:
         return pack(hits, budget, count)
 
 
-def _recipe(recipe: Recipe | str | Mapping[str, Any] | None) -> Recipe | None:
+def _recipe(recipe: Recipe | str | Mapping[str, Any] | Path | None) -> Recipe | None:
     if recipe is None:
         return None
     from holdfast.recipes.book import opened as named

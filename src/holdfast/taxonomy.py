@@ -180,7 +180,7 @@ class MemoryProfile:
         return (*self.formation, *self.evolution, *self.retrieval)
 
 
-ROOMS = ("encode", "retrieve", "manage", "guard", "agent", "latent", "weights")
+ROOMS = ("encode", "retrieve", "manage", "guard", "recipes", "agent", "latent", "weights")
 """The rooms whose modules must say what memory they are."""
 
 _SEAMS = frozenset({"encode", "manage", "rank", "search", "admit", "check"})
@@ -189,22 +189,18 @@ _NOT_YET = "planned; the room {} is not built yet"
 
 GAPS: Mapping[tuple[Form, Function] | Subform | Dynamic, str] = {
     **{(Form.STATE, function): _NOT_YET.format("latent") for function in Function},
-    (Form.TEXT, Function.SKILLS): "planned: skill libraries (arXiv 2602.02474), to run in the sandbox that there is",
     (Form.WEIGHTS, Function.CASES): _NOT_YET.format("weights"),
     (Form.WEIGHTS, Function.STRATEGIES): _NOT_YET.format("weights"),
     (Form.WEIGHTS, Function.SKILLS): _NOT_YET.format("weights"),
     (Form.WEIGHTS, Function.WORK_SINGLE): "not planned: parameters are too slow to write for the work of one turn",
     (Form.WEIGHTS, Function.WORK_MULTI): "not planned: fast weights are state in this product (room latent)",
-    Subform.HIERARCHICAL: "planned: sheets over facts over turns",
     Subform.GENERATED: _NOT_YET.format("latent"),
     Subform.REUSED: _NOT_YET.format("latent"),
     Subform.TRANSFORMED: _NOT_YET.format("latent"),
     Subform.INTERNAL: _NOT_YET.format("weights"),
-    Formation.SUMMARY_INCREMENTAL: "planned: rolling summaries (arXiv 2506.15841)",
     Formation.LATENT: _NOT_YET.format("latent"),
     Evolution.CONSOLIDATE_CLUSTER: "planned: concepts from clusters of experience (arXiv 2509.04439)",
     Retrieval.GENERATIVE: "not planned: recall must show its sources, and generated memory has none",
-    Retrieval.COMPRESS: "not planned: what does not fit a budget is left out whole; cut short, it may say something else",
 }
 """Cells and sub-types that nothing covers, on purpose, and why. What is covered must not stand here."""
 

@@ -206,9 +206,6 @@ class _Course:
         lived = replace(attempt.trajectory, served=served, tokens=tokens, id=f"{self._done}-{task.id}")
         self._memory.take_in(lived, attempt.outcome)
         self._memory.flush()
-        if self._done % self._recipe.every == 0:
-            self._memory.manage()
-            self._memory.flush()
         self.seconds += time.perf_counter() - began
         return attempt.succeeded
 

@@ -55,8 +55,7 @@ def _filled(schema: Mapping[str, Any], data: Any, lines: Sequence[str], name: st
             fields = schema.get("properties", {})
             return {key: _filled(one, data, lines, key) for key, one in fields.items()}
         case "array":
-            most = min(int(schema.get("maxItems", MOST)), len(lines))
-            return [_filled(schema.get("items", {}), data, [line], name) for line in lines[:most]]
+            return [_filled(schema.get("items", {}), *one, name) for one in _each(schema, data, lines)]
         case "integer" | "number":
             low, high = schema.get("minimum", 0), schema.get("maximum", 10)
             found = low + (high - low) * alike(data)
@@ -67,9 +66,27 @@ def _filled(schema: Mapping[str, Any], data: Any, lines: Sequence[str], name: st
             return _written(name, data, lines)
 
 
+def _each(schema: Mapping[str, Any], data: Any, lines: Sequence[str]) -> Iterator[tuple[Any, list[str]]]:
+    """What each place of a list is filled from: each of the records that are sent, where as many are asked for, or a line each."""
+    least, most = int(schema.get("minItems", 0)), int(schema.get("maxItems", MOST))
+    if isinstance(data, Mapping) and least == most:
+        sent = [value for value in data.values() if isinstance(value, list) and len(value) == most]
+        if sent:
+            for value in sent[0]:
+                one = {"task": data.get("task", ""), **(value if isinstance(value, Mapping) else {"record": value})}
+                yield one, list(_lines({key: text for key, text in one.items() if key != "task"}))
+            return
+    lines = lines or ["nothing"]
+    for at in range(max(least, min(most, len(lines)))):
+        yield data, [lines[at % len(lines)]]
+
+
 def _written(name: str, data: Any, lines: Sequence[str]) -> str:
     """Words: of the task where a description or a query is asked for, of what was done otherwise."""
     task = str(data.get("task", "")) if isinstance(data, Mapping) else ""
+    if name == "code":
+        body = json.dumps("\n".join(lines))
+        return f"def {'_'.join(tokens(task)[:6]) or 'run'}() -> str:\n    {body}\n    return {body}"
     if task and any(word in name for word in ("description", "name", "query", "title", "when", "precondition")):
         return task
     text = ""

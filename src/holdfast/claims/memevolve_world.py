@@ -66,8 +66,8 @@ class World:
         random = np.random.default_rng([self.seed, number, *map(ord, self.family)])
         match self.family:
             case Family.SITES | Family.DRIFT:
-                site = self._word("site", _zipf(random, 12))
-                does = [self._word("op", int(one)) for one in random.choice(8, 3, replace=False)]
+                site = self._word("site", _zipf(random, 8))
+                does = [self._word("op", int(one)) for one in random.choice(6, 3, replace=False)]
                 locks = [f"{site}.{one}" for one in does]
                 text = f"On the site {site}: {', then '.join(does)}."
             case Family.DISHES:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
-from holdfast.cube import Channel, Cube, Kind, Origin, Ref, Scope, taints
+from holdfast.cube import Channel, Cube, Kind, Origin, Ref, Scope, Status, taints
 from holdfast.encode.base import Experience, Outcome, Trajectory
 from holdfast.store.base import Operation
 
@@ -23,6 +25,13 @@ RUN = "turn"
 
 MAKER = "maker"
 """In a derived record's ``data``: the part of a recipe that made it."""
+
+
+CASES = "cases"
+"""In a derived record's ``data``: the ids of further raw records that went into it after it was made."""
+
+LINKS = "links"
+"""In a derived record's ``data``: the ids of records that it is tied to, each with the weight of the tie."""
 
 
 class Unit(StrEnum):
@@ -67,6 +76,49 @@ def derived(
     origin = Origin(Channel.DERIVED, case.origin.author, trust=case.origin.trust, derived_from=(case.ref, *also))
     body = {MAKER: by, RUN: f"{case.id}-{_short(tell)}", **({TELL: tell} if tell else {}), **data}
     return Operation.add(Cube(case.scope, text, kind, data=body, origin=origin))
+
+
+def revised(experience: Experience, cube: Cube, reason: str, *, text: str | None = None, **data: Any) -> Operation:
+    """To change a record by what was just done, which is among its sources from then on."""
+    case = experience.turns[0].ref
+    sources = tuple(ref for ref in cube.origin.derived_from if ref.id != case.id)
+    return Operation.update(
+        cube.with_(
+            text=cube.text if text is None else text,
+            data={**cube.data, **data},
+            origin=replace(cube.origin, derived_from=(*sources, case)),
+        ),
+        reason,
+    )
+
+
+def own(experience: Experience) -> tuple[Cube, ...]:
+    """Of what a run was served, the derived records that are its own author's: nobody's runs change what is another's, or
+    frozen."""
+    author = experience.turns[0].origin.author
+    return tuple(
+        cube
+        for cube in experience.known
+        if cube.origin.author == author and MAKER in cube.data and cube.status is not Status.FROZEN
+    )
+
+
+def made_of(cube: Cube, case: Cube) -> bool:
+    """Whether a record was made of a raw one, or took it in as one more case; changed by it is not yet made of it."""
+    return str(cube.data.get(RUN, "")).startswith(case.id) or case.id in listed(cube, CASES)
+
+
+def listed(cube: Cube, field: str) -> list[str]:
+    """The ids in a field of a record's data; none where something else stands there, which anybody may have written."""
+    held = cube.data.get(field)
+    return [str(id) for id in held] if isinstance(held, list | tuple) else []
+
+
+def linked(cube: Cube) -> dict[str, float]:
+    """The ties of a record, by id; only what is a weight between 0 and 1."""
+    held = cube.data.get(LINKS)
+    ties = held.items() if isinstance(held, Mapping) else ()
+    return {str(id): float(tie) for id, tie in ties if isinstance(tie, int | float) and 0 < tie <= 1}
 
 
 def _short(text: str) -> str:

@@ -73,7 +73,7 @@ def heard(hits: Iterable[Hit], k: int, *, fill: bool = True, everyone: bool = Fa
                 waiting.append(hit)
                 continue
             outside += 1
-        first = max((some[0].relevance for some in (waiting, deferred) if some), default=0.0)
+        first = max((some[0].relevance for some in (waiting, deferred) if some), default=float("-inf"))
         if not everyone and hit.relevance < ABOUT * first:
             break  # what follows is not worth a place of what was put off
         shown.append(hit)

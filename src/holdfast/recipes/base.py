@@ -97,6 +97,7 @@ class Find:
         phases: when.
         pool: of so many nearest ones; ranks by words alone also see the best of a search.
         makers: of these parts of a recipe alone; of any where empty.
+        own: of what who asks has lived through alone.
     """
 
     kinds: tuple[str, ...]
@@ -106,6 +107,7 @@ class Find:
     phases: tuple[Phase, ...] = (Phase.BEGIN,)
     pool: int = 50
     makers: tuple[str, ...] = ()
+    own: bool = False
 
     def __post_init__(self) -> None:
         if not self.kinds or not self.phases or not 1 <= self.k <= self.pool:

@@ -9,21 +9,70 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from holdfast.encode.digests import Digests
+from holdfast.encode.functions import Functions
+from holdfast.encode.insights import Insights
+from holdfast.encode.nodes import Nodes
+from holdfast.encode.patterns import Patterns
+from holdfast.encode.plans import Plans
+from holdfast.encode.principles import Principles
+from holdfast.encode.revision import Revision
+from holdfast.encode.scripts import Scripts
+from holdfast.encode.shortcuts import Shortcuts
+from holdfast.encode.tips import Tips
+from holdfast.encode.trials import Trials
+from holdfast.encode.workflows import Workflows
 from holdfast.errors import InputError
+from holdfast.manage.fading import Fading
+from holdfast.manage.merging import Merging
+from holdfast.manage.pruning import Pruning
+from holdfast.recipes.advising import Advising
 from holdfast.recipes.base import Find, Phase, Recipe
+from holdfast.recipes.condensing import Condensing
+from holdfast.recipes.curation import Curation
+from holdfast.recipes.tutoring import Tutoring
+from holdfast.retrieve.base import Ranker
+from holdfast.retrieve.expansion import Expanded
+from holdfast.retrieve.judged import Judged
+from holdfast.retrieve.keywords import Keywords
 from holdfast.retrieve.likeness import Meaning, Mixed, Overlap, Words
+from holdfast.retrieve.rewriting import Rewritten
+from holdfast.retrieve.solved import Solved
 from holdfast.retrieve.utility import Utility
 from holdfast.store.rewards import Terms
 
-PARTS: Mapping[str, type] = {part.__name__: part for part in (Digests, Meaning, Mixed, Overlap, Words, Utility, Terms)}
-"""What a file may name."""
+_PARTS: tuple[type, ...] = (
+    *(
+        Digests,
+        Functions,
+        Insights,
+        Nodes,
+        Patterns,
+        Plans,
+        Principles,
+        Revision,
+        Scripts,
+        Shortcuts,
+        Tips,
+        Trials,
+        Workflows,
+    ),
+    *(Expanded, Judged, Keywords, Meaning, Mixed, Overlap, Rewritten, Solved, Utility, Words),
+    *(Advising, Condensing, Curation, Tutoring),
+    *(Fading, Merging, Pruning),
+    Terms,
+)
 
-EQUIPPED = frozenset({"model", "memory", "scope", "runner", "scale"})
+PROFILE = ()  # how recipes are written down, and no memory
+
+PARTS: Mapping[str, type] = {part.__name__: part for part in _PARTS}
+"""What a file may name: encoders, rankers, composers, managers, and what these are set by."""
+
+EQUIPPED = frozenset({"model", "memory", "scope", "author", "runner", "scale"})
 """Fields of a part that are no setting of it, and are filled where it works."""
 
 _PART = "part"
@@ -46,6 +95,13 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
 
 def from_dict(record: Mapping[str, Any]) -> Recipe:
     """The inverse of ``to_dict``. Raises InputError for what is unknown or of the wrong type, and says which."""
+    try:
+        return _recipe(record)
+    except RecursionError:
+        raise InputError("parts within parts without end are no recipe") from None
+
+
+def _recipe(record: Mapping[str, Any]) -> Recipe:
     if not isinstance(record, Mapping):
         raise InputError("a recipe is a JSON object")
     known = {"name", "about", "encoders", "finds", "composer", "managers", "every", "rewarded", "notes"}
@@ -81,11 +137,18 @@ def read(path: Path) -> Recipe:
         raise InputError(f"{path} is no recipe: {error}") from error
 
 
+def genes(part: type) -> dict[str, Any]:
+    """The settings of a part, each with its type."""
+    hints = get_type_hints(part)
+    made: Any = part
+    return {one.name: hints[one.name] for one in fields(made) if one.name not in EQUIPPED}
+
+
 def _told(part: object) -> dict[str, Any]:
     name = type(part).__name__
     if PARTS.get(name) is not type(part) or not is_dataclass(part) or isinstance(part, type):
         raise InputError(f"the part {name} is known to this program alone, and no file can name it")
-    settings = {one.name: getattr(part, one.name) for one in fields(part) if one.name not in EQUIPPED}
+    settings = {gene: getattr(part, gene) for gene in genes(type(part))}
     return {_PART: name, **{key: _plain(value) for key, value in settings.items()}}
 
 
@@ -94,45 +157,53 @@ def _plain(value: Any) -> Any:
         return _told(value)
     if isinstance(value, tuple | list):
         return [_plain(one) for one in value]
+    if isinstance(value, str):
+        return str(value)
     return None if value == -math.inf else value
 
 
 def _made(record: Any, does: str) -> Any:
     """A part from its record; ``does``: the method that makes it fit its place, "" where it is only a setting of another."""
-    if not isinstance(record, Mapping) or record.get(_PART) not in PARTS:
-        named = record.get(_PART) if isinstance(record, Mapping) else record
+    named = record.get(_PART) if isinstance(record, Mapping) else record
+    if not isinstance(record, Mapping) or not isinstance(named, str) or named not in PARTS:
         raise InputError(f"there is no part {named!r}; there are {', '.join(sorted(PARTS))}")
     cls: Any = PARTS[record[_PART]]
     if does and not hasattr(cls, does):
         raise InputError(f"{record[_PART]} does not {does}, and cannot stand there")
-    known = {one.name: one for one in fields(cls) if one.name not in EQUIPPED}
+    known = genes(cls)
     settings = {key: value for key, value in record.items() if key != _PART}
     if unknown := sorted(set(settings) - set(known)):
         raise InputError(
             f"{record[_PART]} has no {', '.join(unknown)}; it has {', '.join(sorted(known)) or 'no settings'}"
         )
-    made = {}
-    for key, value in settings.items():
-        default: Any = known[key].default
-        factory: Any = known[key].default_factory
-        default = factory() if factory is not MISSING else default
-        made[key] = _like(default, value, f"{record[_PART]}.{key}")
+    made = {key: _like(known[key], value, f"{record[_PART]}.{key}") for key, value in settings.items()}
     try:
         return cls(**made)
     except TypeError as error:
         raise InputError(f"{record[_PART]} cannot be made so: {error}") from error
 
 
-def _like(default: Any, value: Any, where: str) -> Any:
-    """A setting of the type of its default. A whole number is a number too; true is none."""
-    if isinstance(value, Mapping):
-        return _made(value, "")
-    if isinstance(value, list):
-        value = tuple(_like(MISSING, one, where) for one in value)
-    if isinstance(default, float) and type(value) is int:
+def _like(wanted: Any, value: Any, where: str) -> Any:
+    """A setting of the type that its part declares. A whole number is a number too; true is none."""
+    if wanted is Ranker:
+        return _made(value, "rank")
+    if wanted in PARTS.values():
+        made = _made(value, "")
+        if type(made) is not wanted:
+            raise InputError(f"{where} is {wanted.__name__}, not {type(made).__name__}")
+        return made
+    if get_origin(wanted) is tuple:
+        if not isinstance(value, list):
+            raise InputError(f"{where} is a list, not {value!r}")
+        return tuple(_like(get_args(wanted)[0], one, where) for one in value)
+    if get_origin(wanted) is Literal:
+        if value not in get_args(wanted):
+            raise InputError(f"{where} is one of {', '.join(get_args(wanted))}, not {value!r}")
+        return value
+    if wanted is float and type(value) is int:
         value = float(value)
-    if default is not MISSING and default is not None and type(value) is not type(default):
-        raise InputError(f"{where} is a {type(default).__name__}, not {value!r}")
+    if type(value) is not wanted:
+        raise InputError(f"{where} is a {wanted.__name__}, not {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{where} is a finite number")
     return value
@@ -147,18 +218,22 @@ def _found(find: Find) -> dict[str, Any]:
         "phases": [str(phase) for phase in find.phases],
         "pool": find.pool,
         "makers": list(find.makers),
+        "own": find.own,
     }
 
 
 def _find(record: Any) -> Find:
     if not isinstance(record, Mapping) or "kinds" not in record or "ranker" not in record:
         raise InputError("a find has kinds and a ranker")
-    if unknown := sorted(set(record) - {"kinds", "ranker", "k", "least", "phases", "pool", "makers"}):
+    if unknown := sorted(set(record) - {"kinds", "ranker", "k", "least", "phases", "pool", "makers", "own"}):
         raise InputError(f"a find has no {', '.join(unknown)}")
     least = record.get("least")
     k, pool = record.get("k", 1), record.get("pool", 50)
     if type(k) is not int or type(pool) is not int or not (least is None or type(least) in (int, float)):
         raise InputError("k and pool of a find are whole numbers, and least is a number or null")
+    own = record.get("own", False)
+    if type(own) is not bool:
+        raise InputError("own of a find is true or false")
     try:
         phases = tuple(Phase(phase) for phase in _words(record, "phases", [str(Phase.BEGIN)]))
     except ValueError as error:
@@ -171,6 +246,7 @@ def _find(record: Any) -> Find:
         phases,
         pool,
         _words(record, "makers", []),
+        own,
     )
 
 

@@ -9,23 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from holdfast.chat import Chat
-from holdfast.cube import RECALLABLE, Cube, Form, Ref, Scope, Status
+from holdfast.cube import RECALLABLE, Cube, Form, Kind, Ref, Scope, Status
 from holdfast.encode.base import Encoder, Experience, Outcome, Trajectory
-from holdfast.encode.records import MAKER, raw, tell
-from holdfast.errors import InputError, NotFoundError
+from holdfast.encode.near import named
+from holdfast.encode.records import MAKER, made_of, raw, tell
+from holdfast.errors import ConflictError, InputError, NotFoundError
 from holdfast.guard.base import Dropped
 from holdfast.guard.governor import Purpose
 from holdfast.guard.hearsay import heeded
+from holdfast.manage.base import Manager
 from holdfast.recipes.base import Find, Guidance, Phase, Recipe, Taken
 from holdfast.retrieve.context import pack
 from holdfast.retrieve.hits import Hit
 from holdfast.retrieve.likeness import Meaning
-from holdfast.store.base import Op, Operation
+from holdfast.store.base import Op, Operation, Where
 from holdfast.store.rewards import Terms
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Retrieval, Subform, Subject
 
@@ -44,6 +47,9 @@ PROFILE = MemoryProfile(
 
 COMPARED = 12
 """So many of the best records are compared where others than who asks have written some."""
+
+TRIES = 3
+"""So often something is done anew because another process changed what it was made from."""
 
 T = TypeVar("T")
 
@@ -72,10 +78,13 @@ class Cook:
         self._memory, self.recipe, self._scope = memory, recipe, scope
         self._author = author or scope.agent or scope.user
         self._budget = budget
-        self._equip: Callable[[Any], Any] = lambda part: equipped(part, model, memory, scope)
+        self._equip: Callable[[Any], Any] = lambda part: equipped(part, model, memory, scope, self._author)
 
     def provide(self, task: str, phase: Phase = Phase.BEGIN, *, context: str = "") -> Guidance:
         """What is worth telling for a task. Raises InputError, and ChatError where a part asks a model that fails."""
+        return _again(lambda: self._provided(task, phase, context))
+
+    def _provided(self, task: str, phase: Phase, context: str) -> Guidance:
         finds = [find for find in self.recipe.finds if phase in find.phases]
         if not finds:
             return Guidance()
@@ -111,7 +120,7 @@ class Cook:
         if not trajectory.task.strip():
             raise InputError("a trajectory has a task in words")
         store = self._memory.store
-        scope = _named(self._scope)
+        scope = named(self._scope)
         added = self._memory.add(raw(trajectory, outcome, self._scope, self._author), **scope)
         if not (ids := (*added.ids, *added.duplicates)):
             return Taken("", quarantined=added.quarantined, reasons=added.reasons)
@@ -119,39 +128,59 @@ class Cook:
         for token in trajectory.tokens:
             if outcome.reward is not None:
                 self._memory.reward(token, outcome.reward, **scope)
-        known = tuple(cube for cube in map(self._current, trajectory.served) if cube is not None)
-        experience = Experience((case,), store.now(), known=known, trajectory=trajectory, outcome=outcome)
         done = self._made(case)
         made: list[Cube] = []
         reasons: list[str] = []
+
+        def encoded(encoder: Encoder) -> tuple[Sequence[Operation], tuple[Cube, ...]]:
+            # What it was served is read anew for each part: the one before may have changed it.
+            known = tuple(cube for cube in map(self._current, trajectory.served) if cube is not None)
+            experience = Experience((case,), store.now(), known=known, trajectory=trajectory, outcome=outcome)
+            operations = self._equip(encoder).encode(experience)
+            return operations, self._commit(operations)
+
         for encoder in self.recipe.encoders:
             if _maker(encoder) in done:
                 continue
-            operations = self._equip(encoder).encode(experience)
+            operations, stored = _again(partial(encoded, encoder))
             reasons += [operation.reason for operation in operations if operation.op is Op.NONE]
-            made += self._commit(operations)
+            made += stored
+        if added.ids and self.recipe.managers and self._due():
+            self.manage()
         held = tuple(cube.id for cube in made if cube.status is Status.QUARANTINED)
         return Taken(case.id, tuple(cube.id for cube in made if cube.id not in held), held, tuple(reasons))
 
     def manage(self) -> tuple[str, ...]:
         """Let every manager tend the scope; the ids of what changed."""
-        changed: list[str] = []
-        for manager in self.recipe.managers:
-            operations = self._equip(manager).manage(self._memory.store, self._scope, self._memory.store.now())
-            changed += [cube.id for cube in self._commit(operations)]
+        store = self._memory.store
+
+        def tended(manager: Manager) -> tuple[Cube, ...]:
+            return self._commit(self._equip(manager).manage(store, self._scope, store.now()))
+
+        changed = [cube.id for manager in self.recipe.managers for cube in _again(partial(tended, manager))]
         return tuple(dict.fromkeys(changed))
 
+    def _due(self) -> bool:
+        """Whether as many trajectories were taken in as managers wait for; how many there are says the store."""
+        every = self.recipe.every
+        if every == 1:
+            return True
+        cases = self._memory.store.select(self._scope, Where(kinds=(Kind.EXPERIENCE,)))
+        return sum(1 for _ in cases) % every == 0
+
     def _found(self, find: Find, query: str) -> tuple[list[Hit], list[Dropped]]:
-        scope = _named(self._scope)
+        scope = named(self._scope)
         compared = max(COMPARED, 2 * find.k) if self._memory.guarded else find.k
         # The nearest are the best where meaning ranks them: no more of them need be read.
         by_meaning = isinstance(find.ranker, Meaning)
-        pool = compared if by_meaning and not find.makers else find.pool
+        pool = compared if by_meaning and not (find.makers or find.own) else find.pool
         candidates: list[Hit] = list(self._memory.nearest(query, k=pool, kinds=find.kinds, **scope))
         if not by_meaning and len(candidates) == pool:  # there may be others with more of its words
             seen = {hit.id for hit in candidates}
             others = self._memory.search(query, k=find.pool, kinds=find.kinds, **scope)
             candidates += [replace(hit, relevance=0.0) for hit in others if hit.id not in seen]
+        if find.own:
+            candidates = [hit for hit in candidates if hit.cube.origin.author == self._author]
         if find.makers:
             candidates = [hit for hit in candidates if hit.cube.data.get(MAKER) in find.makers]
         if not candidates:
@@ -189,28 +218,40 @@ class Cook:
                 cube = self._memory.store.get(ref.id, self._scope, version=ref.version)
             except NotFoundError:
                 continue
-            made.add(str(cube.data.get(MAKER)))
+            if made_of(cube, case):
+                made.add(str(cube.data.get(MAKER)))
         return made
 
 
-def equipped(part: T, model: Chat | None, memory: Memory, scope: Scope) -> T:
-    """A part of a recipe with what it works with, in fields of these names that are None: ``model``, ``memory``, ``scope``."""
+def equipped(part: T, model: Chat | None, memory: Memory, scope: Scope, author: str | None = None) -> T:
+    """A part of a recipe with what it works with, in fields of these names that are None: ``model``, ``memory``, ``scope``,
+    ``author`` (who asks). Parts within it are equipped too."""
     if not is_dataclass(part) or isinstance(part, type):
         return part
-    offered = {"model": model, "memory": memory, "scope": scope}
-    takes = {
-        one.name: offered[one.name] for one in fields(part) if one.name in offered and getattr(part, one.name) is None
-    }
+    offered = {"model": model, "memory": memory, "scope": scope, "author": author}
+    takes: dict[str, Any] = {}
+    for one in fields(part):
+        held = getattr(part, one.name)
+        if held is None and one.name in offered:
+            takes[one.name] = offered[one.name]
+        elif one.name not in offered and is_dataclass(held):
+            takes[one.name] = equipped(held, model, memory, scope, author)
     return replace(part, **takes)
+
+
+def _again(work: Callable[[], T]) -> T:
+    """Work that reads, thinks and writes; where another process was faster, once more from what it wrote."""
+    for _ in range(TRIES - 1):
+        try:
+            return work()
+        except ConflictError:
+            continue
+    return work()
 
 
 def _maker(encoder: Encoder) -> str:
     """The name under which a part's records stand: its module's last word."""
     return type(encoder).__module__.rpartition(".")[2]
-
-
-def _named(scope: Scope) -> dict[str, Any]:
-    return dict(zip(("tenant", "user", "agent", "session"), scope.parts, strict=True))
 
 
 def _packed(hits: Sequence[Hit], text: str, budget: int) -> str:
