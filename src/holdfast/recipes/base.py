@@ -97,6 +97,7 @@ class Find:
         phases: when.
         pool: of so many nearest ones; ranks by words alone also see the best of a search.
         makers: of these parts of a recipe alone; of any where empty.
+        whole: of all that there are, however like the task they are; ``pool`` and relevance mean nothing then.
     """
 
     kinds: tuple[str, ...]
@@ -106,6 +107,7 @@ class Find:
     phases: tuple[Phase, ...] = (Phase.BEGIN,)
     pool: int = 50
     makers: tuple[str, ...] = ()
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if not self.kinds or not self.phases or not 1 <= self.k <= self.pool:
@@ -123,6 +125,7 @@ class Recipe:
         composer: what writes the text that is told; where there is none, the records are told as they are.
         managers: what tends the store, after every ``every`` trajectories.
         rewarded: an outcome's reward goes to what was told, as its utility (``store.rewards``).
+        budget: tokens that what is told may have.
     """
 
     name: str
@@ -133,6 +136,7 @@ class Recipe:
     managers: tuple[Manager, ...] = ()
     every: int = 1
     rewarded: bool = False
+    budget: int = 1_500
     notes: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from holdfast.encode.digests import Digests
 from holdfast.encode.records import Unit
 from holdfast.errors import InputError
 from holdfast.recipes.base import Find, Recipe
+from holdfast.recipes.cheatsheet import cheatsheet
 from holdfast.retrieve.likeness import Meaning
 
 CASES = Recipe(
@@ -34,7 +35,9 @@ DILU = Recipe(
     (Find((Unit.DIGEST,), Meaning(), k=1),),
 )
 
-RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (CASES, VOYAGER, DILU)}
+CHEATSHEET = cheatsheet()
+
+RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (CASES, VOYAGER, DILU, CHEATSHEET)}
 """By name."""
 
 
