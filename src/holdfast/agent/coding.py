@@ -32,8 +32,8 @@ it step by step, and test the result before you give it.
 
 To run Python, write a block that begins with ```python and ends with ```, and right after it the line
 {EXECUTE}
-You are shown what it printed and go on from there. Print what you want to see. A run has a few seconds, no network and no files, and
-nothing is kept from one run to the next.
+You are shown what it printed and go on from there. Print what you want to see. A run has a few seconds, no network and no files,
+and nothing is kept from one run to the next.
 
 Give the final answer, and nothing else, between <answer> and </answer>."""
 
@@ -66,7 +66,7 @@ class Worked:
     last: str = ""
     served: tuple[Ref, ...] = ()
     tokens: tuple[str, ...] = ()
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     id: str = field(default_factory=new_id)
 
     @property
@@ -155,7 +155,7 @@ def printing(code: str) -> str:
 
 def _output(runner: Runner, code: str) -> str:
     done = runner.run(printing(code))
-    errors = str(getattr(done, "errors", "")).strip().splitlines()
+    errors = done.errors.strip().splitlines()
     text = done.output.strip()
     if not done.ok:
         why = errors[-1] if errors else f"it did not end in time ({LIMITS.wall_s:g} s), or was stopped"

@@ -75,7 +75,7 @@ def rewritten(old: Sequence[Item], written: Written, question: int, bounds: Boun
     return Sheet(tuple(items), gone)
 
 
-def judged(sheet: Sheet, old: Sequence[Item], found: Mapping[int, Found], question: int, bounds: Bounds) -> Sheet:
+def judged(sheet: Sheet, old: Sequence[Item], found: Mapping[int, Found], bounds: Bounds) -> Sheet:
     """The sheet after its code was tried; ``found`` is by place among ``sheet.items``.
 
     New code that fails is not taken over, and an item whose code it would have replaced stays as it was. An item that fails
@@ -87,7 +87,7 @@ def judged(sheet: Sheet, old: Sequence[Item], found: Mapping[int, Found], questi
     for place, item in enumerate(sheet.items):
         held = before.get(item.number)
         said = found.get(place)
-        if said is None or (held is not None and held.code == item.code and not _decides(said, item, question)):
+        if said is None or (held is not None and held.code == item.code and not _decides(said)):
             items.append(item)
         elif said.check is not Check.FAILED:
             items.append(replace(item, check=said.check))
@@ -195,9 +195,9 @@ def _refs(refs: Sequence[int], *more: int) -> tuple[int, ...]:
     return tuple(sorted({*refs, *more}))[-_REFS:]
 
 
-def _decides(said: Found, item: Item, question: int) -> bool:
-    """Code that stood up before is not at fault where it cannot read a question that it was not used on."""
-    return said.check is not Check.RUNS and (said.check is Check.PASSED or said.wrong > 0 or item.used == question)
+def _decides(said: Found) -> bool:
+    """Code that stood up before is at fault only where it gives a wrong answer, not where it cannot read some question."""
+    return said.wrong > 0 or said.check is Check.PASSED
 
 
 def _key(item: Item) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Trying an item's code on past questions, without knowing the right answers (the self-check of Dynamic Cheatsheet, arXiv 2504.07952).
+"""Trying an item's code on past questions without knowing the right answers (for Dynamic Cheatsheet, arXiv 2504.07952).
 
 Code may define ``solve(question)``, which gives an answer, or None for a question that is not of its kind, and ``check(question,
 answer)``, which says whether an answer is right, or None. An answer fails where more checks of the sheet say no than yes. The code
@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 from holdfast.cube import Form
@@ -41,6 +42,11 @@ class Finished(Protocol):
         """What it printed."""
         ...
 
+    @property
+    def errors(self) -> str:
+        """What it wrote of errors, such as a traceback."""
+        ...
+
 
 class Runner(Protocol):
     """Runs Python code that nobody has read, where it can do no harm."""
@@ -52,10 +58,11 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a trial found, and why; ``wrong``: so many answers were found wrong."""
+    """What a trial found, and why: how many questions the code gave an answer to, and how many answers were found wrong."""
 
     check: Check
     why: str = ""
+    answered: int = 0
     wrong: int = 0
 
 
@@ -79,8 +86,10 @@ def tried(
             replies = _each(runner, _SOLVE, code, list(questions[key]))
             answers = [(question, reply) for question, reply in zip(questions[key], replies, strict=True)]
             pairs[key] = [(question, reply["answer"]) for question, reply in answers if reply.get("answer") is not None]
-            if not pairs[key] and answers and all(reply.get("error") for _, reply in answers):
-                found[key] = Found(Check.FAILED, "it raises an error, or does not end")
+            if not pairs[key]:
+                broken = answers and all(reply.get("error") for _, reply in answers)
+                why = "it raises an error, or does not end" if broken else "it answers none of the questions"
+                found[key] = Found(Check.FAILED, why)
     asked = list(dict.fromkeys(pair for some in pairs.values() for pair in some))
     votes = _votes(runner, checks, asked)
     for key, some in pairs.items():
@@ -89,14 +98,12 @@ def tried(
         if key not in found:
             wrong = sum(vote < 0 for vote in said)
             right = sum(vote > 0 for vote in said)
-            found[key] = (
-                Found(Check.FAILED, f"{wrong} of {len(said)} answers are wrong", wrong)
-                if wrong
-                else Found(Check.PASSED if right else Check.RUNS)
-            )
+            check = Check.FAILED if wrong else Check.PASSED if right else Check.RUNS
+            found[key] = Found(check, f"{wrong} of {len(said)} answers are wrong" if wrong else "", len(said), wrong)
     return found
 
 
+@lru_cache(maxsize=1_024)
 def defined(code: str) -> frozenset[str] | None:
     """The functions that a code defines at its top; None where it is no Python. Nothing is run."""
     try:

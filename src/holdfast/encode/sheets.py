@@ -125,7 +125,7 @@ class Sheets:
         bounds = Bounds(self.words, self.patience, self.deletes)
         sheet = rewritten(old, written, question, bounds)
         if self.runner is not None:
-            sheet = judged(sheet, old, self._found(sheet, old, case, experience.turns), question, bounds)
+            sheet = judged(sheet, old, self._found(sheet, old, case, experience.turns), bounds)
         sheet = bounded(merged(sheet), question, self.words)
         return _changes(experience, sheet, held, question)
 

@@ -97,7 +97,7 @@ class Told:
 class Synthesised:
     """A composer: the sheet as it is rewritten for a task from the runs that were found beside it, least similar first."""
 
-    sheets: Sheets = Sheets()
+    sheets: Sheets
     tokens: int = 10_000
     model: Chat | None = None
     memory: Memory | None = None
