@@ -1,7 +1,7 @@
 """The arms of Dynamic Cheatsheet (arXiv 2504.07952 §3) on one stream of questions: which are answered rightly.
 
-Every arm goes through the product's prompts, parsers and code protocol. ``DC-Cu`` and ``DC-RS`` are the paper's: one document, taken
-over as the curator writes it. ``DC-Cu items`` is the product's: a ``Memory`` with the recipe, over a store.
+Every arm goes through the product's prompts, parsers and code protocol. ``DC-Cu`` and ``DC-RS`` are the paper's: one document,
+taken over as the curator writes it. ``DC-Cu items`` is the product's: a ``Memory`` with the recipe, over a store.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from holdfast.agent.coding import INSTRUCTION, PLAIN, Worked, work
 from holdfast.chat import Message, Role
 from holdfast.claims.sheet_box import Box
 from holdfast.claims.sheet_players import FAULT, Curator, Generator
-from holdfast.claims.sheet_tasks import FAULTY, SOUND, Family, Question
+from holdfast.claims.sheet_tasks import FAULTY, SOUND, Question
 from holdfast.encode.sheet_items import EMPTY, parse, render
 from holdfast.encode.sheets import INSTRUCTION as CURATE
 from holdfast.encode.writing import told
@@ -169,14 +169,13 @@ def _similar(
 
 
 def _warm(box: Box, given: Stream, question: Question, guidance: str) -> None:
-    """Code that a generator writes itself is run on all questions at once, when it is first shown."""
+    """Code that a generator finds in a history is run on all questions at once, when it is first shown."""
     for code in (*FAULTY.get(question.family, ()), SOUND.get(question.family, "")):
         if code and code in guidance:
-            box.warm(code, [one.text for one in given.questions if one.family is question.family])
+            box.warm(code, [one.text for one in given.questions])
 
 
 def _warmed(box: Box, given: Stream, curator: Curator) -> None:
     for code in dict.fromkeys(curator.wrote):
-        family = next(one for one in Family if f"{one}:" in code)
-        box.warm(code, [one.text for one in given.questions if one.family is family])
+        box.warm(code, [one.text for one in given.questions])
     curator.wrote.clear()

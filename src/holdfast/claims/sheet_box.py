@@ -47,7 +47,7 @@ class Box:
         self._many = Sandbox(Limits(cpu_s=60, wall_s=60.0))
         self._known: dict[str, Ended] = {}
         self._wanted: dict[str, None] | None = None
-        self._warm: dict[str, Sequence[str]] = {}
+        self._warm: dict[str, dict[str, None]] = {}
         self.children = 0
 
     @property
@@ -68,10 +68,11 @@ class Box:
         return self._known[code]
 
     def warm(self, code: str, questions: Sequence[str]) -> None:
-        """Run beforehand what trials and generators will ask of a code that is about these questions."""
-        if code in self._warm:
+        """Run beforehand what trials and generators will ask of a code on these questions."""
+        held = self._warm.setdefault(code, {})
+        if all(question in held for question in questions):
             return
-        self._warm[code] = questions
+        held |= dict.fromkeys(questions)
         checked = [one for one in self._warm if "def check(" in one]
         for _ in range(2):  # answers, then what the checks say of them
             self._wanted = {}

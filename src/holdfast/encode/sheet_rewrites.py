@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from textwrap import dedent
 
 from holdfast.cube import Form
@@ -204,7 +205,12 @@ def _key(item: Item) -> tuple[str, ...]:
     """Code says the same however it is laid out and described; without code, the words do."""
     if not item.code:
         return " ".join(item.description.casefold().split()), " ".join(item.example.casefold().split())
+    return "code", _laid_out(item.code)
+
+
+@lru_cache(maxsize=1_024)
+def _laid_out(code: str) -> str:
     try:
-        return ("code", ast.unparse(ast.parse(item.code)))
+        return ast.dump(ast.parse(code))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ("text", item.code)
+        return code
