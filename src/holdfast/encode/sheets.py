@@ -19,7 +19,7 @@ from holdfast.encode.base import Experience
 from holdfast.encode.records import TELL, Unit, derived
 from holdfast.encode.sheet_items import CLOSE, EMPTY, OPEN, Check, Item, Section, parse, render
 from holdfast.encode.sheet_rewrites import Bounds, Sheet, bounded, judged, merged, rewritten, worth
-from holdfast.encode.sheet_trials import Found, Runner, defined, tried
+from holdfast.encode.sheet_trials import Found, Runner, tried
 from holdfast.encode.writing import told
 from holdfast.errors import InputError
 from holdfast.store.base import Operation, Where
@@ -138,21 +138,26 @@ class Sheets:
             for place, item in enumerate(sheet.items)
             if item.code and (item.check is Check.UNCHECKED or known.get(item.number) != item.code)
         ]
-        rest = [place for place, item in enumerate(sheet.items) if item.code and place not in fresh]
+        sound = [place for place, item in enumerate(sheet.items) if item.code and item.check is not Check.FAILED]
+        rest = [place for place in sound if place not in fresh]
         rest = sorted(rest, key=lambda place: (*worth(sheet.items[place]), -place), reverse=True)[:TRIED]
         questions = [one.text for one in cases]
         if fresh:
             like = self.memory.nearest(case.text, k=self.tries, kinds=(Kind.EXPERIENCE,), **_named(self.scope))
             questions += [hit.text for hit in like if hit.cube.origin.author == case.origin.author]
         several = list(dict.fromkeys(questions))[: max(self.tries, len(cases))]
-        codes = {place: sheet.items[place].code for place in (*fresh, *rest)}
-        asked = {place: several if place in fresh else [case.text] for place in codes}
-        sound = [
-            item.code
-            for item in sheet.items
-            if item.check is not Check.FAILED and "check" in (defined(item.code) or ())
-        ]
-        return tried(self.runner, codes, asked, sound)
+        # Under -1 - place, the code that a new one would replace: that must answer no fewer questions.
+        replaced = {-1 - place: known[n] for place in fresh if known.get(n := sheet.items[place].number)}
+        codes = {place: sheet.items[place].code for place in (*fresh, *rest)} | replaced
+        asked = {place: [case.text] if place in rest else several for place in codes}
+        checks = [item.code for item in sheet.items if item.check is not Check.FAILED]
+        found = tried(self.runner, codes, asked, checks)
+        for place in fresh:
+            held = found.get(-1 - place)
+            if held is not None and not held.wrong and found[place].answered < held.answered:
+                why = f"it answers {found[place].answered} of {len(several)} past questions, and the old one {held.answered}"
+                found[place] = replace(found[place], check=Check.FAILED, why=found[place].why or why)
+        return found
 
 
 _RECALLED = tuple(sorted(RECALLABLE))

@@ -98,6 +98,7 @@ class Find:
         pool: of so many nearest ones; ranks by words alone also see the best of a search.
         makers: of these parts of a recipe alone; of any where empty.
         whole: of all that there are, however like the task they are; ``pool`` and relevance mean nothing then.
+        own: of what who asks has lived through alone.
     """
 
     kinds: tuple[str, ...]
@@ -108,6 +109,7 @@ class Find:
     pool: int = 50
     makers: tuple[str, ...] = ()
     whole: bool = False
+    own: bool = False
 
     def __post_init__(self) -> None:
         if not self.kinds or not self.phases or not 1 <= self.k <= self.pool:

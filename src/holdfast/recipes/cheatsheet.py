@@ -61,7 +61,7 @@ def cheatsheet(
     if budget_words < 1 or patience < 0 or k < 1:
         raise InputError("a cheatsheet has budget_words and k from 1 on, and patience from 0 on")
     sheets = Sheets(budget_words, patience, runner=runner)
-    whole = Find((Unit.SHEET,), Meaning(), k=MOST, pool=MOST, whole=True)
+    whole = Find((Unit.SHEET,), Meaning(), k=MOST, pool=MOST, whole=True, own=True)
     tokens = TOKENS_A_WORD * budget_words
     if mode == "cumulative":
         return Recipe(
@@ -76,7 +76,7 @@ def cheatsheet(
         "cheatsheet-retrieval",
         "one sheet of what works, rewritten before every run from the most similar ones (arXiv 2504.07952, DC-RS)",
         (),
-        (whole, Find((Kind.EXPERIENCE,), Meaning(), k=k)),
+        (whole, Find((Kind.EXPERIENCE,), Meaning(), k=k, own=True)),
         Synthesised(sheets, tokens),
         budget=tokens + _FRAME,
     )
@@ -103,23 +103,18 @@ class Synthesised:
     memory: Memory | None = None
     scope: Scope | None = None
 
-    def compose(self, task: str, context: str, hits: Sequence[Hit]) -> Composition:  # noqa: ARG002  (the seam has it)
+    def compose(self, task: str, context: str, hits: Sequence[Hit]) -> Composition:
         """The sheet, and its changes. Where nothing was found, there is nothing to write it from, and it stays as it is.
 
-        Of several authors' runs those of the most similar one's author are taken: a sheet is its author's. Raises InputError
-        without a model, ChatError.
+        Raises InputError without a model, ChatError.
         """
-        shown = sheet_of([hit.cube for hit in hits if hit.cube.kind == Unit.SHEET])
         runs = [hit.cube for hit in hits if hit.cube.kind == Kind.EXPERIENCE]
         if not runs or self.memory is None:
-            return Composition(told(list(shown), self.tokens))
-        author = runs[0].origin.author
-        mine = [cube for cube in runs if cube.origin.author == author]
-        data = {"past": [_pair(cube) for cube in reversed(mine)], "next_question": task}
+            return Told(self.tokens).compose(task, context, [hit for hit in hits if hit.cube.kind == Unit.SHEET])
+        data = {"past": [_pair(cube) for cube in reversed(runs)], "next_question": task}
         sheets = replace(self.sheets, model=self.model, memory=self.memory, scope=self.scope)
-        made = sheets.rewrite(Experience(tuple(mine), self.memory.store.now()), data)
-        others = [item for item, cube in shown.items() if cube.origin.author != author]
-        return Composition(told([*made.items, *_renumbered(others, made.items)], self.tokens), made.operations)
+        made = sheets.rewrite(Experience(tuple(runs), self.memory.store.now()), data)
+        return Composition(told(made.items, self.tokens), made.operations)
 
 
 def told(items: Sequence[Item], tokens: int) -> str:
@@ -149,9 +144,3 @@ def diff(memory: Memory, since: datetime | str, *, author: str | None = None, **
 
 def _pair(cube: Cube) -> dict[str, str]:
     return {"question": cube.text, "work": tell(cube)}
-
-
-def _renumbered(items: Sequence[Item], after: Sequence[Item]) -> list[Item]:
-    """Others' items, numbered so that no two in what is told are the same."""
-    start = max((item.number for item in after), default=0)
-    return [replace(item, number=start + place) for place, item in enumerate(items, 1)]

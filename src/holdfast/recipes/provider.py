@@ -154,6 +154,8 @@ class Cook:
             seen = {hit.id for hit in candidates}
             others = self._memory.search(query, k=find.pool, kinds=find.kinds, **scope)
             candidates += [replace(hit, relevance=0.0) for hit in others if hit.id not in seen]
+        if find.own:
+            candidates = [hit for hit in candidates if hit.cube.origin.author == self._author]
         if find.makers:
             candidates = [hit for hit in candidates if hit.cube.data.get(MAKER) in find.makers]
         if not candidates:
