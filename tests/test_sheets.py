@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -270,21 +273,33 @@ def test_a_reply_without_a_whole_sheet_leaves_the_old_one(tmp_path: Path) -> Non
             assert text(memory) == before
 
 
-def test_a_death_between_leaves_a_sheet_that_is_old_or_new(tmp_path: Path) -> None:
-    def dies(items: list[Item], data: dict[str, Any]) -> str:
+def test_a_failure_or_a_death_leaves_the_sheet_as_it_was_and_the_run_is_taken_in_later(tmp_path: Path) -> None:
+    def fails(items: list[Item], data: dict[str, Any]) -> str:
         raise ChatError("it is down")
 
+    dies = (
+        "import os, sys; from pathlib import Path; from tests.test_sheets import run, sheets\n"
+        "with sheets(Path(sys.argv[1]), lambda items, data: os._exit(9)) as memory: run(memory, 'third')"
+    )
     with sheets(tmp_path) as memory:
         run(memory, "first")
         before = text(memory)
-    with sheets(tmp_path, dies) as memory, pytest.raises(ChatError):
+    with sheets(tmp_path, fails) as memory, pytest.raises(ChatError):
         run(memory, "second")
+    root = Path(__file__).parents[1]
+    died = subprocess.run(
+        [sys.executable, "-c", dies, str(tmp_path)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": f"{root / 'src'}:{root}"},
+    )
+    assert died.returncode == 9
     with sheets(tmp_path) as memory:
         assert text(memory) == before
-        assert run(memory, "second").made
+        assert run(memory, "third").made and run(memory, "second").made
         done = text(memory)
-        assert [item.description for item in items_of(memory)] == ["On first", "On second"]
+        assert [item.description for item in items_of(memory)] == ["On first", "On third", "On second"]
         assert run(memory, "second").made == () and text(memory) == done, "the same run a second time changes nothing"
+        assert memory.verify() == []
 
 
 def test_forgetting_a_run_takes_what_was_learnt_of_it(tmp_path: Path) -> None:

@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 
 from holdfast.agent.sandbox import Limits, Sandbox
 from holdfast.chat import Chat, Message, Role, Usage
-from holdfast.cube import Form, Ref, new_id
+from holdfast.cube import Ref, new_id
 from holdfast.encode.base import Step, Trajectory
 from holdfast.encode.sheet_trials import Runner
 from holdfast.letters import legible
 from holdfast.recipes.base import Guidance
-from holdfast.taxonomy import Function, MemoryProfile, Subform, Subject
 
-PROFILE = MemoryProfile(Form.TEXT, Subform.FLAT, (Function.WORK_MULTI,), subject=(Subject.AGENT,))
+PROFILE = ()  # no memory
 
 EXECUTE = "EXECUTE CODE!"
 LIMITS = Limits(cpu_s=3, wall_s=3.0, output=64 * 1024)

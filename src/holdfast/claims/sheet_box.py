@@ -69,18 +69,24 @@ class Box:
 
     def warm(self, code: str, questions: Sequence[str]) -> None:
         """Run beforehand what trials and generators will ask of a code on these questions."""
-        held = self._warm.setdefault(code, {})
-        if all(question in held for question in questions):
+        known = self._warm.setdefault(code, {})
+        new = [question for question in questions if question not in known]
+        if not new:
             return
-        held |= dict.fromkeys(questions)
-        checked = [one for one in self._warm if "def check(" in one]
+        others = (
+            {one: list(its) for one, its in self._warm.items() if one != code and _checks(one)} if not known else {}
+        )
+        known |= dict.fromkeys(new)
+        checks = [one for one in self._warm if _checks(one)]
         for _ in range(2):  # answers, then what the checks say of them
             self._wanted = {}
-            for one, its in self._warm.items():
+            for question in new:
+                self.run(printing(calling(code, question)))
+                if _checks(code):
+                    tried(self, {0: code}, {0: [question]}, checks)
+            for one, its in others.items() if _checks(code) else ():
                 for question in its:
-                    if one in checked:
-                        tried(self, {0: one}, {0: [question]}, checked)
-                    self.run(printing(calling(one, question)))
+                    tried(self, {0: one}, {0: [question]}, [code])
             wanted, self._wanted = list(self._wanted), None
             for start in range(0, len(wanted), _TOGETHER):
                 self._together(wanted[start : start + _TOGETHER])
@@ -96,3 +102,7 @@ class Box:
         for script, line in zip(scripts, lines, strict=True):
             output, errors = json.loads(line)
             self._known[script] = Ended(not errors, output, errors)
+
+
+def _checks(code: str) -> bool:
+    return "def check(" in code

@@ -17,7 +17,7 @@ from holdfast.taxonomy import Function, MemoryProfile, Subform, Subject
 PROFILE = MemoryProfile(
     Form.TEXT,
     Subform.FLAT,
-    (Function.STRATEGIES, Function.SKILLS),
+    (Function.STRATEGIES,),
     subject=(Subject.AGENT,),
 )
 

@@ -21,7 +21,7 @@ from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Sub
 PROFILE = MemoryProfile(
     Form.TEXT,
     Subform.FLAT,
-    (Function.STRATEGIES, Function.SKILLS),
+    (Function.STRATEGIES,),
     formation=(Formation.DISTILL_EXPERIENCE,),
     evolution=(Evolution.UPDATE_EXTERNAL, Evolution.FORGET_BY_FREQUENCY),
     subject=(Subject.AGENT,),

@@ -16,17 +16,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
-from holdfast.cube import Form
 from holdfast.encode.sheet_items import Check
-from holdfast.taxonomy import Evolution, Function, MemoryProfile, Subform, Subject
 
-PROFILE = MemoryProfile(
-    Form.TEXT,
-    Subform.FLAT,
-    (Function.SKILLS,),
-    evolution=(Evolution.UPDATE_EXTERNAL,),
-    subject=(Subject.AGENT,),
-)
+PROFILE = ()  # no memory
 
 
 class Finished(Protocol):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PROFILE = MemoryProfile(
     Form.TEXT,
     Subform.FLAT,
-    (Function.STRATEGIES, Function.SKILLS),
+    (Function.STRATEGIES,),
     formation=(Formation.DISTILL_EXPERIENCE,),
     evolution=(Evolution.UPDATE_EXTERNAL, Evolution.FORGET_BY_FREQUENCY),
     subject=(Subject.AGENT,),
