@@ -132,6 +132,9 @@ _NOTES = (
     "mixed shares are over equations and games; physics is there to fill history and sheet, and is guessed",
     "poisoned: in the middle of the stream the curator puts code with the wrong precedence in the place of the most used; what the "
     "generator writes itself is sound there, so that the poison is the one fault",
+    "what history in the window loses: on one task alone code that is used stands in each new answer, so that the window always holds "
+    "it, be it sound or faulty, and FH falls behind DC only where a faulty snippet came first or tasks are mixed",
+    "on equations neither fault lasts: wrong precedence finds nothing where it is wrong, and the solver goes on to write sound code",
     f"a forgetful curator leaves each item out of a rewrite with a chance of {FORGETS}: it decides no check",
 )
 
@@ -153,7 +156,7 @@ def _settings(scale: Scale, orders: int, box: Box) -> dict[str, Any]:
 
 
 def plot(result: Result, path: Path) -> None:
-    """Second halves by task, curves of the equations, and what a faulty snippet does."""
+    """Second halves by task, a curve, what a faulty snippet does, and what a curator that forgets does."""
     measured = result.arms
     curves = result.series["curves"]["games"]
     draw(
@@ -238,7 +241,7 @@ def _poisoned(streams: Mapping[str, Sequence[Stream]], box: Box) -> dict[str, di
             for given in streams[title]:
                 middle = len(given.questions) // 2
                 marks = by_items(given, box, checked=checked, poisoned=(middle, FAULTY[family][0]), fault=0.0)
-                after.append(np.asarray(marks[middle + 1 :], np.float64))
+                after.append(np.asarray(marks, np.float64))
             waits = [_recovers(marks) for marks in after]
             found[f"poisoned, {word}, {title}"] = {
                 "right afterwards": float(np.mean(np.concatenate(after))),

@@ -110,11 +110,14 @@ def by_items(
     fault: float = FAULT,
     forgets: float = 0.0,
 ) -> list[bool]:
-    """The product's arm. ``checked``: whether code is tried; ``poisoned``: from that question on the curator puts that code in the
-    place of the most used one, once; ``fault``: of what the generator writes itself."""
+    """The product's arm. ``checked``: whether code is tried; ``fault``: of what the generator writes itself.
+
+    ``poisoned``: from that question on the curator puts that code in the place of the most used one, once; what comes after it is
+    returned.
+    """
     curator = Curator(WORDS, forgets=forgets, luck=given.luck)
     recipe = cheatsheet(budget_words=WORDS, runner=box if checked else None)
-    right = []
+    right: list[bool] = []
     with (
         tempfile.TemporaryDirectory() as folder,
         Memory(
@@ -134,7 +137,10 @@ def by_items(
             guidance = memory.provide(question.text)
             done = work(given.generator(at, fault), question.text, guidance=guidance, runner=box)
             right.append(question.right(done.answer))
+            armed = curator.poison is not None
             memory.take_in(done.trajectory, None)
+            if armed and curator.poison is None:
+                right.clear()
             _warmed(box, given, curator)
     return right
 
