@@ -132,9 +132,10 @@ _NOTES = (
     "mixed shares are over equations and games; physics is there to fill history and sheet, and is guessed",
     "poisoned: in the middle of the stream the curator puts code with the wrong precedence in the place of the most used; what the "
     "generator writes itself is sound there, so that the poison is the one fault",
-    "what history in the window loses: on one task alone code that is used stands in each new answer, so that the window always holds "
-    "it, be it sound or faulty, and FH falls behind DC only where a faulty snippet came first or tasks are mixed",
-    "on equations neither fault lasts: wrong precedence finds nothing where it is wrong, and the solver goes on to write sound code",
+    "what history in the window loses: on one task alone code that is used stands in each new answer, so that the window always "
+    "holds it, be it sound or faulty, and FH falls behind DC only where a faulty snippet came first or tasks are mixed",
+    "on equations neither fault lasts: wrong precedence finds nothing where it is wrong, and the solver goes on to write sound "
+    "code",
     f"a forgetful curator leaves each item out of a rewrite with a chance of {FORGETS}: it decides no check",
 )
 
