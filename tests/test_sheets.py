@@ -563,7 +563,8 @@ def test_the_last_line_is_printed_where_nothing_else_is(code: str, printed: str)
 
 
 def test_an_answer_is_between_tags_or_the_last_line() -> None:
-    assert answer_in("<answer>a</answer><answer>b") == "b"
+    assert answer_in("<answer>a</answer> or <answer>b</answer>, in <answer> tags") == "b"
+    assert answer_in("so <answer> cut") == "cut"
     assert answer_in("It is\n7\n\n") == "7" and answer_in(" ") == ""
 
 
