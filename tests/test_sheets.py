@@ -20,13 +20,16 @@ from tests.support import MEMORY, Clock, open_memory
 from holdfast import Memory
 from holdfast.agent.coding import INSTRUCTION, answer_in, printing, work
 from holdfast.agent.sandbox import Guarantee, Limits, Sandbox
-from holdfast.chat import Message, Reply, Role
+from holdfast.chat import Message, Reply, Role, count_tokens
+from holdfast.claims.sheet_box import Box
+from holdfast.claims.sheet_players import calling
+from holdfast.claims.sheet_tasks import CHECKS, SOUND, Family, Question, load, value
 from holdfast.cube import Status
 from holdfast.encode.base import Step, Trajectory
 from holdfast.encode.sheet_items import EMPTY, Check, Item, Section, Written, parse, render, words
 from holdfast.encode.sheet_rewrites import Bounds, Sheet, bounded, merged, rewritten, tidied
 from holdfast.encode.sheet_trials import tried
-from holdfast.errors import ChatError, InputError
+from holdfast.errors import ChatError, ClaimError, InputError
 from holdfast.recipes.cheatsheet import cheatsheet, diff, text
 from holdfast.store.base import Action, Where
 
@@ -105,6 +108,7 @@ some_items = st.lists(some_item, max_size=5, unique_by=lambda item: item.number)
 
 @given(some_items, st.lists(numbers, max_size=3), some_text)
 @example([Item(1, "", "</example>", "```\n</code>")], [1], "")
+@example([Item(1, "", "", "a = 1\n```\n```python\nb")], [], "")
 @example([Item(7, "a &lt; b &amp;amp; <item>", "\n\nx\n\n", "\r\n")], [], "thinking")
 def test_what_is_written_out_is_read_back(items: list[Item], deleted: list[int], around: str) -> None:
     before, after = around.replace("<cheatsheet>", "").replace("</cheatsheet>", ""), "done"
@@ -159,12 +163,13 @@ def test_nothing_is_lost_without_a_mark_or_patience(
     assert all(item.count == 1 and item.check is Check.UNCHECKED for item in sheet.items if not item.number)
 
 
-@given(some_items, st.integers(1, 60))
-def test_the_budget_holds_and_what_served_most_stays(items: list[Item], limit: int) -> None:
-    sheet = bounded(Sheet(tuple(items)), 7, limit)
+@given(some_items, st.integers(1, 60), st.one_of(st.none(), st.integers(7, 400)))
+def test_the_budget_holds_and_what_fits_stays(items: list[Item], limit: int, tokens: int | None) -> None:
+    sheet = bounded(Sheet(tuple(items)), 7, limit, tokens)
     assert words(render(sheet.items)) <= max(limit, 2)
+    assert tokens is None or count_tokens(render(sheet.items)) <= tokens
     assert {item.number for item in sheet.items} | set(sheet.gone) == {item.number for item in items}
-    if words(render(items)) <= limit:
+    if words(render(items)) <= limit and tokens is None:
         assert sheet.items == tuple(items)
 
 
@@ -598,3 +603,35 @@ def test_in_the_store_too_the_budget_holds_and_nothing_is_lost_in_silence(rounds
             events = [event for event in memory.store.events(scope=memory.scope()) if event.action is Action.DELETE]
             assert len([event for event in events if event.reason]) >= len(lost)
         assert memory.verify() == []
+
+
+# --- the claim's own parts ---
+
+
+def test_the_tasks_are_scored_exactly() -> None:
+    equation = Question(Family.EQUATION, "", (14, 16, 20, 15, 23), 25)
+    assert equation.right("14 - 16 / 20 * 15 + 23 = 25")
+    assert not equation.right("14 - 16 / 20 * 15 + 23 = 26") and not equation.right("16 - 14 / 20 * 15 + 23 = 25")
+    assert not equation.right("(14 + 11) = 25") and not equation.right("14 - 16 // 20 * 15 + 23 = 25")
+    game = Question(Family.GAME, "", (3, 3, 8, 8))
+    assert game.right("8 / (3 - 8 / 3) = 24") and game.right("8/(3-8/3)") and not game.right("3 * 8")
+    assert not game.right("8 * 3 + 8 - 8") and not game.right("__import__('os')")
+    assert value("1 / 0") is None and value("2 ** 9") is None and value("1 / 3 + 2 / 3") == 1
+    with pytest.raises(ClaimError, match="give --data"):
+        load(None)
+
+
+def test_a_box_runs_many_scripts_as_it_runs_one() -> None:
+    if LOWERED:
+        pytest.skip(f"not guaranteed here: {', '.join(LOWERED)}")
+    questions = ["Equation: 2 ? 3 = 6", "Equation: 2 ? 3 = 7", "Game of 24: 1 2 3 4"]
+    code = SOUND[Family.EQUATION] + CHECKS[Family.EQUATION]
+    warm, cold = Box(), Box()
+    warm.warm(code, questions)
+    before = warm.children
+    for one in questions:
+        found = [tried(box, {0: code}, {0: [one]}, [code]) for box in (warm, cold)]
+        assert found[0] == found[1]
+        assert warm.run(calling(code, one)).output == cold.run(calling(code, one)).output
+    assert warm.children == before and cold.children > 0
+    assert warm.run(calling(code, questions[0])).output == "2 * 3 = 6\n"

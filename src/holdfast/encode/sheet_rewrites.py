@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from textwrap import dedent
 
+from holdfast.chat import count_tokens
 from holdfast.cube import Form
 from holdfast.encode.sheet_items import Check, Item, Written, render, words
 from holdfast.encode.sheet_trials import Found
@@ -136,19 +137,25 @@ def merged(sheet: Sheet) -> Sheet:
     return Sheet(tuple(items), gone, sheet.refused)
 
 
-def bounded(sheet: Sheet, question: int, limit: int) -> Sheet:
-    """Within a number of words: first goes what fails, then what was left out, then what was not used now, has served least and
-    longest ago."""
-    sizes = {place: words(render([item])) - 2 for place, item in enumerate(sheet.items)}
-    left, total = dict(enumerate(sheet.items)), sum(sizes.values()) + 2
+def bounded(sheet: Sheet, question: int, limit: int, tokens: int | None = None) -> Sheet:
+    """Within a number of words, and of tokens as far as they can be estimated: first goes what fails, then what was left out, then
+    what was not used now, has served least and longest ago."""
+    frame = words(render([])), count_tokens(render([]))
+    most = limit - frame[0], (float("inf") if tokens is None else tokens) - frame[1]
+    sizes = {}
+    for place, item in enumerate(sheet.items):
+        text = render([item])
+        sizes[place] = words(text) - frame[0], count_tokens(text) - frame[1] + 1
+    left = dict(enumerate(sheet.items))
+    total = [sum(size[at] for size in sizes.values()) for at in (0, 1)]
     gone, refused = dict(sheet.gone), list(sheet.refused)
-    worst = sorted(left, key=lambda place: (sizes[place] + 2 <= limit, *worth(left[place], question), place))
-    for place in worst:
-        if total <= limit:
+    fits = {place: size[0] <= most[0] and size[1] <= most[1] for place, size in sizes.items()}
+    for place in sorted(left, key=lambda place: (fits[place], *worth(left[place], question), place)):
+        if total[0] <= most[0] and total[1] <= most[1]:
             break
         item = left.pop(place)
-        total -= sizes[place]
-        why = f"the sheet has room for {limit} words"
+        total = [total[at] - sizes[place][at] for at in (0, 1)]
+        why = f"the sheet has room for {limit} words" + ("" if tokens is None else f" and {tokens} tokens")
         if item.number:
             gone[item.number] = why
         else:

@@ -78,7 +78,7 @@ class Sheets:
     Fields
         words, patience, deletes: see ``Bounds``.
         tries: new code is tried on so many past questions at most.
-        tokens: of the curator's answer, at most.
+        tokens: of the curator's answer, at most; the sheet has three quarters of them.
         runner: what code is tried with, such as ``agent.sandbox.Sandbox``; without one, code stays unchecked.
     """
 
@@ -126,7 +126,7 @@ class Sheets:
         sheet = rewritten(old, written, question, bounds)
         if self.runner is not None:
             sheet = judged(sheet, old, self._found(sheet, old, case, experience.turns), bounds)
-        sheet = bounded(merged(sheet), question, self.words)
+        sheet = bounded(merged(sheet), question, self.words, self.tokens * 3 // 4)  # a curator must be able to write it
         return _changes(experience, sheet, held, question)
 
     def _found(self, sheet: Sheet, old: Sequence[Item], case: Cube, cases: Sequence[Cube]) -> dict[int, Found]:
