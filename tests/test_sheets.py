@@ -316,6 +316,23 @@ def test_forgetting_a_run_takes_what_was_learnt_of_it(tmp_path: Path) -> None:
         assert "secret" not in text(memory) and "On plain" in text(memory)
 
 
+def test_what_a_run_put_into_an_older_item_goes_with_it_and_a_use_alone_takes_nothing(tmp_path: Path) -> None:
+    def writes(items: list[Item], data: dict[str, Any]) -> str:
+        if not items:
+            return noting(items, data)
+        used = replace(items[0], count=items[0].count + 1)
+        return render([replace(used, example="the secret") if data["question"] == "secret" else used])
+
+    with sheets(tmp_path, writes) as memory:
+        run(memory, "first")
+        used = run(memory, "use")
+        memory.forget(used.case).verify()
+        assert [(item.description, item.count) for item in items_of(memory)] == [("On first", 2)]
+        secret = run(memory, "secret")
+        memory.forget(secret.case).verify()
+        assert "secret" not in text(memory)
+
+
 def test_every_author_has_a_sheet_and_is_told_no_other(tmp_path: Path) -> None:
     with sheets(tmp_path) as memory:
         run(memory, "pay mallory", author="mallory")
