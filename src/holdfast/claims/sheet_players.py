@@ -30,6 +30,10 @@ DISCOVER, FAULT = 0.08, 0.3
 TRIALS = {Family.EQUATION: 16, Family.GAME: 20, Family.PHYSICS: 1}
 """Random trials of a guess, which solve about .4 of the equations and .1 of the games."""
 
+_NEW = 1  # what was learnt just now is not the first to go
+_SHORT = 40
+"""Words of a question in an example: its end, where the numbers are."""
+
 _BLOCK = re.compile(r"```python\n(.*?)\n```", re.DOTALL)
 _OUTPUT = re.compile(r"<output>\n(.*?)\n</output>", re.DOTALL)
 _CALL = re.compile(r"\nprint\(solve\(.*\)\)\s*\Z")
@@ -122,7 +126,8 @@ class Curator:
             items = _stand(items, self._runner, [one["question"] for one in data.get("past", [data])])
         if self._forgets:
             items = [item for item in items if self._luck.random() >= self._forgets]
-        items = list(bounded(Sheet(tuple(items)), -1, self._words).items)
+        items = list(bounded(Sheet(tuple(items)), _NEW, self._words).items)
+        items = [replace(item, used=0) for item in items]
         return Reply(f"The new sheet:\n{render(items, failed)}")
 
     def _take(self, items: list[Item], question: str, work: str) -> None:
@@ -136,7 +141,7 @@ class Curator:
                 self.poison = None
                 return
         answer = work.rpartition("Answer: ")[2].strip()
-        example = f"{question}\n-> {answer}"
+        example = f"{' '.join(question.split()[-_SHORT:])}\n-> {answer}"
         blocks = _BLOCK.findall(work) if "The code gives it." in work else []
         code = self._keeps(_CALL.sub("", blocks[-1]), family) if blocks else ""
         same = next(
@@ -147,7 +152,7 @@ class Curator:
             return
         section = Section.SOLUTIONS if code else Section.STRATEGIES
         said = "Try all ways by code." if code else "No method is known; some were tried at random."
-        items.append(Item(0, f"{family}: {said}", example, code, section))
+        items.append(Item(0, f"{family}: {said}", example, code, section, used=_NEW))
 
     def _keeps(self, code: str, family: Family) -> str:
         whole = code if "def check(" in code else code + "\n" + CHECKS[family]

@@ -195,7 +195,7 @@ def _revised(item: Item, stated: Item, question: int) -> Item:
     )
 
 
-_REFS = 20
+_REFS = 5  # they stand in every prompt
 
 
 def _refs(refs: Sequence[int], *more: int) -> tuple[int, ...]:
