@@ -259,7 +259,7 @@ class RoleMemory:
                 why = f"there was no answer: {failure}"
                 break
             try:
-                return self._work_in(json.loads(read_object(reply.text, ANSWER)), mark, repaired)
+                return self._work_in(state, json.loads(read_object(reply.text, ANSWER)), mark, repaired)
             except UnreadableError as wrong:
                 why = str(wrong)
                 asked += _again(reply, wrong)
@@ -269,10 +269,11 @@ class RoleMemory:
 
     def patch(self, steps: Sequence[Mapping[str, Any]], *, by: str | None = None, taint: Sequence[str] = ()) -> Updated:
         """Change the memory by hand, under the same rules. Raises InputError where a step breaks one, GuardError, ConflictError."""
-        mark = Mark(self._load().turn + 1, by or self.agent, taints(taint))
+        state = self._load()
+        mark = Mark(state.turn + 1, by or self.agent, taints(taint))
         try:
             answer = json.loads(read_object(json.dumps({"patch": list(steps)}), ANSWER))
-            return self._work_in(answer, mark, repaired=False)
+            return self._work_in(state, answer, mark, repaired=False)
         except UnreadableError as wrong:
             raise InputError(f"the memory is as it was: {wrong}") from None
 
@@ -294,18 +295,15 @@ class RoleMemory:
             f"<output turn={mark.turn}>\n{_data(output, mark.taint)}\n</output>"
         )
 
-    def _work_in(self, answer: Mapping[str, Any], mark: Mark, repaired: bool) -> Updated:
+    def _work_in(self, state: _State, answer: Mapping[str, Any], mark: Mark, repaired: bool) -> Updated:
         for _ in range(_TRIES - 1):
             try:
-                return self._worked_in(answer, mark, repaired)
+                return self._worked_in(state, answer, mark, repaired)
             except ConflictError:  # another process wrote: the same change, of what is there now
-                continue
-        return self._worked_in(answer, mark, repaired)
+                state = self._load()
+        return self._worked_in(state, answer, mark, repaired)
 
-    def _worked_in(self, answer: Mapping[str, Any], mark: Mark, repaired: bool) -> Updated:
-        state = self._load()
-        if mark.turn <= state.turn and mark.agent == self.agent:
-            mark = replace(mark, turn=state.turn + 1)
+    def _worked_in(self, state: _State, answer: Mapping[str, Any], mark: Mark, repaired: bool) -> Updated:
         steps = answer.get("patch")
         if steps is None:
             after = rewritten(state.held, answer["document"], mark)

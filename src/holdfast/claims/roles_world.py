@@ -14,6 +14,10 @@ ITEMS = 12
 """Things to be moved in a plan, and requirements of each role in a meeting."""
 
 
+REVISED = 16
+"""Of the 48 requirements of a meeting, so many are changed later."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fact:
     """What one role knows of a subject: a goal, a place, a rule, or a requirement. ``why`` stands beside it, for no check."""
@@ -142,11 +146,13 @@ DOMAINS = (
 
 _HUES = "amber black coral dusky ebony fawn green hazel ivory jade khaki lilac".split()
 _SIDES = "north south east west upper lower inner outer".split()
-_WHY = "night shift, client asks, seen today, audit found, by contract, spare part, noted twice, safety first".split(", ")
+_WHY = "night shift, client asks, seen today, audit found, by contract, spare part, noted twice, safety first".split(
+    ", "
+)
 _SUBJECTS = (
     "retry limit, queue depth, cache size, page size, batch size, worker count, timeout, pool size, log rotation, key length, "
-    "token life, backup span, alert delay, disk quota, scan period, index width, row limit, session span, shard count, replica count, "
-    "sync period, heap size, trace share, rate limit"
+    "token life, backup span, alert delay, disk quota, scan period, index width, row limit, session span, shard count, "
+    "replica count, sync period, heap size, trace share, rate limit"
 ).split(", ")
 CHATTER = (
     "I had a look at the notes of last week and nothing there seems urgent to me, so let us go on with what is on the table now.",
@@ -193,8 +199,8 @@ def meeting(seed: str) -> Episode:
             for kind, subject in zip(kinds, rng.sample(_SUBJECTS, ITEMS), strict=True)
         ]
         rng.shuffle(told[role])
-    facts = len(ROLES) * ITEMS // 2 + 8
-    turns, truth = _briefed(told, names, 2, 8, round(0.3 * facts / 0.7), rng)
+    facts = len(ROLES) * ITEMS // 2 + REVISED
+    turns, truth = _briefed(told, names, 2, REVISED, round(0.3 * facts / 0.7), rng)
     asked = [one.subject for facts_of in told.values() for one in facts_of]
     return Episode(turns, truth, tuple(rng.sample(asked, 8)))
 
@@ -226,9 +232,7 @@ def _briefed(
     now = {role: {one.subject: one for one in facts} for role, facts in told.items()}
     some = [(role, one) for role, facts in told.items() for one in facts]
     for role, old in rng.sample(some, changes):
-        new = Fact(
-            old.kind, old.subject, rng.choice([v for v in names[old.kind] if v != old.value]), rng.choice(_WHY)
-        )
+        new = Fact(old.kind, old.subject, rng.choice([v for v in names[old.kind] if v != old.value]), rng.choice(_WHY))
         first = next(at for at, turn in enumerate(turns) if old in turn.facts)
         turns.insert(rng.randint(first + 1, len(turns)), Tell(role, (new,), changed=True))
         now[role][old.subject] = new
