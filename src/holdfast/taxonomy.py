@@ -201,7 +201,6 @@ GAPS: Mapping[tuple[Form, Function] | Subform | Dynamic, str] = {
     Subform.REUSED: _NOT_YET.format("latent"),
     Subform.TRANSFORMED: _NOT_YET.format("latent"),
     Subform.INTERNAL: _NOT_YET.format("weights"),
-    Formation.SUMMARY_INCREMENTAL: "planned: rolling summaries (arXiv 2506.15841)",
     Formation.SUMMARY_PARTITIONED: "planned: summaries by session",
     Formation.LATENT: _NOT_YET.format("latent"),
     Evolution.CONSOLIDATE_CLUSTER: "planned: concepts from clusters of experience (arXiv 2509.04439)",

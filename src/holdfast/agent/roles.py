@@ -124,7 +124,16 @@ class _State:
     cube: Cube | None
     held: Held
     unprocessed: tuple[Unprocessed, ...]
-    turn: int
+    turns: Mapping[str, int]  # the last one that was worked in, by whose output it was
+
+    @property
+    def turn(self) -> int:
+        return max(self.turns.values(), default=0)
+
+    def after(self, mark: Mark, held: Held | None = None, unprocessed: tuple[Unprocessed, ...] | None = None) -> _State:
+        turns = {**self.turns, mark.agent: max(mark.turn, self.turns.get(mark.agent, 0))}
+        aside = self.unprocessed if unprocessed is None else unprocessed
+        return _State(self.cube, held or self.held, aside, turns)
 
 
 class RoleMemory:
@@ -245,10 +254,9 @@ class RoleMemory:
         if not output.strip():
             raise InputError("there is no output to work in")
         state = self._load()
-        number = state.turn + 1 if turn is None else turn
-        if number <= state.turn:
-            return Updated(number, False, reason=f"turn {number} was worked in before")
-        mark = Mark(number, by or self.agent, taints(taint), tuple(dict.fromkeys(sources)))
+        mark = Mark(turn or state.turn + 1, by or self.agent, taints(taint), tuple(dict.fromkeys(sources)))
+        if turn is not None and turn <= state.turns.get(mark.agent, 0):
+            return _before(mark)
         asked = [Message(Role.SYSTEM, UPDATE), Message(Role.USER, self._question(state, output, mark))]
         why, repaired = "", False
         for attempt in range(2):
@@ -259,7 +267,8 @@ class RoleMemory:
                 why = f"there was no answer: {failure}"
                 break
             try:
-                return self._work_in(state, json.loads(read_object(reply.text, ANSWER)), mark, repaired)
+                answer = json.loads(read_object(reply.text, ANSWER))
+                return self._work_in(state, answer, mark, repaired, once=turn is not None)
             except UnreadableError as wrong:
                 why = str(wrong)
                 asked += _again(reply, wrong)
@@ -273,7 +282,7 @@ class RoleMemory:
         mark = Mark(state.turn + 1, by or self.agent, taints(taint))
         try:
             answer = json.loads(read_object(json.dumps({"patch": list(steps)}), ANSWER))
-            return self._work_in(state, answer, mark, repaired=False)
+            return self._work_in(state, answer, mark, repaired=False, once=False)
         except UnreadableError as wrong:
             raise InputError(f"the memory is as it was: {wrong}") from None
 
@@ -295,12 +304,16 @@ class RoleMemory:
             f"<output turn={mark.turn}>\n{_data(output, mark.taint)}\n</output>"
         )
 
-    def _work_in(self, state: _State, answer: Mapping[str, Any], mark: Mark, repaired: bool) -> Updated:
+    def _work_in(self, state: _State, answer: Mapping[str, Any], mark: Mark, repaired: bool, once: bool) -> Updated:
         for _ in range(_TRIES - 1):
             try:
                 return self._worked_in(state, answer, mark, repaired)
             except ConflictError:  # another process wrote: the same change, of what is there now
                 state = self._load()
+                if mark.turn <= state.turns.get(mark.agent, 0):
+                    if once:
+                        return _before(mark)
+                    mark = replace(mark, turn=state.turn + 1)
         return self._worked_in(state, answer, mark, repaired)
 
     def _worked_in(self, state: _State, answer: Mapping[str, Any], mark: Mark, repaired: bool) -> Updated:
@@ -318,7 +331,7 @@ class RoleMemory:
         check(state.held, after, self.template.policies)
         after, dropped = fitted(after, self.template.policies, self.budget, _tokens)
         done = Updated(mark.turn, True, tuple(steps), dropped, repaired=repaired)
-        self._commit(state, _State(state.cube, after, state.unprocessed, max(mark.turn, state.turn)), done, mark)
+        self._commit(state, state.after(mark, held=after), done, mark)
         return done
 
     def _allowed(self, before: Held, after: Held, mark: Mark) -> None:
@@ -333,7 +346,7 @@ class RoleMemory:
             state = self._load()
             kept = (*state.unprocessed, Unprocessed(mark, text, why))[-UNPROCESSED:]
             try:
-                self._commit(state, _State(state.cube, state.held, kept, max(mark.turn, state.turn)), done, mark)
+                self._commit(state, state.after(mark, unprocessed=kept), done, mark)
                 break
             except GuardError:  # not even to be read again: the version that was held back has the words
                 if not text:
@@ -352,7 +365,7 @@ class RoleMemory:
             "unprocessed": [
                 [one.mark.turn, one.mark.agent, list(one.mark.taint), one.text, one.reason] for one in after.unprocessed
             ],
-            "turn": after.turn,
+            "turns": dict(after.turns),
             "log": [done.turn, done.applied, list(done.patch), list(done.dropped), done.reason, done.repaired],
         }
         lines = [render(after.held), *(_verbatim(one) for one in after.unprocessed if one.text)]
@@ -379,7 +392,7 @@ class RoleMemory:
         cube = self._find()
         if cube is None:
             empty = self.template.empty
-            return _State(None, Held(empty, shaped(empty, Mark(0, self.agent))), (), 0)
+            return _State(None, Held(empty, shaped(empty, Mark(0, self.agent))), (), {})
         held = from_data(cube.data)
         unknown = set(held.document) - set(self.template.schema["properties"])
         if unknown:
@@ -391,7 +404,7 @@ class RoleMemory:
             Unprocessed(Mark(turn, agent, tuple(taint)), text, why)
             for turn, agent, taint, text, why in cube.data["unprocessed"]
         )
-        return _State(cube, held, aside, cube.data["turn"])
+        return _State(cube, held, aside, cube.data["turns"])
 
     def _find(self) -> Cube | None:
         if self._id is not None:
@@ -463,6 +476,10 @@ def _tokens(held: Held) -> int:
 def _again(reply: Reply, wrong: UnreadableError) -> list[Message]:
     text = f"That cannot be used, and the memory is as it was: {fenced(wrong.detail)}\nAnswer again, with JSON alone."
     return [Message(Role.ASSISTANT, reply.text or "(a call)"), Message(Role.USER, text)]
+
+
+def _before(mark: Mark) -> Updated:
+    return Updated(mark.turn, False, reason=f"turn {mark.turn} was worked in before")
 
 
 def _logged(entry: Sequence[Any]) -> Updated:

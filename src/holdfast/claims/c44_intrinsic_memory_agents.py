@@ -175,9 +175,8 @@ def plot(result: Result, path: Path) -> None:
                 percent=True,
             )
         )
-    panels.append(
-        Bars({arm: result.arms[arm]["retained"] for arm in arms}, title="facts a role still knows", ours=(OURS, RULED), bounds=(ORACLE,), percent=True)
-    )  # fmt: skip
+    kept = {arm: result.arms[arm]["retained"] for arm in arms}
+    panels.append(Bars(kept, title="facts a role still knows", ours=(OURS, RULED), bounds=(ORACLE,), percent=True))
     draw(
         path,
         panels,
