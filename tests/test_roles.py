@@ -30,7 +30,8 @@ from holdfast.agent.patches import (
 )
 from holdfast.agent.reading import UnreadableError
 from holdfast.agent.role_templates import RoleCard, Template, from_example, template_by_model, template_for
-from holdfast.agent.roles import UNPROCESSED, RoleMemory, render
+from holdfast.agent.role_text import render
+from holdfast.agent.roles import UNPROCESSED, RoleMemory
 from holdfast.agent.team import SHARE, Said, TeamMemory
 from holdfast.errors import ChatError, GuardError, InputError
 from holdfast.retrieve.context import count_tokens
@@ -109,6 +110,13 @@ def test_only_the_leaf_that_is_written_takes_the_taint(memory: Memory) -> None:
     role.patch([{"op": "append", "path": "/facts", "value": "theirs"}], taint=["tool:search"])
     assert [mark.taint for _, mark in role.held.leaves.values()] == [(), ("tool:search",)]
     assert role.render().splitlines()[1] == "- ours"
+
+
+def test_a_model_cannot_wash_a_taint_off_by_saying_it_again_elsewhere(memory: Memory) -> None:
+    role = planner(memory)
+    role.patch([{"op": "append", "path": "/facts", "value": "theirs"}], taint=["tool:search"])
+    role.update("So it is.", Scripted(steps(("append", "/goals", "theirs"), ("remove", "/facts/0"))))
+    assert role.held.leaves["/goals/0"][1].taint == ("tool:search",)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from holdfast.agent.base import Chat, Message, Role
 from holdfast.agent.patches import Held, Share
-from holdfast.agent.roles import RoleMemory, Updated, fenced, render
+from holdfast.agent.role_text import fenced, render
+from holdfast.agent.roles import RoleMemory, Updated
 from holdfast.cube import Ref, taints
 from holdfast.errors import InputError
 from holdfast.retrieve.context import count_tokens, disarmed

@@ -112,15 +112,7 @@ class Scribe:
         self._seed = seed
         self.tokens = self.calls = self.repairs = 0
 
-    def reply(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Sequence[Any] = (),
-        schema: Mapping[str, Any] | None = None,
-        temperature: float | None = None,
-        limit: int | None = None,
-    ) -> Reply:
+    def reply(self, messages: Sequence[Message], **_options: Any) -> Reply:
         """The answer to one update, cut short one time in twenty."""
         told, document, output = (_part(messages[1].text, name) for name in ("template", "memory", "output"))
         template = json.loads(told)
@@ -237,11 +229,11 @@ _NOTES = Template({"type": "object", "properties": {"notes": {"type": "string"}}
 class Arm(Protocol):
     """A way to fill the window: what an agent is shown, and what is made of what it said."""
 
-    def show(self, agent: str, history: Sequence[Said], ask: str) -> tuple[str, int]:
+    def show(self, agent: str, history: Sequence[Said], ask: str, /) -> tuple[str, int]:
         """The context, and its tokens; ``ask`` says in words what the agent looks for."""
         ...
 
-    def take(self, agent: str, output: str) -> None:
+    def take(self, agent: str, output: str, /) -> None:
         """An agent has spoken."""
         ...
 
@@ -264,7 +256,7 @@ class Kept:
             task=TASK,
         )
 
-    def show(self, agent: str, history: Sequence[Said], ask: str) -> tuple[str, int]:
+    def show(self, agent: str, history: Sequence[Said], _ask: str, /) -> tuple[str, int]:
         """As ``TeamMemory.context_for``."""
         context = self._team.context_for(agent if self._own else "team", history, WINDOW)
         return context.text, context.tokens
@@ -311,7 +303,7 @@ class Window:
         text = "\n".join([head, *(lines[at] for at in sorted(chosen))])
         return text, count_tokens(text)
 
-    def take(self, agent: str, output: str) -> None:
+    def take(self, _agent: str, output: str, /) -> None:
         """Nothing is kept, but that the oracle knows what is done."""
         if self._truth:
             self._done += [f"- {one} is done." for one in _DONE.findall(output)]
