@@ -385,6 +385,17 @@ def test_the_oldest_gives_way_first_and_what_is_pinned_never() -> None:
         fitted(held, POLICIES, 0, measure)
 
 
+def test_a_full_field_gives_up_its_oldest_items_and_a_pinned_one_takes_no_more() -> None:
+    held = Held(MIXED.empty, shaped(MIXED.empty, Mark(0, "a")))
+    for turn in range(1, 6):
+        held = patched(held, [{"op": "append", "path": "/few", "value": f"of turn {turn}"}], Mark(turn, "a"))
+    held = patched(held, [{"op": "set", "path": "/few/0", "value": "anew"}], Mark(6, "a"))
+    after, dropped = fitted(held, POLICIES, 100, lambda one: 0)
+    assert dropped == ("/few/1", "/few/1") and after.document["few"] == ["anew", "of turn 4", "of turn 5"]
+    with pytest.raises(UnreadableError, match="full"):
+        fitted(held, {"few": Policy(items=3, pinned=True)}, 100, lambda one: 0)
+
+
 # --- templates ---
 
 

@@ -7,7 +7,6 @@ The paper has a model write its memory anew at every turn, which drifts and drop
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -75,7 +74,7 @@ class Held:
 
 def patched(held: Held, patch: Sequence[Mapping[str, Any]], mark: Mark) -> Held:
     """The document with a patch applied, whole or not at all. Raises UnreadableError for a step that cannot be taken."""
-    document, marks = deepcopy(dict(held.document)), deepcopy(dict(held.marks))
+    document, marks = _copied(held.document), _copied(held.marks)
     for step in patch:
         _take(step, document, marks, mark)
     return Held(document, marks)
@@ -113,7 +112,7 @@ def fitted(
     Of the fields that are not pinned, items go by the turn that wrote them last. Raises UnreadableError where what is pinned is
     more than a limit or the budget allows.
     """
-    document, marks = deepcopy(dict(held.document)), deepcopy(dict(held.marks))
+    document, marks = _copied(held.document), _copied(held.marks)
     dropped: list[str] = []
     for field, policy in policies.items():
         while policy.items is not None and _size(document.get(field)) > policy.items:
@@ -179,6 +178,12 @@ def shaped(value: Any, mark: Mark) -> Any:
 # --- inside ---
 
 
+def _copied(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {key: _copied(one) for key, one in tree.items()}
+    return [_copied(one) for one in tree] if isinstance(tree, list | tuple) else tree
+
+
 def _take(step: Mapping[str, Any], document: Any, marks: Any, mark: Mark) -> None:
     path = str(step["path"])
     if not path.startswith("/") or (step["op"] != "remove" and "value" not in step):
@@ -191,11 +196,11 @@ def _take(step: Mapping[str, Any], document: Any, marks: Any, mark: Mark) -> Non
         at = _key(document, last, path)
         if not isinstance(document[at], list):
             raise UnreadableError(f"{path} is no list to append to")
-        document[at].append(deepcopy(step["value"]))
+        document[at].append(_copied(step["value"]))
         marks[at].append(shaped(step["value"], mark))
     elif step["op"] == "set":
         at = last if isinstance(document, dict) else _key(document, last, path)
-        document[at], marks[at] = deepcopy(step["value"]), shaped(step["value"], mark)
+        document[at], marks[at] = _copied(step["value"]), shaped(step["value"], mark)
     else:
         at = _key(document, last, path)
         del document[at], marks[at]
