@@ -31,7 +31,7 @@ from holdfast.agent.patches import (
 from holdfast.agent.reading import UnreadableError, read_object
 from holdfast.agent.role_templates import Template
 from holdfast.agent.role_text import ANSWER, UPDATE, Unprocessed, again, question, render, tokens, verbatim
-from holdfast.cube import RECALLABLE, Channel, Cube, Form, Origin, Ref, Status, taints
+from holdfast.cube import HELD, RECALLABLE, Channel, Cube, Form, Origin, Ref, Status, taints
 from holdfast.errors import ChatError, ConflictError, GuardError, InputError, NotFoundError
 from holdfast.memory import Memory
 from holdfast.retrieve.context import count_tokens
@@ -127,6 +127,7 @@ class RoleMemory:
         self.agent, self.budget = agent, budget
         self.template = schema if isinstance(schema, Template) else Template(schema, policies or {})
         self._memory = memory
+        self._whose = dict(scope)
         self._scope: dict[str, Any] = {**scope, "agent": agent, "session": task}
         self._here = memory.scope(**self._scope)
         self._id: str | None = None
@@ -210,13 +211,16 @@ class RoleMemory:
         number of the turn; one that was worked in already changes nothing, so that a run that was killed may say it again.
         ``taint``, ``sources``: the outside sources and the memories that had a part in the output (``agent.turn``); what is from
         outside in the memory, which the model is shown, has a part in whatever it writes.
-        Raises InputError for an empty output, ConflictError where another process writes without a pause.
+        What the guard holds back stands in history alone, and what it refuses nowhere.
+        Raises InputError for an empty output, NotFoundError for a source that is not there, ConflictError where another process
+        writes without a pause.
         """
-        if not output.strip():
-            raise InputError("there is no output to work in")
+        if not output.strip() or (turn is not None and turn < 1):
+            raise InputError("a memory is updated with an output in words, of a turn from 1 on")
         state = self._load()
         # The model is shown the memory: what is from outside there may come back in other words at another place.
-        seen = taints(taint, state.held.taint)
+        read = (self._memory.get(ref.id, version=ref.version, **self._whose) for ref in sources)
+        seen = taints(taint, state.held.taint, *(cube.origin.taint for cube in read))
         mark = Mark(turn or state.turn + 1, by or self.agent, seen, tuple(dict.fromkeys(sources)))
         if turn is not None and turn <= state.turns.get(mark.agent, 0):
             return _before(mark)
@@ -335,9 +339,7 @@ class RoleMemory:
         if not cubes:
             raise GuardError("the guard refused what the memory would say")
         if cubes[0].status is Status.QUARANTINED:
-            # It stays in history for a person to look at; the agent goes on with what was there before.
-            event = self._memory.history(cubes[0].id, **self._scope)[-1].event
-            self._memory.undo(event.seq, reason="the guard holds back what the memory would say", **self._scope)
+            self._back(cubes[0])
             raise GuardError("the guard holds back what the memory would say")
         self._id = cubes[0].id
 
@@ -359,6 +361,11 @@ class RoleMemory:
         )
         return _State(cube, held, aside, cube.data["turns"])
 
+    def _back(self, cube: Cube) -> None:
+        """Take back a version in quarantine: it stays in history for a person to look at, and the one before goes on."""
+        event = self._memory.history(cube.id, **self._scope)[-1].event
+        self._memory.undo(event.seq, reason="the guard holds back what the memory would say", **self._scope)
+
     def _find(self) -> Cube | None:
         if self._id is not None:
             try:
@@ -367,11 +374,17 @@ class RoleMemory:
                     return cube
             except NotFoundError:
                 pass  # forgotten, here or by another process: there may be a new one
-        where = Where(kinds=(KIND,), statuses=tuple(sorted(RECALLABLE)), author=self.agent)
-        found = (cube for cube in self._memory.select(where, **self._scope) if cube.scope == self._here)
-        first = next(found, None)
+        first = self._first()
+        if first is not None and first.status is Status.QUARANTINED:  # whoever wrote it died before it was taken back
+            self._back(first)
+            first = self._first()
         self._id = None if first is None else first.id
         return first
+
+    def _first(self) -> Cube | None:
+        where = Where(kinds=(KIND,), statuses=tuple(sorted(HELD)), author=self.agent)
+        found = self._memory.select(where, **self._scope)
+        return next((cube for cube in found if cube.scope == self._here), None)
 
 
 def _before(mark: Mark) -> Updated:

@@ -154,9 +154,10 @@ _NOTES = (
     "model writes one. What one role knows fits its memory; what all know does not fit one of the same size.",
     "Success is the share of goals reached without breaking a rule (plan), and of requirements met in the final document "
     "(meeting); 'all' is the share of episodes where every one is.",
-    "Deviation is that of success over ten groups of episodes, and the oracle, which forgets nothing, is not ranked. Arms that hardly "
-    "ever succeed vary least: the check on deviation asks to vary less than they do, and is left as the paper has it.",
-    "Without a template a memory is a list of what was said, each sentence once, of which the beginning goes: chatter is never in it.",
+    "Deviation is that of success over ten groups of episodes, and the oracle, which forgets nothing, is not ranked. Arms that "
+    "hardly ever succeed vary least: the check on deviation asks to vary less than they do, and is left as the paper has it.",
+    "Without a template a memory is a list of what was said, each sentence once, of which the beginning goes: no chatter "
+    "is in it.",
     "Tokens are those of every context and of every call that writes a memory.",
 )
 
