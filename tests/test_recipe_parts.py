@@ -10,9 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.scribe import Scribe
-from tests.stream import Model, opened, runs, trajectory
-from tests.support import Clock, HashEmbedder
 
 from holdfast import Memory
 from holdfast.agent.sandbox import Sandbox
@@ -39,6 +36,9 @@ from holdfast.retrieve.keywords import Keywords
 from holdfast.retrieve.likeness import Meaning
 from holdfast.retrieve.rewriting import Rewritten
 from holdfast.retrieve.solved import Solved
+from scribe import Scribe
+from stream import Model, opened, runs, trajectory
+from support import Clock, HashEmbedder
 
 HERE = Scope("default", "ana", "cook")
 GOOD, BAD = (next(run for run in runs() if run.succeeded is went) for went in (True, False))

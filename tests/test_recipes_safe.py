@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.stream import COMPOSED, NAMES, Model, opened, runs, told, trajectory
 
 from holdfast import Memory
 from holdfast.cube import Kind, Status
@@ -18,6 +17,7 @@ from holdfast.encode.base import Step, Trajectory
 from holdfast.encode.records import tell
 from holdfast.errors import ChatError
 from holdfast.recipes.book import RECIPES
+from stream import COMPOSED, NAMES, Model, opened, runs, told, trajectory
 
 GOOD = next(run for run in runs() if run.succeeded and {"chair", "radio"} & set(run.task.split()))
 BAD = next(run for run in runs() if not run.succeeded)
@@ -138,7 +138,7 @@ def test_a_failure_of_another_account_changes_nothing_of_ones_own(tmp_path: Path
 OTHER = """
 import json, sys
 from pathlib import Path
-from tests.stream import NAMES, COMPOSED, opened, told
+from stream import NAMES, COMPOSED, opened, told
 task = sys.argv[2]
 found = {}
 for name in NAMES:
