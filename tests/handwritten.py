@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from tests.support import HashEmbedder
 
 from holdfast.retrieve.text import tokens
+from support import HashEmbedder
 
 Ask = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.handwritten import Run
-from tests.scribe import Scribe
-from tests.support import HashEmbedder
 
+from handwritten import Run
 from holdfast import Memory
 from holdfast.encode.base import Step, Trajectory
 from holdfast.encode.records import tell
 from holdfast.recipes.base import Guidance
 from holdfast.recipes.book import TWELVE
+from scribe import Scribe
+from support import HashEmbedder
 
 NAMES = [recipe.name for recipe in TWELVE]
 COMPOSED = [recipe.name for recipe in TWELVE if recipe.composer is not None]

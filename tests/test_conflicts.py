@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support import HashEmbedder
 
 from holdfast.cube import Channel, Cube, Origin, Scope
 from holdfast.errors import InputError
 from holdfast.guard.conflicts import Action, Belief, Policy, Status, by_slot, resolve
 from holdfast.guard.stance import WEIGHTS, Stance, detector
 from holdfast.retrieve.hits import Hit
+from support import HashEmbedder
 
 ANA = Scope("t", "ana")
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support import Clock
 
 from holdfast import Memory
 from holdfast.cube import EXTERNAL, Channel, Cube, Kind, Origin, Scope, Status
@@ -22,6 +21,7 @@ from holdfast.guard.screening import seen, signals
 from holdfast.guard.voices import heard
 from holdfast.retrieve.hits import Hit
 from holdfast.store.base import Operation, Where
+from support import Clock
 
 ANA = Scope("t", "ana")
 

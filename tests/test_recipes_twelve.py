@@ -14,11 +14,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from tests.handwritten import BY_HAND
-from tests.stream import ANSWERS, COMPOSED, NAMES, Model, opened, runs, told, trajectory
-from tests.support import MEMORY
 
+from handwritten import BY_HAND
 from holdfast.recipes.book import RECIPES
+from stream import ANSWERS, COMPOSED, NAMES, Model, opened, runs, told, trajectory
+from support import MEMORY
 
 DOES = {
     "skillweaver": ("it was used, and the run failed",),

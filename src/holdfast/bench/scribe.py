@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from holdfast.chat import Message, Reply, Tool, Usage, estimate
+from holdfast.chat import Message, Reply, Tool, Usage, count_tokens, estimate
+from holdfast.encode.sheet_items import EMPTY, OPEN, Item, parse, render
 from holdfast.errors import ChatError
 from holdfast.retrieve.text import tokens
 
@@ -36,15 +37,33 @@ class Scribe:
         temperature: float | None = None,  # noqa: ARG002
         limit: int | None = None,  # noqa: ARG002
     ) -> Reply:
-        """A value for each field of the schema. Raises ChatError where nothing is asked for by one, or the data are not JSON."""
-        if schema is None:
-            raise ChatError("the scribe fills schemas, and was sent none")
+        """A value for each field of the schema, or a cheatsheet. Raises ChatError where neither is asked for, or without JSON."""
+        sent = messages[-1].text
+        sheet, _, rest = sent.rpartition("\n\n")
+        if schema is None and not sheet.startswith((OPEN, EMPTY)):
+            raise ChatError("the scribe fills schemas and writes sheets, and was asked for neither")
         try:
-            data = json.loads(messages[-1].text)
+            data = json.loads(sent if schema is not None else rest)
         except ValueError:
             raise ChatError("the scribe reads JSON, and was sent something else") from None
+        if schema is None:
+            return _reply(messages, _sheet(sheet, data))
         text = json.dumps(_filled(schema, data, list(_lines(data))), ensure_ascii=False)
-        return Reply(text, usage=Usage(estimate(messages), len(text) // 4, 1))
+        return _reply(messages, text)
+
+
+def _reply(messages: Sequence[Message], text: str) -> Reply:
+    return Reply(text, usage=Usage(estimate(messages), count_tokens(text), 1))
+
+
+def _sheet(sheet: str, data: Any) -> str:
+    """The sheet as it was, with an item for each new line of what was done."""
+    read = parse(sheet)
+    old = read.items if read is not None else ()
+    known = {item.description for item in old}
+    work = {"steps": str(data.get("work", ""))} if isinstance(data, Mapping) and "work" in data else data
+    new = [Item(0, line) for line in _lines(work) if line not in known]
+    return render([*old, *new])
 
 
 def _filled(schema: Mapping[str, Any], data: Any, lines: Sequence[str], name: str = "") -> Any:

@@ -20,6 +20,9 @@ from holdfast.retrieve.base import Ranker
 from holdfast.retrieve.hits import Hit
 from holdfast.store.base import Operation
 
+BUDGET = 1_500
+"""Tokens that what a recipe tells may have, where it does not say."""
+
 
 class Phase(StrEnum):
     """When a memory is asked: once before anything is done, or at a step."""
@@ -97,6 +100,7 @@ class Find:
         phases: when.
         pool: of so many nearest ones; ranks by words alone also see the best of a search.
         makers: of these parts of a recipe alone; of any where empty.
+        whole: of all that there are, however like the task they are; ``pool`` and relevance mean nothing then.
         own: of what who asks has lived through alone.
     """
 
@@ -107,6 +111,7 @@ class Find:
     phases: tuple[Phase, ...] = (Phase.BEGIN,)
     pool: int = 50
     makers: tuple[str, ...] = ()
+    whole: bool = False
     own: bool = False
 
     def __post_init__(self) -> None:
@@ -125,6 +130,7 @@ class Recipe:
         composer: what writes the text that is told; where there is none, the records are told as they are.
         managers: what tends the store, after every ``every`` trajectories.
         rewarded: an outcome's reward goes to what was told, as its utility (``store.rewards``).
+        budget: tokens that what is told may have.
     """
 
     name: str
@@ -135,6 +141,7 @@ class Recipe:
     managers: tuple[Manager, ...] = ()
     every: int = 1
     rewarded: bool = False
+    budget: int = BUDGET
     notes: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:

@@ -30,6 +30,7 @@ from holdfast.manage.merging import Merging
 from holdfast.manage.pruning import Pruning
 from holdfast.recipes.advising import Advising
 from holdfast.recipes.base import Find, Phase, Recipe
+from holdfast.recipes.cheatsheet import cheatsheet
 from holdfast.recipes.condensing import Condensing
 from holdfast.recipes.curation import Curation
 from holdfast.recipes.genotype import from_dict, read
@@ -198,7 +199,9 @@ CEREBRA = Recipe(
     every=50,
 )
 
-RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (CASES, *TWELVE, CEREBRA)}
+CHEATSHEET = cheatsheet()
+
+RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (CASES, *TWELVE, CEREBRA, CHEATSHEET)}
 """By name."""
 
 

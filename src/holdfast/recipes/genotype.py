@@ -22,6 +22,7 @@ from holdfast.encode.plans import Plans
 from holdfast.encode.principles import Principles
 from holdfast.encode.revision import Revision
 from holdfast.encode.scripts import Scripts
+from holdfast.encode.sheets import Sheets
 from holdfast.encode.shortcuts import Shortcuts
 from holdfast.encode.tips import Tips
 from holdfast.encode.trials import Trials
@@ -31,7 +32,8 @@ from holdfast.manage.fading import Fading
 from holdfast.manage.merging import Merging
 from holdfast.manage.pruning import Pruning
 from holdfast.recipes.advising import Advising
-from holdfast.recipes.base import Find, Phase, Recipe
+from holdfast.recipes.base import BUDGET, Find, Phase, Recipe
+from holdfast.recipes.cheatsheet import Synthesised, Told
 from holdfast.recipes.condensing import Condensing
 from holdfast.recipes.curation import Curation
 from holdfast.recipes.tutoring import Tutoring
@@ -56,13 +58,14 @@ _PARTS: tuple[type, ...] = (
         Principles,
         Revision,
         Scripts,
+        Sheets,
         Shortcuts,
         Tips,
         Trials,
         Workflows,
     ),
     *(Expanded, Judged, Keywords, Meaning, Mixed, Overlap, Rewritten, Solved, Utility, Words),
-    *(Advising, Condensing, Curation, Tutoring),
+    *(Advising, Condensing, Curation, Synthesised, Told, Tutoring),
     *(Fading, Merging, Pruning),
     Terms,
 )
@@ -88,6 +91,7 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
         "composer": None if recipe.composer is None else _told(recipe.composer),
         "managers": [_told(part) for part in recipe.managers],
         "every": recipe.every,
+        "budget": recipe.budget,
         "rewarded": recipe.rewarded,
         "notes": dict(recipe.notes),
     }
@@ -104,15 +108,16 @@ def from_dict(record: Mapping[str, Any]) -> Recipe:
 def _recipe(record: Mapping[str, Any]) -> Recipe:
     if not isinstance(record, Mapping):
         raise InputError("a recipe is a JSON object")
-    known = {"name", "about", "encoders", "finds", "composer", "managers", "every", "rewarded", "notes"}
+    known = {"name", "about", "encoders", "finds", "composer", "managers", "every", "rewarded", "budget", "notes"}
     if unknown := sorted(set(record) - known):
         raise InputError(f"a recipe has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     name, about, notes = record.get("name"), record.get("about", ""), record.get("notes", {})
     every, rewarded = record.get("every", 1), record.get("rewarded", False)
     if not isinstance(name, str) or not isinstance(about, str) or not isinstance(notes, Mapping):
         raise InputError("a recipe's name and about are strings, and its notes an object")
-    if type(every) is not int or type(rewarded) is not bool:
-        raise InputError("every is a whole number, and rewarded true or false")
+    budget = record.get("budget", BUDGET)
+    if type(every) is not int or type(budget) is not int or type(rewarded) is not bool:
+        raise InputError("every and budget are whole numbers, and rewarded is true or false")
     composer = record.get("composer")
     return Recipe(
         name,
@@ -123,6 +128,7 @@ def _recipe(record: Mapping[str, Any]) -> Recipe:
         tuple(_made(part, "manage") for part in _list(record, "managers")),
         every,
         rewarded,
+        budget,
         {str(key): str(value) for key, value in notes.items()},
     )
 
@@ -139,7 +145,9 @@ def read(path: Path) -> Recipe:
 
 def genes(part: type) -> dict[str, Any]:
     """The settings of a part, each with its type."""
-    hints = get_type_hints(part)
+    # What it is equipped with may be of a type that is known to a type checker alone.
+    named = {one.name: one.type for one in fields(part) if one.name not in EQUIPPED}
+    hints = get_type_hints(type("_", (), {"__annotations__": named, "__module__": part.__module__}))
     made: Any = part
     return {one.name: hints[one.name] for one in fields(made) if one.name not in EQUIPPED}
 
@@ -218,6 +226,7 @@ def _found(find: Find) -> dict[str, Any]:
         "phases": [str(phase) for phase in find.phases],
         "pool": find.pool,
         "makers": list(find.makers),
+        "whole": find.whole,
         "own": find.own,
     }
 
@@ -225,15 +234,15 @@ def _found(find: Find) -> dict[str, Any]:
 def _find(record: Any) -> Find:
     if not isinstance(record, Mapping) or "kinds" not in record or "ranker" not in record:
         raise InputError("a find has kinds and a ranker")
-    if unknown := sorted(set(record) - {"kinds", "ranker", "k", "least", "phases", "pool", "makers", "own"}):
+    if unknown := sorted(set(record) - {"kinds", "ranker", "k", "least", "phases", "pool", "makers", "whole", "own"}):
         raise InputError(f"a find has no {', '.join(unknown)}")
     least = record.get("least")
     k, pool = record.get("k", 1), record.get("pool", 50)
     if type(k) is not int or type(pool) is not int or not (least is None or type(least) in (int, float)):
         raise InputError("k and pool of a find are whole numbers, and least is a number or null")
-    own = record.get("own", False)
-    if type(own) is not bool:
-        raise InputError("own of a find is true or false")
+    whole, own = record.get("whole", False), record.get("own", False)
+    if type(whole) is not bool or type(own) is not bool:
+        raise InputError("whole and own of a find are true or false")
     try:
         phases = tuple(Phase(phase) for phase in _words(record, "phases", [str(Phase.BEGIN)]))
     except ValueError as error:
@@ -246,6 +255,7 @@ def _find(record: Any) -> Find:
         phases,
         pool,
         _words(record, "makers", []),
+        whole,
         own,
     )
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from holdfast.as_of import RECALLED
 from holdfast.chat import Chat
 from holdfast.cube import RECALLABLE, Cube, Form, Kind, Ref, Scope, Status
 from holdfast.encode.base import Encoder, Experience, Outcome, Trajectory
@@ -62,7 +63,7 @@ class Cook:
         recipe: what to do.
         scope: whose memory; its agent is who asks, unless ``author`` names somebody (an account that the agent works for).
         model: what writes, where a part of the recipe has something written.
-        budget: tokens that guidance may have.
+        budget: tokens that guidance may have, by default as many as the recipe says.
     """
 
     def __init__(
@@ -73,11 +74,11 @@ class Cook:
         *,
         model: Chat | None = None,
         author: str | None = None,
-        budget: int = 1_500,
+        budget: int | None = None,
     ) -> None:
         self._memory, self.recipe, self._scope = memory, recipe, scope
         self._author = author or scope.agent or scope.user
-        self._budget = budget
+        self._budget = recipe.budget if budget is None else budget
         self._equip: Callable[[Any], Any] = lambda part: equipped(part, model, memory, scope, self._author)
 
     def provide(self, task: str, phase: Phase = Phase.BEGIN, *, context: str = "") -> Guidance:
@@ -174,8 +175,13 @@ class Cook:
         # The nearest are the best where meaning ranks them: no more of them need be read.
         by_meaning = isinstance(find.ranker, Meaning)
         pool = compared if by_meaning and not (find.makers or find.own) else find.pool
-        candidates: list[Hit] = list(self._memory.nearest(query, k=pool, kinds=find.kinds, **scope))
-        if not by_meaning and len(candidates) == pool:  # there may be others with more of its words
+        candidates: list[Hit] = (
+            [Hit(cube, 0.0, 0.0) for cube in self._memory.select(replace(RECALLED, kinds=find.kinds), **scope)]
+            if find.whole
+            else list(self._memory.nearest(query, k=pool, kinds=find.kinds, **scope))
+        )
+        # There may be others with more of its words.
+        if not find.whole and not by_meaning and len(candidates) == pool:
             seen = {hit.id for hit in candidates}
             others = self._memory.search(query, k=find.pool, kinds=find.kinds, **scope)
             candidates += [replace(hit, relevance=0.0) for hit in others if hit.id not in seen]
