@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -165,7 +166,11 @@ def test_another_process_tells_what_this_one_took_in(tmp_path: Path) -> None:
                 here[name] = told(memory.provide(task), name in COMPOSED)
                 assert here[name], name
     done = subprocess.run(
-        [sys.executable, "-c", OTHER, str(tmp_path), task], capture_output=True, text=True, check=True
+        [sys.executable, "-c", OTHER, str(tmp_path), task],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
     )
     there = json.loads(done.stdout)
     assert there.pop("dynamic-cheatsheet")
