@@ -33,16 +33,23 @@ SOURCES = 2
 
 
 def heeded(
-    task: str, hits: Sequence[Hit], store: Store, scope: Scope, whose: str, chances: Callable[[], Mapping[str, float]]
+    task: str,
+    hits: Sequence[Hit],
+    k: int,
+    store: Store,
+    scope: Scope,
+    whose: str,
+    chances: Callable[[], Mapping[str, float]],
 ) -> Verdict:
-    """The hits that ``whose`` (an author, as records name theirs) may go by: their own, and of others' what a quorum agrees on.
+    """The first k hits that ``whose`` (an author, as records name theirs) may go by: their own, and of others' what a quorum agrees
+    on.
 
     ``chances``: how likely each hit, by its id, is to be about the task, where that must be known; the others are not.
     """
     lookup = sources_in(store, scope)
+    if all(_own(hit.cube, lookup, whose) for hit in hits[:k]):  # whatever comes after has no part in it
+        return Verdict(tuple(hits[:k]))
     own = {hit.id for hit in hits if _own(hit.cube, lookup, whose)}
-    if len(own) == len(hits):
-        return Verdict(tuple(hits))
     consensus = ConsensusGuard(lived(lookup), min_sources=SOURCES, lookup=lookup)
     likely = chances()
     seen = about([replace(hit, relevance=likely.get(hit.id, 0.0)) for hit in hits], SOURCES, lookup)
@@ -51,7 +58,7 @@ def heeded(
     if said.abstained:
         said = reading(task, seen, consensus, known) or said
     agreed = {hit.id for hit in said.kept}
-    kept = tuple(hit for hit in hits if hit.id in own or hit.id in agreed)
+    kept = tuple(hit for hit in hits if hit.id in own or hit.id in agreed)[:k]
     return Verdict(
         kept,
         tuple(one for one in said.dropped if one.hit.id not in own),
