@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
 from holdfast.cube import Cube, Form, Scope
 from holdfast.guard.base import Lookup, Verdict, ancestry, sources_in, voter
@@ -46,7 +47,7 @@ def heeded(
 
     ``chances``: how likely each hit, by its id, is to be about the task, where that must be known; the others are not.
     """
-    lookup = sources_in(store, scope)
+    lookup = cache(sources_in(store, scope))  # records of one run rest on the same ones
     if all(_own(hit.cube, lookup, whose) for hit in hits[:k]):  # whatever comes after has no part in it
         return Verdict(tuple(hits[:k]))
     own = {hit.id for hit in hits if _own(hit.cube, lookup, whose)}
