@@ -12,20 +12,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from benchmarks.limits import SyncedCommit, pace
 from benchmarks.worker import Pass, probe, told
 from holdfast import Memory, __version__
-from holdfast.bench.scribe import Scribe
-from holdfast.encode.base import Step, Trajectory, Vectors
+from holdfast.bench.costs import Clock, Timed, Writer, reward, runs
+from holdfast.encode.base import Vectors
 from holdfast.recipes.book import RECIPES
 
 USER, AGENT = "user", "agent"
@@ -33,24 +32,6 @@ FLUSHED = 50
 """Runs after which vectors are made, while a store is filled."""
 WARM, MEASURED = 5, 40
 BYTES = 1_000
-WORDS = 3_000
-"""The vocabulary, of which rare words are drawn less often."""
-
-T = TypeVar("T")
-
-
-class Clocked:
-    """Adds up the time that calls take which are not the framework's."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __call__(self, call: Callable[[], T]) -> T:
-        start = time.perf_counter()
-        try:
-            return call()
-        finally:
-            self.seconds += time.perf_counter() - start
 
 
 class Hashed:
@@ -58,14 +39,8 @@ class Hashed:
 
     model, dimension = "hashed/1", 384
 
-    def __init__(self, clock: Clocked) -> None:
-        self._clock = clock
-
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, shape (len(texts), 384)."""
-        return self._clock(lambda: self._embed(texts))
-
-    def _embed(self, texts: Sequence[str]) -> Vectors:
         found = np.full((len(texts), self.dimension), 1e-3, np.float32)
         for row, text in zip(found, texts, strict=True):
             for word in text.split():
@@ -73,36 +48,20 @@ class Hashed:
         return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-class Writer(Scribe):
-    """The scribe, whose time is taken off."""
-
-    def __init__(self, clock: Clocked) -> None:
-        self._clock = clock
-
-    def reply(self, *args: Any, **more: Any) -> Any:
-        """As the scribe replies."""
-        return self._clock(lambda: super(Writer, self).reply(*args, **more))
-
-
-def runs(seed: int, count: int) -> list[Trajectory]:
-    """Tasks of twelve words with four steps each."""
-    drawn = random.Random(seed)
-    found = []
-    for number in range(count):
-        words = [f"word{min(int(drawn.expovariate(1 / 200)), WORDS)}" for _ in range(12)]
-        steps = tuple(Step(f"call {word}", f"{word} is done", f"tool {word}", {"of": word}) for word in words[:4])
-        found.append(Trajectory(f"do {' '.join(words)}", steps, f"done {words[0]}", id=f"{seed}-{number}"))
-    return found
-
-
 def measured(name: str, folder: Path, count: int, disk: SyncedCommit, seed: int) -> dict[str, Any]:
     """One recipe among ``count`` runs."""
-    others = Clocked()
-    made = {"embedder": Hashed(others), "chat": Writer(others), "recipe": name, "encoders": (), "background": False}
+    clock = Clock()
+    made = {
+        "embedder": Timed(Hashed(), clock),
+        "chat": Writer(clock),
+        "recipe": name,
+        "encoders": (),
+        "background": False,
+    }
     start = time.perf_counter()
     with Memory(folder, user=USER, agent=AGENT, durability="normal", **made) as memory:
-        for number, run in enumerate(runs(seed, count), 1):
-            memory.take_in(run, 1.0 if number % 4 else -1.0)
+        for number, run in enumerate(runs(count, seed), 1):
+            memory.take_in(run, reward(number))
             if number % FLUSHED == 0:
                 memory.flush()
         memory.flush()
@@ -111,7 +70,7 @@ def measured(name: str, folder: Path, count: int, disk: SyncedCommit, seed: int)
     commits = 0
     with Memory(folder, user=USER, agent=AGENT, **made) as memory:
         records = memory.status()["memories"]
-        for at, run in enumerate(runs(seed + 1, WARM + MEASURED)):
+        for at, run in enumerate(runs(WARM + MEASURED, seed + 1)):
             if at == WARM:
                 passes = {what: Pass(probes=[probe()]) for what in passes}
                 commits = 0
@@ -121,9 +80,9 @@ def measured(name: str, folder: Path, count: int, disk: SyncedCommit, seed: int)
                 ("step", lambda run=run: memory.provide(run.task, "step", context=f"{run.task} {run.answer}")),
                 ("take in", lambda run=run: memory.take_in(run, 1.0)),
             ):
-                off, begun = others.seconds, time.perf_counter()
+                off, begun = clock.seconds, time.perf_counter()
                 call()
-                passes[what].times.append(time.perf_counter() - begun - (others.seconds - off))
+                passes[what].times.append(time.perf_counter() - begun - (clock.seconds - off))
                 passes[what].probes.append(probe())
             commits += len({event.txn for event in memory.store.events(before)})
             passes["synced commit"].times.append(disk.seconds(os.urandom(BYTES)))

@@ -45,6 +45,11 @@ def register(commands: Any) -> None:
         action="store_true",
         help="print which kinds of memory are covered by which mechanisms, and what is left out and why; needs no store",
     )
+    parser.add_argument(
+        "--cost",
+        action="store_true",
+        help="measure here what each recipe takes a run: calls of a model, tokens, time, bytes; needs no store",
+    )
 
 
 def status(args: argparse.Namespace, screen: Screen) -> int:
@@ -76,6 +81,8 @@ def doctor(args: argparse.Namespace, screen: Screen) -> int:
     """``holdfast doctor``; 0 only where nothing is wrong (any more)."""
     if args.coverage:
         return _coverage(screen)
+    if args.cost:
+        return _cost(args, screen)
     path, head = store_path(args), _head(args.head)
     require_store(path)
     repaired: list[str] = []
@@ -233,6 +240,40 @@ def _embedder(path: Path) -> Finding:
     if found is None:
         return Finding("embedder", "note", why_no_embedder())
     return Finding("embedder", "good", f"{found.model} opens; it will serve this store")
+
+
+def _cost(args: argparse.Namespace, screen: Screen) -> int:
+    """What each recipe takes a run, on this machine, with a stand-in for the model."""
+    from holdfast.bench.costs import costs
+    from holdfast.opening import choose
+    from holdfast.recipes.book import RECIPES
+
+    serving, degraded = choose(embedder(args.embedder), ())
+    found = []
+    with screen.bar(len(RECIPES), "measuring", " recipes") as bar:
+        for one in costs(RECIPES.values(), serving):
+            found.append(one)
+            bar.update()
+    if screen.json:
+        screen.data([asdict(one) for one in found])
+        return 0
+    rows = [
+        (
+            one.recipe,
+            f"{one.calls_before:.1f} {one.calls_at_step:.1f} {one.calls_after:.1f}",
+            f"{one.prompt:,.0f}",
+            f"{one.completion:,.0f}",
+            f"{one.told:,.0f}",
+            f"{1e3 * one.before:.1f} {1e3 * one.at_step:.1f} {1e3 * one.after:.1f}",
+            f"{one.kept / 1024:.1f}",
+        )
+        for one in found
+    ]
+    screen.table(rows, ("recipe", "calls", "tokens sent", "written", "told", "ms", "KiB kept"), wide=0)
+    screen.line()
+    screen.say("A run: calls of the model, and milliseconds without it, are those before, at a step, and after.")
+    notes(screen, degraded)
+    return 0
 
 
 def _coverage(screen: Screen) -> int:
