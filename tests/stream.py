@@ -155,6 +155,15 @@ ANSWERS = {
     "revision": lambda data: {"script": f"{data['script']}, not {parts(data)[3]}", "case": f"failed: {data['task']}"},
     "principle": principle,
     "equality": same,
+    "facts": lambda data: {
+        "facts": [f"{line.split('. ')[1]} ({data['task']})" for line in data["steps"].splitlines()[:2]]
+    },
+    "operation": lambda data: {
+        "event": "UPDATE" if data["fact"].split()[:3] == data["records"]["1"].split()[:3] else "ADD",
+        "record": 1,
+        "text": data["fact"],
+    },
+    "selection": lambda data: {"useful": [int(number) for number in data["records"]]},
 }
 
 

@@ -15,8 +15,7 @@ from holdfast.encode.digests import Digests
 from holdfast.errors import InputError
 from holdfast.recipes.base import Find, Phase, Recipe
 from holdfast.recipes.book import RECIPES, opened
-from holdfast.recipes.genotype import PARTS, from_dict, genes, to_dict
-from holdfast.retrieve.base import Ranker
+from holdfast.recipes.genotype import PARTS, SEAMS, from_dict, genes, to_dict
 from holdfast.retrieve.likeness import Meaning, Mixed, Overlap, Words
 from holdfast.retrieve.utility import Utility
 from scribe import Scribe
@@ -119,8 +118,8 @@ KINDS = ["digest", "insight", "tip", "skill"]
 
 
 def gene(wanted: Any) -> st.SearchStrategy[Any]:
-    if wanted is Ranker:
-        return parts([part for part in PARTS.values() if hasattr(part, "rank")])
+    if wanted in SEAMS:
+        return parts([part for part in PARTS.values() if hasattr(part, SEAMS[wanted])])
     if get_origin(wanted) is tuple:
         return st.lists(st.sampled_from(KINDS), min_size=1, max_size=3).map(tuple)
     if get_origin(wanted) is Literal:

@@ -8,7 +8,7 @@ compared, saved, and changed by a search (the paper's genotype).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -152,4 +152,10 @@ class Recipe:
     def writes(self) -> bool:
         """Whether some part of it has something written by a chat model."""
         parts = (*self.encoders, *(find.ranker for find in self.finds), self.composer, *self.managers)
-        return any(hasattr(part, "model") for part in parts)
+        return any(map(_writes, parts))
+
+
+def _writes(part: object) -> bool:
+    if not is_dataclass(part):
+        return hasattr(part, "model")
+    return any(one.name == "model" or _writes(getattr(part, one.name)) for one in fields(part))

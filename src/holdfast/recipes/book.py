@@ -14,6 +14,7 @@ from holdfast.cube import Kind
 from holdfast.encode.digests import Digests
 from holdfast.encode.functions import Functions
 from holdfast.encode.insights import Insights
+from holdfast.encode.managed import Drawn, Managed, Prompted, Steps, Thresholds
 from holdfast.encode.nodes import Nodes
 from holdfast.encode.patterns import Patterns
 from holdfast.encode.plans import Plans
@@ -35,6 +36,7 @@ from holdfast.recipes.condensing import Condensing
 from holdfast.recipes.curation import Curation
 from holdfast.recipes.genotype import from_dict, read
 from holdfast.recipes.tutoring import Tutoring
+from holdfast.retrieve.distilled import Distilled
 from holdfast.retrieve.expansion import Expanded
 from holdfast.retrieve.judged import Judged
 from holdfast.retrieve.keywords import Keywords
@@ -194,9 +196,25 @@ CEREBRA = Recipe(
     every=50,
 )
 
+MEMORY_R1 = Recipe(
+    "memory-r1",
+    "facts that a model adds, updates or deletes one by one, and of the nearest those that it picks (arXiv 2508.19828)",
+    (Managed(Drawn(), Prompted()),),
+    (Find((Unit.NOTE,), Distilled(shown=30), k=30),),
+)
+
+MEMORY_R1_RULES = Recipe(
+    "memory-r1-rules",
+    "each step's outcome as a fact, added or updated by two thresholds; asks no model (after arXiv 2508.19828)",
+    (Managed(Steps(), Thresholds()),),
+    (Find((Unit.NOTE,), Meaning(), k=5),),
+)
+
 CHEATSHEET = cheatsheet()
 
-RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (CASES, *TWELVE, CEREBRA, CHEATSHEET)}
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe for recipe in (CASES, *TWELVE, CEREBRA, MEMORY_R1, MEMORY_R1_RULES, CHEATSHEET)
+}
 """By name."""
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from holdfast.encode.digests import Digests
 from holdfast.encode.functions import Functions
 from holdfast.encode.insights import Insights
+from holdfast.encode.managed import Drawn, Managed, Policy, Prompted, Source, Steps, Thresholds
 from holdfast.encode.nodes import Nodes
 from holdfast.encode.patterns import Patterns
 from holdfast.encode.plans import Plans
@@ -38,6 +39,7 @@ from holdfast.recipes.condensing import Condensing
 from holdfast.recipes.curation import Curation
 from holdfast.recipes.tutoring import Tutoring
 from holdfast.retrieve.base import Ranker
+from holdfast.retrieve.distilled import Distilled
 from holdfast.retrieve.expansion import Expanded
 from holdfast.retrieve.judged import Judged
 from holdfast.retrieve.keywords import Keywords
@@ -52,6 +54,7 @@ _PARTS: tuple[type, ...] = (
         Digests,
         Functions,
         Insights,
+        Managed,
         Nodes,
         Patterns,
         Plans,
@@ -64,9 +67,10 @@ _PARTS: tuple[type, ...] = (
         Trials,
         Workflows,
     ),
-    *(Expanded, Judged, Keywords, Meaning, Mixed, Overlap, Rewritten, Solved, Utility, Words),
+    *(Distilled, Expanded, Judged, Keywords, Meaning, Mixed, Overlap, Rewritten, Solved, Utility, Words),
     *(Advising, Condensing, Curation, Synthesised, Told, Tutoring),
     *(Fading, Merging, Pruning),
+    *(Drawn, Prompted, Steps, Thresholds),
     Terms,
 )
 
@@ -74,6 +78,9 @@ PROFILE = ()  # how recipes are written down, and no memory
 
 PARTS: Mapping[str, type] = {part.__name__: part for part in _PARTS}
 """What a file may name: encoders, rankers, composers, managers, and what these are set by."""
+
+SEAMS: Mapping[type, str] = {Ranker: "rank", Policy: "decide", Source: "facts"}
+"""Settings that are parts themselves, each with the method that makes one fit."""
 
 EQUIPPED = frozenset({"model", "memory", "scope", "author", "runner", "scale", "since"})
 """Fields of a part that are no setting of it, and are filled where it works."""
@@ -193,8 +200,8 @@ def _made(record: Any, does: str) -> Any:
 
 def _like(wanted: Any, value: Any, where: str) -> Any:
     """A setting of the type that its part declares. A whole number is a number too; true is none."""
-    if wanted is Ranker:
-        return _made(value, "rank")
+    if wanted in SEAMS:
+        return _made(value, SEAMS[wanted])
     if wanted in PARTS.values():
         made = _made(value, "")
         if type(made) is not wanted:
