@@ -31,6 +31,7 @@ from holdfast.manage.pruning import Pruning
 from holdfast.recipes.advising import Advising
 from holdfast.recipes.base import Find, Phase, Recipe
 from holdfast.recipes.cheatsheet import cheatsheet
+from holdfast.recipes.concepts import arcmemo, arcmemo_lessons
 from holdfast.recipes.condensing import Condensing
 from holdfast.recipes.curation import Curation
 from holdfast.recipes.genotype import from_dict, read
@@ -200,8 +201,11 @@ CEREBRA = Recipe(
 )
 
 CHEATSHEET = cheatsheet()
+ARCMEMO, ARCMEMO_LESSONS = arcmemo(), arcmemo_lessons()
 
-RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (CASES, *TWELVE, CEREBRA, CHEATSHEET)}
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe for recipe in (CASES, *TWELVE, CEREBRA, CHEATSHEET, ARCMEMO, ARCMEMO_LESSONS)
+}
 """By name."""
 
 

@@ -44,10 +44,7 @@ class Words:
 
     def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
         """Shape (len(candidates),), in [0, 1]."""
-        texts = [Counter(tokens(hit.text)) for hit in candidates]
-        held = Counter(word for text in texts for word in text)
-        asked = _weighed(Counter(tokens(query)), held, len(texts))
-        return np.asarray([_cosine(asked, _weighed(text, held, len(texts))) for text in texts], np.float64)
+        return cosines(query, [hit.text for hit in candidates])
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +73,14 @@ class Mixed:
             query, candidates
         )
         return mixed
+
+
+def cosines(query: str, texts: Sequence[str]) -> Scores:
+    """The cosine of a query and each text by their words' TF-IDF over these texts: shape (len(texts),), in [0, 1]."""
+    counts = [Counter(tokens(text)) for text in texts]
+    held = Counter(word for count in counts for word in count)
+    asked = _weighed(Counter(tokens(query)), held, len(counts))
+    return np.asarray([_cosine(asked, _weighed(count, held, len(counts))) for count in counts], np.float64)
 
 
 def _weighed(counts: Counter[str], held: Counter[str], of: int) -> dict[str, float]:
