@@ -31,7 +31,7 @@ PROFILE = MemoryProfile(
     Subform.FLAT,
     (Function.STRATEGIES,),
     formation=(Formation.DISTILL_EXPERIENCE,),
-    evolution=(Evolution.CONSOLIDATE_LOCAL,),
+    evolution=(Evolution.CONSOLIDATE_CLUSTER,),
     subject=(Subject.AGENT,),
 )
 

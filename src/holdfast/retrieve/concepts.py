@@ -27,7 +27,7 @@ PROFILE = MemoryProfile(
     Form.TEXT,
     Subform.FLAT,
     (Function.STRATEGIES,),
-    retrieval=(Retrieval.AUTOMATIC, Retrieval.GENERATIVE, Retrieval.FILTER),
+    retrieval=(Retrieval.AUTOMATIC, Retrieval.RERANK, Retrieval.FILTER),
     subject=(Subject.AGENT,),
 )
 
@@ -39,6 +39,8 @@ CHOOSE_LESSONS = (
     "Each situation in the list says when a lesson is of use. Choose those that the task is in, {k} at most, by their numbers, the "
     "most fitting first."
 )
+
+_NUMBERS = {"numbers": {"type": "array", "items": {"type": "integer"}}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +118,10 @@ class Situated:
             "task": query,
             "situations": [{"number": number, "situation": candidates[at].text} for number, at in enumerate(shown, 1)],
         }
-        fields = {"numbers": {"type": "array", "items": {"type": "integer"}, "maxItems": 4 * self.k}}
-        found = write(self.model, "situations", CHOOSE_LESSONS.format(k=self.k), data, fields)["numbers"]
+        number = {"type": "integer", "minimum": 1, "maximum": len(shown)}
+        fields = {"numbers": {"type": "array", "items": number, "maxItems": 4 * self.k}}
+        instruction = CHOOSE_LESSONS.format(k=self.k)
+        found = write(self.model, "situations", instruction, data, fields, accepted=_NUMBERS)["numbers"]
         chosen = [number for number in dict.fromkeys(found) if 1 <= number <= len(shown)][: self.k]
         for place, number in enumerate(chosen):
             scores[shown[number - 1]] = self.k - place
