@@ -7,7 +7,7 @@ pass for the heading of a section, or for another concept.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from holdfast.cube import Form
@@ -157,10 +157,11 @@ def view(concepts: Iterable[Concept], *, threshold: int = THRESHOLD, cues: bool 
     return _with_types(sections, concepts)
 
 
-def hint(concepts: Iterable[Concept], chosen: Collection[str]) -> str:
-    """What a solver is told: the chosen ones in full, the others by name. "" where there are none."""
+def hint(concepts: Iterable[Concept], chosen: Sequence[str]) -> str:
+    """What a solver is told: the chosen ones in full and in their order, the others by name. "" where there are none."""
     concepts = list(concepts)
-    full = [one for one in concepts if one.name in chosen]
+    by_name = {one.name: one for one in concepts}
+    full = [by_name[name] for name in dict.fromkeys(chosen) if name in by_name]
     sections = {heading: [said for one in some for said in told(one)] for heading, some in _sections(full).items()}
     if names := "; ".join(one.name for one in concepts if one.name not in chosen):
         sections["Other concepts"] = [f"- by name: {names}"]
