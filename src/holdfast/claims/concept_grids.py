@@ -91,29 +91,28 @@ def things(grid: Grid) -> tuple[Thing, ...]:
 
 @lru_cache(maxsize=20_000)
 def _things(held: bytes, columns: int) -> tuple[Thing, ...]:
-    grid = np.frombuffer(held, np.uint8).reshape(-1, columns)
-    rows = len(grid)
-    cells = grid.tolist()
-    seen = [[False] * columns for _ in range(rows)]
+    rows, wide = len(held) // columns, columns + 1
+    # One row of ground around all, and one cell between rows, so that no cell has a neighbour that is not there.
+    padded = np.zeros((rows + 2, wide), np.uint8)
+    padded[1:-1, :-1] = np.frombuffer(held, np.uint8).reshape(rows, columns)
+    cells = padded.ravel().tolist()
     found = []
-    for row in range(rows):
-        for column in range(columns):
-            colour = cells[row][column]
-            if not colour or seen[row][column]:
-                continue
-            seen[row][column] = True
-            stack, its = [(row, column)], []
-            while stack:
-                y, x = stack.pop()
-                its.append((y, x))
-                for dy, dx in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
-                    if 0 <= dy < rows and 0 <= dx < columns and not seen[dy][dx] and cells[dy][dx] == colour:
-                        seen[dy][dx] = True
-                        stack.append((dy, dx))
-            ys, xs = [y for y, _ in its], [x for _, x in its]
-            mask = np.zeros(grid.shape, np.bool_)
-            mask[ys, xs] = True
-            found.append(Thing(mask, min(ys), min(xs), max(ys) + 1, max(xs) + 1, colour, len(its)))
+    for start in np.flatnonzero(padded).tolist():
+        if not (colour := cells[start]):
+            continue
+        cells[start] = 0
+        its = [start]
+        for at in its:  # it grows meanwhile
+            for near in (at + 1, at - 1, at + wide, at - wide):
+                if cells[near] == colour:
+                    cells[near] = 0
+                    its.append(near)
+        ys, xs = np.divmod(np.asarray(its), wide)
+        ys -= 1
+        mask = np.zeros((rows, columns), np.bool_)
+        mask[ys, xs] = True
+        box = int(ys.min()), int(xs.min()), int(ys.max()) + 1, int(xs.max()) + 1
+        found.append(Thing(mask, *box, colour, len(its)))
     return tuple(found)
 
 
