@@ -43,8 +43,8 @@ number = 25
 name = "arcmemo"
 statement = (
     "Concepts with parameters transfer to new puzzles where solved instances do not: at 2,000 candidates 10 points above the "
-    "nearest instance and 15 above no memory; choosing concepts by their cues keeps a memory affordable, and updating it during the "
-    "test gains 4 points more."
+    "nearest instance and 15 above no memory; choosing concepts by their cues keeps a memory affordable, and updating it during "
+    "the test gains 4 points more."
 )
 arms = (SELECTED, CONTINUAL, ALL, LESSONS, INSTANCE, INSTANCES, NONE, ORACLE)
 

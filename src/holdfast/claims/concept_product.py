@@ -25,7 +25,7 @@ from holdfast.errors import ChatError
 from holdfast.memory import Memory
 from holdfast.recipes.concepts import arcmemo, concepts
 
-_NAME, _CUE = re.compile(r"^- (?!by name: )([^(]+)"), re.compile(r"^  cue: (.*)$")
+_NAME, _CUE = re.compile(r"^- ([^(]+)\("), re.compile(r"^  cue: (.*)$")
 
 
 class Stand:

@@ -38,6 +38,8 @@ PROFILE = MemoryProfile(
 MAKER = "concept_writing"
 SHARE = "concept"
 """In a share's ``data``: the concept, as ``concept_text.record_of`` writes it."""
+PLACE = "place"
+"""In a share's ``data``: where it stands among those of its run, which are stored at once."""
 
 SKETCH = (
     "The run solved the task, and its result was verified. Write the pseudocode of the solution, free of this task's values "
@@ -107,26 +109,28 @@ class ConceptWriting:
         written = write(self.model, "concepts", CONCEPTS, data, fields, accepted=_LOOSE)["concepts"]
         found, faults = read(written[: self.most])
         operations = [
-            share(experience, one.beyond(known.get(one.name)), str(sketch["summary"])) for one in merged(found).values()
+            share(experience, one.beyond(known.get(one.name)), place, str(sketch["summary"]))
+            for place, one in enumerate(merged(found).values())
         ]
         return [*operations, *(Operation.none(fault) for fault in faults)]
 
 
-def share(experience: Experience, concept: Concept, summary: str = "") -> Operation:
-    """To add what a run says of a concept. ``summary``: what was done in it."""
+def share(experience: Experience, concept: Concept, place: int, summary: str) -> Operation:
+    """To add what a run says of a concept, at a place among what it says. ``summary``: what was done in it."""
     text = f"{concept.name}: {concept.description}" if concept.description else concept.name
     tell = "\n".join(told(replace(concept, description="")))
-    return derived(experience, MAKER, Kind.CONCEPT, text, tell, concept=record_of(concept), summary=summary)
+    held = record_of(concept)
+    return derived(experience, MAKER, Kind.CONCEPT, text, tell, concept=held, place=place, summary=summary)
 
 
 def shares(cubes: Iterable[Cube]) -> list[tuple[Cube, Concept]]:
-    """The shares among some records, in the order in which they were written. What is none is left out."""
+    """The shares among some records, in the order of their runs. What is none is left out."""
     found = []
     for cube in cubes:
         if cube.kind == Kind.CONCEPT and cube.data.get(MADE_BY) == MAKER:
             one, _ = read([cube.data.get(SHARE)])
             found += [(cube, replace(one[0], used_in=(_run(cube),)))] if one else []
-    return sorted(found, key=lambda pair: pair[0].id)  # ids sort by creation
+    return sorted(found, key=lambda pair: _order(pair[0]))
 
 
 def concepts_of(cubes: Iterable[Cube]) -> dict[str, Concept]:
@@ -145,6 +149,11 @@ def renamed(cubes: Sequence[Cube], name: str, to: str) -> list[Operation]:
                 Operation.update(cube.with_(text=text, data=data), f"{name!r} and {to!r} are one concept")
             )
     return operations
+
+
+def _order(cube: Cube) -> tuple[str, int, str]:
+    place = cube.data.get(PLACE)
+    return _run(cube), place if type(place) is int else 0, cube.id  # ids sort by creation
 
 
 def _run(cube: Cube) -> str:
