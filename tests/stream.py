@@ -133,6 +133,20 @@ def same(data: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"same": data["one"].split()[:3] == data["other"].split()[:3]}
 
 
+def concepts(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    verb, _, thing, _, _, place = data["task"].split()[:6]
+    tool = [{"name": "tool", "typing": "Tool := something held", "description": data["pseudocode"]}]
+    one = {"name": verb, "kind": "routine", "parameters": tool, "cues": [f"there is a {thing} to {verb}"]}
+    return {
+        "concepts": [one, {"name": place, "kind": "structure", "description": data["summary"]}, {"kind": "routine"}]
+    }
+
+
+def numbers(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    asked = set(data["task"].split())
+    return {"numbers": [one["number"] for one in data["situations"] if asked & set(one["situation"].split())]}
+
+
 ANSWERS = {
     "digest": digest,
     "insights": insights,
@@ -163,7 +177,15 @@ ANSWERS = {
         "record": 1,
         "text": data["fact"],
     },
-    "selection": lambda data: {"useful": [int(number) for number in data["records"]]},
+    "distillation": lambda data: {"useful": [int(number) for number in data["records"]]},
+    "pseudocode": lambda data: {"pseudocode": data["steps"].splitlines()[1], "summary": f"did {data['task']}"},
+    "concepts": concepts,
+    "selection": lambda data: {"exploration": "", "names": [*data["task"].split(), "nothing there"]},
+    "thought": lambda data: {"thought": data["steps"][:40]},
+    "lessons": lambda data: {
+        "lessons": [{"situation": f"asked to {data['task']}", "suggestion": f"think of {data['thought']}"}]
+    },
+    "situations": numbers,
 }
 
 

@@ -38,7 +38,7 @@ def scripted(event: str = "ADD", record: int = 0, text: str = "", useful: tuple[
     return Scribe(
         facts=facts,
         operation=lambda _: {"event": event, "record": record, "text": text},
-        selection=lambda _: {"useful": list(useful)},
+        distillation=lambda _: {"useful": list(useful)},
     )
 
 

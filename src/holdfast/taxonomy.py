@@ -199,7 +199,6 @@ GAPS: Mapping[tuple[Form, Function] | Subform | Dynamic, str] = {
     Subform.TRANSFORMED: _NOT_YET.format("latent"),
     Subform.INTERNAL: _NOT_YET.format("weights"),
     Formation.LATENT: _NOT_YET.format("latent"),
-    Evolution.CONSOLIDATE_CLUSTER: "planned: concepts from clusters of experience (arXiv 2509.04439)",
     Retrieval.GENERATIVE: "not planned: recall must show its sources, and generated memory has none",
 }
 """Cells and sub-types that nothing covers, on purpose, and why. What is covered must not stand here."""

@@ -26,24 +26,25 @@ def texts(least: int, most: int) -> dict[str, Any]:
 
 
 def write(
-    model: Chat | None, name: str, instruction: str, data: Mapping[str, Any], fields: Mapping[str, Any]
+    model: Chat | None,
+    name: str,
+    instruction: str,
+    data: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    *,
+    accepted: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What the model fills in: a value for each of ``fields``, which are JSON Schemas by name.
 
-    ``name`` says what is written, and is the title of the schema. Raises InputError where there is no model, ChatError where it
-    gives nothing of the schema.
+    ``name`` says what is written, and is the title of the schema. ``accepted``: what the fields must fit in place of ``fields``,
+    where the caller judges the parts of the answer one by one. Raises InputError where there is no model, ChatError where it gives
+    nothing of the schema.
     """
     if model is None:
         raise InputError(
             f"this recipe has a {name} written by a language model: give chat=, such as agent.chat.Endpoint"
         )
-    schema = {
-        "title": name,
-        "type": "object",
-        "properties": dict(fields),
-        "required": list(fields),
-        "additionalProperties": False,
-    }
+    schema = _schema(name, fields)
     messages = (
         Message(Role.SYSTEM, f"{instruction}\n{NOTICE}"),
         Message(Role.USER, json.dumps(dict(data), ensure_ascii=False)),
@@ -57,11 +58,22 @@ def write(
         raise ChatError(f"the model's {name} is no JSON object")
     from holdfast.encode.schemas import misfits  # needs the extra, which recipes that ask no model do without
 
-    if wrong := misfits(found, schema):  # a scripted model, or one that knows no schemas, may answer with anything
+    fits = schema if accepted is None else _schema(name, accepted)
+    if wrong := misfits(found, fits):  # a scripted model, or one that knows no schemas, may answer with anything
         raise ChatError(
             f"the model's {name} does not fit its schema ({', '.join(sorted({one.rule for one in wrong}))})"
         )
     return found
+
+
+def _schema(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "title": name,
+        "type": "object",
+        "properties": dict(fields),
+        "required": list(fields),
+        "additionalProperties": False,
+    }
 
 
 def told(trajectory: Trajectory, longest: int = LONGEST) -> str:

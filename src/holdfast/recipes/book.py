@@ -32,6 +32,7 @@ from holdfast.manage.pruning import Pruning
 from holdfast.recipes.advising import Advising
 from holdfast.recipes.base import Find, Phase, Recipe
 from holdfast.recipes.cheatsheet import cheatsheet
+from holdfast.recipes.concepts import arcmemo, arcmemo_lessons
 from holdfast.recipes.condensing import Condensing
 from holdfast.recipes.curation import Curation
 from holdfast.recipes.genotype import from_dict, read
@@ -211,9 +212,11 @@ MEMORY_R1_RULES = Recipe(
 )
 
 CHEATSHEET = cheatsheet()
+ARCMEMO, ARCMEMO_LESSONS = arcmemo(), arcmemo_lessons()
 
 RECIPES: Mapping[str, Recipe] = {
-    recipe.name: recipe for recipe in (CASES, *TWELVE, CEREBRA, MEMORY_R1, MEMORY_R1_RULES, CHEATSHEET)
+    recipe.name: recipe
+    for recipe in (CASES, *TWELVE, CEREBRA, MEMORY_R1, MEMORY_R1_RULES, CHEATSHEET, ARCMEMO, ARCMEMO_LESSONS)
 }
 """By name."""
 

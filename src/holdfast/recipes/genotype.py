@@ -13,6 +13,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from holdfast.encode.concept_writing import ConceptWriting
 from holdfast.encode.digests import Digests
 from holdfast.encode.functions import Functions
 from holdfast.encode.insights import Insights
@@ -25,6 +26,7 @@ from holdfast.encode.revision import Revision
 from holdfast.encode.scripts import Scripts
 from holdfast.encode.sheets import Sheets
 from holdfast.encode.shortcuts import Shortcuts
+from holdfast.encode.situations import Situations
 from holdfast.encode.tips import Tips
 from holdfast.encode.trials import Trials
 from holdfast.encode.workflows import Workflows
@@ -35,10 +37,12 @@ from holdfast.manage.pruning import Pruning
 from holdfast.recipes.advising import Advising
 from holdfast.recipes.base import BUDGET, Find, Phase, Recipe
 from holdfast.recipes.cheatsheet import Synthesised, Told
+from holdfast.recipes.concepts import Hinting
 from holdfast.recipes.condensing import Condensing
 from holdfast.recipes.curation import Curation
 from holdfast.recipes.tutoring import Tutoring
 from holdfast.retrieve.base import Ranker
+from holdfast.retrieve.concepts import Chosen, Situated
 from holdfast.retrieve.distilled import Distilled
 from holdfast.retrieve.expansion import Expanded
 from holdfast.retrieve.judged import Judged
@@ -51,6 +55,7 @@ from holdfast.store.rewards import Terms
 
 _PARTS: tuple[type, ...] = (
     *(
+        ConceptWriting,
         Digests,
         Functions,
         Insights,
@@ -63,12 +68,27 @@ _PARTS: tuple[type, ...] = (
         Scripts,
         Sheets,
         Shortcuts,
+        Situations,
         Tips,
         Trials,
         Workflows,
     ),
-    *(Distilled, Expanded, Judged, Keywords, Meaning, Mixed, Overlap, Rewritten, Solved, Utility, Words),
-    *(Advising, Condensing, Curation, Synthesised, Told, Tutoring),
+    *(
+        Chosen,
+        Distilled,
+        Expanded,
+        Judged,
+        Keywords,
+        Meaning,
+        Mixed,
+        Overlap,
+        Rewritten,
+        Situated,
+        Solved,
+        Utility,
+        Words,
+    ),
+    *(Advising, Condensing, Curation, Hinting, Synthesised, Told, Tutoring),
     *(Fading, Merging, Pruning),
     *(Drawn, Prompted, Steps, Thresholds),
     Terms,

@@ -54,6 +54,6 @@ class Distilled:
         number = {"type": "integer", "minimum": 1, "maximum": len(best)}
         fields = {"useful": {"type": "array", "items": number, "maxItems": len(best)}}
         data = {"task": query, "records": records}
-        for picked in write(self.model, "selection", instruction, data, fields)["useful"]:
+        for picked in write(self.model, "distillation", instruction, data, fields)["useful"]:
             scores[best[picked - 1]] = first[best[picked - 1]]
         return scores

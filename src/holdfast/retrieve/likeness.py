@@ -7,6 +7,7 @@ what a record's words weigh stays the same when others come.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -167,6 +168,24 @@ class Overlap:
     def rank(self, _query: str, candidates: Sequence[Hit], /) -> Scores:
         """The ``score`` of each, as the index gave it, shape (len(candidates),), in [0, 1]."""
         return np.asarray([hit.score for hit in candidates], np.float64)
+
+
+def cosines(query: str, texts: Sequence[str]) -> Scores:
+    """The cosine of a query's words and those of each text, weighed likewise, where no index has them: shape (len(texts),)."""
+    counts = [Counter(tokens(text)) for text in texts]
+    held = Counter(word for count in counts for word in count)
+    asked = {
+        word: times * (1 + math.log((1 + len(texts)) / (1 + held[word])))
+        for word, times in Counter(tokens(query)).items()
+    }
+    across = [sum(weight * count[word] for word, weight in asked.items()) for count in counts]
+    return np.asarray(
+        [
+            dot / (math.hypot(*asked.values()) * math.hypot(*count.values())) if dot else 0.0
+            for dot, count in zip(across, counts, strict=True)
+        ],
+        np.float64,
+    )
 
 
 def _first(rows: npt.NDArray[np.integer], scores: npt.NDArray[Any], k: int) -> npt.NDArray[np.integer]:

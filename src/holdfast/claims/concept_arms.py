@@ -1,0 +1,131 @@
+"""The arms of ArcMemo's claim (arXiv 2509.04439) on one stream of tasks: after how many candidates each is solved, and rightly.
+
+Every arm has the same solver, the same order of the primitives and the same budget; they differ in what stands before these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from holdfast.claims.concept_grids import Program
+from holdfast.claims.concept_search import Bench, Found, search
+from holdfast.claims.concept_world import Motif, Task, cues, solves
+from holdfast.claims.concept_writer import Book, Solved, brought, filled, selected
+
+NONE, INSTANCE, INSTANCES, LESSONS, ALL, SELECTED, CONTINUAL, ORACLE = (
+    "no memory",
+    "nearest instance",
+    "eight nearest instances",
+    "macros without parameters",
+    "concepts, all",
+    "concepts, selected",
+    "concepts, selected, continual",
+    "true motifs",
+)
+BUDGETS = (500, 2_000, 8_000)
+K, BATCH = 8, 10
+
+
+@dataclass(frozen=True, slots=True)
+class Solve:
+    """How a task went: the candidate that fitted, 0 for none; whether it is right on the test too, and whether it was verified."""
+
+    tried: int = 0
+    right: bool = False
+    verified: bool = False
+
+    def within(self, budget: int) -> bool:
+        """Whether it was solved rightly with a budget."""
+        return self.right and 0 < self.tried <= budget
+
+
+@dataclass(frozen=True, slots=True)
+class Memories:
+    """What was learnt of the solved tasks in one order."""
+
+    concepts: Book
+    macros: Book
+
+    @classmethod
+    def of(cls, seeds: Sequence[Task]) -> Memories:
+        """The memories of tasks whose programs are known."""
+        return cls(book(seeds), book(seeds, exact=True))
+
+
+def book(seeds: Sequence[Task], *, exact: bool = False) -> Book:
+    """A memory of concepts from tasks whose programs are known."""
+    made = Book(exact=exact)
+    for task in seeds:
+        made.add(Solved.of(task, task.program))
+    return made
+
+
+def solved(arm: str, bench: Bench, memories: Memories, motifs: Sequence[Motif], budget: int) -> Solve:
+    """One arm at one task. ``continual`` is ``stream``."""
+    task = bench.task
+    seen, colours = cues(task.train), task.colours
+    routines: list[Program] = []
+    first: list[Program] = []
+    if arm in (INSTANCE, INSTANCES):
+        first = [*_instances(memories.concepts.past, seen, bench, 1 if arm == INSTANCE else K)]
+    elif arm == LESSONS:
+        held = memories.macros.concepts
+        routines = brought(held, selected(held, seen, K), colours)
+    elif arm == ALL:
+        routines = brought(memories.concepts.concepts, list(memories.concepts.concepts), colours)
+    elif arm == SELECTED:
+        held = memories.concepts.concepts
+        routines = brought(held, selected(held, seen, K), colours)
+    elif arm == ORACLE:
+        routines = [program for number in task.motifs for program in filled(motifs[number].steps, colours)]
+    return judged(task, search(bench, routines, budget, first))
+
+
+def stream(tasks: Sequence[Task], seeds: Sequence[Task], budgets: Sequence[int]) -> dict[int, list[Solve]]:
+    """The continual arm: after each batch it learns from what it has solved and verified itself, by a pair held out. By budget,
+    each with a memory of its own."""
+    books = {budget: book(seeds) for budget in budgets}
+    went: dict[int, list[Solve]] = {budget: [] for budget in budgets}
+    waiting: dict[int, list[Solved]] = {budget: [] for budget in budgets}
+    for number, task in enumerate(tasks, 1):
+        bench = Bench(task)
+        seen = cues(task.train)
+        for budget, held in books.items():
+            chosen = selected(held.concepts, seen, K)
+            found = search(bench, brought(held.concepts, chosen, task.colours), budget)
+            went[budget].append(judged(task, found))
+            if found.program is not None and found.verified:
+                waiting[budget].append(Solved(task.name, found.program, seen))
+            if number % BATCH == 0:
+                for one in waiting[budget]:
+                    held.add(one)
+                waiting[budget].clear()
+    return went
+
+
+def judged(task: Task, found: Found) -> Solve:
+    """A search's result, strictly: the program is right on the pairs to be tested on too."""
+    if found.program is None:
+        return Solve()
+    return Solve(found.tried, solves(found.program, task.test), found.verified)
+
+
+def _instances(past: Sequence[Solved], seen: Sequence[str], bench: Bench, k: int) -> Iterator[Program]:
+    """The programs of the ``k`` tasks most alike by their cues, then those that differ from the first of them by one step."""
+    here = set(seen)
+    likeness = [len(here & set(one.cues)) / max(len(here | set(one.cues)), 1) for one in past]
+    near = [past[at].program for at in np.argsort(-np.asarray(likeness), kind="stable")[:k].tolist()]
+    yield from near
+    for at, step in enumerate(near[0]):
+        # The same primitive with other arguments first, then others in its place, then none.
+        others = sorted(bench.primitives, key=lambda other: other[0].op != step.op)
+        yield from (near[0][:at] + other + near[0][at + 1 :] for other in others)
+        yield near[0][:at] + near[0][at + 1 :]
+
+
+def share(went: Sequence[Solve], budget: int) -> float:
+    """The strict rate of what was solved with a budget."""
+    return float(np.mean([one.within(budget) for one in went]))
