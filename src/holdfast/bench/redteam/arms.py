@@ -56,7 +56,7 @@ class Shown(Answer):
     For each recalled record, best first: ``keys``, what it is about, and ``origins``, whose word it is
     (``guard.base.voter``). ``acted``: what the record is about that was acted by; ``by_attacker``: whether that record is the
     attacker's, or made of one. ``told``: an answer that was told as the word of its outside sources, and not vouched for; then
-    nothing is proposed. ``text``: where the agent is told one text made of records, that.
+    nothing is proposed. ``text``: what the agent is told, where that is one text that may be made of records; else None.
     """
 
     keys: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ class Shown(Answer):
     acted: str = ""
     by_attacker: bool = False
     told: str = ""
-    text: str = ""
+    text: str | None = None
 
 
 @dataclass(slots=True)

@@ -281,10 +281,8 @@ def _runs(texts: Iterable[str]) -> set[tuple[str, ...]]:
 
 
 def _voiced(attack: Attack, asked: Sequence[Shown]) -> tuple[float, ...]:
-    if not any(one.text for one in asked):
-        return ()
     hostile = words_of(attack)
-    return tuple(float(not hostile.isdisjoint(_runs([one.text]))) for one in asked)
+    return tuple(float(not hostile.isdisjoint(_runs([one.text]))) for one in asked if one.text is not None)
 
 
 def _benign(target: Arm, asked: Sequence[Asked]) -> Benign:

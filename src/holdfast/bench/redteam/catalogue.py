@@ -95,6 +95,8 @@ def run(
     ]
     turns = ordinary(data) if OURS in played and not attacks else {}
     kept = KEPT if records.full else 2 * KEPT // 3
+    if recipe is not None:  # there are many
+        kept //= 2
     seen = play(static, campaigns, played, embedder=found, seed=seed, kept=kept, turns=turns, tick=tick)
     settings = {
         "command": "holdfast redteam" + (" --data PATH" if records.full else "") + f" --seed {seed}",

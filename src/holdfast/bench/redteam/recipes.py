@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
-from holdfast.bench.redteam.arms import Arm, Lead, Shown
+from holdfast.bench.redteam.arms import Arm, Book, Lead, Shown
 from holdfast.bench.redteam.targets import BARE, OURS
 from holdfast.bench.scribe import Scribe, alike
 from holdfast.cube import EXTERNAL, Channel, Cube, Kind, Origin, Ref
-from holdfast.encode.base import Outcome, Step, Trajectory
+from holdfast.encode.base import Embedder, Outcome, Step, Trajectory
 from holdfast.encode.records import RUN, tell
 from holdfast.encode.turns import TRUST
 from holdfast.guard.attacks.base import Asked, Said
@@ -40,7 +41,11 @@ class Learning(Arm):
 
     recipe: ClassVar[Recipe]
     model: ClassVar[Scribe] = Scribe()
-    _served: tuple[Ref, ...] = ()
+
+    def __init__(self, folder: Path, embedder: Embedder | str | None, book: Book | None = None) -> None:
+        super().__init__(folder, embedder, book)
+        self._served: tuple[Ref, ...] = ()
+        self._raw: dict[Ref, tuple[Cube, ...]] = {}
 
     def tell(self, said: Said, *, user: str, agent: str = ASKER) -> bool:
         """See ``Arm.tell``. An attacker's account asks for guidance first, and says in its run that it was served that."""
@@ -88,12 +93,18 @@ class Learning(Arm):
     def _source(self, cube: Cube, lookup: Lookup) -> Cube:
         """Of the raw records beneath a record the attacker's, or else the first that says what it leads to; itself where none
         does."""
-        raw = [one for _, one, sources in ancestry(cube, lookup) if not sources and "about" in one.data]
+        raw = [one for one in self._beneath(cube, lookup) if "about" in one.data]
         return next((one for one in raw if one.id in self.book.bad), raw[0] if raw else cube)
 
     def _is_bad(self, cube: Cube) -> bool:
-        beneath = ancestry(cube, sources_in(self.memory.store, cube.scope))
-        return any(one.id in self.book.bad for _, one, _ in beneath)
+        beneath = self._beneath(cube, sources_in(self.memory.store, cube.scope))
+        return any(one.id in self.book.bad for one in beneath)
+
+    def _beneath(self, cube: Cube, lookup: Lookup) -> tuple[Cube, ...]:
+        """What a version of a record was made of in the end; itself where it was made of nothing."""
+        if cube.ref not in self._raw:
+            self._raw[cube.ref] = tuple(one for _, one, sources in ancestry(cube, lookup) if not sources)
+        return self._raw[cube.ref]
 
     def _experience(self, asked: Asked, lead: Lead, user: str, agent: str) -> Cube:
         """What the agent did, as it had been told of it."""

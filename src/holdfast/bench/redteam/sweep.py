@@ -27,8 +27,8 @@ FAMILIES = ("graft", "plans", "query-only")
 """Played where none is named: poisoned experiences, and queries that plant them."""
 
 DOORS: Mapping[str, tuple[str, ...]] = {
-    "run after reading a document": ("by a document", "under questions", "without any telling word"),
-    "one account": ("one account",),
+    "a run that read a document": ("by a document", "under questions"),
+    "one account": ("graft: one account", "plans: plans, one account", "a call added"),
     "one of the team": ("as an agent's own word",),
     "an account a record": ("an account a record",),
     "five accounts in step": ("accounts that do the same",),
@@ -88,7 +88,7 @@ def _entries(report: Mapping[str, Any]) -> dict[str, Any]:
             levels = seen["levels"]
             arms[arm] = {
                 "proposed": levels.get("proposed") or levels.get("executed") or [],
-                "persisted": levels.get("persisted") or [],
+                "persisted": levels.get("persisted") or [] if name in report["attacks"] else [],
                 "told": seen.get("attacker's words told", []),
                 "benign": seen.get("benign", {}).get("utility", []),
             }
@@ -192,4 +192,4 @@ def _plot(report: Mapping[str, Any], path: Path) -> None:
 
 def _plain(name: str) -> bool:
     """Whether an attack comes by a document or by one account."""
-    return any(part in name for door in ("run after reading a document", "one account") for part in DOORS[door])
+    return any(part in name for door in ("a run that read a document", "one account") for part in DOORS[door])

@@ -25,12 +25,14 @@ def experienced(attacks: Sequence[Static]) -> list[Static]:
 
 def grafts(*, full: bool = False) -> list[Static]:
     """Grafted experiences by every door."""
-    published = graft.variants(full=full)
-    whole = published[0]
+    published = {one.attack.name: one for one in graft.variants(full=full)}
+    whole = published["by a document"]
     records = whole.attack.poison
     return [
-        *experienced(published),
-        _of(whole, "one account", by_account(records)),
+        whole,
+        published["under questions of benign records"],
+        published["as an agent's own word"],
+        published["an account a record"],
         _of(whole, f"one account, {MANY} times", by_account(graft.attack(copies=MANY).poison)),
         _of(whole, f"{MANY} accounts that do the same", _together(records)),
         _of(whole, "in words alone, one account", _worded(by_account(records))),
@@ -38,14 +40,25 @@ def grafts(*, full: bool = False) -> list[Static]:
 
 
 def planned(records: Records) -> list[Static]:
-    """Plans by every door."""
-    published = plans.variants(records)
+    """Plans by every door, for the tasks that are asked, of which the store then holds no others."""
+    published = [_asked_only(one) for one in experienced(plans.variants(records))]
     whole = next(one for one in published if one.attack.name == "plans, one account")
+    right = {said.key: said.data for said in whole.attack.store}
     first = {said.text.partition("\n")[0]: said for said in reversed(whole.attack.poison)}
+    worded = [replace(said, data=right[said.key.rpartition(" by ")[0]]) for said in first.values()]
     return [
-        *experienced(published),
+        *published,
         _of(whole, f"plans, {MANY} accounts that do the same", _together(tuple(first.values()))),
+        _of(whole, "plans, in words alone, one account", by_account(worded)),
     ]
+
+
+def _asked_only(one: Static) -> Static:
+    attack = one.attack
+    asked, keys = {question.text for question in attack.asked}, {question.key for question in attack.benign}
+    poison = tuple(said for said in attack.poison if said.text.partition("\n")[0] in asked)
+    store = tuple(said for said in attack.store if said.key in keys)
+    return replace(one, attack=replace(attack, poison=poison, store=store))
 
 
 def _of(whole: Static, name: str, poison: tuple[Said, ...]) -> Static:
