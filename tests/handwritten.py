@@ -76,8 +76,13 @@ def by_likeness(query: str, rows: Sequence[Row]) -> list[Row]:
     return nearest(query, rows, len(rows))
 
 
+AUTHOR = "cook"
+"""Who wrote a record is one of the words that it is found by."""
+
+
 def tf_idf(query: str, texts: Sequence[str]) -> list[float]:
-    counts = [Counter(tokens(text)) for text in texts]
+    """Words weigh by their rarity on the query's side."""
+    counts = [Counter(tokens(f"{AUTHOR}\n{text}")) for text in texts]
     held = Counter(word for count in counts for word in count)
 
     def weigh(count: Counter[str]) -> dict[str, float]:
@@ -86,9 +91,8 @@ def tf_idf(query: str, texts: Sequence[str]) -> list[float]:
     asked = weigh(Counter(tokens(query)))
     found = []
     for count in counts:
-        other = weigh(count)
-        dot = sum(weight * other.get(word, 0.0) for word, weight in asked.items())
-        norms = math.sqrt(sum(w * w for w in asked.values())) * math.sqrt(sum(w * w for w in other.values()))
+        dot = sum(weight * count[word] for word, weight in asked.items())
+        norms = math.sqrt(sum(w * w for w in asked.values())) * math.sqrt(sum(n * n for n in count.values()))
         found.append(dot / norms if dot else 0.0)
     return found
 
@@ -141,12 +145,11 @@ class ExpeL(Written):
         examples = by_likeness(task, self.examples)
         words, likeness = tf_idf(task, [row.text for row in examples]), cosines(task, examples)
         mixed = [0.3 * w + 0.7 * c for w, c in zip(words, likeness, strict=True)]
-        return told + [examples[at] for at in best(mixed, 3)]
+        return told + [examples[at] for at in best(mixed, len(mixed)) if examples[at].more["succeeded"]][:3]
 
     def take_in(self, run: Run) -> None:
-        if run.succeeded:
-            steps = "\n".join(f"{action} -> {seen}" for action, seen in run.steps)
-            self.examples.append(Row(run.task, f"{steps}\nAnswer: {run.answer}"))
+        steps = "\n".join(f"{action} -> {seen}" for action, seen in run.steps)
+        self.examples.append(Row(run.task, f"{steps}\nAnswer: {run.answer}", more={"succeeded": run.succeeded}))
         found = self.ask("insights", {"task": run.task, "steps": run.told, "succeeded": run.succeeded})["insights"]
         self.rows += [Row(text) for text in found[:4]]
 
@@ -263,7 +266,7 @@ class GMemory(Written):
             under = [by_case[case] for case in row.more["cases"] if case in by_case]
             if under:
                 scores[id(row)] = max(under) * 0.7 * 2 * row.score
-        both = by_likeness(task, self.rows + self.insights)
+        both = by_likeness(task, self.rows) + self.insights
         found = [row for row in both if id(row) in scores]
         return [found[at] for at in best([scores[id(row)] for row in found], 8)]
 

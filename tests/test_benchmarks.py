@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import forget, guard, quarantine, report, run, utility, worker
+from benchmarks import forget, guard, quarantine, recipes, report, run, utility, worker
 from benchmarks.data import K, Lookup, generate
 from benchmarks.engines import holdfast
 from benchmarks.limits import SyncedCommit
@@ -250,3 +251,15 @@ def test_false_alarms_are_counted_by_way_and_reason():
     assert "it gives orders to an agent" in outside["reasons"] and not any(
         "talks.example" in why for why in outside["reasons"]
     )
+
+
+def test_a_recipe_is_measured_without_its_model_and_its_embedder(tmp_path):
+    disk = SyncedCommit(tmp_path / "limit")
+    found = recipes.measured("voyager", tmp_path / "store", 12, disk, seed=1)
+    disk.close()
+    assert found["records"] == 12 + 9, "a run each, and a digest of those that succeeded"
+    assert found["commits a run"] == 2
+    assert found["begin"]["count"] == found["take in"]["count"] == recipes.MEASURED
+    clock = recipes.Clocked()
+    clock(lambda: time.sleep(0.01))
+    assert 0.01 <= clock.seconds < 1

@@ -35,15 +35,16 @@ from holdfast.opening import choose, default_encoders, default_guard, opened
 from holdfast.recipes.base import Guidance, Phase, Provider, Recipe, Taken
 from holdfast.retrieve.context import Packed, pack, without_recalled
 from holdfast.retrieve.hits import Hit, Hits
+from holdfast.retrieve.likeness import ALIKE
 from holdfast.retrieve.partition import View
 from holdfast.retrieve.resemblance import FEWEST, Likeness
 from holdfast.retrieve.search import Hearing, Ranking, Recall
 from holdfast.retrieve.text import ANALYSER, fold_terms
-from holdfast.retrieve.utility import ALIKE, Useful, Utility
+from holdfast.retrieve.utility import Useful, Utility
 from holdfast.store.access import Access, HeldStore
 from holdfast.store.base import Action, Event, Operation, Where
 from holdfast.store.forget import Receipt, forget
-from holdfast.store.grants import Right
+from holdfast.store.grants import Reach, Right
 from holdfast.store.journal import Problem
 from holdfast.store.rewards import Rewarded
 from holdfast.store.sqlite import SqliteStore
@@ -269,14 +270,23 @@ class Memory:
         """The recipe at work in one scope; another ``recipe`` and ``chat`` than the memory's own may be named."""
         return self._cook(self.scope(**scope), author, recipe, chat)
 
+    def times(self, *, kinds: Sequence[str] = (), **scope: str | None) -> list[datetime]:
+        """When each memory that a search may find was recorded, the oldest first. Raises ScopeError."""
+        reach = self._store.reach(self.scope(**scope))
+        view = self._view(reach, kinds)
+        return [] if view is None else self.recall.times(reach.scope, view)
+
     # --- recall ---
 
-    def nearest(self, text: str, *, k: int = 10, kinds: Sequence[str] = (), **scope: str | None) -> Hits:
-        """The k memories most like a text in meaning alone, the nearest first; ``relevance`` is the cosine.
+    def nearest(
+        self, text: str, *, k: int = 10, kinds: Sequence[str] = (), by: Ranking = ALIKE, **scope: str | None
+    ) -> Hits:
+        """The k memories most like a text, the nearest first; ``relevance`` is the cosine of their meaning.
 
-        What has no vector yet is compared by its words. Raises InputError, ScopeError.
+        ``by`` says what makes them alike, by default meaning alone (``retrieve.likeness``). What has no vector yet is compared by
+        its words. Raises InputError, ScopeError.
         """
-        return self._search(text, self.scope(**scope), k, kinds, 0, None, None, ranking=ALIKE)
+        return self._search(text, self.scope(**scope), k, kinds, 0, None, None, ranking=by)
 
     def search(
         self,
@@ -801,25 +811,38 @@ class Memory:
         if not query.strip():
             return Hits(abstain=True, reason="the query is empty", degraded=tuple(self.degraded))
         reach = self._store.reach(scope)
-        scope, within = reach.scope, sorted(reach.kinds)
+        scope, view = reach.scope, self._view(reach, kinds, known, true_at, asked)
+        if view is None:
+            within = ", ".join(sorted(reach.kinds))
+            return Hits(abstain=True, reason=f"only these kinds are to be read here: {within}")
+        hear = hear or (_FAIR if self._governor.guarded else None)
+        return self.recall.search(
+            query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._trouble(), hear=hear, ranking=ranking
+        )
+
+    def _view(
+        self,
+        reach: Reach,
+        kinds: Sequence[str],
+        known: datetime | None = None,
+        true_at: datetime | None = None,
+        asked: datetime | None = None,
+    ) -> View | None:
+        """What somebody sees who reaches so far; None where none of these kinds is for them."""
+        within = sorted(reach.kinds)
         if within:
             kinds = [kind for kind in kinds if kind in within] if kinds else within
             if not kinds:
-                return Hits(abstain=True, reason=f"only these kinds are to be read here: {', '.join(within)}")
-        now = self._store.now() if known is None else known
-        view = View(
-            now=to_micros(now),
+                return None
+        return View(
+            now=to_micros(self._store.now() if known is None else known),
             known=None if known is None else to_micros(known),
             true_at=None if true_at is None else to_micros(true_at),
             asked=None if asked is None else to_micros(asked),
             kinds=tuple(str(kind) for kind in kinds),
-            agent=scope.agent,
-            session=scope.session,
+            agent=reach.scope.agent,
+            session=reach.scope.session,
             reach=reach if reach.grants is not None else None,
-        )
-        hear = hear or (_FAIR if self._governor.guarded else None)
-        return self.recall.search(
-            query[:MAX_QUERY], scope, view, k, neighbours, degraded=self._trouble(), hear=hear, ranking=ranking
         )
 
     def _pack(

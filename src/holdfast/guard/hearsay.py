@@ -42,16 +42,23 @@ SOURCES = 2
 
 
 def heeded(
-    task: str, hits: Sequence[Hit], store: Store, scope: Scope, whose: str, chances: Callable[[], Mapping[str, float]]
+    task: str,
+    hits: Sequence[Hit],
+    k: int,
+    store: Store,
+    scope: Scope,
+    whose: str,
+    chances: Callable[[], Mapping[str, float]],
 ) -> Verdict:
-    """The hits that ``whose`` (an author, as records name theirs) may go by: their own, and of others' what a quorum agrees on.
+    """The first k hits that ``whose`` (an author, as records name theirs) may go by: their own, and of others' what a quorum agrees
+    on.
 
     ``chances``: how likely each hit, by its id, is to be about the task, where that must be known; the others are not.
     """
     lookup = sources_in(store, scope)
+    if all(_own(hit.cube, lookup, whose) for hit in hits[:k]):  # whatever comes after has no part in it
+        return Verdict(tuple(hits[:k]))
     own = {hit.id for hit in hits if _own(hit.cube, lookup, whose)}
-    if len(own) == len(hits):
-        return Verdict(tuple(hits))
     hostile = tuple(Dropped(hit, "; ".join(why)) for hit in hits if hit.id not in own and (why := _hostile(hit.cube)))
     barred = {one.hit.id for one in hostile}
     consensus = ConsensusGuard(lived(lookup), min_sources=SOURCES, lookup=lookup)
@@ -64,7 +71,7 @@ def heeded(
         said = reading(task, seen, consensus, known) or said
     unsaid = _unsaid(task, [hit for hit in said.kept if _does(known[hit.id])], lookup)
     agreed = {hit.id for hit in said.kept} - {one.hit.id for one in unsaid}
-    kept = tuple(hit for hit in hits if hit.id in own or hit.id in agreed)
+    kept = tuple(hit for hit in hits if hit.id in own or hit.id in agreed)[:k]
     return Verdict(
         kept,
         (*hostile, *(one for one in (*said.dropped, *unsaid) if one.hit.id not in own)),

@@ -31,17 +31,23 @@ PROFILE = MemoryProfile(
     subject=(Subject.AGENT,),
 )
 
+OPEN = (Status.GENERATED, Status.ACTIVATED)
+"""What may change."""
+
 UNLIKE = "unlike"
 """In a derived record's ``data``: the ids of older ones that a model found to say something else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Merging:
-    """A manager of some ``kinds``. ``compared``: of each record, the most that the model is asked about. Raises InputError."""
+    """A manager of some ``kinds``. ``compared``: of each record, the most that the model is asked about; ``since``: only what has
+    changed since then is compared with others. Raises InputError.
+    """
 
     kinds: tuple[str, ...]
     alike: float = 0.8
     compared: int = 3
+    since: datetime | None = None
     model: Chat | None = None
     memory: Nearest | None = None
 
@@ -53,24 +59,24 @@ class Merging:
         """One update of each record that was kept, and of each that was merged into it. Raises InputError, ChatError."""
         operations = []
         for kind in self.kinds:
-            where = Where(kinds=(kind,), statuses=(Status.GENERATED, Status.ACTIVATED))
+            where = Where(kinds=(kind,), statuses=OPEN, since=self.since)
             cubes = {cube.id: cube for cube in store.select(scope, where) if MAKER in cube.data}
             operations += self._merged(kind, cubes, scope)
         return operations
 
     def _merged(self, kind: str, cubes: Mapping[str, Cube], scope: Scope) -> list[Operation]:
-        age = {id: place for place, id in enumerate(sorted(cubes))}  # ids sort by creation
-        now, into = dict(cubes), dict[str, str]()
-        for id in sorted(cubes):
+        before, now, into = dict(cubes), dict(cubes), dict[str, str]()
+        for id in sorted(cubes):  # ids sort by creation
             cube = now[id]
             unlike = listed(cube, UNLIKE)
             for other in near(self.memory, scope, cube.text, kind, self.compared + 1, self.alike, cube.origin.author):
-                old = now.get(other.id)
-                if old is None or age[old.id] >= age[id] or old.id in into or old.id in unlike:
+                old = now.get(other.id, other)
+                if old.id >= id or old.id in into or old.id in unlike or old.status not in OPEN:
                     continue
                 if old.scope != cube.scope or old.policy != cube.policy or old.origin.taint != cube.origin.taint:
                     continue
                 if self._same(old, cube):
+                    before.setdefault(old.id, other)
                     now[old.id], into[id] = _joined(old, cube), old.id
                     break
                 unlike.append(old.id)
@@ -80,9 +86,9 @@ class Merging:
         for id, cube in now.items():
             if id in into:
                 operations.append(
-                    Operation.update(cubes[id].with_(status=Status.MERGED), f"says the same as {into[id]}")
+                    Operation.update(before[id].with_(status=Status.MERGED), f"says the same as {into[id]}")
                 )
-            elif cube != cubes[id]:
+            elif cube != before[id]:
                 operations.append(Operation.update(cube, "compared with others, and merged where they say the same"))
         return operations
 

@@ -24,11 +24,15 @@ PROFILE = MemoryProfile(
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """A manager: of some ``kinds`` what scores below ``below`` (``encode.trials``) after ``uses`` or more. Raises InputError."""
+    """A manager: of some ``kinds`` what scores below ``below`` (``encode.trials``) after ``uses`` or more.
+
+    ``since``: only of what has changed since then. Raises InputError.
+    """
 
     kinds: tuple[str, ...]
     below: float = 0.3
     uses: int = 1
+    since: datetime | None = None
 
     def __post_init__(self) -> None:
         if not self.kinds or not 0.0 < self.below <= 1.0 or self.uses < 0:
@@ -36,7 +40,9 @@ class Pruning:
 
     def manage(self, store: Store, scope: Scope, now: datetime) -> list[Operation]:  # noqa: ARG002  (the seam has it)
         """Retracts what failed: it is archived, and still in history."""
-        found = store.select(scope, Where(kinds=self.kinds, statuses=(Status.GENERATED, Status.ACTIVATED)))
+        found = store.select(
+            scope, Where(kinds=self.kinds, statuses=(Status.GENERATED, Status.ACTIVATED), since=self.since)
+        )
         return [
             Operation.delete(cube, f"its score is {score(cube):.2f} after {uses(cube)} uses, below {self.below:.2f}")
             for cube in found

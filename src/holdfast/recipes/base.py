@@ -98,7 +98,7 @@ class Find:
         k: how many are told at most.
         least: what scores no more than this is left out.
         phases: when.
-        pool: of so many nearest ones; ranks by words alone also see the best of a search.
+        pool: of so many nearest ones, where the ranker does not say itself where its best are.
         makers: of these parts of a recipe alone; of any where empty.
         whole: of all that there are, however like the task they are; ``pool`` and relevance mean nothing then.
         own: of what who asks has lived through alone.

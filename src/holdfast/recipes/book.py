@@ -42,9 +42,6 @@ from holdfast.retrieve.likeness import Meaning, Mixed, Overlap, Words
 from holdfast.retrieve.rewriting import Rewritten
 from holdfast.retrieve.solved import Solved
 
-ALL = 1_000
-"""The pool of a find that ranks by words or ties: in a larger memory, of the nearest and the best of a search."""
-
 BOTH = (Phase.BEGIN, Phase.STEP)
 
 CASES = Recipe(
@@ -65,8 +62,8 @@ EXPEL = Recipe(
     "insights by their words, and runs that succeeded as examples by words and meaning (arXiv 2308.10144)",
     (Insights(least=3, most=6, kept=4),),
     (
-        Find((Unit.INSIGHT,), Words(), k=3, least=0.0, pool=ALL),
-        Find((Kind.EXPERIENCE,), Solved(Mixed(0.3)), k=3, pool=ALL),
+        Find((Unit.INSIGHT,), Words(), k=3, least=0.0),
+        Find((Kind.EXPERIENCE,), Solved(Mixed(0.3)), k=3),
     ),
 )
 
@@ -96,8 +93,8 @@ MOBILE_E = Recipe(
     "tips and shortcuts that share words with the task, and at each step with what happened (arXiv 2501.11733)",
     (Tips(least=3, most=5), Shortcuts()),
     (
-        Find((Unit.TIP,), Overlap(), k=2, least=0.0, phases=BOTH, pool=ALL),
-        Find((Unit.SHORTCUT,), Overlap(), k=2, least=0.0, phases=BOTH, pool=ALL),
+        Find((Unit.TIP,), Overlap(), k=2, least=0.0, phases=BOTH),
+        Find((Unit.SHORTCUT,), Overlap(), k=2, least=0.0, phases=BOTH),
     ),
 )
 
@@ -116,7 +113,7 @@ SKILLWEAVER = Recipe(
     "skillweaver",
     "Python functions by their name, use and documentation, to be run in the sandbox alone (arXiv 2504.07079)",
     (Functions(), Trials((Kind.SKILL,))),
-    (Find((Kind.SKILL,), Keywords(), k=3, least=0.0, pool=ALL, makers=("functions",)),),
+    (Find((Kind.SKILL,), Keywords(), k=3, least=0.0, makers=("functions",)),),
     managers=(Pruning((Kind.SKILL,), below=0.2, uses=3),),
 )
 
@@ -129,7 +126,6 @@ G_MEMORY = Recipe(
             (Unit.DIGEST, Unit.INSIGHT),
             Expanded(seeds=2, up=(Unit.INSIGHT,), hops=1),
             k=8,
-            pool=ALL,
             makers=("nodes", "insights"),
         ),
     ),
@@ -142,7 +138,7 @@ AGENT_KB = Recipe(
     "agent-kb",
     "plans of like runs, told by a student before and by a teacher at each step (arXiv 2507.06229)",
     (Plans(),),
-    (Find((Unit.PLAN,), Rewritten(Mixed(0.5)), k=3, phases=BOTH, pool=ALL),),
+    (Find((Unit.PLAN,), Rewritten(Mixed(0.5)), k=3, phases=BOTH),),
     Tutoring(),
     (Merging((Unit.PLAN,), alike=0.8),),
     every=20,
@@ -189,10 +185,9 @@ CEREBRA = Recipe(
             k=6,
             least=0.22,
             phases=BOTH,
-            pool=ALL,
             makers=("patterns",),
         ),
-        Find((Kind.SKILL,), Keywords(), k=2, least=0.0, pool=ALL, makers=("functions",)),
+        Find((Kind.SKILL,), Keywords(), k=2, least=0.0, makers=("functions",)),
     ),
     Advising(),
     (Merging((Kind.CONCEPT,), alike=0.7), Pruning((Kind.CONCEPT, Kind.SKILL), below=0.2, uses=10)),

@@ -75,7 +75,7 @@ PROFILE = ()  # how recipes are written down, and no memory
 PARTS: Mapping[str, type] = {part.__name__: part for part in _PARTS}
 """What a file may name: encoders, rankers, composers, managers, and what these are set by."""
 
-EQUIPPED = frozenset({"model", "memory", "scope", "author", "runner", "scale"})
+EQUIPPED = frozenset({"model", "memory", "scope", "author", "runner", "scale", "since"})
 """Fields of a part that are no setting of it, and are filled where it works."""
 
 _PART = "part"

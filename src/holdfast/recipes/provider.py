@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,15 +27,16 @@ from holdfast.guard.governor import Purpose
 from holdfast.guard.hearsay import heeded
 from holdfast.manage.base import Manager
 from holdfast.recipes.base import Find, Guidance, Phase, Recipe, Taken
+from holdfast.retrieve.base import passing, sought
 from holdfast.retrieve.context import pack
 from holdfast.retrieve.hits import Hit
-from holdfast.retrieve.likeness import Meaning
-from holdfast.store.base import Op, Operation, Where
+from holdfast.store.base import Op, Operation
 from holdfast.store.rewards import Terms
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Retrieval, Subform, Subject
 
 if TYPE_CHECKING:
     from holdfast.memory import Memory
+    from holdfast.retrieve.search import Ranking
 
 PROFILE = MemoryProfile(
     Form.TEXT,
@@ -79,7 +81,9 @@ class Cook:
         self._memory, self.recipe, self._scope = memory, recipe, scope
         self._author = author or scope.agent or scope.user
         self._budget = recipe.budget if budget is None else budget
-        self._equip: Callable[[Any], Any] = lambda part: equipped(part, model, memory, scope, self._author)
+        self._equip: Callable[..., Any] = lambda part, since=None: equipped(
+            part, model, memory, scope, self._author, since
+        )
 
     def provide(self, task: str, phase: Phase = Phase.BEGIN, *, context: str = "") -> Guidance:
         """What is worth telling for a task. Raises InputError, and ChatError where a part asks a model that fails."""
@@ -146,52 +150,40 @@ class Cook:
             operations, stored = _again(partial(encoded, encoder))
             reasons += [operation.reason for operation in operations if operation.op is Op.NONE]
             made += stored
-        if added.ids and self.recipe.managers and self._due():
-            self.manage()
+        if added.ids and self.recipe.managers:
+            times = self._memory.times(kinds=(Kind.EXPERIENCE,), **scope)
+            if len(times) % self.recipe.every == 0:
+                # What is older was tended before; twice as far back, for the last time may have been cut short.
+                self._tend(times[-2 * self.recipe.every] if len(times) > 2 * self.recipe.every else None)
         held = tuple(cube.id for cube in made if cube.status is Status.QUARANTINED)
         return Taken(case.id, tuple(cube.id for cube in made if cube.id not in held), held, tuple(reasons))
 
     def manage(self) -> tuple[str, ...]:
         """Let every manager tend the scope; the ids of what changed."""
+        return self._tend(None)
+
+    def _tend(self, since: datetime | None) -> tuple[str, ...]:
         store = self._memory.store
 
         def tended(manager: Manager) -> tuple[Cube, ...]:
-            return self._commit(self._equip(manager).manage(store, self._scope, store.now()))
+            return self._commit(self._equip(manager, since).manage(store, self._scope, store.now()))
 
         changed = [cube.id for manager in self.recipe.managers for cube in _again(partial(tended, manager))]
         return tuple(dict.fromkeys(changed))
 
-    def _due(self) -> bool:
-        """Whether as many trajectories were taken in as managers wait for; how many there are says the store."""
-        every = self.recipe.every
-        if every == 1:
-            return True
-        cases = self._memory.store.select(self._scope, Where(kinds=(Kind.EXPERIENCE,)))
-        return sum(1 for _ in cases) % every == 0
-
     def _found(self, find: Find, query: str) -> tuple[list[Hit], list[Dropped]]:
         scope = named(self._scope)
         compared = max(COMPARED, 2 * find.k) if self._memory.guarded else find.k
-        # The nearest are the best where meaning ranks them: no more of them need be read.
-        by_meaning = isinstance(find.ranker, Meaning)
-        pool = compared if by_meaning and not (find.makers or find.own) else find.pool
-        candidates: list[Hit] = (
-            [Hit(cube, 0.0, 0.0) for cube in self._memory.select(replace(RECALLED, kinds=find.kinds), **scope)]
-            if find.whole
-            else list(self._memory.nearest(query, k=pool, kinds=find.kinds, **scope))
-        )
-        # There may be others with more of its words.
-        if not find.whole and not by_meaning and len(candidates) == pool:
-            seen = {hit.id for hit in candidates}
-            others = self._memory.search(query, k=find.pool, kinds=find.kinds, **scope)
-            candidates += [replace(hit, relevance=0.0) for hit in others if hit.id not in seen]
-        if find.own:
-            candidates = [hit for hit in candidates if hit.cube.origin.author == self._author]
-        if find.makers:
-            candidates = [hit for hit in candidates if hit.cube.data.get(MAKER) in find.makers]
+        ranker = self._equip(find.ranker)
+        if find.whole:
+            everything = self._memory.select(replace(RECALLED, kinds=find.kinds), **scope)
+            candidates = [hit for cube in everything if self._fits(hit := Hit(cube, 0.0, 0.0), find)]
+        else:
+            own_pool = find.pool if not hasattr(ranker, "seek") else compared
+            candidates = list(sought(ranker, query, find.kinds, own_pool, partial(self._near, find)))
         if not candidates:
             return [], []
-        scores = self._equip(find.ranker).rank(query, candidates)
+        scores = ranker.rank(query, candidates)
         order = [at for at in np.argsort(-scores, kind="stable").tolist() if scores[at] > find.least]
         ranked = [replace(candidates[at], score=float(scores[at])) for at in order]
         if not self._memory.guarded:
@@ -201,8 +193,21 @@ class Cook:
             found = self._memory.search(query, k=2 * compared, kinds=find.kinds, **scope)
             return {hit.id: hit.relevance for hit in found}
 
-        said = heeded(query, ranked[:compared], self._memory.store, self._scope, self._author, chances)
-        return list(said.kept[: find.k]), list(said.dropped)
+        said = heeded(query, ranked[:compared], find.k, self._memory.store, self._scope, self._author, chances)
+        return list(said.kept), list(said.dropped)
+
+    def _near(self, find: Find, query: str, kinds: Sequence[str], k: int, by: Ranking) -> list[Hit]:
+        """The k best in the order of an index of what a find may tell."""
+
+        def nearest(many: int) -> Sequence[Hit]:
+            return self._memory.nearest(query, k=many, kinds=kinds, by=by, **named(self._scope))
+
+        return passing(nearest, k, partial(self._fits, find=find))
+
+    def _fits(self, hit: Hit, find: Find) -> bool:
+        if find.own and hit.cube.origin.author != self._author:
+            return False
+        return not find.makers or hit.cube.data.get(MAKER) in find.makers
 
     def _commit(self, operations: Sequence[Operation]) -> tuple[Cube, ...]:
         wanted = [operation for operation in operations if operation.op is not Op.NONE]
@@ -229,19 +234,26 @@ class Cook:
         return made
 
 
-def equipped(part: T, model: Chat | None, memory: Memory, scope: Scope, author: str | None = None) -> T:
+def equipped(
+    part: T,
+    model: Chat | None,
+    memory: Memory,
+    scope: Scope,
+    author: str | None = None,
+    since: datetime | None = None,
+) -> T:
     """A part of a recipe with what it works with, in fields of these names that are None: ``model``, ``memory``, ``scope``,
-    ``author`` (who asks). Parts within it are equipped too."""
+    ``author`` (who asks), ``since`` (what changed before needs no tending). Parts within it are equipped too."""
     if not is_dataclass(part) or isinstance(part, type):
         return part
-    offered = {"model": model, "memory": memory, "scope": scope, "author": author}
+    offered = {"model": model, "memory": memory, "scope": scope, "author": author, "since": since}
     takes: dict[str, Any] = {}
     for one in fields(part):
         held = getattr(part, one.name)
         if held is None and one.name in offered:
             takes[one.name] = offered[one.name]
         elif one.name not in offered and is_dataclass(held):
-            takes[one.name] = equipped(held, model, memory, scope, author)
+            takes[one.name] = equipped(held, model, memory, scope, author, since)
     return replace(part, **takes)
 
 

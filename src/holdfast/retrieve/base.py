@@ -1,21 +1,59 @@
-"""The ranker's seam: in which order what was found is worth telling."""
+"""The ranker's seam: what is to be looked at, and in which order it is worth telling."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from holdfast.retrieve.hits import Hit
 
+if TYPE_CHECKING:
+    from holdfast.retrieve.search import Ranking
+
 Scores = npt.NDArray[np.float64]
+
+Near = Callable[[str, Sequence[str], int, "Ranking"], Sequence[Hit]]
+"""The k best records of some kinds for a query, in the order of an index, best first."""
+
+MOST = 1_000
+"""Records that are looked at, at most, where few of them pass."""
 
 
 class Ranker(Protocol):
-    """Scores what a search has found; ``hit.relevance`` says how well it fits the query, ``hit.cube`` all that is known of it."""
+    """Scores what was found; ``hit.relevance`` says how well it fits the query, ``hit.cube`` all that is known of it."""
 
     def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
         """A score each, shape (len(candidates),), the higher the better; -inf for what is to be left out."""
         ...
+
+
+class Seeker(Ranker, Protocol):
+    """A ranker that knows where its best records are, so that no others need be read."""
+
+    def seek(self, query: str, kinds: Sequence[str], k: int, near: Near) -> Sequence[Hit]:
+        """What to rank: the k best are among it."""
+        ...
+
+
+def sought(ranker: Ranker, query: str, kinds: Sequence[str], k: int, near: Near) -> Sequence[Hit]:
+    """What a ranker is to rank, so that its k best are among it; of one that cannot say, the ``k`` nearest in meaning."""
+    if hasattr(ranker, "seek"):
+        found: Sequence[Hit] = ranker.seek(query, kinds, k, near)
+        return found
+    from holdfast.retrieve.likeness import ALIKE
+
+    return near(query, kinds, k, ALIKE)
+
+
+def passing(find: Callable[[int], Sequence[Hit]], k: int, passes: Callable[[Hit], bool]) -> list[Hit]:
+    """The first k hits that pass, of as many as it takes: ``find`` gives so many of the best."""
+    many = k
+    while True:
+        found = find(many)
+        kept = [hit for hit in found if passes(hit)]
+        if len(kept) >= k or len(found) < many or many >= MOST:
+            return kept[:k]
+        many = min(4 * many, MOST)

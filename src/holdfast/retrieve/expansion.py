@@ -1,8 +1,9 @@
 """From the few that are most alike along their ties, and up to what rests on them (G-Memory, arXiv 2506.07398, §4.2; the
 neighbours of EvolveLab's Cerebra, arXiv 2512.18746).
 
-The ties are those in the records (``encode.records.LINKS``), read in both directions. What is of an ``up`` kind is reached only
-from a record of the same source: an insight from the tasks that it was drawn from.
+The ties are those in the records (``encode.records.LINKS``), read in both directions: from a record to what it names, wherever that
+lies, and back among the ``LOOKED_AT`` that are most like the query, for what was of use to a task is like it. What is of an ``up``
+kind is reached only from a record of the same source: an insight from the tasks that it was drawn from.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
-from holdfast.cube import Form
+from holdfast.cube import RECALLABLE, Cube, Form, Scope
 from holdfast.encode.records import linked
 from holdfast.encode.trials import score
-from holdfast.errors import InputError
-from holdfast.retrieve.base import Ranker, Scores
+from holdfast.errors import InputError, NotFoundError
+from holdfast.retrieve.base import Near, Ranker, Scores, sought
 from holdfast.retrieve.hits import Hit
 from holdfast.retrieve.likeness import Meaning
+from holdfast.store.base import Store
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -29,6 +32,18 @@ PROFILE = MemoryProfile(
     retrieval=(Retrieval.GRAPH,),
     subject=(Subject.AGENT,),
 )
+
+
+LOOKED_AT = 40
+
+
+class Kept(Protocol):
+    """``holdfast.Memory`` is one."""
+
+    @property
+    def store(self) -> Store:
+        """Where ties and lineage are followed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +66,37 @@ class Expanded:
     hops: int = 1
     neighbours: int = 3
     weight: float = 0.7
+    memory: Kept | None = None
+    scope: Scope | None = None
 
     def __post_init__(self) -> None:
         if self.seeds < 1 or self.hops < 0 or self.neighbours < 1 or not 0.0 < self.weight <= 1.0:
             raise InputError("seeds and neighbours are one or more, hops none or more, and the weight lies in (0, 1]")
+
+    def seek(self, query: str, kinds: Sequence[str], k: int, near: Near) -> Sequence[Hit]:
+        """What is most like the query, what ties lead to from the best of it, and what rests on these."""
+        below = [kind for kind in kinds if kind not in self.up]
+        found = {hit.id: hit for hit in sought(self.of, query, below, max(k, LOOKED_AT), near)}
+        if self.memory is None or self.scope is None:
+            return list(found.values())
+        hits = list(found.values())
+        best = np.argsort(-self.of.rank(query, hits), kind="stable")[: self.seeds]
+        frontier = reached = {hits[at].id: hits[at] for at in best.tolist()}
+        ties = _ties(hits, {hit.id: at for at, hit in enumerate(hits)})
+        for _ in range(self.hops):
+            named = [id for hit in frontier.values() for id in self._heaviest(linked(hit.cube))]
+            back = [hits[at].id for hit in frontier.values() if hit.id in found for at in ties[hits.index(hit)]]
+            met = {
+                id: found.get(id) or self._hit(id, below) for id in dict.fromkeys([*named, *back]) if id not in reached
+            }
+            frontier = {id: hit for id, hit in met.items() if hit is not None}
+            reached = reached | frontier
+        found |= reached
+        if self.up:
+            cases = dict.fromkeys(id for hit in reached.values() for id in _sources(hit))
+            resting = [hit for case in cases for hit in self._resting(case)]
+            found |= {hit.id: hit for hit in sorted(resting, key=lambda hit: hit.id)}
+        return list(found.values())
 
     def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
         """Shape (len(candidates),); -inf for what nothing leads to."""
@@ -82,6 +124,27 @@ class Expanded:
         self._rise(candidates, scores)
         return scores
 
+    def _heaviest(self, ties: Mapping[str, float]) -> list[str]:
+        return sorted(ties, key=lambda id: (-ties[id], id))[: self.neighbours]
+
+    def _hit(self, id: str, kinds: Sequence[str]) -> Hit | None:
+        """A record that was named, as far from the query as can be; None where it is gone, or none of ours."""
+        assert self.memory is not None and self.scope is not None
+        try:
+            cube = self.memory.store.get(id, self.scope)
+        except (InputError, NotFoundError):  # what stands among the ties may have been written by anybody
+            return None
+        return _far(cube) if cube.kind in kinds and cube.status in RECALLABLE else None
+
+    def _resting(self, case: str) -> list[Hit]:
+        """What is ``up`` and was made of a raw record."""
+        assert self.memory is not None and self.scope is not None
+        try:
+            refs = self.memory.store.lineage(case, self.scope, down=True)
+        except NotFoundError:
+            return []
+        return [hit for ref in refs if (hit := self._hit(ref.id, self.up)) is not None]
+
     def _rise(self, candidates: Sequence[Hit], scores: Scores) -> None:
         """Give what is ``up`` the best score of what it shares a source with."""
         best: dict[str, float] = defaultdict(lambda: -np.inf)
@@ -92,6 +155,10 @@ class Expanded:
             if hit.cube.kind in self.up:
                 under = max((best[id] for id in _sources(hit)), default=-np.inf)
                 scores[at] = under * self.weight * 2 * score(hit.cube) if np.isfinite(under) else -np.inf
+
+
+def _far(cube: Cube) -> Hit:
+    return Hit(cube, -1.0, -1.0)
 
 
 def _sources(hit: Hit) -> list[str]:

@@ -13,7 +13,7 @@ from holdfast.cube import Form
 from holdfast.encode.records import tell
 from holdfast.encode.writing import write
 from holdfast.errors import InputError
-from holdfast.retrieve.base import Ranker, Scores
+from holdfast.retrieve.base import Near, Ranker, Scores, sought
 from holdfast.retrieve.hits import Hit
 from holdfast.retrieve.likeness import Meaning
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
@@ -38,6 +38,10 @@ class Judged:
     def __post_init__(self) -> None:
         if self.shown < 1:
             raise InputError("one record or more is shown to the model")
+
+    def seek(self, query: str, kinds: Sequence[str], k: int, near: Near) -> Sequence[Hit]:
+        """What ``of`` looks at."""
+        return sought(self.of, query, kinds, max(k, self.shown), near)
 
     def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
         """Shape (len(candidates),): 1 to 10, and -inf for what was not shown; of equals the one more alike, by a trace.

@@ -10,8 +10,9 @@ import numpy as np
 
 from holdfast.cube import Form
 from holdfast.errors import InputError
-from holdfast.retrieve.base import Scores
+from holdfast.retrieve.base import Near, Scores
 from holdfast.retrieve.hits import Hit
+from holdfast.retrieve.likeness import ALIKE, OVERLAP
 from holdfast.retrieve.text import tokens
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
@@ -22,6 +23,9 @@ PROFILE = MemoryProfile(
     retrieval=(Retrieval.LEXICAL,),
     subject=(Subject.AGENT,),
 )
+
+
+LOOKED_AT = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,12 @@ class Keywords:
     def __post_init__(self) -> None:
         if min(self.name, self.description, self.doc) < 0:
             raise InputError("the weight of a field is 0 or more")
+
+    def seek(self, query: str, kinds: Sequence[str], k: int, near: Near) -> Sequence[Hit]:
+        """The nearest, and those that share most words with it: a name and a description are what a skill is found by."""
+        many = max(2 * k, LOOKED_AT)
+        found = {hit.id: hit for by in (OVERLAP, ALIKE) for hit in near(query, kinds, many, by)}
+        return sorted(found.values(), key=lambda hit: -hit.relevance)
 
     def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
         """Shape (len(candidates),), 0 where nothing is shared."""

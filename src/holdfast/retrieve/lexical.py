@@ -7,7 +7,7 @@ and must not leak from him.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +78,7 @@ class LexicalIndex:
         self._segments: list[_Segment] = []
         self._lengths = Column(np.float32)
         self._flags = Column(np.uint8)
+        self._sizes = Column(np.float32)
         self._documents = 0
         self._tokens = 0.0
         self._norms: Floats | None = None
@@ -106,6 +107,8 @@ class LexicalIndex:
         self._forget_words()
         body = np.ones(len(records), np.bool_)
         body[heads] = False
+        squares = np.where(body, records["count"].astype(np.float32) ** 2, 0)
+        self._sizes.put(numbers, np.sqrt(np.add.reduceat(squares, heads)))
         owner = np.repeat(numbers.astype(np.int32), sizes)
         self._segments.append(_segment(records["term"][body], owner[body], records["count"][body]))
         while len(self._segments) > 1 and 2 * len(self._segments[-1].rows) >= len(self._segments[-2].rows):
@@ -116,6 +119,7 @@ class LexicalIndex:
         """Make room for rows up to ``size``, be it that the last of them have no words."""
         self._lengths.resize(size)
         self._flags.resize(size)
+        self._sizes.resize(size)
 
     def idf(self, term: int) -> float:
         """ln(1 + (N - df + 0.5) / (df + 0.5)): never negative, and the most for a word that nothing holds."""
@@ -172,6 +176,28 @@ class LexicalIndex:
             self._count(rarest[at], rows, counted)
             scores += rarest[at].weight * counted / (counted + norms[rows])
         return best_of(rows, scores, k)
+
+    def alike(self, asked: Mapping[int, int], allowed: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """The cosine of each allowed row's counts with a query's (by term), whose words weigh 1 + ln((1 + N) / (1 + df)) each.
+
+        N and df are of the allowed rows, so that others have no part in it. Shape (len(allowed),), 0 where no word matches.
+        """
+        found = np.zeros(len(allowed), np.float64)
+        everything = self._all(allowed)
+        documents = int(np.count_nonzero(allowed))
+        squares = 0.0
+        for word, times in asked.items():
+            held = []
+            for rows, counts in self._word(word).postings:
+                here = allowed[rows] if not everything else slice(None)
+                held.append((rows[here], counts[here]))
+            weight = times * (1 + np.log((1 + documents) / (1 + sum(len(rows) for rows, _ in held))))
+            squares += weight * weight
+            for rows, counts in held:
+                found[rows] += weight * counts
+        some = np.flatnonzero(found)
+        found[some] /= np.sqrt(squares) * self._sizes.values[some]
+        return found
 
     def postings(self, term: int) -> list[tuple[Rows32, Counts]]:
         """The rows that hold a term, sorted, with how often, in pieces."""

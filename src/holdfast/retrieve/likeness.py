@@ -1,23 +1,31 @@
 """How alike a task and a record are: by meaning, by words, or by both (the rankers of EvolveLab, arXiv 2512.18746).
 
-Each is a ``Ranker``. Words are weighed over the candidates alone (TF-IDF, smoothed, cosine), so a score needs no index, and is
-exact where all records of a kind are candidates.
+Each finds its best records by one pass over the index, and reads none that it does not return. Words are weighed as SMART's
+``lnc.ltc``-like cosine does with natural term counts: by their rarity among what may be seen on the query's side alone, so that
+what a record's words weigh stays the same when others come.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from holdfast.cube import Form
 from holdfast.errors import InputError
-from holdfast.retrieve.base import Scores
+from holdfast.retrieve.arrays import Floats, best_of, distinct
+from holdfast.retrieve.base import Near, Scores
+from holdfast.retrieve.fusion import CHANNELS
 from holdfast.retrieve.hits import Hit
-from holdfast.retrieve.text import tokens
+from holdfast.retrieve.partition import Partition, View
+from holdfast.retrieve.query import Query, verbatim
+from holdfast.retrieve.search import MOSTLY, Ranked, Ranking
+from holdfast.retrieve.text import term, tokens
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -28,41 +36,97 @@ PROFILE = MemoryProfile(
     subject=(Subject.AGENT,),
 )
 
+Doubles = npt.NDArray[np.float64]
+
+
+def near(partition: Partition, query: Query, vector: Floats | None, view: View, k: int) -> Ranked:
+    """The k rows of a partition most like a query: by cosine, and those without a vector by the share of its words they hold."""
+    shown = partition.visible(view)
+    rows, likeness = np.empty(0, np.int64), np.empty(0, np.float32)
+    waiting = shown
+    vectors = partition.vectors if vector is not None else None
+    if vectors is not None and vector is not None:
+        mostly = MOSTLY * np.count_nonzero(shown) >= partition.size
+        everything = vectors.every_cosine(vector, partition.size) if mostly else None
+        rows, likeness = vectors.search(vector, k, shown, everything)
+        waiting = shown & ~vectors.present[: len(shown)]
+    terms = [term(token) for token in query.tokens]
+    if terms and waiting.any():
+        spoken = partition.lexical.best(terms, k, waiting)
+        rows = np.concatenate([rows, spoken])
+        likeness = np.concatenate([likeness, _held(partition, terms, spoken)])
+    best = best_of(np.arange(len(rows)), likeness, k)
+    return _ranked(rows[best], likeness[best], likeness[best])
+
+
+def by_words(share: float, partition: Partition, query: Query, vector: Floats | None, view: View, k: int) -> Ranked:
+    """The k best rows by ``share`` of the likeness of their words and the rest of that of their meaning; this is ``relevance``."""
+    shown = partition.visible(view)
+    alike = share * partition.lexical.alike(Counter(map(term, tokens(query.text))), shown)
+    vectors = partition.vectors if vector is not None else None
+    rows: npt.NDArray[Any]
+    if share == 1:
+        rows = _first(np.flatnonzero(alike), alike, k)
+    elif vectors is None or vectors.exact:
+        rows = np.flatnonzero(shown)
+    else:  # more than can be compared one by one: the nearest, and those that share most words
+        some = max(4 * k, _SOME)
+        nearest = near(partition, query, vector, view, some).rows
+        rows = distinct(np.concatenate([nearest, _first(np.flatnonzero(alike), alike, some)]))
+    meaning = np.zeros(len(rows), np.float64)
+    waiting = np.ones(len(rows), np.bool_)
+    if vectors is not None and vector is not None:
+        meaning[:] = vectors.cosines(vector, rows)
+        waiting = ~vectors.present[rows]
+    if share < 1 and waiting.any():
+        meaning[waiting] = _held(partition, [term(token) for token in query.tokens], rows[waiting])
+    scores = alike[rows] + (1 - share) * meaning
+    best = np.lexsort((rows, -meaning, -scores))[:k]
+    return _ranked(rows[best], scores[best], meaning[best])
+
+
+def by_overlap(partition: Partition, query: Query, vector: Floats | None, view: View, k: int) -> Ranked:
+    """The k best rows by how many different words of the query they hold, as a share; of equals the nearer ones."""
+    shown = partition.visible(view)
+    asked = {term(token) for token in tokens(query.text)}
+    held = np.zeros(partition.size, np.int32)
+    for word in asked:
+        for rows, _ in partition.lexical.postings(word):
+            held[rows] += 1
+    here: npt.NDArray[Any] = np.flatnonzero((held > 0) & shown)
+    vectors = partition.vectors if vector is not None else None
+    here = _first(here, held, k)
+    meaning = np.zeros(len(here), np.float32)
+    if vectors is not None and vector is not None:
+        meaning = vectors.cosines(vector, here)
+    best = np.lexsort((here, -meaning, -held[here]))[:k]
+    return _ranked(here[best], held[here[best]] / max(len(asked), 1), meaning[best])
+
+
+_SOME = 200  # rows that are compared at least, where not all are
+
+ALIKE = Ranking(verbatim, near)
+"""What is most like a text in meaning, whatever it answers."""
+
+OVERLAP = Ranking(verbatim, by_overlap)
+
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """By the cosine of their vectors, which is the ``relevance`` of what ``Memory.nearest`` finds."""
+    """By the cosine of their vectors."""
+
+    def seek(self, query: str, kinds: Sequence[str], k: int, near: Near) -> Sequence[Hit]:
+        """The k nearest."""
+        return near(query, kinds, k, ALIKE)
 
     def rank(self, _query: str, candidates: Sequence[Hit], /) -> Scores:
-        """Shape (len(candidates),), in [-1, 1]."""
+        """The ``relevance`` of each, shape (len(candidates),), in [-1, 1]."""
         return np.asarray([hit.relevance for hit in candidates], np.float64)
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
-    """By the cosine of their words' TF-IDF."""
-
-    def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
-        """Shape (len(candidates),), in [0, 1]."""
-        texts = [Counter(tokens(hit.text)) for hit in candidates]
-        held = Counter(word for text in texts for word in text)
-        asked = _weighed(Counter(tokens(query)), held, len(texts))
-        return np.asarray([_cosine(asked, _weighed(text, held, len(texts))) for text in texts], np.float64)
-
-
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """By how many different words of the query they hold, as a share of these."""
-
-    def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
-        """Shape (len(candidates),), in [0, 1]."""
-        asked = set(tokens(query))
-        return np.asarray([len(asked & set(tokens(hit.text))) / max(len(asked), 1) for hit in candidates], np.float64)
-
-
-@dataclass(frozen=True, slots=True)
 class Mixed:
-    """By ``words`` of the one and the rest of the other. Raises InputError."""
+    """By ``words`` of their words' likeness and the rest of their meaning's. Raises InputError."""
 
     words: float = 0.3
 
@@ -70,18 +134,57 @@ class Mixed:
         if not 0.0 <= self.words <= 1.0:
             raise InputError(f"the share of words lies between 0 and 1, not {self.words}")
 
-    def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
-        """Shape (len(candidates),), in [-1, 1]."""
-        mixed: Scores = self.words * Words().rank(query, candidates) + (1 - self.words) * Meaning().rank(
-            query, candidates
-        )
-        return mixed
+    def seek(self, query: str, kinds: Sequence[str], k: int, near: Near) -> Sequence[Hit]:
+        """The k best."""
+        return near(query, kinds, k, Ranking(verbatim, partial(by_words, self.words)))
+
+    def rank(self, _query: str, candidates: Sequence[Hit], /) -> Scores:
+        """The ``score`` of each, as the index gave it, shape (len(candidates),), in [-1, 1]."""
+        return np.asarray([hit.score for hit in candidates], np.float64)
 
 
-def _weighed(counts: Counter[str], held: Counter[str], of: int) -> dict[str, float]:
-    return {word: count * (math.log((1 + of) / (1 + held[word])) + 1) for word, count in counts.items()}
+@dataclass(frozen=True, slots=True)
+class Words:
+    """By the cosine of their words, the rare ones weighing more."""
+
+    def seek(self, query: str, kinds: Sequence[str], k: int, near: Near) -> Sequence[Hit]:
+        """The k best; nothing that shares no word."""
+        return near(query, kinds, k, Ranking(verbatim, partial(by_words, 1.0)))
+
+    def rank(self, _query: str, candidates: Sequence[Hit], /) -> Scores:
+        """The ``score`` of each, as the index gave it, shape (len(candidates),), in [0, 1]."""
+        return np.asarray([hit.score for hit in candidates], np.float64)
 
 
-def _cosine(one: dict[str, float], other: dict[str, float]) -> float:
-    across = sum(weight * other.get(word, 0.0) for word, weight in one.items())
-    return across / (math.hypot(*one.values()) * math.hypot(*other.values())) if across else 0.0
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """By how many different words of the query they hold, as a share of these."""
+
+    def seek(self, query: str, kinds: Sequence[str], k: int, near: Near) -> Sequence[Hit]:
+        """The k best; nothing that shares no word."""
+        return near(query, kinds, k, OVERLAP)
+
+    def rank(self, _query: str, candidates: Sequence[Hit], /) -> Scores:
+        """The ``score`` of each, as the index gave it, shape (len(candidates),), in [0, 1]."""
+        return np.asarray([hit.score for hit in candidates], np.float64)
+
+
+def _first(rows: npt.NDArray[np.integer], scores: npt.NDArray[Any], k: int) -> npt.NDArray[np.integer]:
+    """Those of some rows that may be among the k of the largest scores: equals of the k-th too."""
+    if len(rows) <= k:
+        return rows
+    here = scores[rows]
+    found: npt.NDArray[np.integer] = rows[here >= np.partition(here, len(rows) - k)[len(rows) - k]]
+    return found
+
+
+def _held(partition: Partition, terms: Sequence[int], rows: npt.NDArray[np.integer]) -> Floats:
+    """The share of a query's words that each row holds, the rare ones counting more."""
+    weights = np.asarray([partition.lexical.idf(word) for word in terms], np.float32)
+    found: Floats = weights @ (partition.lexical.counts(terms, rows) > 0) / max(float(weights.sum()), 1e-9)
+    return found.astype(np.float32)
+
+
+def _ranked(rows: npt.NDArray[np.integer], scores: npt.ArrayLike, relevance: npt.ArrayLike) -> Ranked:
+    none = np.zeros((len(rows), len(CHANNELS)), np.float32)
+    return Ranked(rows.astype(np.int64), np.asarray(scores, np.float32), np.asarray(relevance, np.float32), none)

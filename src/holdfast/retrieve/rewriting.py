@@ -4,16 +4,15 @@ arXiv 2512.18746)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from holdfast.chat import Chat
-from holdfast.cube import Form, Scope
-from holdfast.encode.near import Nearest, named
+from holdfast.cube import Form
 from holdfast.encode.writing import TEXT, write
 from holdfast.errors import InputError
-from holdfast.retrieve.base import Ranker, Scores
+from holdfast.retrieve.base import Near, Ranker, Scores, sought
 from holdfast.retrieve.hits import Hit
-from holdfast.retrieve.likeness import Mixed
+from holdfast.retrieve.likeness import ALIKE, Mixed
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -32,20 +31,22 @@ class Rewritten:
     of: Ranker = field(default_factory=lambda: Mixed(0.5))
     characters: int = 1_000
     model: Chat | None = None
-    memory: Nearest | None = None
-    scope: Scope | None = None
 
     def __post_init__(self) -> None:
         if self.characters < 1:
             raise InputError("a query is written from one character or more")
 
+    def seek(self, query: str, kinds: Sequence[str], k: int, near: Near) -> Sequence[Hit]:
+        """What ``of`` finds for the query as it is written anew. Raises InputError without a model, ChatError."""
+        if not near(query, kinds, 1, ALIKE):  # then there is nothing to write a query for
+            return []
+        return sought(self.of, self._written(query), kinds, k, near)
+
     def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
-        """As ``of`` ranks. Raises InputError without a model or outside a memory, ChatError."""
-        if self.memory is None or self.scope is None:
-            raise InputError("a query is written anew for a search: this part of a recipe works in a memory")
+        """As ``of`` ranks what was found."""
+        return self.of.rank(query, candidates)
+
+    def _written(self, query: str) -> str:
         instruction = "Write the query by which to find records of like tasks: what kind of task it is, and its parts."
         found = write(self.model, "query", instruction, {"task": query[-self.characters :]}, {"query": TEXT})
-        kinds = sorted({hit.cube.kind for hit in candidates})
-        nearest = self.memory.nearest(found["query"], k=len(candidates), kinds=kinds, **named(self.scope))
-        near = {one.cube.id: one.relevance for one in nearest}
-        return self.of.rank(found["query"], [replace(hit, relevance=near.get(hit.id, 0.0)) for hit in candidates])
+        return str(found["query"])

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from itertools import chain, compress
 from typing import Protocol
@@ -262,6 +263,17 @@ class Recall:
         wanted = {row for at in rows for side in around.get(at, ()) for row in side}.union(rows)
         found = self._seen.cubes_at(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
         return {rid & ((1 << PARTITION_BITS) - 1): cube for rid, cube in found.items()}
+
+    def times(self, scope: Scope, view: View) -> list[datetime]:
+        """When each visible row of a scope was recorded, the oldest first."""
+        no = self._seen.partition(scope)
+        if no is None:
+            return []
+        partition = self.partition(no)
+        with partition.lock:
+            partition.catch_up()
+            found = partition.column("known_from")[partition.visible(view)]
+        return [from_micros(one) for one in np.sort(found).tolist()]
 
     def alike(self, texts: Sequence[str], scope: Scope, view: View, k: int) -> list[Likeness]:
         """The k sessions whose visible rows are most like some texts. Raises EmbedderError where nothing can embed them."""

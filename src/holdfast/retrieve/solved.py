@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from holdfast.cube import Form
-from holdfast.retrieve.base import Ranker, Scores
+from holdfast.retrieve.base import Near, Ranker, Scores, passing, sought
 from holdfast.retrieve.hits import Hit
 from holdfast.retrieve.likeness import Mixed
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
@@ -27,6 +27,10 @@ class Solved:
     """A ranker over raw records: ``of``, which sees only those with a reward above 0."""
 
     of: Ranker = field(default_factory=lambda: Mixed(0.3))
+
+    def seek(self, query: str, kinds: Sequence[str], k: int, near: Near) -> Sequence[Hit]:
+        """The k best of those that succeeded."""
+        return passing(lambda many: sought(self.of, query, kinds, many, near), k, lambda hit: _reward(hit) > 0)
 
     def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
         """As ``of`` ranks; -inf for what did not succeed, or nobody knows of."""

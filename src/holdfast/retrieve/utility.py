@@ -18,14 +18,9 @@ import numpy.typing as npt
 
 from holdfast.cube import Cube, Form
 from holdfast.errors import InputError
-from holdfast.retrieve.arrays import Floats, best_of
-from holdfast.retrieve.base import Scores
-from holdfast.retrieve.fusion import CHANNELS
+from holdfast.retrieve.base import Near, Scores
 from holdfast.retrieve.hits import Hit, Hits
-from holdfast.retrieve.partition import Partition, View
-from holdfast.retrieve.query import Query, verbatim
-from holdfast.retrieve.search import MOSTLY, Ranked, Ranking
-from holdfast.retrieve.text import term
+from holdfast.retrieve.likeness import ALIKE
 from holdfast.store.rewards import Terms
 from holdfast.taxonomy import Evolution, Function, MemoryProfile, Modality, Retrieval, Subform, Subject, Trainable
 
@@ -92,6 +87,10 @@ class Utility:
             )
         if not (0 <= self.weight <= 1 and 0 <= self.explore <= 1 and self.clamp > 0 and self.floor > 0):
             raise InputError("weight and explore lie between 0 and 1, clamp and floor above 0")
+
+    def seek(self, query: str, kinds: Sequence[str], k: int, near: Near) -> Sequence[Hit]:
+        """The ``pool`` most alike, or more where k is."""
+        return near(query, kinds, max(k, self.pool), ALIKE)
 
     def rank(self, _query: str, candidates: Sequence[Hit], /) -> Scores:
         """The mix for each hit, whose ``relevance`` is its likeness; -inf for what is not alike enough."""
@@ -164,30 +163,3 @@ def z_scores(values: Scores, clamp: float, floor: float, about: tuple[float, flo
         apart = values - mean
     found: Scores = np.minimum(np.maximum(apart / max(deviation, floor), -clamp), clamp)
     return found
-
-
-def near(partition: Partition, query: Query, vector: Floats | None, view: View, k: int) -> Ranked:
-    """The k rows of a partition most like a query: by cosine, and those without a vector by the share of its words they hold."""
-    shown = partition.visible(view)
-    rows, likeness = np.empty(0, np.int64), np.empty(0, np.float32)
-    waiting = shown
-    vectors = partition.vectors if vector is not None else None
-    if vectors is not None and vector is not None:
-        mostly = MOSTLY * np.count_nonzero(shown) >= partition.size
-        everything = vectors.every_cosine(vector, partition.size) if mostly else None
-        rows, likeness = vectors.search(vector, k, shown, everything)
-        waiting = shown & ~vectors.present[: len(shown)]
-    terms = [term(token) for token in query.tokens]
-    if terms and waiting.any():
-        spoken = partition.lexical.best(terms, k, waiting)
-        weights = np.asarray([partition.lexical.idf(word) for word in terms], np.float32)
-        held = partition.lexical.counts(terms, spoken) > 0
-        rows = np.concatenate([rows, spoken])
-        likeness = np.concatenate([likeness, weights @ held / max(float(weights.sum()), 1e-9)])
-    best = best_of(np.arange(len(rows)), likeness, k)
-    none = np.zeros((len(best), len(CHANNELS)), np.float32)
-    return Ranked(rows[best], likeness[best], likeness[best], none)
-
-
-ALIKE = Ranking(verbatim, near)
-"""What is most like a text, whatever it answers."""

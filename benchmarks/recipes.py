@@ -1,0 +1,166 @@
+"""What each recipe costs an agent among its experiences, no model called: guidance before, guidance at a step, taking a run in.
+
+    python -m benchmarks.recipes ANSWER [--runs 10000] [--recipe NAME ...] [--work FOLDER]
+
+The model that writes is ``bench.scribe``, whose time is taken off, as is the time of the embedder, which hashes words. Beside
+taking in, which is durable before it returns, stand a bare synced commit and how many transactions it made. Milliseconds; those
+of quiet moments apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from benchmarks.limits import SyncedCommit, pace
+from benchmarks.worker import Pass, probe, told
+from holdfast import Memory, __version__
+from holdfast.bench.scribe import Scribe
+from holdfast.encode.base import Step, Trajectory, Vectors
+from holdfast.recipes.book import RECIPES
+
+USER, AGENT = "user", "agent"
+FLUSHED = 50
+"""Runs after which vectors are made, while a store is filled."""
+WARM, MEASURED = 5, 40
+BYTES = 1_000
+WORDS = 3_000
+"""The vocabulary, of which rare words are drawn less often."""
+
+T = TypeVar("T")
+
+
+class Clocked:
+    """Adds up the time that calls take which are not the framework's."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self, call: Callable[[], T]) -> T:
+        start = time.perf_counter()
+        try:
+            return call()
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+class Hashed:
+    """An embedder: the words of a text, each at a place of its own."""
+
+    model, dimension = "hashed/1", 384
+
+    def __init__(self, clock: Clocked) -> None:
+        self._clock = clock
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, shape (len(texts), 384)."""
+        return self._clock(lambda: self._embed(texts))
+
+    def _embed(self, texts: Sequence[str]) -> Vectors:
+        found = np.full((len(texts), self.dimension), 1e-3, np.float32)
+        for row, text in zip(found, texts, strict=True):
+            for word in text.split():
+                row[sum(map(ord, word)) * 31 % self.dimension] += 1
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+class Writer(Scribe):
+    """The scribe, whose time is taken off."""
+
+    def __init__(self, clock: Clocked) -> None:
+        self._clock = clock
+
+    def reply(self, *args: Any, **more: Any) -> Any:
+        """As the scribe replies."""
+        return self._clock(lambda: super(Writer, self).reply(*args, **more))
+
+
+def runs(seed: int, count: int) -> list[Trajectory]:
+    """Tasks of twelve words with four steps each."""
+    drawn = random.Random(seed)
+    found = []
+    for number in range(count):
+        words = [f"word{min(int(drawn.expovariate(1 / 200)), WORDS)}" for _ in range(12)]
+        steps = tuple(Step(f"call {word}", f"{word} is done", f"tool {word}", {"of": word}) for word in words[:4])
+        found.append(Trajectory(f"do {' '.join(words)}", steps, f"done {words[0]}", id=f"{seed}-{number}"))
+    return found
+
+
+def measured(name: str, folder: Path, count: int, disk: SyncedCommit, seed: int) -> dict[str, Any]:
+    """One recipe among ``count`` runs."""
+    others = Clocked()
+    made = {"embedder": Hashed(others), "chat": Writer(others), "recipe": name, "encoders": (), "background": False}
+    start = time.perf_counter()
+    with Memory(folder, user=USER, agent=AGENT, durability="normal", **made) as memory:
+        for number, run in enumerate(runs(seed, count), 1):
+            memory.take_in(run, 1.0 if number % 4 else -1.0)
+            if number % FLUSHED == 0:
+                memory.flush()
+        memory.flush()
+    filled = time.perf_counter() - start
+    passes = {what: Pass() for what in ("begin", "step", "take in", "synced commit")}
+    commits = 0
+    with Memory(folder, user=USER, agent=AGENT, **made) as memory:
+        records = memory.status()["memories"]
+        for at, run in enumerate(runs(seed + 1, WARM + MEASURED)):
+            if at == WARM:
+                passes = {what: Pass(probes=[probe()]) for what in passes}
+                commits = 0
+            before = memory.store.head()[0]
+            for what, call in (
+                ("begin", lambda run=run: memory.provide(run.task)),
+                ("step", lambda run=run: memory.provide(run.task, "step", context=f"{run.task} {run.answer}")),
+                ("take in", lambda run=run: memory.take_in(run, 1.0)),
+            ):
+                off, begun = others.seconds, time.perf_counter()
+                call()
+                passes[what].times.append(time.perf_counter() - begun - (others.seconds - off))
+                passes[what].probes.append(probe())
+            commits += len({event.txn for event in memory.store.events(before)})
+            passes["synced commit"].times.append(disk.seconds(os.urandom(BYTES)))
+            passes["synced commit"].probes.append(probe())
+    return told(passes) | {"records": records, "commits a run": commits / MEASURED, "fill_s": filled}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.recipes", description=__doc__.partition("\n")[0])
+    parser.add_argument("answer", type=Path)
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--recipe", action="append", choices=sorted(RECIPES), help="only these")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--work", type=Path, help="a folder on the disk to measure")
+    options = parser.parse_args()
+    answer: dict[str, Any] = {"version": __version__, "runs": options.runs, "pace_ms": [pace()], "recipes": {}}
+    if options.answer.exists():  # goes on where it was cut
+        kept = json.loads(options.answer.read_text())
+        answer = kept if (kept["version"], kept["runs"]) == (__version__, options.runs) else answer
+    for name in options.recipe or RECIPES:
+        if name in answer["recipes"] and not options.recipe:
+            continue
+        with tempfile.TemporaryDirectory(dir=options.work) as folder:
+            disk = SyncedCommit(Path(folder) / "limit")
+            found = measured(name, Path(folder) / "store", options.runs, disk, options.seed)
+            disk.close()
+        answer["recipes"][name] = found | {"load_average": os.getloadavg()}
+        answer["pace_ms"] = [*answer["pace_ms"][:1], pace()]
+        options.answer.write_text(json.dumps(answer, indent=1) + "\n")
+        times = " ".join(f"{what} {_median(found[what]):.2f}" for what in ("begin", "step", "take in", "synced commit"))
+        print(f"{name}: {times}; {found['commits a run']:.1f} commits a run, {found['records']} records", flush=True)
+
+
+def _median(one: dict[str, Any]) -> float:
+    """In quiet moments, where there were any."""
+    return float(one["quiet"].get("p50", one["p50"]))
+
+
+if __name__ == "__main__":
+    main()
