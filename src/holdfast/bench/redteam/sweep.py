@@ -169,9 +169,9 @@ def _plot(report: Mapping[str, Any], path: Path) -> None:
 
     panels: list[Panel] = []
     for title, what, at in (
-        ("proposed, by document or one account", "proposed", 0),
-        ("attacker's words told, the same", "told", 0),
-        ("benign questions done rightly, attacked", "benign", 1),
+        ("proposed", "proposed", 0),
+        ("attacker's words told", "told", 0),
+        ("benign, done rightly", "benign", 1),
     ):
         values: dict[str, float] = {}
         for recipe, entries in report["recipes"].items():
