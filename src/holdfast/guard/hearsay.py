@@ -6,12 +6,12 @@ lead to is what these did (``lived``), so that an insight cannot hide the recipi
 
 What is voted on is what a record says was called. Its words can ask for more, and whoever writes a record writes both. So the words
 of others are held to what words from outside are held to (``admission.against``): what looks like an attack has no say; and of
-records that agree on calls those are told whose words the others have most of.
+records that agree on calls, one's own are told, or else those whose words the others have most of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 
 from holdfast.cube import Cube, Form, Scope
@@ -69,7 +69,7 @@ def heeded(
     said = consensus.check(task, seen, known=known)
     if said.abstained:
         said = reading(task, seen, consensus, known) or said
-    unsaid = _unsaid(task, [hit for hit in said.kept if _does(known[hit.id])], lookup)
+    unsaid = _unsaid(task, [hit for hit in said.kept if _does(known[hit.id])], own, lookup)
     agreed = {hit.id for hit in said.kept} - {one.hit.id for one in unsaid}
     kept = tuple(hit for hit in hits if hit.id in own or hit.id in agreed)[:k]
     return Verdict(
@@ -112,11 +112,14 @@ def _does(chain: Chain | HoldfastError | None) -> bool:
     return isinstance(chain, Chain) and bool(chain.effects)
 
 
-def _unsaid(task: str, hits: Sequence[Hit], lookup: Lookup) -> list[Dropped]:
-    """Of records that agree on what is called, all but those of ``SOURCES`` whose words the others have most of.
+def _unsaid(task: str, hits: Sequence[Hit], own: Set[str], lookup: Lookup) -> list[Dropped]:
+    """Of records that agree on what is called, all but those of ``SOURCES`` whose words the others have most of; all but the
+    ``own``, where there are any.
 
     What is advice alone is worded by whoever gives it; of calls that several made, the words of one say nothing that is needed.
     """
+    if any(hit.id in own for hit in hits):
+        return [Dropped(hit, "who asks has done the same, and has words for it") for hit in hits if hit.id not in own]
     asked = set(tokens(task))
     words = {hit.id: set(tokens(tell(hit.cube))) - asked for hit in hits}
     source = {hit.id: voter(hit.cube, lookup).source for hit in hits}
