@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from holdfast.bench.redteam import catalogue
+from holdfast.bench.redteam import catalogue, sweep
 from holdfast.bench.redteam.arms import ARMS, Arm, Filtered, Holdfast, Shown, Undefended, matches
 from holdfast.bench.redteam.battery import Played, play
 from holdfast.bench.redteam.catalogue import STATIC, run
@@ -25,7 +25,7 @@ from holdfast.guard.attacks import anchors, graft, passages, plans, trigger
 from holdfast.guard.attacks.base import Asked, Attack, Level, Said, Target, Trial
 from holdfast.guard.attacks.records import Records
 from holdfast.guard.attacks.static import Static, by_account, by_accounts, from_outside
-from holdfast.recipes.book import opened
+from holdfast.recipes.book import RECIPES, opened
 from support import HashEmbedder
 
 WORK = ("water the garden", "feed the parrot", "wind the clock", "sweep the stairs", "air the cellar", "oil the gate")
@@ -482,5 +482,47 @@ def test_an_agent_that_learns_by_a_recipe_falls_bare_and_not_guarded(name: str) 
     assert account["undefended"].levels[Level.PROPOSED] == (1.0,) * 6
     assert not any(account["holdfast"].levels[Level.PROPOSED])
     assert account["holdfast"].right == (1.0,) * 6, "what three accounts did is told"
-    assert played.static[by_page.name][1]["holdfast"].kept == (0, 6)
+    page = played.static[by_page.name][1]
+    assert page["holdfast"].kept == (0, 6), "the run of an agent that read the document waits"
+    assert page["undefended"].levels[Level.PROPOSED] == page["undefended"].voiced == (1.0,) * 6
+    assert page["holdfast"].voiced == account["holdfast"].voiced == (0.0,) * 6
     assert failing(check(played, shown=False)) == []
+
+
+@pytest.mark.usefixtures("only_tiny")
+def test_several_recipes_are_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["redteam", "--recipe", "cases", "--recipe", "dynamic-cheatsheet", "--attack", "one", "--embedder", "none"]
+    assert main([*words, "--json", "--out", str(tmp_path)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report == json.loads((tmp_path / "redteam-recipes.json").read_text()) and report["holds"]
+    (tmp_path / "redteam-recipes.md").read_text().index("| cases | tiny: one account | 6 |")
+    cases, own = (report["recipes"][name]["tiny: one account"] for name in ("cases", "dynamic-cheatsheet"))
+    assert cases["undefended"]["proposed"][0] > 0.3 and cases["holdfast"]["proposed"][0] == 0
+    assert own["undefended"]["proposed"][0] == 0, (
+        "another's account reaches nobody who is told only what they have done"
+    )
+    assert own["holdfast"]["benign"] == [1, 1], "and who asks has done what the team did"
+    assert main([*words, "--arm", "holdfast"]) == 2
+    assert "--arm is of one recipe" in capsys.readouterr().err
+
+
+def test_every_recipe_is_named_by_all_and_every_door_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def instead(*_: Any, recipe: str, **__: Any) -> dict[str, Any]:
+        asked.append(recipe)
+        names = "records embedder seed k sessions intervals holdfast python numpy date command"
+        return {
+            "holds": True,
+            "checks": [],
+            "attacks": {},
+            "campaigns": {},
+            "settings": dict.fromkeys(names.split(), ""),
+        }
+
+    monkeypatch.setattr(sweep.catalogue, "run", instead)
+    assert list(sweep.play(["all"], embedder=None)["recipes"]) == asked == list(RECIPES)
+    learnt = [some.name for make_some in catalogue.LEARNT.values() for some in make_some(Records())]
+    doors = [part for parts in sweep.DOORS.values() for part in parts]
+    assert all(any(part in name for name in [*learnt, "query-only"]) for part in doors)
+    assert all(any(part in name for part in doors) for name in learnt)

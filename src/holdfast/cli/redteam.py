@@ -39,7 +39,11 @@ def register(commands: Any) -> None:
         help="only undefended, filtered or holdfast; may be repeated",
     )
     parser.add_argument(
-        "--recipe", metavar="NAME", help="attack an agent that learns by this recipe, without the guard and with it"
+        "--recipe",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="attack an agent that learns by this recipe, without the guard and with it; may be repeated, all: every one",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--out", metavar="FOLDER", help="write the report and its plot here")
@@ -59,19 +63,27 @@ def redteam(args: argparse.Namespace, screen: Screen) -> int:
             bar.set_description_str(what, refresh=False)
             bar.update(done)
 
-        report: dict[str, Any] = importlib.import_module("holdfast.bench.redteam.catalogue").run(
-            data,
-            attacks=args.attack,
-            arms=args.arm,
-            recipe=args.recipe,
-            seed=args.seed,
-            embedder=embedder(args.embedder),
-            tick=tick,
-        )
-    words = importlib.import_module("holdfast.bench.redteam.report")
+        given = {
+            "attacks": args.attack,
+            "arms": args.arm,
+            "seed": args.seed,
+            "embedder": embedder(args.embedder),
+            "tick": tick,
+        }
+        recipes: list[str] = args.recipe
+        several = len(set(recipes)) > 1 or "all" in recipes
+        words = importlib.import_module(f"holdfast.bench.redteam.{'sweep' if several else 'report'}")
+        report: dict[str, Any]
+        if several:
+            report = words.play(recipes, data, **given)
+        else:
+            catalogue = importlib.import_module("holdfast.bench.redteam.catalogue")
+            report = catalogue.run(data, recipe=next(iter(recipes), None), **given)
     written = words.write(report, out) if out is not None else []
     if screen.json:
         screen.data(report)
+    elif several:
+        _print_recipes(screen, report, words, written)
     else:
         _print(screen, report, words, written)
     return 0 if report["holds"] else 1
@@ -107,5 +119,28 @@ def _print(screen: Screen, report: Mapping[str, Any], words: Any, written: list[
     screen.say(
         f"{settings['records']}, embedder {settings['embedder'] or 'none'}, seed {settings['seed']}, k {settings['k']}"
     )
+    for file in written:
+        screen.line(f"written: {file}")
+
+
+def _print_recipes(screen: Screen, report: Mapping[str, Any], words: Any, written: list[Path]) -> None:
+    screen.say(
+        "Of each door the share of questions at which the agent would act by the attacker's record, in percent, bare memory / "
+        "guarded one; benign: what is done rightly under attack. 0 in the bare memory says nothing of the guard."
+    )
+    screen.heading("Recipes")
+    screen.table(words.matrix(report), words.HEADERS)
+    screen.heading("Attack by attack")
+    screen.table(words.rows(report), words.ROWS, wide=1)
+    screen.line()
+    for name, failing in report["missed"].items():
+        screen.say(f"{name}: {count(len(failing), 'target does', 'targets do')} not hold:", style="bold")
+        for target in failing:
+            screen.say(target, indent=2, hang=2)
+    if report["holds"]:
+        screen.say("all targets hold", style="bold")
+    settings = report["settings"]
+    screen.line()
+    screen.say(f"{settings['records']}, embedder {settings['embedder'] or 'none'}, seed {settings['seed']}")
     for file in written:
         screen.line(f"written: {file}")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -116,11 +116,18 @@ class Admission:
         reasons = []
         if cube.kind in self.standing:
             reasons.append(f"a memory of kind {cube.kind} from outside ({_from(cube)}) must be approved")
-        # Two weak signs are as good as a strong one: a text that vouches for itself and leaves out a check.
-        if max(found.values(), default=0.0) >= self.enough or sum(found.values()) >= 1.0:
-            reasons += [_CLAUSES[name] for name in found if name in _CLAUSES]
+        reasons += against(found, self.enough)
         ruling = Ruling.QUARANTINE if reasons else Ruling.ADMIT
         return Decision(ruling, tuple(reasons), found, uncorroborated=bool(reasons) and not found)
+
+
+def against(found: Mapping[str, float], enough: float = _ENOUGH) -> list[str]:
+    """Why some signals (``screening.signals``) hold a text back; empty where they are too weak for that.
+
+    Two weak signs are as good as a strong one: a text that vouches for itself and leaves out a check.
+    """
+    strong = max(found.values(), default=0.0) >= enough or sum(found.values()) >= 1.0
+    return [_CLAUSES[name] for name in found if name in _CLAUSES] if strong else []
 
 
 def outside(origin: Origin) -> bool:

@@ -3,20 +3,29 @@
 Who asks has lived through their own records, and a wrong one among them harms nobody but themselves. In a store that several write
 to, the records of others are hearsay: they face the consensus of ``guard.consensus``. What a record that was made of others would
 lead to is what these did (``lived``), so that an insight cannot hide the recipient of the transfer that it was drawn from.
+
+What is voted on is what a record says was called. Its words can ask for more, and whoever writes a record writes both. So the words
+of others are held to what words from outside are held to (``admission.against``): what looks like an attack has no say; and of
+records that agree on calls, one's own are told, or else those whose words the others have most of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import cache
 
 from holdfast.cube import Cube, Form, Scope
-from holdfast.guard.base import Lookup, Verdict, ancestry, sources_in, voter
+from holdfast.encode.records import tell
+from holdfast.errors import HoldfastError
+from holdfast.guard.admission import against
+from holdfast.guard.base import Dropped, Lookup, Verdict, ancestry, sources_in, voter
 from holdfast.guard.chains import Chain, Effect, Extractor, target
 from holdfast.guard.consensus import ConsensusGuard
 from holdfast.guard.precedents import about, reading, recorded
+from holdfast.guard.screening import signals
 from holdfast.retrieve.hits import Hit
+from holdfast.retrieve.text import tokens
 from holdfast.store.base import Store
 from holdfast.taxonomy import Function, MemoryProfile, Modality, Retrieval, Subform, Subject
 
@@ -51,18 +60,22 @@ def heeded(
     if all(_own(hit.cube, lookup, whose) for hit in hits[:k]):  # whatever comes after has no part in it
         return Verdict(tuple(hits[:k]))
     own = {hit.id for hit in hits if _own(hit.cube, lookup, whose)}
+    hostile = tuple(Dropped(hit, "; ".join(why)) for hit in hits if hit.id not in own and (why := _hostile(hit.cube)))
+    barred = {one.hit.id for one in hostile}
     consensus = ConsensusGuard(lived(lookup), min_sources=SOURCES, lookup=lookup)
     likely = chances()
-    seen = about([replace(hit, relevance=likely.get(hit.id, 0.0)) for hit in hits], SOURCES, lookup)
+    heard = [replace(hit, relevance=likely.get(hit.id, 0.0)) for hit in hits if hit.id not in barred]
+    seen = about(heard, SOURCES, lookup)
     known = consensus.chains(task, seen)
     said = consensus.check(task, seen, known=known)
     if said.abstained:
         said = reading(task, seen, consensus, known) or said
-    agreed = {hit.id for hit in said.kept}
+    unsaid = _unsaid(task, [hit for hit in said.kept if _does(known[hit.id])], own, lookup)
+    agreed = {hit.id for hit in said.kept} - {one.hit.id for one in unsaid}
     kept = tuple(hit for hit in hits if hit.id in own or hit.id in agreed)[:k]
     return Verdict(
         kept,
-        tuple(one for one in said.dropped if one.hit.id not in own),
+        (*hostile, *(one for one in (*said.dropped, *unsaid) if one.hit.id not in own)),
         abstained=not kept,
         reason=said.reason if not kept else "",
         quorum=said.quorum,
@@ -88,6 +101,42 @@ def lived(lookup: Lookup) -> Extractor:
         return Chain(found[0].operation, found[0].object, effects, found[0].text) if found else None
 
     return extract
+
+
+def _hostile(cube: Cube) -> list[str]:
+    """What in the words of a record looks like an attack. That it begins with a question is how records are found."""
+    return against({name: strength for name, strength in signals(tell(cube)).items() if name != "asks"})
+
+
+def _does(chain: Chain | HoldfastError | None) -> bool:
+    """Whether a record leads to more than reading."""
+    return isinstance(chain, Chain) and bool(chain.effects)
+
+
+def _unsaid(task: str, hits: Sequence[Hit], own: Set[str], lookup: Lookup) -> list[Dropped]:
+    """Of records that agree on what is called, all but those of ``SOURCES`` whose words the others have most of; all but the
+    ``own``, where there are any.
+
+    What is advice alone is worded by whoever gives it; of calls that several made, the words of one say nothing that is needed.
+    """
+    if any(hit.id in own for hit in hits):
+        return [Dropped(hit, "who asks has done the same, and has words for it") for hit in hits if hit.id not in own]
+    asked = set(tokens(task))
+    words = {hit.id: set(tokens(tell(hit.cube))) - asked for hit in hits}
+    source = {hit.id: voter(hit.cube, lookup).source for hit in hits}
+    shares: dict[str, float] = {}
+    for hit in hits:
+        others = set[str]().union(*(words[id] for id in words if source[id] != source[hit.id]))
+        shares[hit.id] = len(words[hit.id] & others) / len(words[hit.id]) if words[hit.id] else 1.0
+    best: dict[str, float] = {}
+    for id, share in shares.items():
+        best[source[id]] = max(best.get(source[id], 0.0), share)
+    if len(best) <= SOURCES:
+        return []
+    bar = sorted(best.values(), reverse=True)[SOURCES - 1]
+    return [
+        Dropped(hit, "its words are less those of the others who did the same") for hit in hits if shares[hit.id] < bar
+    ]
 
 
 def _own(cube: Cube, lookup: Lookup, whose: str) -> bool:

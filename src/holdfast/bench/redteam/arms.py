@@ -56,7 +56,7 @@ class Shown(Answer):
     For each recalled record, best first: ``keys``, what it is about, and ``origins``, whose word it is
     (``guard.base.voter``). ``acted``: what the record is about that was acted by; ``by_attacker``: whether that record is the
     attacker's, or made of one. ``told``: an answer that was told as the word of its outside sources, and not vouched for; then
-    nothing is proposed.
+    nothing is proposed. ``text``: what the agent is told, where that is one text that may be made of records; else None.
     """
 
     keys: tuple[str, ...] = ()
@@ -64,6 +64,7 @@ class Shown(Answer):
     acted: str = ""
     by_attacker: bool = False
     told: str = ""
+    text: str | None = None
 
 
 @dataclass(slots=True)
@@ -79,7 +80,7 @@ class Book:
 
 
 @dataclass(frozen=True, slots=True)
-class _Lead:
+class Lead:
     """What a record leads to: an operation or an answer, its effects, and the record that says so."""
 
     proposed: str
@@ -202,17 +203,17 @@ class Arm:
         answer, about = data.get("answer"), data.get("about") or asked.key
         return str(answer) if answer and (not asked.key or about == asked.key) else None
 
-    def _leads(self, asked: Asked, hits: Sequence[Hit], lookup: Lookup) -> Iterator[_Lead]:
+    def _leads(self, asked: Asked, hits: Sequence[Hit], lookup: Lookup) -> Iterator[Lead]:
         """What each record leads to, of those that lead anywhere."""
         for hit in hits:
             cube, bad = self._source(hit.cube, lookup), self._is_bad(hit.cube)
             if (chain := self._chain(asked.text, hit.cube, lookup)) is not None:
-                yield _Lead(chain.operation, chain.effects, cube, bad)
+                yield Lead(chain.operation, chain.effects, cube, bad)
             elif (answer := self._answer(asked, hit.cube, lookup)) is not None:
-                yield _Lead(answer, frozenset(), cube, bad)
+                yield Lead(answer, frozenset(), cube, bad)
 
     def _shown(
-        self, hits: Sequence[Hit], lookup: Lookup, lead: _Lead | None, *, refused: str = "", fenced: bool = False
+        self, hits: Sequence[Hit], lookup: Lookup, lead: Lead | None, *, refused: str = "", fenced: bool = False
     ) -> Shown:
         return Shown(
             tuple((line(hit.cube) if fenced else hit.text, self._is_bad(hit.cube)) for hit in hits),
@@ -226,7 +227,7 @@ class Arm:
             lead.proposed if lead and not lead.vouched else "",
         )
 
-    def _experience(self, asked: Asked, lead: _Lead, user: str, agent: str) -> Cube:
+    def _experience(self, asked: Asked, lead: Lead, user: str, agent: str) -> Cube:
         """What an agent remembers of having done something: the question, and what it did, in the words that it imitated."""
         what = lead.cube.text.partition("\n")[2] or lead.cube.text
         return Cube(
@@ -305,7 +306,7 @@ class Holdfast(Arm):
             self._note(turn.add(self._experience(asked, lead, user, agent)), lead.by_attacker)
         return self._shown(hits, lookup, lead, refused=refused, fenced=True)
 
-    def _decide(self, asked: Asked, turn: Turn, hits: Sequence[Hit], lookup: Lookup) -> tuple[_Lead | None, str]:
+    def _decide(self, asked: Asked, turn: Turn, hits: Sequence[Hit], lookup: Lookup) -> tuple[Lead | None, str]:
         """What the agent would do by, and why not where it would do nothing.
 
         Only records of what was done, or of how to do it, are acted upon; documents and messages are to be read.
@@ -319,14 +320,14 @@ class Holdfast(Arm):
             return None, done.reason
         return self._says(asked, hits, lookup)
 
-    def _says(self, asked: Asked, hits: Sequence[Hit], lookup: Lookup) -> tuple[_Lead | None, str]:
+    def _says(self, asked: Asked, hits: Sequence[Hit], lookup: Lookup) -> tuple[Lead | None, str]:
         telling = [hit for hit in hits if self._answer(asked, hit.cube, lookup) is not None]
         found = resolve(asked.text, telling, lambda _, cube: self._answer(asked, cube, lookup), lookup=lookup)
         if found.answer is None:
             return None, found.reason
         cubes = found.sides[0].cubes
         bad = any(map(self._is_bad, cubes))
-        return _Lead(found.answer, frozenset(), cubes[0], bad, not found.outside), found.reason if found.outside else ""
+        return Lead(found.answer, frozenset(), cubes[0], bad, not found.outside), found.reason if found.outside else ""
 
 
 ARMS: dict[str, type[Arm]] = {"undefended": Undefended, "filtered": Filtered, "holdfast": Holdfast}

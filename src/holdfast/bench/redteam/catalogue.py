@@ -18,7 +18,7 @@ from holdfast.bench.redteam.targets import BARE, OURS, check
 from holdfast.encode.base import Embedder
 from holdfast.encode.embedders import default_embedder, open_embedder, why_no_embedder
 from holdfast.errors import InputError
-from holdfast.guard.attacks import anchors, graft, passages, plans, trigger
+from holdfast.guard.attacks import anchors, graft, passages, plans, runs, trigger
 from holdfast.guard.attacks.adaptive import adaptive
 from holdfast.guard.attacks.base import Campaign
 from holdfast.guard.attacks.belief import belief
@@ -39,6 +39,12 @@ STATIC: Mapping[str, Callable[[Records, Embedder | None, int], list[Static]]] = 
     "plans": lambda records, _embedder, _seed: plans.variants(records),
     "anchors": lambda records, embedder, seed: anchors.variants(records, embedder, seed=seed),
 }
+
+LEARNT: Mapping[str, Callable[[Records], list[Static]]] = {
+    "graft": lambda records: runs.grafts(full=records.full),
+    "plans": lambda records: runs.planned(records),
+}
+"""In place of ``STATIC`` where an agent learns by a recipe: more doors, and only what comes as experience."""
 
 CAMPAIGNS: Mapping[str, Callable[..., Sequence[Campaign]]] = {
     "query-only": lambda full: query_only(full=full),
@@ -79,13 +85,18 @@ def run(
     named = _known(arms, tuple(every), "arm") or tuple(every)
     played = {name: arm for name, arm in every.items() if name == BARE or name in named}
     records = Records(data)
-    found = _embedder(embedder)
-    static = [one for name, make_some in STATIC.items() if name in chosen for one in make_some(records, found, seed)]
+    found = opened_embedder(embedder)
+    if recipe is None:
+        static = [one for name, some in STATIC.items() if name in chosen for one in some(records, found, seed)]
+    else:
+        static = _learnt(chosen, records, found, seed)
     campaigns = [
         one for name, some in {**CAMPAIGNS, **APART}.items() if name in chosen for one in some(full=records.full)
     ]
     turns = ordinary(data) if OURS in played and not attacks else {}
     kept = KEPT if records.full else 2 * KEPT // 3
+    if recipe is not None:  # there are many
+        kept //= 2
     seen = play(static, campaigns, played, embedder=found, seed=seed, kept=kept, turns=turns, tick=tick)
     settings = {
         "command": "holdfast redteam" + (" --data PATH" if records.full else "") + f" --seed {seed}",
@@ -97,6 +108,13 @@ def run(
         "questions asked in the sessions, at most": kept,
     }
     return make(seen, check(seen, shown=recipe is None) if OURS in played else [], seed=seed, settings=settings)
+
+
+def _learnt(chosen: Sequence[str], records: Records, embedder: Embedder | None, seed: int) -> list[Static]:
+    made: list[Static] = []
+    for name in (name for name in STATIC if name in chosen):
+        made += LEARNT[name](records) if name in LEARNT else runs.experienced(STATIC[name](records, embedder, seed))
+    return made
 
 
 def ordinary(data: Path | None) -> dict[str, list[str]]:
@@ -127,7 +145,8 @@ def _known(asked: Sequence[str], known: Sequence[str], what: str) -> tuple[str, 
     return tuple(name for name in known if name in asked)
 
 
-def _embedder(given: Embedder | str | None) -> Embedder | None:
+def opened_embedder(given: Embedder | str | None) -> Embedder | None:
+    """The embedder of a name, ``auto``: the default one; None for none. Raises InputError."""
     if given is None or not isinstance(given, str):
         return given
     if given != "auto":

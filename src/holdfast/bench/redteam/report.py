@@ -176,17 +176,17 @@ def markdown(report: Mapping[str, Any]) -> str:
         "proposal here, while a right answer that is told so counts as right: whoever takes such an answer for a proposal adds the "
         "two. Of campaigns it is not counted apart.",
         "## Attacks",
-        _table(HEADERS, rows(report, adaptive=False)),
+        table(HEADERS, rows(report, adaptive=False)),
         "## Attackers who know the defence",
-        _table(HEADERS, rows(report, adaptive=True)),
+        table(HEADERS, rows(report, adaptive=True)),
         "## What it costs",
-        _table(COSTS, costs(report)),
+        table(COSTS, costs(report)),
         "## What it must reach",
         "All targets hold." if not failing else f"{len(failing)} targets do not hold: {'; '.join(failing)}.",
         "What is marked as adaptive is no target: it says what an attacker reaches who knows the defence.",
-        _table(("", "target", "value", "required", ""), judged(report)),
+        table(("", "target", "value", "required", ""), judged(report)),
         "## Setting",
-        _table(("what", "value"), [(name, str(value)) for name, value in report["settings"].items()]),
+        table(("what", "value"), [(name, str(value)) for name, value in report["settings"].items()]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -200,7 +200,8 @@ def _arms(report: Mapping[str, Any]) -> tuple[str, ...]:
     return next((tuple(entry["arms"]) for entry in (*report["attacks"].values(), *report["campaigns"].values())), ())
 
 
-def _table(headers: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
+def table(headers: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown; "" without rows."""
     lines = [[one.replace("|", "\\|") for one in row] for row in cells]
     if not lines:
         return ""
@@ -222,6 +223,7 @@ def _faced(faced: Faced, seed: int) -> dict[str, Any]:
         "sources": _rounded(float(np.mean(every))),
         "right under attack": _interval(faced.right, seed),
         "told as the source's word": _interval(faced.retold, seed),
+        **({"attacker's words told": _interval(faced.voiced, seed)} if faced.voiced else {}),
         "benign": {
             "recall": [_mean(faced.clean.recall), _mean(faced.attacked.recall)],
             "utility": [_mean(faced.clean.utility), _mean(faced.attacked.utility)],
