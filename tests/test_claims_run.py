@@ -69,3 +69,12 @@ def test_the_router_of_claim_43_knows_nothing_but_the_profiles() -> None:
     for task in world.tasks:
         assert task.function in profiles[honest.choose(task.question)].function
         assert task.function not in profiles[misled.choose(task.question)].function
+
+
+def test_seeds_that_run_at_once_give_what_they_give_in_turn(tmp_path: Path) -> None:
+    at_once, in_turn = (run_claim(33, evidence_dir=tmp_path / str(jobs), seeds=[3, 4], jobs=jobs) for jobs in (2, 1))
+    deterministic = [check.value for check in in_turn.result.checks if "second" not in check.name]
+    assert [check.value for check in at_once.result.checks if "second" not in check.name] == deterministic
+    assert at_once.record["machine"]["jobs"] == 2
+    with pytest.raises(ClaimError, match="one seed or more"):
+        run_claim(33, evidence_dir=tmp_path, jobs=0)

@@ -15,8 +15,11 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
 
@@ -140,12 +143,14 @@ def run_claim(
     evidence_dir: Path | None = None,
     progress: Progress | None = None,
     today: date | None = None,
+    jobs: int = 1,
 ) -> Report:
     """Run a paper's claim over its seeds, write its evidence, return the report.
 
     By default seed 0, and 0, 1, 2 at ``full``, or what the claim's own ``SEEDS`` say for a scale.
     ``data`` is the user's folder of data sets, for claims that read some. The evidence of a larger scale is never
-    replaced by a smaller run: that one is kept beside it, under ``smaller``. Raises ClaimError for an unknown number, an
+    replaced by a smaller run: that one is kept beside it, under ``smaller``. ``jobs``: seeds that run at once, each in a process of
+    its own; their times are then those of a shared machine. Raises ClaimError for an unknown number, an
     absent claim, or where the claim itself says what it lacks; then nothing is written.
     """
     if scale not in _SCALES:
@@ -156,12 +161,23 @@ def run_claim(
     if not seeds or len(set(seeds)) != len(seeds):
         raise ClaimError(f"give one or more different seeds, not {list(seeds)}")
     say = progress or (lambda _: None)
-    results, durations = [], []
-    for seed in seeds:
-        say(f"claim {number} ({item.name}), scale {scale}, seed {seed}")
-        started = time.perf_counter()
-        results.append(claim.run(scale, seed, data))
-        durations.append(time.perf_counter() - started)
+    if jobs < 1:
+        raise ClaimError(f"one seed or more runs at once, not {jobs}")
+    results: list[Result] = []
+    durations: list[float] = []
+    if jobs == 1 or len(seeds) == 1:
+        for seed in seeds:
+            say(f"claim {number} ({item.name}), scale {scale}, seed {seed}")
+            result, took = _run(number, scale, seed, data)
+            results.append(result)
+            durations.append(took)
+    else:
+        say(f"claim {number} ({item.name}), scale {scale}, seeds {', '.join(map(str, seeds))}")
+        # A fresh interpreter each: what one has loaded or cached is no part of another.
+        with ProcessPoolExecutor(min(jobs, len(seeds)), get_context("spawn")) as pool:
+            for result, took in pool.map(partial(_run, number, scale, data=data), seeds):
+                results.append(result)
+                durations.append(took)
     merged = merge(results)
     outcome = verdict(merged)
     record = {
@@ -188,7 +204,7 @@ def run_claim(
         "notes": list(merged.notes),
         "series": merged.series,
         "versions": _versions(),
-        "machine": {"cores": os.cpu_count()},
+        "machine": {"cores": os.cpu_count(), "jobs": min(jobs, len(seeds))},
     }
     path, plot = _place(folder, item, scale)
     written = _write(path, _plain(record), scale)
@@ -199,6 +215,12 @@ def run_claim(
         messages.append(f"plot skipped: {error}")
     say(f"claim {number}: {outcome}")
     return Report(item, scale, seeds, outcome, merged, written, path, None if messages else plot, tuple(messages))
+
+
+def _run(number: int, scale: Scale, seed: int, data: Path | None) -> tuple[Result, float]:
+    """One seed, and how long it took."""
+    started = time.perf_counter()
+    return load_claim(number).run(scale, seed, data), time.perf_counter() - started
 
 
 def merge(results: Sequence[Result]) -> Result:

@@ -38,6 +38,7 @@ def register(commands: Any) -> None:
     ran.add_argument("--seed", type=int, action="append", metavar="N", help="may be repeated (default: by scale)")
     ran.add_argument("--data", metavar="PATH", help="folder of data sets, for claims that read some")
     ran.add_argument("--out", metavar="DIR", help="folder for evidence and plots (default: evidence/ of the checkout)")
+    ran.add_argument("--jobs", type=int, default=1, metavar="N", help="seeds that run at once (default: 1)")
 
 
 def list_claims(args: argparse.Namespace, screen: Screen) -> int:
@@ -78,6 +79,7 @@ def run_claims(args: argparse.Namespace, screen: Screen) -> int:
                     data=_path(args.data),
                     evidence_dir=out,
                     progress=bar.set_description_str,
+                    jobs=args.jobs,
                 )
             except HoldfastError as error:
                 if not args.all:
