@@ -34,6 +34,7 @@ from holdfast.recipes.cheatsheet import cheatsheet
 from holdfast.recipes.condensing import Condensing
 from holdfast.recipes.curation import Curation
 from holdfast.recipes.genotype import from_dict, read
+from holdfast.recipes.memskill import memskill
 from holdfast.recipes.tutoring import Tutoring
 from holdfast.retrieve.expansion import Expanded
 from holdfast.retrieve.judged import Judged
@@ -201,7 +202,9 @@ CEREBRA = Recipe(
 
 CHEATSHEET = cheatsheet()
 
-RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (CASES, *TWELVE, CEREBRA, CHEATSHEET)}
+MEMSKILL = memskill()
+
+RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (CASES, *TWELVE, CEREBRA, CHEATSHEET, MEMSKILL)}
 """By name."""
 
 

@@ -24,6 +24,7 @@ from holdfast.encode.revision import Revision
 from holdfast.encode.scripts import Scripts
 from holdfast.encode.sheets import Sheets
 from holdfast.encode.shortcuts import Shortcuts
+from holdfast.encode.skill_writing import SkillWriter
 from holdfast.encode.tips import Tips
 from holdfast.encode.trials import Trials
 from holdfast.encode.workflows import Workflows
@@ -60,6 +61,7 @@ _PARTS: tuple[type, ...] = (
         Scripts,
         Sheets,
         Shortcuts,
+        SkillWriter,
         Tips,
         Trials,
         Workflows,
@@ -75,7 +77,7 @@ PROFILE = ()  # how recipes are written down, and no memory
 PARTS: Mapping[str, type] = {part.__name__: part for part in _PARTS}
 """What a file may name: encoders, rankers, composers, managers, and what these are set by."""
 
-EQUIPPED = frozenset({"model", "memory", "scope", "author", "runner", "scale"})
+EQUIPPED = frozenset({"model", "memory", "scope", "author", "embedder", "runner", "scale"})
 """Fields of a part that are no setting of it, and are filled where it works."""
 
 _PART = "part"

@@ -231,10 +231,11 @@ class Cook:
 
 def equipped(part: T, model: Chat | None, memory: Memory, scope: Scope, author: str | None = None) -> T:
     """A part of a recipe with what it works with, in fields of these names that are None: ``model``, ``memory``, ``scope``,
-    ``author`` (who asks). Parts within it are equipped too."""
+    ``author`` (who asks), ``embedder`` (the memory's, if it has one). Parts within it are equipped too."""
     if not is_dataclass(part) or isinstance(part, type):
         return part
-    offered = {"model": model, "memory": memory, "scope": scope, "author": author}
+    embedder = memory.recall.embedder if memory is not None else None
+    offered = {"model": model, "memory": memory, "scope": scope, "author": author, "embedder": embedder}
     takes: dict[str, Any] = {}
     for one in fields(part):
         held = getattr(part, one.name)
