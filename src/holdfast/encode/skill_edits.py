@@ -126,7 +126,7 @@ _BARE = re.compile(rf"{_BULLET}\**(?P<kind>{_KINDS})\**[ \t]*[:=-]?[ \t]*$", re.
 _FIELD = re.compile(
     r"(?<!\w)\**(?P<key>MEMORY[_ ]ITEM|NEW[_ ]MEMORY|UPDATED[_ ]MEMORY|MEMORY[_ ]INDEX|REASONING)\**[ \t]*[:=-][ \t]*\**"
 )
-_INDEX = re.compile(r"\A\W*(?P<index>\d{1,6})(?!\w)")
+_INDEX = re.compile(r"\A[\s\[(#*\"']*(?P<index>\d{1,6})(?!\w|[.,]\d)")
 _FENCE = re.compile(r"\A```[a-zA-Z]*[ \t]*\n(?P<body>.*?)\n?```[ \t]*\Z", re.DOTALL)
 _UNREAD = Edit(Edits.NOOP, ok=False, why="the answer holds no edits that can be read")
 

@@ -44,9 +44,14 @@ _FORMAT = "holdfast skill controller 1"
 
 
 def states(spans: Vectors, memories: Sequence[Vectors]) -> Vectors:
-    """[span; mean of its memories], shape (spans, 2 d); zeros where a span has no memory yet."""
+    """[span; mean of its memories], shape (spans, 2 d), ``scaled``; zeros where a span has no memory yet."""
     means = [one.mean(axis=0) if len(one) else np.zeros(spans.shape[1], np.float32) for one in memories]
-    return np.concatenate([spans, np.stack(means)], axis=1).astype(np.float32)
+    return scaled(np.concatenate([spans, np.stack(means)], axis=1), spans.shape[1])
+
+
+def scaled(vectors: Vectors, dimension: int) -> Vectors:
+    """Unit vectors as a network takes them, their parts of a size near 1: of parts near 1 / sqrt(d) it sees next to nothing."""
+    return np.asarray(vectors * np.sqrt(dimension), np.float32)
 
 
 def top_k(logits: Floats, k: int) -> tuple[int, ...]:
@@ -204,7 +209,7 @@ class Selector:
             scores = np.asarray(described @ span[0], np.float64)
         else:
             state = states(span, [self._vectors(memories)])
-            scores = self.controller.logits(state, described)[0]
+            scores = self.controller.logits(state, scaled(described, described.shape[1]))[0]
         return tuple(skills[at] for at in top_k(scores, k))
 
     def _vectors(self, texts: Sequence[str]) -> Vectors:

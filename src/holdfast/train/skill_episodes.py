@@ -16,7 +16,7 @@ import numpy as np
 from holdfast.chat import Chat
 from holdfast.encode.base import Embedder, Vectors
 from holdfast.encode.skill_edits import Edit, carry_out, resolve
-from holdfast.encode.skill_selection import states, top_k
+from holdfast.encode.skill_selection import scaled, states, top_k
 from holdfast.encode.skills import Edits, Skill, SkillBank
 from holdfast.errors import InputError
 from holdfast.manage.skill_failures import Case
@@ -120,9 +120,13 @@ class Stage:
             return np.zeros((0, self.embedder.dimension), np.float32)
         return np.stack([self._known[text] for text in texts])
 
+    def described(self, bank: SkillBank) -> Vectors:
+        """The skills of a bank as a controller sees them, shape (skills, d)."""
+        return scaled(self.vectors([skill.description for skill in bank.skills]), self.embedder.dimension)
+
     def play(self, episodes: Sequence[Episode], policy: Policy, bank: SkillBank) -> list[Played]:
         """Play some episodes to their ends. Raises what choosing, carrying out and reading raise."""
-        described = self.vectors([skill.description for skill in bank.skills])
+        described = self.described(bank)
         memories = [_Notes() for _ in episodes]
         steps: list[list[Step]] = [[] for _ in episodes]
         for at in range(max(len(episode.spans) for episode in episodes)):

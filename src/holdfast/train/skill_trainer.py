@@ -129,7 +129,7 @@ class SkillTrainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.net = SkillController(self.stage.embedder.dimension, self.plan.hidden)
-        self._optimizer = torch.optim.Adam(self.net.parameters(), lr=self.plan.settings.rate)
+        self._optimizer = torch.optim.Adam(self.net.parameters(), lr=self.plan.settings.rate, fused=True)
 
     def train(self, progress: Callable[[int, int, float], None] | None = None) -> Learnt:
         """Rounds of training, with a proposal before each but the very first. Raises what episodes and the designer raise.
@@ -174,10 +174,8 @@ class SkillTrainer:
         scale = max(0.0, 1.0 - at / self.plan.lifted)
         policy = Explores(self.net.frozen(self.stage.embedder.model), self._random, new, scale)
         played = self.stage.play([self.episodes[place] for place in places.tolist()], policy, self.bank)
-        described = self.stage.vectors([skill.description for skill in self.bank.skills])
-        report = ppo.update(
-            self.net, self._optimizer, batch_of(played, described, new), self.plan.settings, self._random
-        )
+        batch = batch_of(played, self.stage.described(self.bank), new)
+        report = ppo.update(self.net, self._optimizer, batch, self.plan.settings, self._random)
         for one in played:
             self.bank = self.bank.used(sorted({number for step in one.steps for number in step.numbers}), one.score)
         cases = [case for one in played for case in one.cases]
