@@ -42,6 +42,8 @@ class Episode:
     def __post_init__(self) -> None:
         if not self.spans or not self.questions:
             raise InputError(f"the episode {self.id!r} has spans to read and questions to answer")
+        if not all(0 <= at < len(self.spans) for one in self.questions for at in one.evidence):
+            raise InputError(f"the evidence of a question of {self.id!r} is the place of a span, counted from 0")
 
 
 @dataclass(frozen=True, slots=True)

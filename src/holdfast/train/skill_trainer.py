@@ -101,7 +101,8 @@ class Learnt:
 class SkillTrainer:
     """Trains on some episodes. ``designer`` None: the bank stays as it is. ``approve`` decides on every proposal.
 
-    ``train`` may be called again, with another designer: it goes on from where it is.
+    ``credit`` says what each step of an episode is rewarded with. ``train`` may be called again, with another designer: it goes on
+    from where it is.
     """
 
     stage: Stage
@@ -111,6 +112,7 @@ class SkillTrainer:
     seed: int = 0
     designer: Designer | None = None
     approve: Callable[[Proposal], bool] = lambda proposal: False  # noqa: ARG005  (nothing is changed unasked)
+    credit: Callable[[Played], npt.NDArray[np.float64]] = lambda one: rewards(one.score, one.steps)
     net: SkillController = field(init=False)
     best: Learnt | None = field(default=None, init=False)
     _optimizer: Any = field(init=False)
@@ -174,7 +176,7 @@ class SkillTrainer:
         scale = max(0.0, 1.0 - at / self.plan.lifted)
         policy = Explores(self.net.frozen(self.stage.embedder.model), self._random, new, scale)
         played = self.stage.play([self.episodes[place] for place in places.tolist()], policy, self.bank)
-        batch = batch_of(played, self.stage.described(self.bank), new)
+        batch = batch_of(played, self.stage.described(self.bank), new, self.credit)
         report = ppo.update(self.net, self._optimizer, batch, self.plan.settings, self._random)
         for one in played:
             self.bank = self.bank.used(sorted({number for step in one.steps for number in step.numbers}), one.score)
@@ -213,7 +215,12 @@ class SkillTrainer:
         return self.stage.play(episodes, policy, self.bank)
 
 
-def batch_of(played: Sequence[Played], described: npt.NDArray[np.float32], new: npt.NDArray[np.bool_]) -> ppo.Batch:
+def batch_of(
+    played: Sequence[Played],
+    described: npt.NDArray[np.float32],
+    new: npt.NDArray[np.bool_],
+    credit: Callable[[Played], npt.NDArray[np.float64]],
+) -> ppo.Batch:
     """The steps of some episodes as PPO takes them."""
     steps = [step for one in played for step in one.steps]
     last = np.concatenate([np.arange(len(one.steps)) == len(one.steps) - 1 for one in played])
@@ -225,6 +232,6 @@ def batch_of(played: Sequence[Played], described: npt.NDArray[np.float32], new: 
         np.asarray([step.picked.shift for step in steps]),
         np.asarray([step.picked.log_prob for step in steps]),
         np.asarray([step.picked.value for step in steps]),
-        np.concatenate([rewards(one.score, one.steps) for one in played]),
+        np.concatenate([credit(one) for one in played]),
         last,
     )
