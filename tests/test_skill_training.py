@@ -30,6 +30,7 @@ from holdfast.train.skill_episodes import Episode, Picked, Question, Stage, Step
 from holdfast.train.skill_policies import Always, ByChance, ByMeaning, Explores, Trained  # noqa: E402
 from holdfast.train.skill_rewards import process, rewards, spread  # noqa: E402
 from holdfast.train.skill_trainer import Plan, SkillTrainer, batch_of  # noqa: E402
+from holdfast.train.warm_start import imitate, stand_ins  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -299,7 +300,7 @@ class Proposes:
 
 
 def trainer(designer: Any = None, approve: Any = lambda proposal: True, **options: Any) -> SkillTrainer:
-    plan = Plan(**{"rounds": 3, "updates": 12, "batch": 4, "hidden": 64, "lifted": 6, **options})
+    plan = Plan(**{"rounds": 3, "updates": 12, "batch": 4, "hidden": 64, "lifted": 6, "warm": False, **options})
     plan = replace(plan, settings=ppo.Settings(rate=1e-3))
     return SkillTrainer(stage(), episodes(12), bank("tea", "rope"), plan, 0, designer, approve)
 
@@ -339,6 +340,31 @@ def test_a_harmful_skill_is_taken_back_with_the_weights_and_told_of() -> None:
     assert same(after.controller, weights)
     training.train()
     assert [change.skill.name for change in designer.told[-1][1][0]] == ["spoil"]
+
+
+def test_a_warm_start_chooses_as_the_cosine_does_before_anything_is_rewarded() -> None:
+    training = trainer()
+    training.bank = bank(*GOODS)
+    losses = imitate(
+        training.net,
+        stand_ins(stage(), episodes(12), np.random.default_rng(0)),
+        stage().described(training.bank),
+        np.random.default_rng(0),
+    )
+    assert losses[-1] < 0.1 * losses[0]
+    frozen = training.net.frozen("hash-64")
+    alike = [
+        one.picked.order == other.picked.order
+        for played in zip(
+            stage().play(episodes(12), Trained(frozen), training.bank),
+            stage().play(episodes(12), ByMeaning(), training.bank),
+            strict=True,
+        )
+        for one, other in zip(played[0].steps, played[1].steps, strict=True)
+    ]
+    assert np.mean(alike) > 0.9
+    warm = trainer(warm=True, rounds=1, updates=1).train()
+    assert warm.rounds[0].scores[0] > trainer(rounds=1, updates=1).train().rounds[0].scores[0]
 
 
 def test_nothing_is_changed_that_nobody_approved() -> None:

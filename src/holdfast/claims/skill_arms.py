@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 
-from holdfast.claims.skill_world import ABSENT, FAMILIES, HARMFUL, Executor, dialogues, heard, read
+from holdfast.claims.skill_world import ABSENT, FAMILIES, HARMFUL, Executor, dialogues, heard, read, slot_of
 from holdfast.claims.skill_world import Designer as Designs
 from holdfast.encode.base import Embedder, Vectors
+from holdfast.encode.skill_selection import scaled
 from holdfast.encode.skills import SkillBank, seeds
 from holdfast.manage.skill_design import Change, Proposal, SkillDesigner
 from holdfast.manage.skill_failures import Failures, chosen
-from holdfast.train import ppo
 from holdfast.train.skill_episodes import Episode, Picked, Played, Policy, Stage, executor
 from holdfast.train.skill_policies import Always, ByChance, ByMeaning, Trained
 from holdfast.train.skill_trainer import CONSIDERED, Learnt, Plan, SkillTrainer
@@ -24,11 +23,9 @@ from holdfast.train.torched import torch
 
 OURS, NO_DESIGNER, BY_COSINE = "MemSkill", "controller, no designer", "designer, cosine choice"
 COSINE, FIXED, RANDOM, SEEDS, ORACLE = "cosine choice", "fixed three, best", "random three", "seeds only", "oracle"
-DENSE = "MemSkill, told of each span"
+SCRATCH = "MemSkill, from random weights"
 K = 3
 EVOLUTIONS = 4
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -79,20 +76,16 @@ class Arena:
         """The test dialogues as a policy plays them."""
         return self.stage.play(self.test, policy, bank)
 
-    def trainer(self, designer: SkillDesigner | None) -> SkillTrainer:
+    def trainer(self, designer: SkillDesigner | None, warm: bool = True) -> SkillTrainer:
         """A trainer for one more round than there are evolutions; every proposal is approved."""
         torch.set_num_threads(1)
         plan = Plan(
             rounds=EVOLUTIONS + 1,
             updates=self.size.updates,
             batch=self.size.batch,
-            settings=ppo.Settings(epochs=EPOCHS),
+            warm=warm,
         )
         return SkillTrainer(self.stage, self.train, self.bank, plan, self.seed, designer, lambda _: True)
-
-
-EPOCHS = 4
-"""Of an update, as in the configuration of the repository (its script has 2)."""
 
 
 class Plants:
@@ -126,30 +119,13 @@ def ours(arena: Arena) -> tuple[list[Played], Learnt, Rollback]:
     return played, learnt, Rollback(learnt.reward, after.rounds[-1].reward, restored)
 
 
-def told_of_each_span(arena: Arena) -> list[Played]:
-    """With all skills from the start, and a reward for each span by itself: the share of its skills that the span needs.
-
-    So much easier to learn that two rounds are enough.
-    """
-    needed = {episode.id: [_needed(span) for span in episode.spans] for episode in arena.train}
-    names = {skill.number: skill.name for skill in arena.whole.skills}
-
-    def credit(one: Played) -> Floats:
-        pairs = zip(one.steps, needed[one.episode.id], strict=True)
-        return np.asarray([len(wanted & {names[number] for number in step.numbers}) / K for step, wanted in pairs])
-
-    trainer = arena.trainer(None)
-    trainer.bank, trainer.credit = arena.whole, credit
-    trainer.plan = replace(trainer.plan, rounds=2, settings=replace(trainer.plan.settings, gamma=0.0))
-    learnt = trainer.train()
-    return arena.tested(Trained(learnt.controller), learnt.bank)
-
-
 def baselines(arena: Arena) -> dict[str, list[Played]]:
     """Everything that ours is held against, and the oracle."""
     bank = arena.bank
     learnt = arena.trainer(None).train()
+    scratch = arena.trainer(SkillDesigner(Designs()), warm=False).train()
     return {
+        SCRATCH: arena.tested(Trained(scratch.controller), scratch.bank),
         NO_DESIGNER: arena.tested(Trained(learnt.controller), learnt.bank),
         BY_COSINE: arena.tested(ByMeaning(), _designed(arena)),
         COSINE: arena.tested(ByMeaning(), bank),
@@ -210,8 +186,6 @@ class _Oracle:
 
 def _seen(arena: Arena, spans: Sequence[str]) -> Vectors:
     """The first half of each span's state."""
-    from holdfast.encode.skill_selection import scaled
-
     return scaled(arena.stage.vectors(spans), arena.embedder.dimension)
 
 
@@ -222,8 +196,6 @@ def outcomes(played: Mapping[str, Sequence[Played]]) -> dict[str, list[float]]:
 
 def by_family(played: Sequence[Played], absent: bool) -> float:
     """The share answered rightly of the questions whose family was absent at the start, or of the others."""
-    from holdfast.claims.skill_world import slot_of
-
     scores = []
     for one in played:
         for case in one.cases:
@@ -233,6 +205,3 @@ def by_family(played: Sequence[Played], absent: bool) -> float:
             if (slot[0] in ABSENT and not changed) == absent:
                 scores.append(case.score)
     return float(np.mean(scores))
-
-
-Arms = Callable[[Arena], dict[str, list[Played]]]

@@ -28,6 +28,7 @@ from holdfast.train.skill_episodes import Episode, Played, Policy, Stage
 from holdfast.train.skill_policies import Explores, Trained
 from holdfast.train.skill_rewards import rewards
 from holdfast.train.torched import torch
+from holdfast.train.warm_start import imitate, stand_ins
 
 CONSIDERED = 60
 """Failures that are played anew before a designer looks at the worst of them."""
@@ -53,6 +54,7 @@ class Plan:
         lifted: so many updates after a change until new skills are no longer lifted.
         patience: rounds in turn without a new best until it stops.
         last: the share of a round's batches, its last ones, that its reward is the mean of.
+        warm: begin with a controller that chooses as the cosine does, not with random weights as the paper does.
     """
 
     rounds: int = 20
@@ -61,6 +63,7 @@ class Plan:
     lifted: int = 25
     patience: int = 5
     last: float = 0.25
+    warm: bool = True
     hidden: int = HIDDEN
     settings: ppo.Settings = field(default_factory=ppo.Settings)
 
@@ -138,6 +141,9 @@ class SkillTrainer:
 
         ``progress`` is told the round, the update and the score of the batch.
         """
+        if self.best is None and self.plan.warm:
+            seen = stand_ins(self.stage, self.episodes, self._random)
+            imitate(self.net, seen, self.stage.described(self.bank), self._random)
         lost = 0
         for number in range(1, self.plan.rounds + 1):
             if self.best is not None:
