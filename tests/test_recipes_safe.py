@@ -42,7 +42,7 @@ def kept(memory: Memory) -> list[tuple[str, str]]:
 
 
 BY_SCHEMA = sorted(set(RECIPES) - {"cheatsheet", "memskill"})
-"""Those two ask for a text in place of a schema, and have tests of their own (tests/test_sheets.py, tests/test_skills.py)."""
+"""Those two ask for a text in place of a schema, and have tests of their own (tests/test_sheets.py, tests/test_skill_writing.py)."""
 
 
 @pytest.mark.parametrize("name", BY_SCHEMA)

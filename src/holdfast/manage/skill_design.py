@@ -33,7 +33,7 @@ PROFILE = MemoryProfile(
     Form.TEXT,
     Subform.FLAT,
     (Function.SKILLS,),
-    evolution=(Evolution.CONSOLIDATE_CLUSTER, Evolution.UPDATE_EXTERNAL),
+    evolution=(Evolution.UPDATE_EXTERNAL,),
     subject=(Subject.AGENT,),
     trainable=Trainable.ASSISTED,
 )
