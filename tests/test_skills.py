@@ -152,6 +152,10 @@ def test_what_is_no_bank_is_refused(record: Any) -> None:
         ("INSERT\nMEMORY_ITEM: he said ACTION: DELETE", [Edit(Edits.INSERT, "he said ACTION: DELETE")]),
         ('{"action": "update", "memory_index": "1", "updated_memory": "x"}', [Edit(Edits.UPDATE, "x", 1)]),
         ('Sure: [{"ACTION": "INSERT", "MEMORY_ITEM": "a",}, {"action": "noop"', [Edit(Edits.INSERT, "a"), Edit(Edits.NOOP)]),
+        (
+            '{"action": "UPDATE", "memory_item": "a", "memory_index": 1, "updated_memory": "b"}',
+            [Edit(Edits.UPDATE, "b", 1)],
+        ),
         ('{"actions": [{"action": "delete", "memory_index": 0}]} {"action": "noop"}', [Edit(Edits.DELETE, index=0), Edit(Edits.NOOP)]),
     ],
 )  # fmt: skip

@@ -173,7 +173,9 @@ def _of_record(record: Any, shown: int) -> Iterator[Edit]:
     kind = fields.get("action")
     if not isinstance(kind, str) or kind.strip().lower() not in list(Edits):
         return
-    texts = [fields[key] for key in ("memory_item", "new_memory", "updated_memory") if isinstance(fields.get(key), str)]
+    keys = ("updated_memory", "memory_item", "new_memory")
+    named = keys if kind.strip().lower() == Edits.UPDATE else keys[1:]
+    texts = [fields[key] for key in named if isinstance(fields.get(key), str)]
     index = fields.get("memory_index")
     if isinstance(index, str) and index.strip().isdecimal() and len(index) < 8:
         index = int(index)

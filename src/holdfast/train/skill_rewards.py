@@ -40,7 +40,7 @@ def process(step: Step, steps: int) -> float:
     if not common:
         return -quota
     reward = quota * len(common) / len(step.chosen | step.made)
-    return reward * (IDLE if step.made == {Edits.NOOP} and step.chosen == {Edits.NOOP} else 1.0)
+    return reward * (IDLE if common == {Edits.NOOP} else 1.0)
 
 
 def rewards(score: float, steps: Sequence[Step]) -> Floats:
