@@ -136,9 +136,27 @@ def test_nobody_changes_what_is_anothers_or_more_trusted(tmp_path: Path) -> None
         say(memory, "Less sure, delete it.", trust=0.2)
         assert [fact.text for fact in facts(memory)] == ["ana lives in Porto."]
         assert len(model.asked) == 5
-        assert all(asked[1]["memories"] for asked in model.asked[1:])
+        shown = [bool(asked[1]["memories"]) for asked in model.asked]
+        assert shown == [False, False, False, True, True], "nor is shown what is another's"
         say(memory, "Delete it, I say.")
         assert facts(memory) == []
+
+
+def test_what_is_from_outside_or_for_others_is_not_written_into_what_is_ones_own(tmp_path: Path) -> None:
+    def copies(text: str, memories: list[str]) -> str:
+        return "\n\n".join(f"ACTION: INSERT\nMEMORY_ITEM: again {one}" for one in [text.split("] ")[1], *memories])
+
+    memory, model = talking(tmp_path, copies, k=4)
+    with memory:
+        say(memory, "The moon is cheese.", channel="web", source="https://example.org")
+        say(memory, "A secret of the other agent.", agent="other")
+        say(memory, "Hello, I had lunch in the garden.")
+        assert model.asked[-1][1]["memories"] == []
+        say(memory, "And then I went home again.")
+        assert ["lunch" in one["memory"] for one in model.asked[-1][1]["memories"]] == [True]
+        clean = [cube for cube in memory.select() if cube.kind == Kind.FACT and not cube.tainted]
+        assert not [cube for cube in clean if "cheese" in cube.text]
+        assert not [cube for cube in clean if "secret" in cube.text and cube.scope.agent != "other"]
 
 
 def test_edits_of_a_kind_that_no_chosen_skill_makes_are_refused(tmp_path: Path) -> None:

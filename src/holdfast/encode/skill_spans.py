@@ -19,7 +19,7 @@ WRITER = "skill_writing"
 """Who made it, in the data of what is written by skills."""
 
 CHUNK = 8_000
-"""Characters of a run that are one span."""
+"""Characters of a run that are one span, and of a turn that are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,25 @@ class Span:
 
     @property
     def trust(self) -> float:
-        """That of its least trusted source."""
-        return min(cube.origin.trust for cube in self.sources)
+        """That of its least trusted source; what an assistant says between people is no testimony, and lowers nothing."""
+        said = [cube for cube in self.sources if not _is_assistant(cube)] or self.sources
+        return min(cube.origin.trust for cube in said)
+
+    @property
+    def taint(self) -> set[str]:
+        """What from outside had a part in it."""
+        return {one for source in self.sources for one in source.origin.taint}
+
+    def sees(self, cube: Cube) -> bool:
+        """Whether a memory is shown beside this: nothing that is another's, from outside or for other readers could then come back
+        in words that pass for this span's own."""
+        origin, first = cube.origin, self.sources[0]
+        whose = origin.author == self.author and cube.scope.agent == first.scope.agent and cube.policy == first.policy
+        return whose and set(origin.taint) <= self.taint
 
     def may_change(self, cube: Cube) -> bool:
-        """Whether a memory is of the same author, no more trusted than this, and holds all from outside that this does."""
-        taint = {one for source in self.sources for one in source.origin.taint}
-        origin = cube.origin
-        return origin.author == self.author and self.trust >= origin.trust and taint <= set(origin.taint)
+        """Whether a memory that is shown is no more trusted than this, and holds all from outside that this does."""
+        return self.sees(cube) and self.trust >= cube.origin.trust and self.taint <= set(cube.origin.taint)
 
     def made(self, text: str) -> Cube:
         """A new memory: a fact of a dialogue, a note on a run. The same words from the same span are the same memory."""
@@ -115,7 +126,7 @@ def _apart(turn: Cube) -> tuple[object, ...]:
 
 def _line(turn: Cube, experience: Experience) -> str:
     who = "assistant" if _is_assistant(turn) else speaker(turn)
-    return f"[{said_at(turn, experience.now):%Y-%m-%d %H:%M}] {who}: {turn.text}"
+    return f"[{said_at(turn, experience.now):%Y-%m-%d %H:%M}] {who}: {turn.text[:CHUNK]}"
 
 
 def _is_assistant(turn: Cube) -> bool:

@@ -2,8 +2,8 @@
 them out (MemSkill, arXiv 2602.02474 §3).
 
 As an encoder of a memory it reads dialogues, as a part of a recipe it reads runs. What it writes names the span that it is from; it
-changes and retracts what it wrote itself, of the same author, on no less trust and no more taint, and nothing else. A span of which
-something was made already is passed over.
+changes and retracts what it wrote itself, of the same author, on no less trust and no more taint, and nothing else; no other
+memory is shown to the model. A span of which something was made already is passed over.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class SkillWriter:
     def _write(self, span: Span, desk: _Desk, known: Iterable[Cube], bank: SkillBank, selector: Selector) -> None:
         """Put the edits that one span calls for on the desk."""
         assert self.model is not None
-        held = desk.current(known)
+        held = [cube for cube in desk.current(known) if span.sees(cube)]
         places = selector.nearest(span.text, [cube.text for cube in held], self.shown)
         shown = [held[at] for at in places]
         texts = [cube.text for cube in shown]
@@ -98,7 +98,7 @@ class SkillWriter:
             if change.of is None:
                 desk.add(span.made(change.text), reason)
             elif not span.may_change(change.of):
-                refused.append("a memory is left as it is: it is another's word, or more trusted than this span")
+                refused.append("a memory is left as it is: it is more trusted than this span, or this is from outside")
             elif change.kind is Edits.DELETE:
                 desk.delete(change.of, reason)
             else:
