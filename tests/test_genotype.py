@@ -126,7 +126,8 @@ def gene(wanted: Any) -> st.SearchStrategy[Any]:
         return st.sampled_from(get_args(wanted))
     if wanted in PARTS.values():
         return parts([wanted])
-    return {int: st.integers(0, 60), float: st.floats(-1, 2), bool: st.booleans()}[wanted]
+    known = {int: st.integers(0, 60), float: st.floats(-1, 2), bool: st.booleans(), str: st.text(max_size=9)}
+    return known[wanted]
 
 
 @st.composite

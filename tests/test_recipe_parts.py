@@ -293,7 +293,7 @@ def test_data_that_somebody_else_wrote_break_nothing(tmp_path: Path) -> None:
     """Anybody who may write in a scope may write any data into it: those that are none of a part's are not read."""
     wrong = {LINKS: {"x": "y"}, TRIALS: 7, CASES: 5, UNLIKE: "z", TELL: 3, "reward": [], "structure": 1}
     for name in RECIPES:
-        writes: dict[str, Any] = {"chat": AnySchema()} if name == "cheatsheet" else {}
+        writes: dict[str, Any] = {"chat": AnySchema()} if name in ("cheatsheet", "memskill") else {}
         with opened(tmp_path / name, name, **writes) as memory:
             case = memory.take_in(trajectory(GOOD, 1), 1.0).case
             refs = (memory.get(case).ref,)

@@ -13,6 +13,7 @@ from typing import Any
 
 from holdfast.chat import Message, Reply, Tool, Usage, count_tokens, estimate
 from holdfast.encode.sheet_items import EMPTY, OPEN, Item, parse, render
+from holdfast.encode.skill_edits import INSTRUCTION
 from holdfast.errors import ChatError
 from holdfast.retrieve.text import tokens
 
@@ -37,11 +38,13 @@ class Scribe:
         temperature: float | None = None,  # noqa: ARG002
         limit: int | None = None,  # noqa: ARG002
     ) -> Reply:
-        """A value for each field of the schema, or a cheatsheet. Raises ChatError where neither is asked for, or without JSON."""
+        """A value for each field of the schema, a cheatsheet, or edits. Raises ChatError where asked for anything else."""
         sent = messages[-1].text
+        if schema is None and messages[0].text.startswith(INSTRUCTION):
+            return _reply(messages, _edits(json.loads(sent)))
         sheet, _, rest = sent.rpartition("\n\n")
         if schema is None and not sheet.startswith((OPEN, EMPTY)):
-            raise ChatError("the scribe fills schemas and writes sheets, and was asked for neither")
+            raise ChatError("the scribe fills schemas, writes sheets and makes edits, and was asked for none of them")
         try:
             data = json.loads(sent if schema is not None else rest)
         except ValueError:
@@ -64,6 +67,13 @@ def _sheet(sheet: str, data: Any) -> str:
     work = {"steps": str(data.get("work", ""))} if isinstance(data, Mapping) and "work" in data else data
     new = [Item(0, line) for line in _lines(work) if line not in known]
     return render([*old, *new])
+
+
+def _edits(data: Mapping[str, Any]) -> str:
+    """A new memory for each of the first lines of the text that no memory holds yet."""
+    known = {one["memory"] for one in data["memories"]}
+    lines = [line for line in dict.fromkeys(data["text"].splitlines()) if line.strip() and line not in known]
+    return "\n\n".join(f"ACTION: INSERT\nMEMORY_ITEM: {line}" for line in lines[:MOST]) or "ACTION: NOOP"
 
 
 def _filled(schema: Mapping[str, Any], data: Any, lines: Sequence[str], name: str = "") -> Any:

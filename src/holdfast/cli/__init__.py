@@ -118,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         recall,
         redteam,
         remember,
+        skills,
     )
 
     parser = _Parser(
@@ -131,6 +132,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"holdfast {holdfast.__version__}")
     actions = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     commands = _Commands(actions)
-    for group in (remember, recall, precedents, past, erase, guard, access, carry, care, prove, redteam, evolve, demo):
+    for group in (
+        remember,
+        recall,
+        precedents,
+        past,
+        erase,
+        guard,
+        access,
+        carry,
+        care,
+        prove,
+        redteam,
+        evolve,
+        skills,
+        demo,
+    ):
         group.register(commands)
     return parser

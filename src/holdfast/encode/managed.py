@@ -32,6 +32,10 @@ PROFILE = MemoryProfile(
 )
 
 
+NAME = "managed"
+"""In a record's ``data``: that it was made here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What is to be done with a fact: to ``target``, a record that was shown, where it is an update or a deletion. ``text`` is how
@@ -181,7 +185,7 @@ class Managed:
                 one
                 for one in near
                 if one.cube.origin.author == author
-                and MAKER in one.cube.data
+                and one.cube.data.get(MAKER) == NAME
                 and one.cube.status is not Status.FROZEN
                 and one.cube.id not in changed
             ]
@@ -200,4 +204,4 @@ class Managed:
             return Operation.delete(target, "a newer fact says that it no longer holds")
         if decision.op is Op.NONE:
             return Operation.none("known already, or of no use later")
-        return derived(experience, "managed", Unit.NOTE, fact)
+        return derived(experience, NAME, Unit.NOTE, fact)

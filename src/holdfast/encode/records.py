@@ -46,7 +46,7 @@ class Unit(StrEnum):
     SCRIPT = "script"  # a procedure beside the case that it is from
     PLAN = "plan"  # how to go about it, and what was learnt meanwhile
     SHEET = "sheet"  # one document that is written anew
-    NOTE = "note"  # a fact that a run has shown
+    NOTE = "note"  # what a run has shown to be so
 
 
 def raw(trajectory: Trajectory, outcome: Outcome, scope: Scope, author: str | None) -> Cube:

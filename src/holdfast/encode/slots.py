@@ -204,11 +204,11 @@ def _cube(claim: Claim, turn: Cube, now: datetime) -> Cube:
             derived_from=(turn.ref,),
         ),
         policy=turn.policy,
-        id=_derived_id(turn.id, claim.key),
+        id=derived_id(turn.id, claim.key),
     )
 
 
-def _derived_id(turn: str, key: str) -> str:
+def derived_id(turn: str, key: str) -> str:
     """A UUIDv7 that is the same whenever the same claim is read in the same turn, and sorts beside the turn.
 
     So a retry after a crash cannot write a claim twice, and one that was retracted does not come back.

@@ -36,6 +36,7 @@ from holdfast.recipes.concepts import arcmemo, arcmemo_lessons
 from holdfast.recipes.condensing import Condensing
 from holdfast.recipes.curation import Curation
 from holdfast.recipes.genotype import from_dict, read
+from holdfast.recipes.memskill import memskill
 from holdfast.recipes.tutoring import Tutoring
 from holdfast.retrieve.distilled import Distilled
 from holdfast.retrieve.expansion import Expanded
@@ -201,22 +202,23 @@ MEMORY_R1 = Recipe(
     "memory-r1",
     "facts that a model adds, updates or deletes one by one, and of the nearest those that it picks (arXiv 2508.19828)",
     (Managed(Drawn(), Prompted()),),
-    (Find((Unit.NOTE,), Distilled(shown=30), k=30),),
+    (Find((Unit.NOTE,), Distilled(shown=30), k=30, makers=("managed",)),),
 )
 
 MEMORY_R1_RULES = Recipe(
     "memory-r1-rules",
     "each step's outcome as a fact, added or updated by two thresholds; asks no model (after arXiv 2508.19828)",
     (Managed(Steps(), Thresholds()),),
-    (Find((Unit.NOTE,), Meaning(), k=5),),
+    (Find((Unit.NOTE,), Meaning(), k=5, makers=("managed",)),),
 )
 
 CHEATSHEET = cheatsheet()
 ARCMEMO, ARCMEMO_LESSONS = arcmemo(), arcmemo_lessons()
+MEMSKILL = memskill()
 
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
-    for recipe in (CASES, *TWELVE, CEREBRA, MEMORY_R1, MEMORY_R1_RULES, CHEATSHEET, ARCMEMO, ARCMEMO_LESSONS)
+    for recipe in (CASES, *TWELVE, CEREBRA, MEMORY_R1, MEMORY_R1_RULES, CHEATSHEET, ARCMEMO, ARCMEMO_LESSONS, MEMSKILL)
 }
 """By name."""
 

@@ -27,6 +27,7 @@ from holdfast.encode.scripts import Scripts
 from holdfast.encode.sheets import Sheets
 from holdfast.encode.shortcuts import Shortcuts
 from holdfast.encode.situations import Situations
+from holdfast.encode.skill_writing import SkillWriter
 from holdfast.encode.tips import Tips
 from holdfast.encode.trials import Trials
 from holdfast.encode.workflows import Workflows
@@ -69,6 +70,7 @@ _PARTS: tuple[type, ...] = (
         Sheets,
         Shortcuts,
         Situations,
+        SkillWriter,
         Tips,
         Trials,
         Workflows,
@@ -102,7 +104,7 @@ PARTS: Mapping[str, type] = {part.__name__: part for part in _PARTS}
 SEAMS: Mapping[type, str] = {Ranker: "rank", Policy: "decide", Source: "facts"}
 """Settings that are parts themselves, each with the method that makes one fit."""
 
-EQUIPPED = frozenset({"model", "memory", "scope", "author", "runner", "scale", "since"})
+EQUIPPED = frozenset({"model", "memory", "scope", "author", "runner", "scale", "since", "embedder"})
 """Fields of a part that are no setting of it, and are filled where it works."""
 
 _PART = "part"

@@ -243,10 +243,18 @@ def equipped(
     since: datetime | None = None,
 ) -> T:
     """A part of a recipe with what it works with, in fields of these names that are None: ``model``, ``memory``, ``scope``,
-    ``author`` (who asks), ``since`` (what changed before needs no tending). Parts within it are equipped too."""
+    ``author`` (who asks), ``since`` (what changed before needs no tending), ``embedder`` (the memory's, if it has one). Parts
+    within it are equipped too."""
     if not is_dataclass(part) or isinstance(part, type):
         return part
-    offered = {"model": model, "memory": memory, "scope": scope, "author": author, "since": since}
+    offered = {
+        "model": model,
+        "memory": memory,
+        "scope": scope,
+        "author": author,
+        "since": since,
+        "embedder": memory.recall.embedder if memory is not None else None,
+    }
     takes: dict[str, Any] = {}
     for one in fields(part):
         held = getattr(part, one.name)
