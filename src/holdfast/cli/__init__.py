@@ -118,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         recall,
         redteam,
         remember,
+        run,
         skills,
     )
 
@@ -146,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         redteam,
         evolve,
         skills,
+        run,
         demo,
     ):
         group.register(commands)
