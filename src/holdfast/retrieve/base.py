@@ -57,3 +57,10 @@ def passing(find: Callable[[int], Sequence[Hit]], k: int, passes: Callable[[Hit]
         if len(kept) >= k or len(found) < many or many >= MOST:
             return kept[:k]
         many = min(4 * many, MOST)
+
+
+def foremost(ranker: Ranker, query: str, candidates: Sequence[Hit], most: int) -> tuple[Scores, list[int]]:
+    """A ranker's scores, and the places of the ``most`` best that it does not leave out, best first."""
+    scores = ranker.rank(query, candidates)
+    order = np.argsort(-scores, kind="stable").tolist()
+    return scores, [at for at in order if np.isfinite(scores[at])][:most]

@@ -12,7 +12,7 @@ from holdfast.cube import Form
 from holdfast.encode.records import tell
 from holdfast.encode.writing import write
 from holdfast.errors import InputError
-from holdfast.retrieve.base import Near, Ranker, Scores, sought
+from holdfast.retrieve.base import Near, Ranker, Scores, foremost, sought
 from holdfast.retrieve.hits import Hit
 from holdfast.retrieve.likeness import Meaning
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
@@ -45,8 +45,7 @@ class Distilled:
     def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
         """As ``of`` ranks what was picked; -inf for all else. Raises InputError without a model, ChatError."""
         scores: Scores = np.full(len(candidates), -np.inf)
-        first = self.of.rank(query, candidates)
-        best = [at for at in np.argsort(-first, kind="stable").tolist() if np.isfinite(first[at])][: self.shown]
+        first, best = foremost(self.of, query, candidates, self.shown)
         if not best:
             return scores
         instruction = "Give the numbers of the records that are useful for the task; none where none is."

@@ -13,7 +13,7 @@ from holdfast.cube import Form
 from holdfast.encode.records import tell
 from holdfast.encode.writing import write
 from holdfast.errors import InputError
-from holdfast.retrieve.base import Near, Ranker, Scores, sought
+from holdfast.retrieve.base import Near, Ranker, Scores, foremost, sought
 from holdfast.retrieve.hits import Hit
 from holdfast.retrieve.likeness import Meaning
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
@@ -49,8 +49,7 @@ class Judged:
         Raises InputError without a model, ChatError.
         """
         scores: Scores = np.full(len(candidates), -np.inf)
-        likeness = self.of.rank(query, candidates)
-        best = [at for at in np.argsort(-likeness, kind="stable").tolist() if np.isfinite(likeness[at])][: self.shown]
+        _, best = foremost(self.of, query, candidates, self.shown)
         if not best:
             return scores
         instruction = "Judge for each record how useful it is for the task: a whole number from 1 (not at all) to 10."
