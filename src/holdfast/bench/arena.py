@@ -12,19 +12,19 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
 from holdfast.chat import Chat, Message, Reply, Tool, count_tokens
-from holdfast.cube import Status
+from holdfast.cube import RECALLABLE, Status
 from holdfast.encode.base import Embedder, Outcome, Trajectory
 from holdfast.encode.records import tell
+from holdfast.errors import NotFoundError
 from holdfast.memory import Memory
 from holdfast.recipes.base import Guidance, Phase, Recipe
-from holdfast.store.base import Where
 
 _GONE = (Status.ARCHIVED, Status.EXPIRED, Status.MERGED)
 
@@ -179,6 +179,7 @@ class _Course:
 
     def __init__(self, agent: Agent, memory: Memory, recipe: Recipe) -> None:
         self._agent, self._memory, self._recipe = agent, memory, recipe
+        self._records = _Records(memory)
         self._done = 0
         self.reset()
 
@@ -214,16 +215,36 @@ class _Course:
         if any(need in one.text for one in told):
             return Lost.DROWNED
         kinds = {kind for find in self._recipe.finds for kind in find.kinds}
-        says = False
-        for cube in self._memory.select():
-            if need in tell(cube):
-                says = True
-                if cube.kind in kinds:
-                    return Lost.NOT_FOUND
-        gone = (cube for cube in self._memory.select(Where(statuses=_GONE)) if cube.kind in kinds)
-        if any(need in tell(cube) for cube in gone):
+        says = [(kind in kinds, status) for kind, status, text in self._records.current() if need in text]
+        if any(sought and status in RECALLABLE for sought, status in says):
+            return Lost.NOT_FOUND
+        if any(sought and status in _GONE for sought, status in says):
             return Lost.EVICTED
-        return Lost.NEVER_ENCODED if says else Lost.NEVER_LIVED
+        return Lost.NEVER_ENCODED if any(status in RECALLABLE for _, status in says) else Lost.NEVER_LIVED
+
+
+class _Records:
+    """What each record of a memory tells, read anew where the journal says that it has changed."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._seq = 0
+        self._held: dict[str, tuple[str, Status, str]] = {}
+
+    def current(self) -> Iterable[tuple[str, Status, str]]:
+        """Kind, status and words of each, in no order."""
+        changed = set()
+        for event in self._memory.store.events(self._seq):
+            self._seq = event.seq
+            changed.add(event.id)
+        for id in changed:
+            self._held.pop(id, None)
+            try:
+                cube = self._memory.get(id)
+            except NotFoundError:  # it was forgotten
+                continue
+            self._held[id] = str(cube.kind), cube.status, tell(cube)
+        return self._held.values()
 
 
 def _scored(name: str, success: Sequence[bool]) -> Report:
