@@ -369,13 +369,8 @@ class Memory:
                 f"what is alike is told of whole sessions, and not all messages of {here.path} are to be read"
             )
         here = reach.scope
-        view = View(
-            now=to_micros(self._store.now()),
-            kinds=(Kind.MESSAGE,),
-            agent=here.agent,
-            session=here.session,
-            reach=reach if reach.grants is not None else None,
-        )
+        view = self._view(reach, (Kind.MESSAGE,))
+        assert view is not None  # all messages are to be read
         return self.recall.alike(texts, here, view, k)
 
     def get(self, id: str, *, version: int | None = None, **scope: str | None) -> Cube:
