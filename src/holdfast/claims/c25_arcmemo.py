@@ -29,9 +29,9 @@ from holdfast.claims.concept_arms import (
     K,
     Memories,
     Solve,
+    Stream,
     share,
     solved,
-    stream,
 )
 from holdfast.claims.concept_product import differences
 from holdfast.claims.concept_search import Bench
@@ -182,11 +182,13 @@ class _Life:
 def _lived(world: World) -> _Life:
     memories = Memories.of(world.seeds)
     went: dict[str, list[Solve]] = {arm: [] for arm in arms if arm != CONTINUAL}
+    learning = Stream(world.seeds, BUDGETS)
     for task in world.tests:
         bench = Bench(task)
         for arm, its in went.items():
             its.append(solved(arm, bench, memories, world.motifs, max(BUDGETS)))
-    return _Life(world, memories, went, stream(world.tests, world.seeds, BUDGETS))
+        learning.solve(bench)
+    return _Life(world, memories, went, learning.went)
 
 
 def _measured(lives: Sequence[Sequence[Solve]], *budgets: int) -> dict[str, float]:
