@@ -13,7 +13,7 @@ import numpy as np
 from holdfast.claims.concept_grids import Program
 from holdfast.claims.concept_search import Bench, Found, search
 from holdfast.claims.concept_world import Motif, Task, cues, solves
-from holdfast.claims.concept_writer import Book, Solved, brought, filled, selected
+from holdfast.claims.concept_writer import Book, Solved, brought, filled, selected, skeleton
 
 NONE, INSTANCE, INSTANCES, LESSONS, ALL, SELECTED, CONTINUAL, ORACLE = (
     "no memory",
@@ -87,19 +87,26 @@ def solved(arm: str, bench: Bench, memories: Memories, motifs: Sequence[Motif], 
 class Stream:
     """The continual arm: after each batch it learns from what it has solved and verified itself, by a pair held out.
 
-    Each budget has a memory of its own. ``went``: how each task went, by budget.
+    Each budget has a memory of its own. ``went``: how each task went, by budget; ``known``: whether all of its motifs were
+    concepts by then, and ``told``: whether all were chosen.
     """
 
-    def __init__(self, seeds: Sequence[Task], budgets: Sequence[int]) -> None:
+    def __init__(self, seeds: Sequence[Task], motifs: Sequence[Motif], budgets: Sequence[int]) -> None:
+        self._motifs = motifs
         self._books = {budget: book(seeds) for budget in budgets}
         self._waiting: dict[int, list[Solved]] = {budget: [] for budget in budgets}
         self.went: dict[int, list[Solve]] = {budget: [] for budget in budgets}
+        self.known: dict[int, list[bool]] = {budget: [] for budget in budgets}
+        self.told: dict[int, list[bool]] = {budget: [] for budget in budgets}
 
     def solve(self, bench: Bench) -> None:
         """The next task."""
         task, seen = bench.task, cues(bench.task.train)
         for budget, held in self._books.items():
             chosen = selected(held.concepts, seen, K)
+            known, told = had(task, self._motifs, held, chosen)
+            self.known[budget].append(known)
+            self.told[budget].append(told)
             found = search(bench, brought(held.concepts, chosen, task.colours), budget)
             self.went[budget].append(judged(task, found))
             if found.program is not None and found.verified:
@@ -108,6 +115,12 @@ class Stream:
                 for one in self._waiting[budget]:
                     held.add(one)
                 self._waiting[budget].clear()
+
+
+def had(task: Task, motifs: Sequence[Motif], held: Book, chosen: Sequence[str]) -> tuple[bool, bool]:
+    """Whether all motifs of a task are concepts, and whether all were chosen."""
+    names = {skeleton(motifs[number].steps) for number in task.motifs}
+    return names <= set(held.concepts), names <= set(chosen)
 
 
 def judged(task: Task, found: Found) -> Solve:
