@@ -3,6 +3,12 @@
 Puzzles are programs of a small language of grids, made of latent motifs. The solver enumerates programs within a budget of
 candidates, and a memory adds routines to its grammar. Concepts are written by anti-unification and chosen by a match of cues, in a
 model's place; records, merging, texts and parser are the product's own (``concept_product``: its store comes to the same).
+
+In part it does not hold here. In the full form concepts gain 28 points over no memory and 8 over the nearest instance, of which 10
+were asked. Choosing costs more than it saves: cues find all motifs of 57 % of the tasks where the memory has those of 83 %, and 48
+concepts are few enough for the solver to try them all. Learning during the test gains nothing: it sees a hundred more solved tasks
+and adds concepts, but hardly any that is a motif it lacked, for such a task must first be solved without it, and twice. On real
+puzzles, which have none of these motifs, every memory costs candidates and none gains.
 """
 
 from __future__ import annotations
