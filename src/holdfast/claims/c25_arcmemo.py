@@ -3,6 +3,12 @@
 Puzzles are programs of a small language of grids, made of latent motifs. The solver enumerates programs within a budget of
 candidates, and a memory adds routines to its grammar. Concepts are written by anti-unification and chosen by a match of cues, in a
 model's place; records, merging, texts and parser are the product's own (``concept_product``: its store comes to the same).
+
+In part it does not hold here. In the full form concepts gain 28 points over no memory and 8 over the nearest instance, of which 10
+were asked. Choosing costs more than it saves: cues find all motifs of 57 % of the tasks where the memory has those of 83 %, and 48
+concepts are few enough for the solver to try them all. Learning during the test gains nothing: it sees a hundred more solved tasks
+and adds concepts, but hardly any that is a motif it lacked, for such a task must first be solved without it, and twice. On real
+puzzles, which have none of these motifs, every memory costs candidates and none gains.
 """
 
 from __future__ import annotations
@@ -29,14 +35,15 @@ from holdfast.claims.concept_arms import (
     K,
     Memories,
     Solve,
+    Stream,
+    had,
     share,
     solved,
-    stream,
 )
 from holdfast.claims.concept_product import differences
 from holdfast.claims.concept_search import Bench
-from holdfast.claims.concept_world import MOTIFS, Task, World, drawn, real
-from holdfast.claims.concept_writer import skeleton
+from holdfast.claims.concept_world import MOTIFS, Task, World, cues, drawn, real
+from holdfast.claims.concept_writer import selected
 from holdfast.errors import ClaimError
 
 number = 25
@@ -68,7 +75,7 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     measured[CONTINUAL] = {
         key: value
         for budget in BUDGETS
-        for key, value in _measured([life.learning[budget] for life in lives], budget).items()
+        for key, value in _measured([life.learning.went[budget] for life in lives], budget).items()
     }
     measured |= {"what is known": _known(lives)}
     notes = list(_NOTES)
@@ -176,17 +183,19 @@ class _Life:
     world: World
     memories: Memories
     went: Mapping[str, Sequence[Solve]]
-    learning: Mapping[int, Sequence[Solve]]
+    learning: Stream
 
 
 def _lived(world: World) -> _Life:
     memories = Memories.of(world.seeds)
     went: dict[str, list[Solve]] = {arm: [] for arm in arms if arm != CONTINUAL}
+    learning = Stream(world.seeds, world.motifs, BUDGETS)
     for task in world.tests:
         bench = Bench(task)
         for arm, its in went.items():
             its.append(solved(arm, bench, memories, world.motifs, max(BUDGETS)))
-    return _Life(world, memories, went, stream(world.tests, world.seeds, BUDGETS))
+        learning.solve(bench)
+    return _Life(world, memories, went, learning)
 
 
 def _measured(lives: Sequence[Sequence[Solve]], *budgets: int) -> dict[str, float]:
@@ -210,17 +219,25 @@ def _at(went: Sequence[Solve], budget: int) -> dict[str, float]:
 
 
 def _known(lives: Sequence[_Life]) -> dict[str, float]:
-    """Why a memory does not help: so many tasks have a motif that no concept is of."""
-    known = [
-        all(skeleton(life.world.motifs[at].steps) in life.memories.concepts.concepts for at in task.motifs)
-        for life in lives
-        for task in life.world.tests
-    ]
-    return {
-        "tasks all of whose motifs are concepts": float(np.mean(known)),
-        "concepts": float(np.mean([len(life.memories.concepts.concepts) for life in lives])),
-        "macros": float(np.mean([len(life.memories.macros.concepts) for life in lives])),
-    }
+    """Why a memory does not help: of the last half of the tasks, those all of whose motifs are concepts, and were chosen."""
+    found: dict[str, list[float]] = {}
+    for life in lives:
+        held, half = life.memories.concepts, len(life.world.tests) // 2
+        frozen = [
+            had(task, life.world.motifs, held, selected(held.concepts, cues(task.train), K))
+            for task in life.world.tests[half:]
+        ]
+        shares: dict[str, float] = {
+            "frozen: all motifs are concepts": float(np.mean([known for known, _ in frozen])),
+            "frozen: all motifs were chosen": float(np.mean([chosen for _, chosen in frozen])),
+            "continual: all motifs are concepts": float(np.mean(life.learning.known[MIDDLE][half:])),
+            "continual: all motifs were chosen": float(np.mean(life.learning.told[MIDDLE][half:])),
+            "concepts": len(held.concepts),
+            "macros": len(life.memories.macros.concepts),
+        }
+        for key, value in shares.items():
+            found.setdefault(key, []).append(value)
+    return {key: float(np.mean(values)) for key, values in found.items()}
 
 
 _REAL = (SELECTED, ALL, LESSONS, INSTANCE, NONE)

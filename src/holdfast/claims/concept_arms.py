@@ -13,7 +13,7 @@ import numpy as np
 from holdfast.claims.concept_grids import Program
 from holdfast.claims.concept_search import Bench, Found, search
 from holdfast.claims.concept_world import Motif, Task, cues, solves
-from holdfast.claims.concept_writer import Book, Solved, brought, filled, selected
+from holdfast.claims.concept_writer import Book, Solved, brought, filled, selected, skeleton
 
 NONE, INSTANCE, INSTANCES, LESSONS, ALL, SELECTED, CONTINUAL, ORACLE = (
     "no memory",
@@ -64,7 +64,7 @@ def book(seeds: Sequence[Task], *, exact: bool = False) -> Book:
 
 
 def solved(arm: str, bench: Bench, memories: Memories, motifs: Sequence[Motif], budget: int) -> Solve:
-    """One arm at one task. ``continual`` is ``stream``."""
+    """One arm at one task. The continual one is ``Stream``."""
     task = bench.task
     seen, colours = cues(task.train), task.colours
     routines: list[Program] = []
@@ -84,26 +84,43 @@ def solved(arm: str, bench: Bench, memories: Memories, motifs: Sequence[Motif], 
     return judged(task, search(bench, routines, budget, first))
 
 
-def stream(tasks: Sequence[Task], seeds: Sequence[Task], budgets: Sequence[int]) -> dict[int, list[Solve]]:
-    """The continual arm: after each batch it learns from what it has solved and verified itself, by a pair held out. By budget,
-    each with a memory of its own."""
-    books = {budget: book(seeds) for budget in budgets}
-    went: dict[int, list[Solve]] = {budget: [] for budget in budgets}
-    waiting: dict[int, list[Solved]] = {budget: [] for budget in budgets}
-    for number, task in enumerate(tasks, 1):
-        bench = Bench(task)
-        seen = cues(task.train)
-        for budget, held in books.items():
+class Stream:
+    """The continual arm: after each batch it learns from what it has solved and verified itself, by a pair held out.
+
+    Each budget has a memory of its own. ``went``: how each task went, by budget; ``known``: whether all of its motifs were
+    concepts by then, and ``told``: whether all were chosen.
+    """
+
+    def __init__(self, seeds: Sequence[Task], motifs: Sequence[Motif], budgets: Sequence[int]) -> None:
+        self._motifs = motifs
+        self._books = {budget: book(seeds) for budget in budgets}
+        self._waiting: dict[int, list[Solved]] = {budget: [] for budget in budgets}
+        self.went: dict[int, list[Solve]] = {budget: [] for budget in budgets}
+        self.known: dict[int, list[bool]] = {budget: [] for budget in budgets}
+        self.told: dict[int, list[bool]] = {budget: [] for budget in budgets}
+
+    def solve(self, bench: Bench) -> None:
+        """The next task."""
+        task, seen = bench.task, cues(bench.task.train)
+        for budget, held in self._books.items():
             chosen = selected(held.concepts, seen, K)
+            known, told = had(task, self._motifs, held, chosen)
+            self.known[budget].append(known)
+            self.told[budget].append(told)
             found = search(bench, brought(held.concepts, chosen, task.colours), budget)
-            went[budget].append(judged(task, found))
+            self.went[budget].append(judged(task, found))
             if found.program is not None and found.verified:
-                waiting[budget].append(Solved(task.name, found.program, seen))
-            if number % BATCH == 0:
-                for one in waiting[budget]:
+                self._waiting[budget].append(Solved(task.name, found.program, seen))
+            if len(self.went[budget]) % BATCH == 0:
+                for one in self._waiting[budget]:
                     held.add(one)
-                waiting[budget].clear()
-    return went
+                self._waiting[budget].clear()
+
+
+def had(task: Task, motifs: Sequence[Motif], held: Book, chosen: Sequence[str]) -> tuple[bool, bool]:
+    """Whether all motifs of a task are concepts, and whether all were chosen."""
+    names = {skeleton(motifs[number].steps) for number in task.motifs}
+    return names <= set(held.concepts), names <= set(chosen)
 
 
 def judged(task: Task, found: Found) -> Solve:

@@ -107,12 +107,12 @@ def _things(held: bytes, columns: int) -> tuple[Thing, ...]:
                 if cells[near] == colour:
                     cells[near] = 0
                     its.append(near)
-        ys, xs = np.divmod(np.asarray(its), wide)
-        ys -= 1
-        mask = np.zeros((rows, columns), np.bool_)
-        mask[ys, xs] = True
-        box = int(ys.min()), int(xs.min()), int(ys.max()) + 1, int(xs.max()) + 1
-        found.append(Thing(mask, *box, colour, len(its)))
+        mask = np.zeros((rows + 2) * wide, np.bool_)
+        mask[its] = True
+        xs = [at % wide for at in its]
+        top, bottom = min(its) // wide - 1, max(its) // wide
+        whole = mask.reshape(rows + 2, wide)[1:-1, :-1]
+        found.append(Thing(whole, top, min(xs), bottom, max(xs) + 1, colour, len(its)))
     return tuple(found)
 
 

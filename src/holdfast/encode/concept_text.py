@@ -28,7 +28,8 @@ THRESHOLD = 2
 
 EMPTY = "(no concepts yet)"
 LONGEST = 600  # characters of one text in a concept
-MOST = 24  # entries of one list in a concept
+MOST = 24  # entries of one list in a concept, as it is written; those of a merged one may be more
+SHOWN = 40
 
 _WORDS: Mapping[str, Any] = {"type": "string"}
 _LIST: Mapping[str, Any] = {"type": "array", "items": _WORDS}
@@ -143,7 +144,7 @@ def record_of(concept: Concept) -> dict[str, Any]:
 # --- what a model is shown ---
 
 
-def view(concepts: Iterable[Concept], *, threshold: int = THRESHOLD, cues: bool = True) -> str:
+def view(concepts: Iterable[Concept], *, threshold: int = THRESHOLD) -> str:
     """The whole memory by sections. What was used in fewer runs than ``threshold`` is shown by name alone."""
     concepts = list(concepts)
     if not concepts:
@@ -152,7 +153,7 @@ def view(concepts: Iterable[Concept], *, threshold: int = THRESHOLD, cues: bool 
     for heading, some in _sections(concepts).items():
         shown = [one for one in some if len(one.used_in) >= threshold]
         names = "; ".join(one.name for one in some if len(one.used_in) < threshold)
-        lines = [said for one in shown for said in told(one, cues=cues, notes=False)]
+        lines = [said for one in shown for said in told(one, notes=False)]
         sections[heading] = [*lines, *([f"- by name: {names}"] if names else [])]
     return _with_types(sections, concepts)
 
@@ -168,8 +169,8 @@ def hint(concepts: Iterable[Concept], chosen: Sequence[str]) -> str:
     return _with_types(sections, full)
 
 
-def told(concept: Concept, *, cues: bool = True, notes: bool = True) -> list[str]:
-    """One concept, as lines; the first is its signature."""
+def told(concept: Concept, *, notes: bool = True) -> list[str]:
+    """One concept, as lines; the first is its signature. Of many cues or notes the newest ``SHOWN``."""
     typed = [f"{one.name}: {named_types(one.typing)}" if one.typing else one.name for one in concept.parameters]
     signature = f"- {concept.name}"
     if typed or concept.sort is Sort.ROUTINE:
@@ -180,10 +181,9 @@ def told(concept: Concept, *, cues: bool = True, notes: bool = True) -> list[str
     if concept.description:
         lines.append(f"  {concept.description}")
     lines += [f"  {one.name}: {one.description}" for one in concept.parameters if one.description]
-    if cues:
-        lines += [f"  cue: {cue}" for cue in concept.cues]
+    lines += [f"  cue: {cue}" for cue in concept.cues[-SHOWN:]]
     if notes:
-        lines += [f"  note: {note}" for note in concept.implementation]
+        lines += [f"  note: {note}" for note in concept.implementation[-SHOWN:]]
     return lines
 
 

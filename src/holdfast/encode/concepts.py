@@ -8,7 +8,7 @@ the runs that it was used in are gathered in order.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -109,11 +109,6 @@ def merged(concepts: Iterable[Concept]) -> dict[str, Concept]:
     for one in concepts:
         found[one.name] = found[one.name].merged(one) if one.name in found else one
     return found
-
-
-def united(*memories: Mapping[str, Concept]) -> dict[str, Concept]:
-    """Memories as one, the older first."""
-    return merged(one for memory in memories for one in memory.values())
 
 
 _DEFINED = re.compile(r"\b(?P<name>[A-Za-z_]\w*)\s*:=\s*(?P<definition>[^;\n]*[^;\n\s])")
