@@ -148,8 +148,8 @@ _NOTES = (
     "rates, epochs and all else of PPO are the paper's; 16 dialogues a batch is what it uses for its longer task",
     "a reward for a whole dialogue says little of one choice among ten: from random weights most updates go into what the "
     "descriptions of skills say already",
-    "600 updates, as many as the sheet has in four evolutions of 150, do not bring the controller to its end: the reward of a round "
-    "(in the series) still rises with the last one",
+    "600 updates, as many as the sheet has in four evolutions of 150, do not bring the controller to its end: the reward of a "
+    "round (in the series) still rises with the last one",
 )
 
 _TALKS = (
