@@ -183,7 +183,7 @@ def plot(result: Result, path: Path) -> None:
             ),
             Bars(
                 absent,
-                "right answers, families absent at the start",
+                "right, families absent at first",
                 ours=(OURS,),
                 bounds=(ORACLE,),
                 controls=(NO_DESIGNER,),
@@ -192,7 +192,7 @@ def plot(result: Result, path: Path) -> None:
             ),
             Lines(
                 {OURS: (updates, scores)},
-                "score of a batch while it is trained, by evolution",
+                "score of a batch, by evolution",
                 x_label="updates",
                 ours=(OURS,),
                 marks=ends,
