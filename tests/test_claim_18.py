@@ -8,21 +8,9 @@ import numpy as np
 import pytest
 
 from holdfast.chat import Message, Role
-from holdfast.claims.skill_world import (
-    ABSENT,
-    ASKED,
-    FAMILIES,
-    HARMFUL,
-    SPANS,
-    UNCLEAR,
-    Designer,
-    Executor,
-    dialogues,
-    filled,
-    heard,
-    read,
-    slot_of,
-)
+from holdfast.claims.skill_families import ABSENT, FAMILIES
+from holdfast.claims.skill_models import HARMFUL, UNCLEAR, Designer, Executor
+from holdfast.claims.skill_world import ASKED, SPANS, dialogues, filled, heard, read, slot_of
 from holdfast.encode.skill_edits import carry_out, prompt, resolve
 from holdfast.encode.skills import SEEDS, Edits, SkillBank
 from holdfast.errors import ChatError

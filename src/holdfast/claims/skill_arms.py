@@ -9,8 +9,10 @@ from itertools import combinations
 
 import numpy as np
 
-from holdfast.claims.skill_world import ABSENT, FAMILIES, HARMFUL, Executor, dialogues, heard, read, slot_of
-from holdfast.claims.skill_world import Designer as Designs
+from holdfast.claims.skill_families import ABSENT, FAMILIES
+from holdfast.claims.skill_models import HARMFUL, Executor
+from holdfast.claims.skill_models import Designer as Designs
+from holdfast.claims.skill_world import dialogues, heard, read, slot_of
 from holdfast.encode.base import Embedder, Vectors
 from holdfast.encode.skill_selection import scaled
 from holdfast.encode.skills import SkillBank, seeds

@@ -128,6 +128,9 @@ _FIELD = re.compile(
 )
 _INDEX = re.compile(r"\A[\s\[(#*\"']*(?P<index>\d{1,6})(?!\w|[.,]\d)")
 _FENCE = re.compile(r"\A```[a-zA-Z]*[ \t]*\n(?P<body>.*?)\n?```[ \t]*\Z", re.DOTALL)
+_OPENS = re.compile(r"[{\[]")
+_TRIED = 20
+"""Brackets that begin nothing which can be read, until the rest of an answer is let be: each costs a pass over it."""
 _UNREAD = Edit(Edits.NOOP, ok=False, why="the answer holds no edits that can be read")
 
 
@@ -201,8 +204,8 @@ def _edit(kind: Edits, text: str, index: int | None, shown: int) -> Edit:
 def _records(text: str) -> Iterator[Any]:
     """The JSON objects and lists in a text, one after another; what is left open is closed, and commas too many are dropped."""
     decoder = json.JSONDecoder()
-    at = 0
-    while match := re.compile(r"[{\[]").search(text, at):
+    at = failed = 0
+    while failed < _TRIED and (match := _OPENS.search(text, at)):
         try:
             found, at = decoder.raw_decode(text, match.start())
             yield found
@@ -212,7 +215,7 @@ def _records(text: str) -> Iterator[Any]:
         try:
             found = json.loads(_mended(text[match.start() :]))
         except (ValueError, RecursionError):
-            at = match.end()
+            at, failed = match.end(), failed + 1
             continue
         yield found
         return
