@@ -60,7 +60,9 @@ def heeded(
     if all(_own(hit.cube, lookup, whose) for hit in hits[:k]):  # whatever comes after has no part in it
         return Verdict(tuple(hits[:k]))
     own = {hit.id for hit in hits if _own(hit.cube, lookup, whose)}
-    hostile = tuple(Dropped(hit, "; ".join(why)) for hit in hits if hit.id not in own and (why := _hostile(hit.cube)))
+    hostile = tuple(
+        Dropped(hit, "; ".join(why)) for hit in hits if hit.id not in own and (why := _hostile(hit.cube, lookup))
+    )
     barred = {one.hit.id for one in hostile}
     consensus = ConsensusGuard(lived(lookup), min_sources=SOURCES, lookup=lookup)
     likely = chances()
@@ -103,9 +105,16 @@ def lived(lookup: Lookup) -> Extractor:
     return extract
 
 
-def _hostile(cube: Cube) -> list[str]:
-    """What in the words of a record looks like an attack. That it begins with a question is how records are found."""
-    return against({name: strength for name, strength in signals(tell(cube)).items() if name != "asks"})
+def _hostile(cube: Cube, lookup: Lookup) -> list[str]:
+    """What in the words of a record, or of one that it was made of, looks like an attack: who words it anew takes off the signs,
+    and not the sense. That it begins with a question is how records are found."""
+    texts = dict.fromkeys([tell(cube), *(tell(one) for _, one, _ in ancestry(cube, lookup))])
+    found = [
+        why
+        for text in texts
+        for why in against({name: strength for name, strength in signals(text).items() if name != "asks"})
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _does(chain: Chain | HoldfastError | None) -> bool:
