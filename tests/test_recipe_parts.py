@@ -174,6 +174,13 @@ def test_genes_have_their_range(part: type, genes: Mapping[str, Any]) -> None:
         part(**genes)
 
 
+def test_a_find_of_all_there_is_refuses_a_ranker_that_asks_an_index() -> None:
+    """It would score nothing of what it is given, and nothing would be told."""
+    for ranker in (Meaning(), Keywords(), Solved(Meaning())):
+        with pytest.raises(InputError, match="asks an index"):
+            Find((Unit.SHEET,), ranker, whole=True)
+
+
 # --- rankers ---
 
 

@@ -100,7 +100,8 @@ class Find:
         phases: when.
         pool: of so many nearest ones, where the ranker does not say itself where its best are.
         makers: of these parts of a recipe alone; of any where empty.
-        whole: of all that there are, however like the task they are; ``pool`` and relevance mean nothing then.
+        whole: of all that there are, however like the task they are; ``pool`` and relevance mean nothing then, and the ranker is one
+            that reads records: one that asks an index has nothing to ask.
         own: of what who asks has lived through alone.
     """
 
@@ -117,6 +118,10 @@ class Find:
     def __post_init__(self) -> None:
         if not self.kinds or not self.phases or not 1 <= self.k <= self.pool:
             raise InputError("a find has kinds and phases, and k between 1 and its pool")
+        if self.whole and hasattr(self.ranker, "seek"):
+            raise InputError(
+                f"{type(self.ranker).__name__} asks an index for what is best: a find that is whole needs another ranker"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from holdfast.errors import InputError
 from holdfast.recipes.base import Composition, Find, Recipe
 from holdfast.retrieve.hits import Hit
 from holdfast.retrieve.likeness import Meaning
+from holdfast.retrieve.unranked import Unranked
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Retrieval, Subform, Subject
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def cheatsheet(
     if budget_words < 1 or patience < 0 or k < 1:
         raise InputError("a cheatsheet has budget_words and k from 1 on, and patience from 0 on")
     sheets = Sheets(budget_words, patience, runner=runner)
-    whole = Find((Unit.SHEET,), Meaning(), k=MOST, pool=MOST, whole=True, own=True)
+    whole = Find((Unit.SHEET,), Unranked(), k=MOST, pool=MOST, whole=True, own=True)
     tokens = TOKENS_A_WORD * budget_words
     if mode == "cumulative":
         return Recipe(

@@ -51,6 +51,7 @@ from holdfast.retrieve.keywords import Keywords
 from holdfast.retrieve.likeness import Meaning, Mixed, Overlap, Words
 from holdfast.retrieve.rewriting import Rewritten
 from holdfast.retrieve.solved import Solved
+from holdfast.retrieve.unranked import Unranked
 from holdfast.retrieve.utility import Utility
 from holdfast.store.rewards import Terms
 
@@ -87,6 +88,7 @@ _PARTS: tuple[type, ...] = (
         Rewritten,
         Situated,
         Solved,
+        Unranked,
         Utility,
         Words,
     ),

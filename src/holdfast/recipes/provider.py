@@ -179,8 +179,7 @@ class Cook:
             everything = self._memory.select(replace(RECALLED, kinds=find.kinds), **scope)
             candidates = [hit for cube in everything if self._fits(hit := Hit(cube, 0.0, 0.0), find)]
         else:
-            own_pool = find.pool if not hasattr(ranker, "seek") else compared
-            candidates = list(sought(ranker, query, find.kinds, own_pool, partial(self._near, find)))
+            candidates = list(sought(ranker, query, find.kinds, compared, partial(self._near, find), find.pool))
         if not candidates:
             return [], []
         scores = ranker.rank(query, candidates)

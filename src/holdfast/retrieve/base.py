@@ -38,14 +38,17 @@ class Seeker(Ranker, Protocol):
         ...
 
 
-def sought(ranker: Ranker, query: str, kinds: Sequence[str], k: int, near: Near) -> Sequence[Hit]:
-    """What a ranker is to rank, so that its k best are among it; of one that cannot say, the ``k`` nearest in meaning."""
+def sought(
+    ranker: Ranker, query: str, kinds: Sequence[str], k: int, near: Near, pool: int | None = None
+) -> Sequence[Hit]:
+    """What a ranker is to rank, so that its k best are among it; of one that cannot say, the ``pool`` nearest in meaning, k where
+    that is not given."""
     if hasattr(ranker, "seek"):
         found: Sequence[Hit] = ranker.seek(query, kinds, k, near)
         return found
     from holdfast.retrieve.likeness import ALIKE
 
-    return near(query, kinds, k, ALIKE)
+    return near(query, kinds, pool or k, ALIKE)
 
 
 def passing(find: Callable[[int], Sequence[Hit]], k: int, passes: Callable[[Hit], bool]) -> list[Hit]:
