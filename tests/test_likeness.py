@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from holdfast import Cube, Memory
 from holdfast.cube import Channel, Kind, Origin, Scope
-from holdfast.retrieve.base import MOST, passing
+from holdfast.retrieve.base import MOST, Near, passing
 from holdfast.retrieve.hits import Hit
 from holdfast.retrieve.likeness import Mixed, Overlap, Words
 from holdfast.retrieve.text import tokens
@@ -22,6 +22,10 @@ from support import MEMORY, HashEmbedder
 HERE = Scope("default", "ana", "cook")
 WORDS = [f"word{letter}" for letter in "abcdefghij"]
 text = st.lists(st.sampled_from(WORDS), min_size=1, max_size=12).map(" ".join)
+
+
+def near(memory: Memory) -> Near:
+    return lambda text, kinds, many, by: memory.nearest(text, k=many, kinds=kinds, by=by)
 
 
 def plain(query: str, texts: list[str]) -> tuple[list[float], list[float]]:
@@ -56,12 +60,7 @@ def test_the_index_gives_what_a_plain_count_gives(texts: list[str], query: str, 
         meaning = {hit.text: hit.relevance for hit in memory.nearest(query, k=50, kinds=(Kind.EXPERIENCE,))}
         mixed = [0.3 * words + 0.7 * meaning[one] for words, one in zip(cosines, texts, strict=True)]
         for ranker, scores in ((Words(), cosines), (Overlap(), overlaps), (Mixed(0.3), mixed)):
-            found = ranker.seek(
-                query,
-                (Kind.EXPERIENCE,),
-                k,
-                lambda text, kinds, many, by: memory.nearest(text, k=many, kinds=kinds, by=by),
-            )
+            found = ranker.seek(query, (Kind.EXPERIENCE,), k, near(memory))
             expected = dict(zip(texts, scores, strict=True))
             given = {hit.text: hit.score for hit in found}
             assert given == pytest.approx({one: expected[one] for one in given}, abs=1e-5)
@@ -91,7 +90,19 @@ def test_words_find_a_record_by_meaning_where_it_has_no_vector_yet(tmp_path: Pat
         memory.add("the lamp in the hall")
         memory.flush()
         memory.add("the lamp in the attic")
-        found = Mixed(0.5).seek(
-            "attic lamp", (), 2, lambda text, kinds, many, by: memory.nearest(text, k=many, kinds=kinds, by=by)
-        )
-        assert found[0].text == "the lamp in the attic"
+        found = Mixed(0.0).seek("attic lamp", (), 2, near(memory))
+        assert [hit.text for hit in found] == ["the lamp in the attic", "the lamp in the hall"]
+
+
+def test_what_comes_after_the_first_question_counts_as_if_it_had_been_there(tmp_path: Path) -> None:
+    texts = [" ".join([word] * (1 + at % 3) + WORDS[at : at + 2]) for at, word in enumerate(WORDS)]
+    scores = []
+    for asked_before in (False, True):
+        with Memory(tmp_path / str(asked_before), user="ana", embedder=None, encoders=(), background=False) as memory:
+            for at, one in enumerate(texts):
+                memory.add(one, kind=Kind.DOCUMENT)
+                if asked_before and at % 2:
+                    assert Words().seek(one, (), 1, near(memory))[0].text == one
+            found = Words().seek(" ".join(WORDS[2:5]), (), len(texts), near(memory))
+            scores.append({hit.text: hit.score for hit in found})
+    assert scores[0] == pytest.approx(scores[1]) and len(scores[0]) > 3

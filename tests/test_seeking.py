@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +122,11 @@ def test_managers_look_at_what_has_changed_since_and_compare_it_with_all(tmp_pat
         new = record(memory, "take the long ladder thrice", Unit.TIP)
         failed = record(memory, "wait in the snow", Unit.TIP, **lost)
         memory.flush()
-        found = Pruning((Unit.TIP,), since=since).manage(memory.store, HERE, since)
+        changed = memory.changed(since)
+        found = Pruning((Unit.TIP,), changed=changed).manage(memory.store, HERE, since)
         assert [one.cube.id for one in found if one.cube] == [failed.id]
         assert len(Pruning((Unit.TIP,)).manage(memory.store, HERE, since)) == 2
-        merging = Merging((Unit.TIP,), alike=0.5, since=since, model=Scribe(equality=same), memory=memory)
+        merging = Merging((Unit.TIP,), alike=0.5, changed=changed, model=Scribe(equality=same), memory=memory)
         joined = {one.cube.id: one.cube.status for one in merging.manage(memory.store, HERE, since) if one.cube}
         assert sorted(one["other"] for one in asked) == [new.text, failed.text], (
             "what is old is not held against what is old"
@@ -138,29 +138,37 @@ def test_managers_look_at_what_has_changed_since_and_compare_it_with_all(tmp_pat
 def test_taking_in_tends_what_has_changed_in_the_last_two_rounds(tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Seen:
-        since: datetime | None = None
+        changed: tuple[Cube, ...] | None = None
 
         def manage(self, *_: Any) -> list[Any]:
-            times.append(self.since)
+            seen.append(None if self.changed is None else [cube.id for cube in self.changed])
             return []
 
-    times: list[datetime | None] = []
+    seen: list[list[str] | None] = []
     recipe = replace(RECIPES["cases"], managers=(Seen(),), every=2)
     with opened(tmp_path, recipe) as memory:
         cases = [memory.take_in(trajectory(run, number), 1.0).case for number, run in enumerate(runs()[:6])]
         memory.manage()
-        assert times == [None, None, memory.get(cases[2]).recorded_at, None]
+        assert seen == [None, None, cases[2:], None]
 
 
-def test_times_are_those_of_what_may_be_found(tmp_path: Path) -> None:
-    with Memory(tmp_path, user="ana", embedder=HashEmbedder(), encoders=(), background=False) as memory:
-        assert memory.times() == []
-        ids = [memory.add(f"number {number}", kind="document").ids[0] for number in range(3)]
+def test_what_is_counted_and_has_changed_is_what_may_be_found(tmp_path: Path) -> None:
+    clock = Clock()
+    with Memory(tmp_path, user="ana", embedder=HashEmbedder(), encoders=(), background=False, clock=clock) as memory:
+        assert memory.tally(back=1) == (0, None) and memory.changed(clock()) == []
+        ids = []
+        for number in range(4):
+            clock.tick()
+            ids += memory.add(f"number {number}", kind="document").ids
         memory.add("a message")
-        assert memory.times(kinds=("document",)) == sorted(memory.get(id).recorded_at for id in ids)
-        memory.retract(ids[0])
-        assert len(memory.times(kinds=("document",))) == 2
-        assert memory.times(user="ben") == []
+        assert memory.tally(back=2, kinds=("document",)) == (4, memory.get(ids[2]).recorded_at)
+        assert memory.tally(back=4, kinds=("document",)) == (4, None)
+        since = clock.tick()
+        memory.correct(ids[0], "number 0, corrected")
+        memory.retract(ids[1])
+        assert [cube.text for cube in memory.changed(since)] == ["number 0, corrected"]
+        assert memory.changed(since, kinds=("message",)) == memory.changed(since, user="ben") == []
+        assert memory.tally(back=2, kinds=("document",))[0] == 3
 
 
 @pytest.mark.parametrize("least", [0.0, 0.99])

@@ -270,11 +270,20 @@ class Memory:
         """The recipe at work in one scope; another ``recipe`` and ``chat`` than the memory's own may be named."""
         return self._cook(self.scope(**scope), author, recipe, chat)
 
-    def times(self, *, kinds: Sequence[str] = (), **scope: str | None) -> list[datetime]:
-        """When each memory that a search may find was recorded, the oldest first. Raises ScopeError."""
+    def tally(self, *, back: int, kinds: Sequence[str] = (), **scope: str | None) -> tuple[int, datetime | None]:
+        """How many memories a search may find, and when the ``back``-th newest was recorded, None where there are no more.
+
+        Raises ScopeError.
+        """
         reach = self._store.reach(self.scope(**scope))
         view = self._view(reach, kinds)
-        return [] if view is None else self.recall.times(reach.scope, view)
+        return (0, None) if view is None else self.recall.tally(reach.scope, view, back)
+
+    def changed(self, since: datetime, *, kinds: Sequence[str] = (), **scope: str | None) -> list[Cube]:
+        """What a search may find that was recorded or changed since a time. Raises ScopeError."""
+        reach = self._store.reach(self.scope(**scope))
+        view = self._view(reach, kinds)
+        return [] if view is None else self.recall.changed(reach.scope, view, since)
 
     # --- recall ---
 

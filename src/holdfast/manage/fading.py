@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from holdfast.cube import Cube, Form, Scope, Status
-from holdfast.encode.records import MAKER
+from holdfast.cube import Cube, Form, Scope
 from holdfast.encode.trials import score
 from holdfast.errors import InputError
-from holdfast.store.base import Operation, Store, Where
+from holdfast.manage.base import tended
+from holdfast.store.base import Operation, Store
 from holdfast.taxonomy import Evolution, Function, MemoryProfile, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -38,11 +38,10 @@ class Fading:
 
     def manage(self, store: Store, scope: Scope, now: datetime) -> list[Operation]:
         """Retracts what has faded: it is archived, and still in history."""
-        found = store.select(scope, Where(kinds=self.kinds, statuses=(Status.GENERATED, Status.ACTIVATED)))
         operations = []
-        for cube in found:
+        for cube in tended(store, scope, self.kinds):
             left = score(cube) * 0.5 ** (_age(cube, now) / self.days)
-            if MAKER in cube.data and left < self.below:
+            if left < self.below:
                 operations.append(Operation.delete(cube, f"its score has faded to {left:.3f}, below {self.below:.3f}"))
         return operations
 

@@ -8,7 +8,7 @@ asked about again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -16,11 +16,12 @@ from typing import Any
 from holdfast.chat import Chat
 from holdfast.cube import Cube, Form, Ref, Scope, Status
 from holdfast.encode.near import Nearest, near
-from holdfast.encode.records import CASES, LINKS, MAKER, linked, listed, tell
+from holdfast.encode.records import CASES, LINKS, linked, listed, tell
 from holdfast.encode.trials import TRIALS, counted
 from holdfast.encode.writing import write
 from holdfast.errors import InputError
-from holdfast.store.base import Operation, Store, Where
+from holdfast.manage.base import OPEN, tended
+from holdfast.store.base import Operation, Store
 from holdfast.taxonomy import Evolution, Function, MemoryProfile, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -31,23 +32,20 @@ PROFILE = MemoryProfile(
     subject=(Subject.AGENT,),
 )
 
-OPEN = (Status.GENERATED, Status.ACTIVATED)
-"""What may change."""
-
 UNLIKE = "unlike"
 """In a derived record's ``data``: the ids of older ones that a model found to say something else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Merging:
-    """A manager of some ``kinds``. ``compared``: of each record, the most that the model is asked about; ``since``: only what has
-    changed since then is compared with others. Raises InputError.
+    """A manager of some ``kinds``. ``compared``: of each record, the most that the model is asked about; ``changed``: only these
+    records are compared with others. Raises InputError.
     """
 
     kinds: tuple[str, ...]
     alike: float = 0.8
     compared: int = 3
-    since: datetime | None = None
+    changed: Sequence[Cube] | None = None
     model: Chat | None = None
     memory: Nearest | None = None
 
@@ -59,8 +57,7 @@ class Merging:
         """One update of each record that was kept, and of each that was merged into it. Raises InputError, ChatError."""
         operations = []
         for kind in self.kinds:
-            where = Where(kinds=(kind,), statuses=OPEN, since=self.since)
-            cubes = {cube.id: cube for cube in store.select(scope, where) if MAKER in cube.data}
+            cubes = {cube.id: cube for cube in tended(store, scope, (kind,), self.changed)}
             operations += self._merged(kind, cubes, scope)
         return operations
 

@@ -3,14 +3,15 @@ likewise, arXiv 2504.07079)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from holdfast.cube import Form, Scope, Status
-from holdfast.encode.records import MAKER
+from holdfast.cube import Cube, Form, Scope
 from holdfast.encode.trials import score, uses
 from holdfast.errors import InputError
-from holdfast.store.base import Operation, Store, Where
+from holdfast.manage.base import tended
+from holdfast.store.base import Operation, Store
 from holdfast.taxonomy import Evolution, Function, MemoryProfile, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -26,13 +27,13 @@ PROFILE = MemoryProfile(
 class Pruning:
     """A manager: of some ``kinds`` what scores below ``below`` (``encode.trials``) after ``uses`` or more.
 
-    ``since``: only of what has changed since then. Raises InputError.
+    ``changed``: only of these records. Raises InputError.
     """
 
     kinds: tuple[str, ...]
     below: float = 0.3
     uses: int = 1
-    since: datetime | None = None
+    changed: Sequence[Cube] | None = None
 
     def __post_init__(self) -> None:
         if not self.kinds or not 0.0 < self.below <= 1.0 or self.uses < 0:
@@ -40,11 +41,9 @@ class Pruning:
 
     def manage(self, store: Store, scope: Scope, now: datetime) -> list[Operation]:  # noqa: ARG002  (the seam has it)
         """Retracts what failed: it is archived, and still in history."""
-        found = store.select(
-            scope, Where(kinds=self.kinds, statuses=(Status.GENERATED, Status.ACTIVATED), since=self.since)
-        )
+        found = tended(store, scope, self.kinds, self.changed)
         return [
             Operation.delete(cube, f"its score is {score(cube):.2f} after {uses(cube)} uses, below {self.below:.2f}")
             for cube in found
-            if MAKER in cube.data and uses(cube) >= self.uses and score(cube) < self.below
+            if uses(cube) >= self.uses and score(cube) < self.below
         ]

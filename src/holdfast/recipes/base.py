@@ -100,8 +100,8 @@ class Find:
         phases: when.
         pool: of so many nearest ones, where the ranker does not say itself where its best are.
         makers: of these parts of a recipe alone; of any where empty.
-        whole: of all that there are, however like the task they are; ``pool`` and relevance mean nothing then, and the ranker is one
-            that reads records: one that asks an index has nothing to ask.
+        whole: of all that there are, however like the task they are; ``pool`` and relevance mean nothing then, and the ranker reads
+            records: one that asks an index has nothing to ask.
         own: of what who asks has lived through alone.
     """
 

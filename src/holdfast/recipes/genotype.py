@@ -106,7 +106,7 @@ PARTS: Mapping[str, type] = {part.__name__: part for part in _PARTS}
 SEAMS: Mapping[type, str] = {Ranker: "rank", Policy: "decide", Source: "facts"}
 """Settings that are parts themselves, each with the method that makes one fit."""
 
-EQUIPPED = frozenset({"model", "memory", "scope", "author", "runner", "scale", "since", "embedder"})
+EQUIPPED = frozenset({"model", "memory", "scope", "author", "runner", "scale", "changed", "embedder"})
 """Fields of a part that are no setting of it, and are filled where it works."""
 
 _PART = "part"

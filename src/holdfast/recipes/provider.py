@@ -81,8 +81,8 @@ class Cook:
         self._memory, self.recipe, self._scope = memory, recipe, scope
         self._author = author or scope.agent or scope.user
         self._budget = recipe.budget if budget is None else budget
-        self._equip: Callable[..., Any] = lambda part, since=None: equipped(
-            part, model, memory, scope, self._author, since
+        self._equip: Callable[..., Any] = lambda part, changed=None: equipped(
+            part, model, memory, scope, self._author, changed
         )
 
     def provide(self, task: str, phase: Phase = Phase.BEGIN, *, context: str = "") -> Guidance:
@@ -151,10 +151,10 @@ class Cook:
             reasons += [operation.reason for operation in operations if operation.op is Op.NONE]
             made += stored
         if added.ids and self.recipe.managers:
-            times = self._memory.times(kinds=(Kind.EXPERIENCE,), **scope)
-            if len(times) % self.recipe.every == 0:
-                # What is older was tended before; twice as far back, for the last time may have been cut short.
-                self._tend(times[-2 * self.recipe.every] if len(times) > 2 * self.recipe.every else None)
+            # What is older was tended before; twice as far back, for the last time may have been cut short.
+            count, since = self._memory.tally(back=2 * self.recipe.every, kinds=(Kind.EXPERIENCE,), **scope)
+            if count % self.recipe.every == 0:
+                self._tend(since)
         held = tuple(cube.id for cube in made if cube.status is Status.QUARANTINED)
         return Taken(case.id, tuple(cube.id for cube in made if cube.id not in held), held, tuple(reasons))
 
@@ -166,7 +166,8 @@ class Cook:
         store = self._memory.store
 
         def tended(manager: Manager) -> tuple[Cube, ...]:
-            return self._commit(self._equip(manager, since).manage(store, self._scope, store.now()))
+            changed = None if since is None else tuple(self._memory.changed(since, **named(self._scope)))
+            return self._commit(self._equip(manager, changed).manage(store, self._scope, store.now()))
 
         changed = [cube.id for manager in self.recipe.managers for cube in _again(partial(tended, manager))]
         return tuple(dict.fromkeys(changed))
@@ -239,11 +240,11 @@ def equipped(
     memory: Memory,
     scope: Scope,
     author: str | None = None,
-    since: datetime | None = None,
+    changed: Sequence[Cube] | None = None,
 ) -> T:
     """A part of a recipe with what it works with, in fields of these names that are None: ``model``, ``memory``, ``scope``,
-    ``author`` (who asks), ``since`` (what changed before needs no tending), ``embedder`` (the memory's, if it has one). Parts
-    within it are equipped too."""
+    ``author`` (who asks), ``changed`` (what alone needs tending), ``embedder`` (the memory's, if it has one). Parts within it are
+    equipped too."""
     if not is_dataclass(part) or isinstance(part, type):
         return part
     offered = {
@@ -251,7 +252,7 @@ def equipped(
         "memory": memory,
         "scope": scope,
         "author": author,
-        "since": since,
+        "changed": changed,
         "embedder": memory.recall.embedder if memory is not None else None,
     }
     takes: dict[str, Any] = {}
@@ -260,7 +261,7 @@ def equipped(
         if held is None and one.name in offered:
             takes[one.name] = offered[one.name]
         elif one.name not in offered and is_dataclass(held):
-            takes[one.name] = equipped(held, model, memory, scope, author, since)
+            takes[one.name] = equipped(held, model, memory, scope, author, changed)
     return replace(part, **takes)
 
 

@@ -78,7 +78,7 @@ class LexicalIndex:
         self._segments: list[_Segment] = []
         self._lengths = Column(np.float32)
         self._flags = Column(np.uint8)
-        self._sizes = Column(np.float32)
+        self._sizes: Column | None = None  # most partitions are never asked for them
         self._documents = 0
         self._tokens = 0.0
         self._norms: Floats | None = None
@@ -107,8 +107,9 @@ class LexicalIndex:
         self._forget_words()
         body = np.ones(len(records), np.bool_)
         body[heads] = False
-        squares = np.where(body, records["count"].astype(np.float32) ** 2, 0)
-        self._sizes.put(numbers, np.sqrt(np.add.reduceat(squares, heads)))
+        if self._sizes is not None:
+            squares = np.where(body, records["count"].astype(np.float32) ** 2, 0)
+            self._sizes.put(numbers, np.sqrt(np.add.reduceat(squares, heads)))
         owner = np.repeat(numbers.astype(np.int32), sizes)
         self._segments.append(_segment(records["term"][body], owner[body], records["count"][body]))
         while len(self._segments) > 1 and 2 * len(self._segments[-1].rows) >= len(self._segments[-2].rows):
@@ -119,7 +120,8 @@ class LexicalIndex:
         """Make room for rows up to ``size``, be it that the last of them have no words."""
         self._lengths.resize(size)
         self._flags.resize(size)
-        self._sizes.resize(size)
+        if self._sizes is not None:
+            self._sizes.resize(size)
 
     def idf(self, term: int) -> float:
         """ln(1 + (N - df + 0.5) / (df + 0.5)): never negative, and the most for a word that nothing holds."""
@@ -196,7 +198,7 @@ class LexicalIndex:
             for rows, counts in held:
                 found[rows] += weight * counts
         some = np.flatnonzero(found)
-        found[some] /= np.sqrt(squares) * self._sizes.values[some]
+        found[some] /= np.sqrt(squares) * self._norms_of_counts()[some]
         return found
 
     def postings(self, term: int) -> list[tuple[Rows32, Counts]]:
@@ -270,6 +272,18 @@ class LexicalIndex:
     def lengths(self) -> Floats:
         """The number of tokens of each row."""
         found: Floats = self._lengths.values
+        return found
+
+    def _norms_of_counts(self) -> Floats:
+        """The length of each row's vector of counts."""
+        if self._sizes is None:
+            size = len(self._lengths.values)
+            squares = np.zeros(size)
+            for segment in self._segments:
+                squares += np.bincount(segment.rows, segment.counts.astype(np.float64) ** 2, size)
+            self._sizes = Column(np.float32)
+            self._sizes.put(np.arange(size), np.sqrt(squares))
+        found: Floats = self._sizes.values
         return found
 
     def _norm(self, size: int) -> Floats:

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.cube import Cube, Form, Scope, from_micros
+from holdfast.cube import Cube, Form, Scope, from_micros, to_micros
 from holdfast.encode.base import Embedder
 from holdfast.errors import EmbedderError, HoldfastError
 from holdfast.retrieve.arrays import Floats, best_of, distinct, top
@@ -264,16 +264,29 @@ class Recall:
         found = self._seen.cubes_at(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
         return {rid & ((1 << PARTITION_BITS) - 1): cube for rid, cube in found.items()}
 
-    def times(self, scope: Scope, view: View) -> list[datetime]:
-        """When each visible row of a scope was recorded, the oldest first."""
+    def tally(self, scope: Scope, view: View, back: int) -> tuple[int, datetime | None]:
+        """How many rows of a scope a view shows, and when the ``back``-th newest was recorded; None where there are no more."""
         no = self._seen.partition(scope)
         if no is None:
-            return []
+            return 0, None
         partition = self.partition(no)
         with partition.lock:
             partition.catch_up()
             found = partition.column("known_from")[partition.visible(view)]
-        return [from_micros(one) for one in np.sort(found).tolist()]
+        count = len(found)
+        return count, from_micros(int(np.partition(found, count - back)[count - back])) if count > back else None
+
+    def changed(self, scope: Scope, view: View, since: datetime) -> list[Cube]:
+        """What a view shows of a scope that was recorded or changed since a time, in the order of these changes."""
+        no = self._seen.partition(scope)
+        if no is None:
+            return []
+        partition = self.partition(no)
+        with partition.lock, self._store.connections.reading():
+            partition.catch_up()
+            fresh = partition.visible(view) & (partition.column("known_from") >= to_micros(since))
+            rows = np.flatnonzero(fresh).tolist()
+            return list(self._read(no, scope, rows, {}).values())
 
     def alike(self, texts: Sequence[str], scope: Scope, view: View, k: int) -> list[Likeness]:
         """The k sessions whose visible rows are most like some texts. Raises EmbedderError where nothing can embed them."""
