@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast.cli.options import embedder
+from holdfast.cli.options import chat, chat_options, embedder
 from holdfast.cli.screen import Screen
 from holdfast.errors import InputError
 from holdfast.opening import choose
@@ -33,9 +32,7 @@ def register(commands: Any) -> None:
         metavar="NAME",
         help="begin with this one; may be repeated (default: cases)",
     )
-    parser.add_argument("--model", metavar="NAME", help="the chat model that does the tasks and writes for the recipes")
-    parser.add_argument("--base-url", metavar="URL", help="its server (default: OpenAI's, with OPENAI_API_KEY)")
-    parser.add_argument("--api-key", metavar="KEY", help="its key (default: $HOLDFAST_CHAT_KEY)")
+    chat_options(parser, "does the tasks and writes for the recipes", required=False)
     parser.add_argument("--rounds", type=int, default=8, metavar="N", help="default 8")
     parser.add_argument(
         "--batch", type=int, default=60, metavar="N", help="tasks a round, a third of them carried over (default 60)"
@@ -61,8 +58,7 @@ def evolve(args: argparse.Namespace, screen: Screen) -> int:
     if out is not None and out.is_file():
         raise InputError(f"{out} is a file; --out takes a folder")
     first = [book.opened(name) for name in args.recipe or ["cases"]]
-    chat = _chat(args)
-    given = files.brought(args.tasks, chat)
+    given = files.brought(args.tasks, chat(args))
     settings = evolution.Settings(
         rounds=args.rounds,
         children=args.children,
@@ -98,15 +94,6 @@ def evolve(args: argparse.Namespace, screen: Screen) -> int:
     else:
         _print(screen, report, out, plotted)
     return 0
-
-
-def _chat(args: argparse.Namespace) -> Any:
-    if args.model is None:
-        if args.base_url or args.api_key:
-            raise InputError("which model of that server? Name it with --model")
-        return None
-    key = args.api_key or os.environ.get("HOLDFAST_CHAT_KEY") or None
-    return importlib.import_module("holdfast.agent.chat").Endpoint(args.model, base_url=args.base_url, api_key=key)
 
 
 def _print(screen: Screen, report: Mapping[str, Any], out: Path | None, plotted: Path | None) -> None:

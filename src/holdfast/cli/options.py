@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 from pathlib import Path
+from typing import Any
 
 from holdfast.cube import Scope
 from holdfast.errors import InputError, ScopeError, StoreError
@@ -109,3 +111,20 @@ def embedder(name: str) -> str | None:
     if not name.strip():
         raise InputError("--embedder needs a name, 'auto' or 'none'")
     return None if name == "none" else name
+
+
+def chat_options(parser: argparse.ArgumentParser, what: str, *, required: bool = True) -> None:
+    """Options that name a chat model, which does ``what``."""
+    parser.add_argument("--model", required=required, metavar="NAME", help=f"the chat model that {what}")
+    parser.add_argument("--base-url", metavar="URL", help="its server (default: OpenAI's, with OPENAI_API_KEY)")
+    parser.add_argument("--api-key", metavar="KEY", help="its key (default: $HOLDFAST_CHAT_KEY)")
+
+
+def chat(args: argparse.Namespace) -> Any:
+    """The model that ``chat_options`` named, None where none was. Raises InputError for a server without a model."""
+    if args.model is None:
+        if args.base_url or args.api_key:
+            raise InputError("which model of that server? Name it with --model")
+        return None
+    key = args.api_key or os.environ.get("HOLDFAST_CHAT_KEY") or None
+    return importlib.import_module("holdfast.agent.chat").Endpoint(args.model, base_url=args.base_url, api_key=key)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from holdfast.chat import Chat, Message, Reply
-from holdfast.cli.options import announce_new, open_memory
+from holdfast.cli.options import announce_new, chat, chat_options, open_memory
 from holdfast.cli.screen import Screen, count
 from holdfast.errors import HoldfastError, InputError
+from holdfast.store.base import Where
 
 CHECKS = {"syntax": "PythonSyntax", "tests": "PythonTests", "links": "CrossReferences"}
 
@@ -24,9 +24,7 @@ def register(commands: Any) -> None:
     parser.add_argument("task", nargs="?", metavar="TASK", help="what is to be made, in words, or @FILE")
     parser.add_argument("--name", metavar="NAME", help="call the run so (default: the first free run-N)")
     parser.add_argument("--resume", metavar="NAME", help="go on with this run where it stopped")
-    parser.add_argument("--model", required=True, metavar="NAME", help="the chat model")
-    parser.add_argument("--base-url", metavar="URL", help="its server (default: OpenAI's, with OPENAI_API_KEY)")
-    parser.add_argument("--api-key", metavar="KEY", help="its key (default: $HOLDFAST_CHAT_KEY)")
+    chat_options(parser, "does it")
     parser.add_argument("--program", metavar="FILE", help="the steps, one a line (default: the model plans them)")
     parser.add_argument(
         "--check",
@@ -48,8 +46,7 @@ def run(args: argparse.Namespace, screen: Screen) -> int:
     control, evaluators, ledgers, windows = (
         importlib.import_module(f"holdfast.agent.{name}") for name in ("control", "evaluators", "ledger", "window")
     )
-    key = args.api_key or os.environ.get("HOLDFAST_CHAT_KEY") or None
-    endpoint = importlib.import_module("holdfast.agent.chat").Endpoint(args.model, base_url=args.base_url, api_key=key)
+    endpoint = chat(args)
     task, program = _words(args.task), _steps(args.program)
     made = announce_new(args)
     with open_memory(args, create=not args.resume, embed=False) as memory:
@@ -59,7 +56,8 @@ def run(args: argparse.Namespace, screen: Screen) -> int:
         here = replace(here, agent=here.agent or "control")
         if made:
             screen.note(made)
-        known = _runs(memory, here)
+        tasks = memory.store.select(replace(here, session=None), Where(kinds=(control.TASK,)))
+        known = sorted({str(cube.scope.session) for cube in tasks})
         name = args.resume or args.name or _free(known)
         if args.resume and args.resume not in known:
             raise InputError(f"there is no run {args.resume!r}; there are {', '.join(known) or 'none'}")
@@ -67,14 +65,14 @@ def run(args: argparse.Namespace, screen: Screen) -> int:
             raise InputError(f"there is a run {name!r} already; go on with it by --resume {name}")
         ledger = ledgers.Ledger(memory.store, replace(here, session=name))
         with screen.bar(None, name, unit=" replies") as bar:
-            chat = _Watched(endpoint, bar)
+            watched = _Watched(endpoint, bar)
             unit = control.ControlUnit(
-                chat,
+                watched,
                 ledger,
                 evaluators=[getattr(evaluators, CHECKS[check])() for check in dict.fromkeys(args.check)],
                 budget=windows.Budget(window=args.window),
             )
-            chat.unit = unit
+            watched.unit = unit
             try:
                 unit.run(task, program)
             except (HoldfastError, KeyboardInterrupt):
@@ -132,12 +130,6 @@ def _read(file: str) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-
-
-def _runs(memory: Any, here: Any) -> list[str]:
-    kinds = importlib.import_module("holdfast.agent.control").TASK
-    where = importlib.import_module("holdfast.store.base").Where(kinds=(kinds,))
-    return sorted({cube.scope.session for cube in memory.store.select(replace(here, session=None), where)})
 
 
 def _free(known: Sequence[str]) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 from pathlib import Path
 from typing import Any
 
-from holdfast.cli.options import embedder
+from holdfast.cli.options import chat, chat_options, embedder
 from holdfast.cli.screen import Screen, count
 from holdfast.encode.skill_files import read_bank, write_skill
 from holdfast.encode.skills import SkillBank, Stats, seeds
@@ -31,9 +30,7 @@ def register(commands: Any) -> None:
     trained.add_argument(
         "--log", required=True, metavar="FILE", help='lines {"turns": [...], "questions": [{"question", "answer"}]}'
     )
-    trained.add_argument("--model", required=True, metavar="NAME", help="carries skills out, answers, and designs")
-    trained.add_argument("--base-url", metavar="URL", help="its server (default: OpenAI's, with OPENAI_API_KEY)")
-    trained.add_argument("--api-key", metavar="KEY", help="its key (default: $HOLDFAST_CHAT_KEY)")
+    chat_options(trained, "carries skills out, answers, and designs")
     trained.add_argument("--skills", metavar="FOLDER", help="begin with this bank (default: the four)")
     trained.add_argument("--out", required=True, metavar="FOLDER", help="write bank and controller here")
     trained.add_argument("--rounds", type=int, default=5, metavar="N", help="default 5")
@@ -85,8 +82,7 @@ def train(args: argparse.Namespace, screen: Screen) -> int:
     if not args.yes and not args.fixed and not screen.can_ask():
         raise InputError("nobody is there to approve changes of the skills: give --yes, or --fixed to leave them")
     histories = logs.read_log(Path(args.log).expanduser(), args.turns)
-    key = args.api_key or os.environ.get("HOLDFAST_CHAT_KEY") or None
-    model = importlib.import_module("holdfast.agent.chat").Endpoint(args.model, base_url=args.base_url, api_key=key)
+    model = chat(args)
     chosen, degraded = choose(embedder(args.embedder), [])
     if chosen is None:
         raise EmbedderError(f"skills are chosen by meaning, and nothing embeds here: {'; '.join(degraded)}")
