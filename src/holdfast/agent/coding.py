@@ -93,11 +93,9 @@ def work(
     seconds. At most ``rounds`` runs of code; what is asked for beyond them is not run. Raises ChatError, and SandboxError where
     this machine cannot hold code that nobody has read; then none was run.
     """
-    told = guidance.text if isinstance(guidance, Guidance) else guidance
-    hits = guidance.hits if isinstance(guidance, Guidance) else ()
-    token = guidance.token if isinstance(guidance, Guidance) else ""
+    told = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
     runner = runner or Sandbox(LIMITS)
-    asked = f"{told}\n\n{question}" if told else question
+    asked = f"{told.text}\n\n{question}" if told.text else question
     messages = [Message(Role.SYSTEM, instruction), Message(Role.USER, asked)]
     parts: list[str] = []
     ran: list[Ran] = []
@@ -122,8 +120,8 @@ def work(
         answer_in(reply.text),
         tuple(ran),
         reply.text,
-        tuple(hit.cube.ref for hit in hits),
-        (token,) if token else (),
+        told.served,
+        told.tokens,
         usage,
     )
 

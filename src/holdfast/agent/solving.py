@@ -127,13 +127,11 @@ def solve(
     """
     if passes < 1:
         raise InputError("a puzzle is tried once or more")
-    told = guidance.text if isinstance(guidance, Guidance) else guidance
-    hits = guidance.hits if isinstance(guidance, Guidance) else ()
-    token = guidance.token if isinstance(guidance, Guidance) else ""
+    told = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
     runner = runner or Sandbox(LIMITS)
     asked = [
         Message(Role.SYSTEM, INSTRUCTION),
-        Message(Role.USER, f"{told}\n\n{puzzle.text}" if told else puzzle.text),
+        Message(Role.USER, f"{told.text}\n\n{puzzle.text}" if told.text else puzzle.text),
     ]
     inputs = [*(given for given, _ in puzzle.train), *puzzle.test]
     shown = len(puzzle.shown)
@@ -155,9 +153,7 @@ def solve(
         shown = max(shown, 1 + max(seen))  # a pair that was held out and failed is shown: it verifies nothing any more
         last = [Message(Role.ASSISTANT, reply.text), Message(Role.USER, f"{AGAIN}\n\n{feedback}")]
     verified = not failing and shown < len(puzzle.train)
-    served = tuple(hit.cube.ref for hit in hits)
-    tokens = (token,) if token else ()
-    return Worked(puzzle, code, answers, not failing, verified, tuple(steps), served, tokens, usage)
+    return Worked(puzzle, code, answers, not failing, verified, tuple(steps), told.served, told.tokens, usage)
 
 
 def rows(grid: Sequence[Sequence[int]]) -> str:

@@ -201,8 +201,8 @@ class _Course:
         if not attempt.succeeded:
             self.lost.update(self._lost(need, told) for need in task.needs)
         began = time.perf_counter()
-        served = tuple(dict.fromkeys(hit.cube.ref for one in told for hit in one.hits))
-        tokens = tuple(one.token for one in told if one.token)
+        served = tuple(dict.fromkeys(ref for one in told for ref in one.served))
+        tokens = tuple(token for one in told for token in one.tokens)
         self._done += 1
         lived = replace(attempt.trajectory, served=served, tokens=tokens, id=f"{self._done}-{task.id}")
         self._memory.take_in(lived, attempt.outcome)

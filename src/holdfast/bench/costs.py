@@ -157,7 +157,7 @@ def _lived(memory: Memory, tasks: Sequence[Trajectory], clock: Clock, first: int
             measured("at_step", partial(memory.provide, task.task, "step", context=seen)),
         )
         means["told"] += sum(count_tokens(one.text) for one in told if one.text) / len(tasks)
-        served = tuple(hit.cube.ref for one in told for hit in one.hits)
+        served = tuple(ref for one in told for ref in one.served)
         measured("after", partial(memory.take_in, replace(task, served=served), reward(number)))
         if number % FLUSHED == FLUSHED - 1:
             memory.flush()

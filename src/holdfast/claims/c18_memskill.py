@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from holdfast.bench.plots import Bars, Lines, draw
 from holdfast.claims import skill_arms, skill_talks
 from holdfast.claims.base import Check, Result, Scale
+from holdfast.claims.runner import bootstrap
 from holdfast.claims.skill_arms import (
     BY_COSINE,
     COSINE,
@@ -99,7 +99,8 @@ def worlds(scale: Scale, seed: int, embedder: Embedder) -> Result:
     }
     right = {arm: one["right"] for arm, one in measured.items()}
     best = max(BASELINES, key=lambda arm: right[arm])
-    low, high = _interval(np.asarray(outcomes[OURS]) - np.asarray(outcomes[best]))
+    interval = bootstrap(np.asarray(outcomes[OURS]) - np.asarray(outcomes[best]))
+    low, high = interval["low"], interval["high"]
     absent = "right, families absent at the start"
     checks = (
         Check(
@@ -207,11 +208,3 @@ def plot(result: Result, path: Path) -> None:
 def _smooth(scores: list[float], points: int = 60) -> list[float]:
     """Means over so many stretches."""
     return [float(np.mean(part)) for part in np.array_split(np.asarray(scores), min(points, len(scores)))]
-
-
-def _interval(differences: npt.NDArray[np.float64], draws: int = 2_000) -> tuple[float, float]:
-    """The 95 % interval of the mean over questions drawn again with replacement."""
-    random = np.random.default_rng(0)
-    means = [float(np.mean(random.choice(differences, len(differences)))) for _ in range(draws)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)

@@ -300,12 +300,12 @@ def _paired(results: Sequence[Result], arms: Sequence[str]) -> dict[str, Any]:
     if all(ours in one for one in outcomes):
         joined = {arm: np.concatenate([np.asarray(one[arm], float) for one in outcomes]) for arm in outcomes[0]}
         pairs["questions"] = {
-            other: _bootstrap(joined[ours] - values) for other, values in joined.items() if other != ours
+            other: bootstrap(joined[ours] - values) for other, values in joined.items() if other != ours
         }
     return pairs
 
 
-def _bootstrap(differences: npt.NDArray[np.float64], draws: int = 2000) -> dict[str, float]:
+def bootstrap(differences: npt.NDArray[np.float64], draws: int = 2000) -> dict[str, float]:
     """Mean paired difference and its 95 % percentile interval over questions drawn again with replacement."""
     rng = np.random.default_rng(0)
     means = [float(np.mean(rng.choice(differences, len(differences)))) for _ in range(draws)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from holdfast.chat import Message, Reply, Tool
@@ -37,8 +37,6 @@ _OF_SKILL = {family.skill.name: family for family in FAMILIES.values()}
 class Executor:
     """A ``Chat`` that reads the prompt a model would, and answers in blocks. It keeps what the skills' families say, by rule."""
 
-    calls: list[int] = field(default_factory=lambda: [0])
-
     def reply(
         self,
         messages: Sequence[Message],
@@ -51,7 +49,6 @@ class Executor:
         """Blocks of edits. Raises ChatError where a schema is asked for."""
         if schema is not None:
             raise ChatError("this stand-in carries skills out and fills no schema")
-        self.calls[0] += 1
         data = json.loads(messages[1].text)
         names = tuple(_TOLD.findall(messages[0].text))
         memories = [one["memory"] for one in data["memories"]]

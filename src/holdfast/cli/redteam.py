@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,20 +107,7 @@ def _print(screen: Screen, report: Mapping[str, Any], words: Any, written: list[
         screen.line("not judged: targets are of the arm holdfast, which was not played")
     screen.table(words.judged(report), ("", "target", "value", "required", ""), wide=1)
     screen.line()
-    failing = words.missed(report)
-    if failing:
-        screen.say(f"{count(len(failing), 'target does', 'targets do')} not hold:", style="bold")
-        for name in failing:
-            screen.say(name, indent=2, hang=2)
-    elif report["checks"]:
-        screen.say("all targets hold", style="bold")
-    settings = report["settings"]
-    screen.line()
-    screen.say(
-        f"{settings['records']}, embedder {settings['embedder'] or 'none'}, seed {settings['seed']}, k {settings['k']}"
-    )
-    for file in written:
-        screen.line(f"written: {file}")
+    _close(screen, report, {"": words.missed(report)} if report["checks"] else {}, written)
 
 
 def _print_recipes(screen: Screen, report: Mapping[str, Any], words: Any, written: list[Path]) -> None:
@@ -133,14 +120,25 @@ def _print_recipes(screen: Screen, report: Mapping[str, Any], words: Any, writte
     screen.heading("Attack by attack")
     screen.table(words.rows(report), words.ROWS, wide=1)
     screen.line()
-    for name, failing in report["missed"].items():
-        screen.say(f"{name}: {count(len(failing), 'target does', 'targets do')} not hold:", style="bold")
-        for target in failing:
-            screen.say(target, indent=2, hang=2)
-    if report["holds"]:
+    _close(screen, report, dict.fromkeys(report["recipes"], ()) | report["missed"], written)
+
+
+def _close(
+    screen: Screen, report: Mapping[str, Any], judged: Mapping[str, Sequence[str]], written: Sequence[Path]
+) -> None:
+    """The targets that do not hold, of each that was judged, and what was played."""
+    for name, failing in judged.items():
+        if failing:
+            whose = f"{name}: " if name else ""
+            screen.say(f"{whose}{count(len(failing), 'target does', 'targets do')} not hold:", style="bold")
+            for target in failing:
+                screen.say(target, indent=2, hang=2)
+    if judged and not any(judged.values()):
         screen.say("all targets hold", style="bold")
     settings = report["settings"]
     screen.line()
-    screen.say(f"{settings['records']}, embedder {settings['embedder'] or 'none'}, seed {settings['seed']}")
+    screen.say(
+        f"{settings['records']}, embedder {settings['embedder'] or 'none'}, seed {settings['seed']}, k {settings['k']}"
+    )
     for file in written:
         screen.line(f"written: {file}")

@@ -21,10 +21,6 @@ from holdfast.taxonomy import Function, MemoryProfile, Subform, Subject
 PROFILE = MemoryProfile(Form.TEXT, Subform.FLAT, (Function.SKILLS,), subject=(Subject.AGENT,))
 
 CAPACITY = 30
-RECENT = 20
-"""So many of the last rewards of a skill are kept."""
-RATE = 0.1
-"""Of the moving mean of a skill's rewards."""
 LONGEST_NAME, LONGEST_DESCRIPTION, LONGEST_INSTRUCTION = 64, 600, 6_000
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
@@ -81,20 +77,16 @@ class Skill:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What came of using a skill: how often, the mean reward, the last rewards and their moving mean."""
+    """What came of using a skill: how often, and the mean reward."""
 
     uses: int = 0
     mean: float = 0.0
-    recent: tuple[float, ...] = ()
-    moving: float = 0.0
 
     def after(self, reward: float) -> Stats:
         """As it is after one more use."""
         return Stats(
             self.uses + 1,
             self.mean + (reward - self.mean) / (self.uses + 1),
-            (*self.recent, reward)[-RECENT:],
-            self.moving + RATE * (reward - self.moving) if self.uses else reward,
         )
 
 
@@ -186,10 +178,7 @@ class SkillBank:
                 }
                 for skill in self.skills
             ],
-            "stats": {
-                str(number): {"uses": one.uses, "mean": one.mean, "recent": list(one.recent), "moving": one.moving}
-                for number, one in sorted(self.stats.items())
-            },
+            "stats": {str(number): {"uses": one.uses, "mean": one.mean} for number, one in sorted(self.stats.items())},
         }
 
     @classmethod
@@ -213,10 +202,7 @@ class SkillBank:
                 for one in record["skills"]
             )
             stats = {
-                int(number): Stats(
-                    _count(one["uses"]), _real(one["mean"]), tuple(map(_real, one["recent"])), _real(one["moving"])
-                )
-                for number, one in record["stats"].items()
+                int(number): Stats(_count(one["uses"]), _real(one["mean"])) for number, one in record["stats"].items()
             }
             return cls(skills, stats, _count(record["capacity"]), _count(record["made"]))
         except (AttributeError, KeyError, TypeError, ValueError) as error:

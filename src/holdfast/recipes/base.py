@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from holdfast.cube import Ref
 from holdfast.encode.base import Encoder, Outcome, Trajectory
 from holdfast.errors import InputError
 from holdfast.guard.base import Dropped
@@ -43,6 +44,16 @@ class Guidance:
     hits: tuple[Hit, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     token: str = ""
+
+    @property
+    def served(self) -> tuple[Ref, ...]:
+        """The versions of the memories in it, as a ``Trajectory`` names them."""
+        return tuple(hit.cube.ref for hit in self.hits)
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The token, as a ``Trajectory`` names it."""
+        return (self.token,) if self.token else ()
 
 
 @dataclass(frozen=True, slots=True)

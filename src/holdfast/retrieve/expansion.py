@@ -132,7 +132,7 @@ class Expanded:
         assert self.memory is not None and self.scope is not None
         try:
             cube = self.memory.store.get(id, self.scope)
-        except (InputError, NotFoundError):  # what stands among the ties may have been written by anybody
+        except NotFoundError:  # what stands among the ties may have been written by anybody
             return None
         return _far(cube) if cube.kind in kinds and cube.status in RECALLABLE else None
 

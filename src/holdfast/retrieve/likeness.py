@@ -140,8 +140,8 @@ class Mixed:
         return near(query, kinds, k, Ranking(verbatim, partial(by_words, self.words)))
 
     def rank(self, _query: str, candidates: Sequence[Hit], /) -> Scores:
-        """The ``score`` of each, as the index gave it, shape (len(candidates),), in [-1, 1]."""
-        return np.asarray([hit.score for hit in candidates], np.float64)
+        """Shape (len(candidates),), in [-1, 1]."""
+        return _scores(candidates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +153,8 @@ class Words:
         return near(query, kinds, k, Ranking(verbatim, partial(by_words, 1.0)))
 
     def rank(self, _query: str, candidates: Sequence[Hit], /) -> Scores:
-        """The ``score`` of each, as the index gave it, shape (len(candidates),), in [0, 1]."""
-        return np.asarray([hit.score for hit in candidates], np.float64)
+        """Shape (len(candidates),), in [0, 1]."""
+        return _scores(candidates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +166,13 @@ class Overlap:
         return near(query, kinds, k, OVERLAP)
 
     def rank(self, _query: str, candidates: Sequence[Hit], /) -> Scores:
-        """The ``score`` of each, as the index gave it, shape (len(candidates),), in [0, 1]."""
-        return np.asarray([hit.score for hit in candidates], np.float64)
+        """Shape (len(candidates),), in [0, 1]."""
+        return _scores(candidates)
+
+
+def _scores(candidates: Sequence[Hit]) -> Scores:
+    """What the index gave: a score of words is over all that may be seen, and not over the candidates."""
+    return np.asarray([hit.score for hit in candidates], np.float64)
 
 
 def cosines(query: str, texts: Sequence[str]) -> Scores:

@@ -54,7 +54,7 @@ class Learning(Arm):
             said = replace(said, source=ASKER)
         if lived and said.poison:
             self._settle()
-            self._served = _refs(self._provider(user, said.source or user).provide(said.text.partition("\n")[0]))
+            self._served = self._provider(user, said.source or user).provide(said.text.partition("\n")[0]).served
         try:
             return super().tell(said, user=user, agent=agent)
         finally:
@@ -67,7 +67,7 @@ class Learning(Arm):
         told = self._provider(user, agent).provide(asked.text)
         lead = next(self._leads(asked, self._read(asked, told), lookup), None)
         if keep and lead is not None:
-            self._served = _refs(told)
+            self._served = told.served
             self._note(self._write(self._experience(asked, lead, user, agent), user), lead.by_attacker)
             self._served = ()
         refused = "; ".join(dict.fromkeys(one.reason for one in told.dropped))
@@ -130,10 +130,6 @@ def arms(recipe: Recipe) -> dict[str, type[Arm]]:
 
     Bare.recipe = Guarded.recipe = recipe
     return {BARE: Bare, OURS: Guarded}
-
-
-def _refs(told: Guidance) -> tuple[Ref, ...]:
-    return tuple(hit.cube.ref for hit in told.hits)
 
 
 def _run(cube: Cube, served: tuple[Ref, ...], taint: tuple[str, ...]) -> Trajectory:
