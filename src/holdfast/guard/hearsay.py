@@ -57,8 +57,6 @@ def heeded(
     ``chances``: how likely each hit, by its id, is to be about the task, where that must be known; the others are not.
     """
     lookup = cache(sources_in(store, scope))  # records of one run rest on the same ones
-    if all(_own(hit.cube, lookup, whose) for hit in hits[:k]):  # whatever comes after has no part in it
-        return Verdict(tuple(hits[:k]))
     own = {hit.id for hit in hits if _own(hit.cube, lookup, whose)}
     hostile = tuple(
         Dropped(hit, "; ".join(why)) for hit in hits if hit.id not in own and (why := _hostile(hit.cube, lookup))
@@ -82,6 +80,12 @@ def heeded(
         reason=said.reason if not kept else "",
         quorum=said.quorum,
     )
+
+
+def all_own(hits: Sequence[Hit], store: Store, scope: Scope, whose: str) -> bool:
+    """Whether ``whose`` has lived through whatever these hits are made of: then nobody else need be heard."""
+    lookup = cache(sources_in(store, scope))
+    return all(_own(hit.cube, lookup, whose) for hit in hits)
 
 
 def lived(lookup: Lookup) -> Extractor:
@@ -108,13 +112,17 @@ def lived(lookup: Lookup) -> Extractor:
 def _hostile(cube: Cube, lookup: Lookup) -> list[str]:
     """What in the words of a record, or of one that it was made of, looks like an attack: who words it anew takes off the signs,
     and not the sense. That it begins with a question is how records are found."""
-    texts = dict.fromkeys([tell(cube), *(tell(one) for _, one, _ in ancestry(cube, lookup))])
     found = [
         why
-        for text in texts
+        for text in _texts(cube, lookup)
         for why in against({name: strength for name, strength in signals(text).items() if name != "asks"})
     ]
     return list(dict.fromkeys(found))
+
+
+def _texts(cube: Cube, lookup: Lookup) -> list[str]:
+    """What a record tells, and what all that it was made of tells."""
+    return list(dict.fromkeys([tell(cube), *(tell(one) for _, one, _ in ancestry(cube, lookup))]))
 
 
 def _does(chain: Chain | HoldfastError | None) -> bool:
@@ -131,7 +139,8 @@ def _unsaid(task: str, hits: Sequence[Hit], own: Set[str], lookup: Lookup) -> li
     if any(hit.id in own for hit in hits):
         return [Dropped(hit, "who asks has done the same, and has words for it") for hit in hits if hit.id not in own]
     asked = set(tokens(task))
-    words = {hit.id: set(tokens(tell(hit.cube))) - asked for hit in hits}
+    # Of a run kept in several records, one may say nothing but the task: it stands and falls with the rest of its run.
+    words = {hit.id: {word for text in _texts(hit.cube, lookup) for word in tokens(text)} - asked for hit in hits}
     source = {hit.id: voter(hit.cube, lookup).source for hit in hits}
     shares: dict[str, float] = {}
     for hit in hits:

@@ -24,10 +24,10 @@ from holdfast.encode.records import MAKER, made_of, raw, tell
 from holdfast.errors import ConflictError, InputError, NotFoundError
 from holdfast.guard.base import Dropped
 from holdfast.guard.governor import Purpose
-from holdfast.guard.hearsay import heeded
+from holdfast.guard.hearsay import all_own, heeded
 from holdfast.manage.base import Manager
-from holdfast.recipes.base import Find, Guidance, Phase, Recipe, Taken
-from holdfast.retrieve.base import passing, sought
+from holdfast.recipes.base import Find, Guidance, Phase, Recipe, Taken, writes
+from holdfast.retrieve.base import Ranker, passing, sought
 from holdfast.retrieve.context import pack
 from holdfast.retrieve.hits import Hit
 from holdfast.store.base import Op, Operation
@@ -48,8 +48,9 @@ PROFILE = MemoryProfile(
     subject=(Subject.AGENT,),
 )
 
-COMPARED = 12
-"""So many of the best records are compared where others than who asks have written some."""
+COMPARED = 48
+"""So many of the best records are compared where others than who asks have written some: a run may have left several, and a
+few accounts must not fill all places."""
 
 TRIES = 3
 """So often something is done anew because another process changed what it was made from."""
@@ -174,27 +175,35 @@ class Cook:
 
     def _found(self, find: Find, query: str) -> tuple[list[Hit], list[Dropped]]:
         scope = named(self._scope)
-        compared = max(COMPARED, 2 * find.k) if self._memory.guarded else find.k
         ranker = self._equip(find.ranker)
-        if find.whole:
-            everything = self._memory.select(replace(RECALLED, kinds=find.kinds), **scope)
-            candidates = [hit for cube in everything if self._fits(hit := Hit(cube, 0.0, 0.0), find)]
-        else:
-            candidates = list(sought(ranker, query, find.kinds, compared, partial(self._near, find), find.pool))
-        if not candidates:
-            return [], []
-        scores = ranker.rank(query, candidates)
-        order = [at for at in np.argsort(-scores, kind="stable").tolist() if scores[at] > find.least]
-        ranked = [replace(candidates[at], score=float(scores[at])) for at in order]
-        if not self._memory.guarded:
-            return ranked[: find.k], []
+        store = self._memory.store
+        # Mostly all is one's own, and then no more is looked at; but no model is asked twice for that.
+        if not self._memory.guarded or not (find.whole or writes(ranker)):
+            first = self._ranked(find, ranker, query, find.k)
+            if not self._memory.guarded or all_own(first, store, self._scope, self._author):
+                return first, []
+        compared = max(COMPARED, 4 * find.k)
+        ranked = self._ranked(find, ranker, query, compared)
 
         def chances() -> dict[str, float]:
             found = self._memory.search(query, k=2 * compared, kinds=find.kinds, **scope)
             return {hit.id: hit.relevance for hit in found}
 
-        said = heeded(query, ranked[:compared], find.k, self._memory.store, self._scope, self._author, chances)
+        said = heeded(query, ranked, find.k, store, self._scope, self._author, chances)
         return list(said.kept), list(said.dropped)
+
+    def _ranked(self, find: Find, ranker: Ranker, query: str, k: int) -> list[Hit]:
+        """The k best, best first, as the ranker scores them."""
+        if find.whole:
+            everything = self._memory.select(replace(RECALLED, kinds=find.kinds), **named(self._scope))
+            candidates = [hit for cube in everything if self._fits(hit := Hit(cube, 0.0, 0.0), find)]
+        else:
+            candidates = list(sought(ranker, query, find.kinds, k, partial(self._near, find), find.pool))
+        if not candidates:
+            return []
+        scores = ranker.rank(query, candidates)
+        order = [at for at in np.argsort(-scores, kind="stable").tolist() if scores[at] > find.least]
+        return [replace(candidates[at], score=float(scores[at])) for at in order[:k]]
 
     def _near(self, find: Find, query: str, kinds: Sequence[str], k: int, by: Ranking) -> list[Hit]:
         """The k best in the order of an index of what a find may tell."""
