@@ -174,16 +174,15 @@ class Cook:
         return tuple(dict.fromkeys(changed))
 
     def _found(self, find: Find, query: str) -> tuple[list[Hit], list[Dropped]]:
-        scope = named(self._scope)
+        scope, store, guarded = named(self._scope), self._memory.store, self._memory.guarded
         ranker = self._equip(find.ranker)
-        store = self._memory.store
+        compared = max(COMPARED, 4 * find.k) if guarded else find.k
         # Mostly all is one's own, and then no more is looked at; but no model is asked twice for that.
-        if not self._memory.guarded or not (find.whole or writes(ranker)):
-            first = self._ranked(find, ranker, query, find.k)
-            if not self._memory.guarded or all_own(first, store, self._scope, self._author):
-                return first, []
-        compared = max(COMPARED, 4 * find.k)
-        ranked = self._ranked(find, ranker, query, compared)
+        stages = (compared,) if find.whole or writes(ranker) else (find.k, compared)
+        for many in stages:
+            ranked = self._ranked(find, ranker, query, many)
+            if not guarded or all_own(ranked[: find.k], store, self._scope, self._author):
+                return ranked[: find.k], []
 
         def chances() -> dict[str, float]:
             found = self._memory.search(query, k=2 * compared, kinds=find.kinds, **scope)

@@ -51,9 +51,11 @@ def sought(
     return near(query, kinds, pool or k, ALIKE)
 
 
-def passing(find: Callable[[int], Sequence[Hit]], k: int, passes: Callable[[Hit], bool]) -> list[Hit]:
-    """The first k hits that pass, of as many as it takes: ``find`` gives so many of the best."""
-    many = k
+def passing(
+    find: Callable[[int], Sequence[Hit]], k: int, passes: Callable[[Hit], bool], first: int | None = None
+) -> list[Hit]:
+    """The first k hits that pass, of as many as it takes: ``find`` gives so many of the best, at first ``first``, or k."""
+    many = first or k
     while True:
         found = find(many)
         kept = [hit for hit in found if passes(hit)]

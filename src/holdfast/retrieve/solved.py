@@ -30,7 +30,12 @@ class Solved:
 
     def seek(self, query: str, kinds: Sequence[str], k: int, near: Near) -> Sequence[Hit]:
         """The k best of those that succeeded."""
-        return passing(lambda many: sought(self.of, query, kinds, many, near), k, lambda hit: _reward(hit) > 0)
+
+        def best(many: int) -> Sequence[Hit]:
+            return sought(self.of, query, kinds, many, near)
+
+        # To read a few more costs less than to look through the index twice.
+        return passing(best, k, lambda hit: _reward(hit) > 0, first=4 * k)
 
     def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
         """As ``of`` ranks; -inf for what did not succeed, or nobody knows of."""
