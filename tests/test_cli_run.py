@@ -135,3 +135,37 @@ def test_what_is_wrong_is_said_before_anything_is_asked(
     assert main([*command, *words]) == 2
     assert said in capsys.readouterr().err
     assert model.asked == []
+
+
+@pytest.mark.parametrize(
+    ("check", "faulty", "mended", "fault"),
+    [
+        ("syntax", {"a.py": "x ="}, {"a.py": "x = 1\n"}, "SyntaxError"),
+        (
+            "tests",
+            {"test_a.py": "def test_a():\n    assert 1 == 2\n"},
+            {"test_a.py": "def test_a():\n    pass\n"},
+            "test_a",
+        ),
+        ("links", {"a.md": "[there](b.md)\n"}, {"a.md": "# A\n\n[here](#a)\n"}, "b.md"),
+    ],
+)
+def test_what_a_check_finds_is_mended_before_a_step_is_done(
+    tmp_path: Path,
+    model: Model,
+    command: list[str],
+    check: str,
+    faulty: dict[str, str],
+    mended: dict[str, str],
+    fault: str,
+) -> None:
+    def written(files: dict[str, str]) -> dict[str, Any]:
+        return calls(("write_files", {"files": [{"path": path, "text": text} for path, text in files.items()]}))
+
+    model.replies = [written(faulty), DONE, written(mended), DONE, says("made")]
+    steps = ["--program", str(tmp_path / "steps.txt"), "--check", check, "--export", str(tmp_path / "made")]
+    assert main([*command, "Make it.", *steps]) == 0
+    assert not model.replies
+    assert fault in json.dumps(model.asked[2]["messages"][-1]), "what the check found is told at once"
+    made = {path.name: path.read_text() for path in (tmp_path / "made").iterdir()}
+    assert made == {**mended, "task.md": "Make it."}
