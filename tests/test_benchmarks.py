@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import forget, guard, quarantine, recipes, report, run, utility, worker
+from benchmarks import forget, guard, quarantine, recipe_pages, recipes, report, run, utility, worker
 from benchmarks.data import K, Lookup, generate
 from benchmarks.engines import holdfast
 from benchmarks.limits import SyncedCommit
 
 from holdfast import Memory
 from holdfast.bench.data import Conversation, Turn
+from holdfast.recipes.book import RECIPES
 
 
 @pytest.fixture(scope="module", params=[1, 3])
@@ -259,3 +260,15 @@ def test_a_recipe_is_measured_without_its_model_and_its_embedder(tmp_path):
     assert found["records"] == 12 + 9, "a run each, and a digest of those that succeeded"
     assert found["commits a run"] == 2
     assert found["begin"]["count"] == found["take in"]["count"] == recipes.MEASURED
+
+
+def test_every_recipe_has_a_page_that_says_what_was_measured():
+    told = dict(recipe_pages.pages())
+    assert {path.stem for path in told if path.parent.name == "recipes"} == set(RECIPES)
+    for path, between in told.items():
+        assert recipe_pages.filled(path.read_text(), between) == path.read_text(), "python -m benchmarks.recipe_pages"
+
+
+def test_a_page_without_a_place_for_numbers_is_refused():
+    with pytest.raises(ValueError, match="no place for what was measured"):
+        recipe_pages.filled("# A page\n", "numbers")

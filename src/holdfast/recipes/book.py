@@ -1,7 +1,7 @@
 """The recipes that have a name.
 
 ``TWELVE`` are the systems that EvolveLab compares (arXiv 2512.18746, table 1), as it implements them, with its settings, and
-``CEREBRA`` is one that was evolved from them; docs/recipes.md says of each where ours differs.
+``CEREBRA`` is one that was evolved from them; docs/recipes/ says of each where ours differs.
 """
 
 from __future__ import annotations
