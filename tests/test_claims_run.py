@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from holdfast.bench.workload import make_world
 from holdfast.claims import c33_memos_mag as c33
 from holdfast.claims import c37_memrl as c37
 from holdfast.claims import c43_memory_survey as c43
-from holdfast.claims.runner import list_claims, run_claim
-from holdfast.errors import ClaimError
+from holdfast.claims import runner
+from holdfast.claims.runner import list_claims, run_claim, start_claim
+from holdfast.cli import main
+from holdfast.errors import ClaimError, MissingExtraError
 from holdfast.taxonomy import Function
 
 
@@ -78,3 +81,26 @@ def test_seeds_that_run_at_once_give_what_they_give_in_turn(tmp_path: Path) -> N
     assert at_once.record["machine"]["jobs"] == 2
     with pytest.raises(ClaimError, match="one seed or more"):
         run_claim(33, evidence_dir=tmp_path, jobs=0)
+
+
+def test_seeds_of_several_claims_run_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["claims", "run", "33", "14", "--seed", "3", "--jobs", "2", "--out", str(tmp_path), "--json"]
+    assert main(command) in (0, 1)
+    told = json.loads(capsys.readouterr().out)
+    assert [(one["number"], one["seeds"], one["machine"]["jobs"]) for one in told] == [(33, [3], 2), (14, [3], 2)]
+    assert {path.name[:2] for path in tmp_path.glob("*.json")} == {"33", "14"}
+
+
+def test_a_claim_that_cannot_be_run_keeps_no_other_from_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(number: int, **given: object) -> Callable[[], object]:
+        if number != 33:
+            raise MissingExtraError("it needs something")
+        return start_claim(number, **given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(runner, "start_claim", start)
+    assert main(["claims", "run", "--all", "--out", str(tmp_path), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert {one["number"] for one in told if one["verdict"] != "not run"} == {33}
+    assert all(one["error"] == "it needs something" for one in told if one["number"] != 33)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,6 +65,7 @@ class Scribe:
 
     def __init__(self, seed: int, calls: int) -> None:
         self._seed = seed
+        self._asked: Counter[str] = Counter()
         self.left = calls
         self.made = 0
         self.written = 0
@@ -90,7 +92,9 @@ class Scribe:
             raise ClaimError(f"an arm gave its model {read} tokens to read, and its window has {WINDOW}")
         limit = min(limit or OUTPUT, OUTPUT)
         key = json.dumps([[m.role, m.text, [c.tool for c in m.calls]] for m in messages])
-        rng = random.Random(f"{self._seed} {temperature} {key}")
+        # Asked the same again a model says something else, how warm it ever is; a run that goes on asks anew and hears the same.
+        self._asked[asked := f"{temperature} {key}"] += 1
+        rng = random.Random(f"{self._seed} {self._asked[asked]} {asked}")
         seen = _Seen(messages)
         names = {tool.name for tool in tools} - (set() if self.searches else {SEARCH.name})
         if not tools:

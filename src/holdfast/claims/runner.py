@@ -14,11 +14,11 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
@@ -145,39 +145,99 @@ def run_claim(
     today: date | None = None,
     jobs: int = 1,
 ) -> Report:
-    """Run a paper's claim over its seeds, write its evidence, return the report.
+    """Run a paper's claim over its seeds, write its evidence, return the report: ``start_claim``, with ``workers`` of its own."""
+    with workers(jobs) as pool:
+        started = start_claim(
+            number,
+            scale=scale,
+            seeds=seeds,
+            data=data,
+            evidence_dir=evidence_dir,
+            progress=progress,
+            today=today,
+            pool=pool,
+        )
+        return started()
+
+
+@contextmanager
+def workers(jobs: int) -> Iterator[Pool | None]:
+    """Where so many seeds run at once, whichever claims they are of; None for one. Raises ClaimError."""
+    if jobs < 1:
+        raise ClaimError(f"one seed or more runs at once, not {jobs}")
+    if jobs == 1:
+        yield None
+        return
+    # A fresh interpreter each: what one has loaded or cached is no part of another.
+    with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1) as executor:
+        try:
+            yield Pool(executor, jobs)
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What ``workers`` gives: processes, and how many."""
+
+    executor: ProcessPoolExecutor
+    jobs: int
+
+
+def start_claim(
+    number: int,
+    *,
+    scale: Scale = "quick",
+    seeds: Sequence[int] | None = None,
+    data: Path | None = None,
+    evidence_dir: Path | None = None,
+    progress: Progress | None = None,
+    today: date | None = None,
+    pool: Pool | None = None,
+) -> Callable[[], Report]:
+    """Begin to run a paper's claim over its seeds; what is returned waits for them, writes the evidence and gives the report.
 
     By default seed 0, and 0, 1, 2 at ``full``, or what the claim's own ``SEEDS`` say for a scale.
     ``data`` is the user's folder of data sets, for claims that read some. The evidence of a larger scale is never
-    replaced by a smaller run: that one is kept beside it, under ``smaller``. ``jobs``: seeds that run at once, each in a process of
-    its own; their times are then those of a shared machine. Raises ClaimError for an unknown number, an
-    absent claim, or where the claim itself says what it lacks; then nothing is written.
+    replaced by a smaller run: that one is kept beside it, under ``smaller``. ``pool``: where the seeds run, each in a process of
+    its own, their times being those of a shared machine; without one they run in turn, once the report is asked for. Raises
+    ClaimError for an unknown number or an absent claim, and when the report is asked for, where the claim itself says what it
+    lacks; then nothing is written.
     """
     if scale not in _SCALES:
         raise ClaimError(f"scale must be one of {', '.join(_SCALES)}, not {scale!r}")
     item, claim, folder = paper(number), load_claim(number), evidence_folder(evidence_dir)
     usual = {**DEFAULT_SEEDS, **getattr(claim, "SEEDS", {})}
-    seeds = tuple(usual[scale] if seeds is None else seeds)
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise ClaimError(f"give one or more different seeds, not {list(seeds)}")
+    chosen = tuple(usual[scale] if seeds is None else seeds)
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise ClaimError(f"give one or more different seeds, not {list(chosen)}")
     say = progress or (lambda _: None)
-    if jobs < 1:
-        raise ClaimError(f"one seed or more runs at once, not {jobs}")
-    results: list[Result] = []
-    durations: list[float] = []
-    if jobs == 1 or len(seeds) == 1:
-        for seed in seeds:
+    running = [] if pool is None else [pool.executor.submit(_run, number, scale, seed, data) for seed in chosen]
+
+    def finished() -> Report:
+        ran: list[tuple[Result, float]] = []
+        for at, seed in enumerate(chosen):
             say(f"claim {number} ({item.name}), scale {scale}, seed {seed}")
-            result, took = _run(number, scale, seed, data)
-            results.append(result)
-            durations.append(took)
-    else:
-        say(f"claim {number} ({item.name}), scale {scale}, seeds {', '.join(map(str, seeds))}")
-        # A fresh interpreter each: what one has loaded or cached is no part of another.
-        with ProcessPoolExecutor(min(jobs, len(seeds)), get_context("spawn")) as pool:
-            for result, took in pool.map(partial(_run, number, scale, data=data), seeds):
-                results.append(result)
-                durations.append(took)
+            ran.append(running[at].result() if running else _run(number, scale, seed, data))
+        jobs = 1 if pool is None else pool.jobs
+        return _reported(item, claim, folder, scale, chosen, ran, say, today, jobs)
+
+    return finished
+
+
+def _reported(
+    item: Paper,
+    claim: Claim,
+    folder: Path,
+    scale: Scale,
+    seeds: tuple[int, ...],
+    ran: Sequence[tuple[Result, float]],
+    say: Progress,
+    today: date | None,
+    jobs: int,
+) -> Report:
+    """Write what came of a claim's seeds."""
+    results, durations = [result for result, _ in ran], [took for _, took in ran]
     merged = merge(results)
     outcome = verdict(merged)
     record = {
@@ -204,7 +264,7 @@ def run_claim(
         "notes": list(merged.notes),
         "series": merged.series,
         "versions": _versions(),
-        "machine": {"cores": os.cpu_count(), "jobs": min(jobs, len(seeds))},
+        "machine": {"cores": os.cpu_count(), "jobs": jobs},
     }
     path, plot = _place(folder, item, scale)
     written = _write(path, _plain(record), scale)
@@ -213,7 +273,7 @@ def run_claim(
         claim.plot(merged, plot)
     except MissingExtraError as error:
         messages.append(f"plot skipped: {error}")
-    say(f"claim {number}: {outcome}")
+    say(f"claim {item.number}: {outcome}")
     return Report(item, scale, seeds, outcome, merged, written, path, None if messages else plot, tuple(messages))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ def register(commands: Any) -> None:
     ran.add_argument("--seed", type=int, action="append", metavar="N", help="may be repeated (default: by scale)")
     ran.add_argument("--data", metavar="PATH", help="folder of data sets, for claims that read some")
     ran.add_argument("--out", metavar="DIR", help="folder for evidence and plots (default: evidence/ of the checkout)")
-    ran.add_argument("--jobs", type=int, default=1, metavar="N", help="seeds that run at once (default: 1)")
+    ran.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="seeds that run at once, of whichever claims (default: 1)"
+    )
 
 
 def list_claims(args: argparse.Namespace, screen: Screen) -> int:
@@ -69,18 +72,13 @@ def run_claims(args: argparse.Namespace, screen: Screen) -> int:
     if not numbers:
         raise InputError("no claim is written yet, so there is nothing to run")
     records: list[dict[str, Any]] = []
-    with screen.bar(len(numbers), "claims", unit="") as bar:
-        for number in numbers:
+    with runner.workers(args.jobs) as pool, screen.bar(len(numbers), "claims", unit="") as bar:
+        # All of them at once: where one claim's last seed leaves a core free, the next one's first is begun.
+        given = {"scale": args.scale, "seeds": args.seed, "data": _path(args.data), "evidence_dir": out, "pool": pool}
+        started = [_begun(runner, number, args.all, progress=bar.set_description_str, **given) for number in numbers]
+        for number, report_of in zip(numbers, started, strict=True):
             try:
-                report = runner.run_claim(
-                    number,
-                    scale=args.scale,
-                    seeds=args.seed,
-                    data=_path(args.data),
-                    evidence_dir=out,
-                    progress=bar.set_description_str,
-                    jobs=args.jobs,
-                )
+                report = report_of()
             except HoldfastError as error:
                 if not args.all:
                     raise
@@ -98,6 +96,22 @@ def run_claims(args: argparse.Namespace, screen: Screen) -> int:
     elif len(records) > 1:
         _summary(screen, records)
     return 0 if all(record["verdict"] == "holds" for record in records) else 1
+
+
+def _begun(runner: Any, number: int, later: bool, **given: Any) -> Callable[[], Any]:
+    """What gives a claim's report. ``later``: what hinders it is said when it is its turn, and keeps no other from being run."""
+    try:
+        started: Callable[[], Any] = runner.start_claim(number, **given)
+    except HoldfastError as error:
+        if not later:
+            raise
+        hindrance = error
+
+        def told() -> Any:
+            raise hindrance
+
+        return told
+    return started
 
 
 def bench(args: argparse.Namespace, screen: Screen) -> int:
