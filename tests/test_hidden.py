@@ -103,6 +103,16 @@ def test_a_revocation_leaves_what_it_may_not_judge_and_shows_what_may_be_read(me
     assert memory.get(made.id, **ANA).status is Status.ARCHIVED
 
 
+def test_of_what_a_memory_was_made_of_only_what_may_be_read_is_shown(memory: Memory) -> None:
+    open_, hidden = said("tea"), said("coffee", "eve")
+    memory.add([open_, hidden], **ANA)
+    made = said("a drink").with_(origin=Origin(derived_from=(Ref(open_.id, 1), Ref(hidden.id, 1))))
+    memory.add(made, **ANA)
+    memory.apply([Operation.update(memory.get(hidden.id, **ANA).with_(text="cocoa"))], actor="ana")
+    for who, seen in ((memory, {open_.id, hidden.id}), (agent(memory, "read"), {open_.id})):
+        assert {ref.id for ref in who.store.sources([made], HOME)} == seen
+
+
 def test_an_event_that_touched_what_is_hidden_is_no_event(memory: Memory) -> None:
     memory.add([said("tea"), said("coffee", "eve")], **ANA)
     seq = memory.store.head()[0]

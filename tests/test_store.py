@@ -6,12 +6,14 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
@@ -307,6 +309,30 @@ def test_lineage_stays_within_one_user(store: SqliteStore) -> None:
     assert str(theirs.value).replace(a.id, none.id) == str(nobodys.value), "whether another user has it is not told"
     with pytest.raises(NotFoundError):
         store.lineage(a.id, BEN)
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=1, max_size=10), st.data())
+@settings(max_examples=40, deadline=None)
+def test_sources_are_what_one_would_look_up_one_by_one(made_of: list[list[int]], data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder, closing(open_store(Path(folder))) as store:
+        made: list[Cube] = []
+        for number, wanted in enumerate(made_of):
+            refs = tuple(dict.fromkeys(made[at].ref for at in wanted if at < number))
+            home = data.draw(st.sampled_from([CHAT, ANA]))
+            new = add(store, Cube(home, f"{number}", "fact", origin=Origin(derived_from=refs))).cubes[0]
+            if data.draw(st.booleans()):  # what is made of it later is made of a second version
+                new = update(store, new, text=f"{number} again")
+            made.append(new)
+        for scope in (ANA, CHAT, BEN):
+            known: dict[Ref, Cube] = {}
+            left = [ref for cube in made for ref in cube.origin.derived_from]
+            while left:
+                ref = left.pop()
+                if ref not in known:
+                    with suppress(NotFoundError):
+                        known[ref] = store.get(ref.id, scope, version=ref.version)
+                        left += known[ref].origin.derived_from
+            assert store.sources(made, scope) == known
 
 
 # --- filters ---

@@ -13,20 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
-from functools import cache
 
 from holdfast.cube import Cube, Form, Scope
 from holdfast.encode.records import tell
 from holdfast.errors import HoldfastError
 from holdfast.guard.admission import against
-from holdfast.guard.base import Dropped, Lookup, Verdict, ancestry, sources_in, voter
+from holdfast.guard.base import Dropped, Lookup, Verdict, all_sources_of, ancestry, voter
 from holdfast.guard.chains import Chain, Effect, Extractor, target
 from holdfast.guard.consensus import ConsensusGuard
 from holdfast.guard.precedents import about, reading, recorded
 from holdfast.guard.screening import signals
 from holdfast.retrieve.hits import Hit
 from holdfast.retrieve.text import tokens
-from holdfast.store.base import Store
+from holdfast.store.sqlite import SqliteStore
 from holdfast.taxonomy import Function, MemoryProfile, Modality, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -46,7 +45,7 @@ def heeded(
     task: str,
     hits: Sequence[Hit],
     k: int,
-    store: Store,
+    store: SqliteStore,
     scope: Scope,
     whose: str,
     chances: Callable[[], Mapping[str, float]],
@@ -56,7 +55,7 @@ def heeded(
 
     ``chances``: how likely each hit, by its id, is to be about the task, where that must be known; the others are not.
     """
-    lookup = cache(sources_in(store, scope))  # records of one run rest on the same ones
+    lookup = all_sources_of((hit.cube for hit in hits), store, scope)
     own = {hit.id for hit in hits if _own(hit.cube, lookup, whose)}
     hostile = tuple(
         Dropped(hit, "; ".join(why)) for hit in hits if hit.id not in own and (why := _hostile(hit.cube, lookup))
@@ -82,9 +81,9 @@ def heeded(
     )
 
 
-def all_own(hits: Sequence[Hit], store: Store, scope: Scope, whose: str) -> bool:
+def all_own(hits: Sequence[Hit], store: SqliteStore, scope: Scope, whose: str) -> bool:
     """Whether ``whose`` has lived through whatever these hits are made of: then nobody else need be heard."""
-    lookup = cache(sources_in(store, scope))
+    lookup = all_sources_of((hit.cube for hit in hits), store, scope)
     return all(_own(hit.cube, lookup, whose) for hit in hits)
 
 

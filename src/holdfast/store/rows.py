@@ -136,6 +136,12 @@ SELECT_SALTED = f"{_READ}, salt FROM cubes LEFT JOIN uses ON uses.id = cubes.id"
 """What ``to_row`` takes, and with the salt after it; the conditions are the caller's."""
 
 
+VERSIONS = """
+SELECT version.rid FROM (VALUES {}) AS wanted
+CROSS JOIN cubes AS version ON version.id = wanted.column1 AND version.version = wanted.column2
+"""
+"""The row numbers of some ids and versions, a pair of marks each: to ``(id, version) IN (...)`` SQLite would look at all rows."""
+
 _decode = json.JSONDecoder().raw_decode
 
 

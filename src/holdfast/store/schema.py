@@ -124,8 +124,8 @@ def _keyed_by_source(connection: sqlite3.Connection) -> None:
 
 
 def _found_by_kind(connection: sqlite3.Connection) -> None:
-    """The current memories of a kind are found without a look at all others in their partition."""
-    connection.execute("CREATE INDEX cubes_kind ON cubes (kind) WHERE known_to IS NULL")
+    """The current memories of a kind are found without a look at all others in their partition, archived ones of the kind too."""
+    connection.execute("CREATE INDEX cubes_kind ON cubes (kind, status) WHERE known_to IS NULL")
 
 
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _keyed_by_source, _found_by_kind)

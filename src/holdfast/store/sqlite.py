@@ -34,6 +34,7 @@ from holdfast.store.rewards import Rewarded, Terms, bounded, hand_out, hindrance
 from holdfast.store.rows import (
     SELECT,
     SELECT_SALTED,
+    VERSIONS,
     Row,
     check,
     conditions,
@@ -400,6 +401,34 @@ class SqliteStore:
                         row = to_row(record)
                         if _sees(connection, reach, row):
                             found[row.rid] = row.cube
+        return found
+
+    def sources(self, cubes: Iterable[Cube], scope: Scope) -> dict[Ref, Cube]:
+        """What some cubes were made of, at any remove, in the versions that went into them; without what the scope may not see."""
+        found: dict[Ref, Cube] = {}
+        asked: set[Ref] = set()
+        wanted = {ref for cube in cubes for ref in cube.origin.derived_from}
+        if not wanted:
+            return found
+        with self.connections.reading() as connection:
+            part = self._number(connection, scope.partition)
+            reach = self._gate.reach(scope)
+            while wanted:
+                asked |= wanted
+                refs = list(wanted)
+                wanted = set()
+                for start in range(0, len(refs), 250):
+                    some = refs[start : start + 250]
+                    marks = ",".join(["(?, ?)"] * len(some))
+                    values = [value for ref in some for value in (id_bytes(ref.id), ref.version)]
+                    query = f"{SELECT} WHERE cubes.rid IN ({VERSIONS.format(marks)})"
+                    for record in connection.execute(query, values).fetchall():
+                        if record[0] >> schema.PARTITION_BITS == part:
+                            row = to_row(record)
+                            if _sees(connection, reach, row):
+                                found[row.cube.ref] = row.cube
+                                wanted.update(row.cube.origin.derived_from)
+                wanted -= asked
         return found
 
     def events(self, since: int = 0, *, scope: Scope | None = None, id: str | None = None) -> Iterator[Event]:
