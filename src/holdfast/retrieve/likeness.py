@@ -53,9 +53,12 @@ def near(partition: Partition, query: Query, vector: Floats | None, view: View, 
         waiting = shown & ~vectors.present[: len(shown)]
     terms = [term(token) for token in query.tokens]
     if terms and waiting.any():
-        spoken = partition.lexical.best(terms, k, waiting)
-        rows = np.concatenate([rows, spoken])
-        likeness = np.concatenate([likeness, _held(partition, terms, spoken)])
+        spoken = np.flatnonzero(waiting)  # mostly what the last runs left
+        if len(spoken) > max(k, _SOME):
+            spoken = partition.lexical.best(terms, k, waiting)
+        held = _held(partition, terms, spoken)
+        rows = np.concatenate([rows, spoken[held > 0]])
+        likeness = np.concatenate([likeness, held[held > 0]])
     best = best_of(np.arange(len(rows)), likeness, k)
     return _ranked(rows[best], likeness[best], likeness[best])
 
