@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from holdfast.as_of import RECALLED
-from holdfast.chat import Chat
+from holdfast.chat import Chat, Message, Reply
 from holdfast.cube import RECALLABLE, Cube, Form, Kind, Ref, Scope, Status
 from holdfast.encode.base import Encoder, Experience, Outcome, Trajectory
 from holdfast.encode.near import named
@@ -82,8 +82,8 @@ class Cook:
         self._memory, self.recipe, self._scope = memory, recipe, scope
         self._author = author or scope.agent or scope.user
         self._budget = recipe.budget if budget is None else budget
-        self._equip: Callable[..., Any] = lambda part, changed=None: equipped(
-            part, model, memory, scope, self._author, changed
+        self._equip: Callable[..., Any] = lambda part, changed=None, once=False: equipped(
+            part, _Once(model) if once and model else model, memory, scope, self._author, changed
         )
 
     def provide(self, task: str, phase: Phase = Phase.BEGIN, *, context: str = "") -> Guidance:
@@ -175,13 +175,16 @@ class Cook:
 
     def _found(self, find: Find, query: str) -> tuple[list[Hit], list[Dropped]]:
         scope, store, guarded = named(self._scope), self._memory.store, self._memory.guarded
-        ranker = self._equip(find.ranker)
+        ranker = self._equip(find.ranker, once=True)
         compared = max(COMPARED, 4 * find.k) if guarded else find.k
-        # Mostly all is one's own, and then no more is looked at; but no model is asked twice for that.
-        stages = (compared,) if find.whole or writes(ranker) else (find.k, compared)
-        for many in stages:
-            ranked = self._ranked(find, ranker, query, many)
-            if not guarded or all_own(ranked[: find.k], store, self._scope, self._author):
+        ranked: list[Hit] = []
+        # Mostly all is one's own, and then no more is looked at.
+        for many in (compared,) if find.whole else (find.k, compared):
+            candidates = self._candidates(find, ranker, query, many)
+            if guarded and many < compared and writes(ranker) and not self._own(candidates):
+                continue  # a model judges once, among all that are compared
+            ranked = _ordered(find, ranker, query, candidates)[:many]
+            if not guarded or self._own(ranked[: find.k]):
                 return ranked[: find.k], []
 
         def chances() -> dict[str, float]:
@@ -191,18 +194,15 @@ class Cook:
         said = heeded(query, ranked, find.k, store, self._scope, self._author, chances)
         return list(said.kept), list(said.dropped)
 
-    def _ranked(self, find: Find, ranker: Ranker, query: str, k: int) -> list[Hit]:
-        """The k best, best first, as the ranker scores them."""
+    def _own(self, hits: Sequence[Hit]) -> bool:
+        return all_own(hits, self._memory.store, self._scope, self._author)
+
+    def _candidates(self, find: Find, ranker: Ranker, query: str, k: int) -> Sequence[Hit]:
+        """What is to be ranked: the k best are among it."""
         if find.whole:
             everything = self._memory.select(replace(RECALLED, kinds=find.kinds), **named(self._scope))
-            candidates = [hit for cube in everything if self._fits(hit := Hit(cube, 0.0, 0.0), find)]
-        else:
-            candidates = list(sought(ranker, query, find.kinds, k, partial(self._near, find), find.pool))
-        if not candidates:
-            return []
-        scores = ranker.rank(query, candidates)
-        order = [at for at in np.argsort(-scores, kind="stable").tolist() if scores[at] > find.least]
-        return [replace(candidates[at], score=float(scores[at])) for at in order[:k]]
+            return [hit for cube in everything if self._fits(hit := Hit(cube, 0.0, 0.0), find)]
+        return sought(ranker, query, find.kinds, k, partial(self._near, find), find.pool)
 
     def _near(self, find: Find, query: str, kinds: Sequence[str], k: int, by: Ranking) -> list[Hit]:
         """The k best in the order of an index of what a find may tell."""
@@ -271,6 +271,30 @@ def equipped(
         elif one.name not in offered and is_dataclass(held):
             takes[one.name] = equipped(held, model, memory, scope, author, changed)
     return replace(part, **takes)
+
+
+def _ordered(find: Find, ranker: Ranker, query: str, candidates: Sequence[Hit]) -> list[Hit]:
+    """Candidates as the ranker scores them, best first."""
+    if not candidates:
+        return []
+    scores = ranker.rank(query, candidates)
+    order = [at for at in np.argsort(-scores, kind="stable").tolist() if scores[at] > find.least]
+    return [replace(candidates[at], score=float(scores[at])) for at in order]
+
+
+class _Once:
+    """A model that is asked the same only once: a find may look twice, and its query is written for both."""
+
+    def __init__(self, model: Chat) -> None:
+        self._model = model
+        self._said: dict[str, Reply] = {}
+
+    def reply(self, messages: Sequence[Message], **options: Any) -> Reply:
+        """See ``Chat``."""
+        key = repr((messages, options))
+        if key not in self._said:
+            self._said[key] = self._model.reply(messages, **options)
+        return self._said[key]
 
 
 def _again(work: Callable[[], T]) -> T:
