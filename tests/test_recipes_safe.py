@@ -254,3 +254,19 @@ def test_where_another_process_was_faster_it_is_done_anew_from_what_that_one_wro
         scripts = [data["script"] for title, data in chat.asked if title == "revision"]
         assert len(scripts) == 2
         assert scripts[0] != scripts[1], "the second time from the other's words"
+
+
+@pytest.mark.parametrize(
+    ("name", "question"), [("generative", "usefulness"), ("agent-kb", "query"), ("memory-r1", "distillation")]
+)
+def test_a_model_judges_once_whoever_wrote_what_is_found(name: str, question: str, tmp_path: Path) -> None:
+    chat = Model()
+    with opened(tmp_path / "m", name, chat=chat) as memory:
+        for number, run in enumerate((GOOD, *[one for one in runs() if one.succeeded][:5])):
+            author = "bot" if number == 0 else f"other-{number}"
+            memory.take_in(trajectory(run, number), 1.0, author=author)
+            memory.flush()
+        for author in ("bot", "somebody else"):
+            chat.asked.clear()
+            memory.provide(GOOD.task, author=author)
+            assert [title for title, _ in chat.asked].count(question) == 1, author
