@@ -168,11 +168,11 @@ class Recipe:
     def writes(self) -> bool:
         """Whether some part of it has something written by a chat model."""
         parts = (*self.encoders, *(find.ranker for find in self.finds), self.composer, *self.managers)
-        return any(map(writes, parts))
+        return any(map(_writes, parts))
 
 
-def writes(part: object) -> bool:
+def _writes(part: object) -> bool:
     """Whether a part, or one within it, has something written by a chat model."""
     if not is_dataclass(part):
         return hasattr(part, "model")
-    return any(one.name == "model" or writes(getattr(part, one.name)) for one in fields(part))
+    return any(one.name == "model" or _writes(getattr(part, one.name)) for one in fields(part))

@@ -26,7 +26,7 @@ from holdfast.guard.base import Dropped
 from holdfast.guard.governor import Purpose
 from holdfast.guard.hearsay import all_own, heeded
 from holdfast.manage.base import Manager
-from holdfast.recipes.base import Find, Guidance, Phase, Recipe, Taken, writes
+from holdfast.recipes.base import Find, Guidance, Phase, Recipe, Taken
 from holdfast.retrieve.base import Ranker, passing, sought
 from holdfast.retrieve.context import pack
 from holdfast.retrieve.hits import Hit
@@ -177,14 +177,10 @@ class Cook:
         scope, store, guarded = named(self._scope), self._memory.store, self._memory.guarded
         ranker = self._equip(find.ranker, once=True)
         compared = max(COMPARED, 4 * find.k) if guarded else find.k
-        ranked: list[Hit] = []
         # Mostly all is one's own, and then no more is looked at.
         for many in (compared,) if find.whole else (find.k, compared):
-            candidates = self._candidates(find, ranker, query, many)
-            if guarded and many < compared and writes(ranker) and not self._own(candidates):
-                continue  # a model judges once, among all that are compared
-            ranked = _ordered(find, ranker, query, candidates)[:many]
-            if not guarded or self._own(ranked[: find.k]):
+            ranked = self._ranked(find, ranker, query, many)
+            if not guarded or all_own(ranked[: find.k], store, self._scope, self._author):
                 return ranked[: find.k], []
 
         def chances() -> dict[str, float]:
@@ -194,15 +190,18 @@ class Cook:
         said = heeded(query, ranked, find.k, store, self._scope, self._author, chances)
         return list(said.kept), list(said.dropped)
 
-    def _own(self, hits: Sequence[Hit]) -> bool:
-        return all_own(hits, self._memory.store, self._scope, self._author)
-
-    def _candidates(self, find: Find, ranker: Ranker, query: str, k: int) -> Sequence[Hit]:
-        """What is to be ranked: the k best are among it."""
+    def _ranked(self, find: Find, ranker: Ranker, query: str, k: int) -> list[Hit]:
+        """The k best, best first, as the ranker scores them."""
         if find.whole:
             everything = self._memory.select(replace(RECALLED, kinds=find.kinds), **named(self._scope))
-            return [hit for cube in everything if self._fits(hit := Hit(cube, 0.0, 0.0), find)]
-        return sought(ranker, query, find.kinds, k, partial(self._near, find), find.pool)
+            candidates = [hit for cube in everything if self._fits(hit := Hit(cube, 0.0, 0.0), find)]
+        else:
+            candidates = list(sought(ranker, query, find.kinds, k, partial(self._near, find), find.pool))
+        if not candidates:
+            return []
+        scores = ranker.rank(query, candidates)
+        order = [at for at in np.argsort(-scores, kind="stable").tolist() if scores[at] > find.least]
+        return [replace(candidates[at], score=float(scores[at])) for at in order[:k]]
 
     def _near(self, find: Find, query: str, kinds: Sequence[str], k: int, by: Ranking) -> list[Hit]:
         """The k best in the order of an index of what a find may tell."""
@@ -273,17 +272,8 @@ def equipped(
     return replace(part, **takes)
 
 
-def _ordered(find: Find, ranker: Ranker, query: str, candidates: Sequence[Hit]) -> list[Hit]:
-    """Candidates as the ranker scores them, best first."""
-    if not candidates:
-        return []
-    scores = ranker.rank(query, candidates)
-    order = [at for at in np.argsort(-scores, kind="stable").tolist() if scores[at] > find.least]
-    return [replace(candidates[at], score=float(scores[at])) for at in order]
-
-
 class _Once:
-    """A model that is asked the same only once: a find may look twice, and its query is written for both."""
+    """A model that is asked the same only once: a find may look twice, and what a model says of the best is the same."""
 
     def __init__(self, model: Chat) -> None:
         self._model = model
