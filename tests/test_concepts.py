@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +337,26 @@ def test_lessons_are_chosen_by_the_number_of_their_situation(tmp_path: Path) -> 
         memory.forget(first[0].case).verify()
         chat.answers["situations"] = lambda data: {"numbers": [1, 2]}
         assert [hit.text for hit in memory.provide("a new one").hits] == ["c", "d"]
+
+
+def test_of_more_lessons_than_are_shown_those_come_whose_situations_are_most_like_the_task(tmp_path: Path) -> None:
+    seen: list[list[str]] = []
+
+    def chooses(data: Mapping[str, Any]) -> Any:
+        seen.append([one["situation"] for one in data["situations"]])
+        return {"numbers": [1]}
+
+    chat = Scribe(
+        thought=lambda data: {"thought": "seen"},
+        lessons=lambda data: {"lessons": [{"situation": data["task"], "suggestion": "do it"}]},
+        situations=chooses,
+    )
+    few = replace(arcmemo_lessons(k=1), finds=(replace(arcmemo_lessons(k=1).finds[0], ranker=Situated(1, shown=2)),))
+    with opened(tmp_path, recipe=few, chat=chat) as memory:
+        for task in ("paint the wall", "feed the cat", "wash the cat and the dog"):
+            run(memory, task)
+        memory.provide("where is the cat")
+        assert sorted(seen[-1]) == ["feed the cat", "wash the cat and the dog"]
 
 
 def test_errors_say_what_to_do(tmp_path: Path) -> None:

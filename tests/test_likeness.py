@@ -15,7 +15,7 @@ from holdfast import Cube, Memory
 from holdfast.cube import Channel, Kind, Origin, Scope
 from holdfast.retrieve.base import MOST, Near, passing
 from holdfast.retrieve.hits import Hit
-from holdfast.retrieve.likeness import Mixed, Overlap, Words
+from holdfast.retrieve.likeness import ALL, Mixed, Overlap, Words
 from holdfast.retrieve.text import tokens
 from support import MEMORY, HashEmbedder
 
@@ -66,6 +66,8 @@ def test_the_index_gives_what_a_plain_count_gives(texts: list[str], query: str, 
             assert given == pytest.approx({one: expected[one] for one in given}, abs=1e-5)
             best = sorted((score for score in scores if score > 0 or isinstance(ranker, Mixed)), reverse=True)[:k]
             assert sorted(given.values(), reverse=True) == pytest.approx(best, abs=1e-5)
+        listed = near(memory)(query, (Kind.EXPERIENCE,), k, ALL)
+        assert [hit.score for hit in listed] == pytest.approx(sorted(cosines, reverse=True)[:k], abs=1e-5), "or 0"
 
 
 def test_what_does_not_pass_is_looked_past_as_far_as_the_limit() -> None:

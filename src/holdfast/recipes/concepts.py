@@ -87,7 +87,7 @@ def arcmemo_lessons(*, k: int = 5) -> Recipe:
         "arcmemo-lessons",
         "what to do in which situation, drawn from runs that succeeded and chosen by a model (arXiv 2509.04439, OE)",
         (Situations(),),
-        (Find((Unit.INSIGHT,), Situated(k), k=k, pool=max(k, MOST), makers=(SITUATIONS,), whole=True, own=True),),
+        (Find((Unit.INSIGHT,), Situated(k), k=k, pool=MOST, makers=(SITUATIONS,), own=True),),
     )
 
 

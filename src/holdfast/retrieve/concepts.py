@@ -1,7 +1,7 @@
 """Which concepts and lessons serve a task: a model reads them all and names those that do (ArcMemo, arXiv 2509.04439).
 
-One call each, and no vectors. What a model names and there is not is left out. Both are rankers of a find that is ``whole``: what
-is named comes first, in that order; of concepts the others follow with a score of 0, and can be told by name.
+One call each, and no vectors. What a model names and there is not is left out. What is named comes first, in that order; of
+concepts, whose find is ``whole``, the others follow with a score of 0, and can be told by name.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from holdfast.encode.concept_writing import shares
 from holdfast.encode.concepts import Concept, merged
 from holdfast.encode.writing import TEXT, write
 from holdfast.errors import InputError
-from holdfast.retrieve.base import Scores
+from holdfast.retrieve.base import Near, Scores
 from holdfast.retrieve.hits import Hit
-from holdfast.retrieve.likeness import cosines
+from holdfast.retrieve.likeness import ALL, cosines
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -104,16 +104,17 @@ class Situated:
         if not 1 <= self.k <= self.shown:
             raise InputError("one lesson or more is chosen, of no fewer that are shown")
 
+    def seek(self, query: str, kinds: Sequence[str], k: int, near: Near) -> Sequence[Hit]:
+        """As many as are shown."""
+        return near(query, kinds, max(k, self.shown), ALL)
+
     def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
         """Shape (len(candidates),): k for the first that was chosen, down to 1; -inf for the others. Raises as ``Chosen`` does."""
         scores: Scores = np.full(len(candidates), -np.inf)
         if not candidates:
             return scores
         # By number, and not by what a model copies: two lessons may have one situation.
-        order = sorted(range(len(candidates)), key=lambda at: candidates[at].id)
-        likeness = cosines(query, [candidates[at].text for at in order])
-        best = set(np.argsort(-likeness, kind="stable")[: self.shown].tolist())
-        shown = [at for place, at in enumerate(order) if place in best]
+        shown = sorted(range(len(candidates))[: self.shown], key=lambda at: candidates[at].id)
         data = {
             "task": query,
             "situations": [{"number": number, "situation": candidates[at].text} for number, at in enumerate(shown, 1)],

@@ -107,12 +107,24 @@ def by_overlap(partition: Partition, query: Query, vector: Floats | None, view: 
     return _ranked(here[best], held[here[best]] / max(len(asked), 1), meaning[best])
 
 
+def words_first(partition: Partition, query: Query, _vector: Floats | None, view: View, k: int) -> Ranked:
+    """All rows up to k: by the likeness of their words, and those that share none after them, the newest first."""
+    shown = partition.visible(view)
+    alike = partition.lexical.alike(Counter(map(term, tokens(query.text))), shown)
+    rows = _first(np.flatnonzero(shown), alike, k)
+    best = np.lexsort((-rows, -alike[rows]))[:k]
+    return _ranked(rows[best], alike[rows[best]], alike[rows[best]])
+
+
 _SOME = 200  # rows that are compared at least, where not all are
 
 ALIKE = Ranking(verbatim, near)
 """What is most like a text in meaning, whatever it answers."""
 
 OVERLAP = Ranking(verbatim, by_overlap)
+
+ALL = Ranking(verbatim, words_first)
+"""As many as are asked for, what shares no word too: where somebody is to choose from all, as far as they can be shown."""
 
 
 @dataclass(frozen=True, slots=True)
