@@ -75,7 +75,7 @@ def arcmemo(*, k: int = 8, tokens: int = 3_000) -> Recipe:
         "arcmemo",
         "typed concepts with parameters, drawn from runs that succeeded and chosen by a model (arXiv 2509.04439, PS)",
         (ConceptWriting(),),
-        (Find((Kind.CONCEPT,), Chosen(k), k=MOST, pool=MOST, makers=(MAKER,), whole=True, own=True),),
+        (Find((Kind.CONCEPT,), Chosen(k), k=MOST, pool=MOST, makers=(MAKER,), own=True),),
         Hinting(tokens),
         budget=tokens + _FRAME,
     )

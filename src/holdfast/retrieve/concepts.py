@@ -1,7 +1,8 @@
 """Which concepts and lessons serve a task: a model reads them all and names those that do (ArcMemo, arXiv 2509.04439).
 
 One call each, and no vectors. What a model names and there is not is left out. What is named comes first, in that order; of
-concepts, whose find is ``whole``, the others follow with a score of 0, and can be told by name.
+concepts the others follow with a score of 0, and can be told by name. Where there is more than a model can be shown, what has
+least of the task's words is not read.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _NUMBERS = {"numbers": {"type": "array", "items": {"type": "integer"}}}
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A ranker of shares of concepts.
+    """A ranker of shares of concepts, of which eight times as many as ``shown`` are read.
 
     Fields
         k: concepts that are chosen at most.
@@ -65,6 +66,10 @@ class Chosen:
             raise InputError(
                 "one concept or more is chosen, of no fewer that are shown, and the threshold is one run or more"
             )
+
+    def seek(self, query: str, kinds: Sequence[str], k: int, near: Near) -> Sequence[Hit]:
+        """The shares most like the task; of a memory that is not large, all."""
+        return near(query, kinds, min(k, 8 * self.shown), ALL)
 
     def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
         """Shape (len(candidates),): above 0 for the shares of what was chosen, 0 for those of others, -inf for what is none.
