@@ -269,12 +269,10 @@ def test_salvage_reads_around_the_damage(tmp_path: Path) -> None:
     scope = Scope("default", "ana")
     texts = [f"number {n} " + "blah " * 300 for n in range(300)]
     store.commit([Operation.add(Cube(scope, text)) for text in texts])
-    root = None
     with store.connections.reading() as connection:
-        root = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'cubes'").fetchone()[0]
-        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        size = connection.execute("PRAGMA page_size").fetchone()[0]
     store.close()
-    overwrite(tmp_path / "s", (root + pages) // 2)
+    overwrite(tmp_path / "s", (tmp_path / "s" / "holdfast.db").read_bytes().index(b"number 150 blah") // size)
     saved = salvage(tmp_path / "s" / "holdfast.db")
     assert not saved.whole
     got = [cube.text for cube in saved.cubes]
