@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# What the tests of the room `train` need; `make test TORCH=` leaves it out, and they are skipped.
-TORCH  ?= torch==2.13.0 safetensors
+# What the tests of the rooms `train` and `latent` need; `make test TORCH=` leaves it out, and they are skipped.
+TORCH  ?= torch==2.13.0 safetensors 'transformers>=5'
 
 .PHONY: demo test lint format claims bench fuzz clean
 .DEFAULT_GOAL := demo

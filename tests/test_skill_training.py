@@ -218,4 +218,4 @@ def test_the_package_is_imported_without_torch() -> None:
         "except MissingExtraError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "training needs the extra: pip install 'holdfast[torch]'"
+    assert done.stdout.strip() == "this needs the extra: pip install 'holdfast[torch]'"

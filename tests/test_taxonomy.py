@@ -126,11 +126,11 @@ def test_an_empty_place_without_a_reason_is_found(tmp_path: Path) -> None:
 def test_a_reason_for_a_place_that_is_covered_is_found(tmp_path: Path) -> None:
     source = """PROFILE = (
         MemoryProfile(Form.TEXT, Subform.FLAT, (Function.SKILLS,), retrieval=(Retrieval.GENERATIVE,)),
-        MemoryProfile(Form.STATE, Subform.REUSED, (Function.WORK_MULTI,)),
+        MemoryProfile(Form.STATE, Subform.GENERATED, (Function.WORK_SINGLE,)),
     )"""
     assert set(matrix(package(tmp_path, agent_skills=source)).outdated) == {
-        "state: working memory, many turns",
-        "reused",
+        "state: working memory, one turn",
+        "generated",
         "strategy: generative",
     }
 

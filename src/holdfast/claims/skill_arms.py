@@ -18,10 +18,10 @@ from holdfast.encode.skill_selection import scaled
 from holdfast.encode.skills import SkillBank, seeds
 from holdfast.manage.skill_design import Change, Proposal, SkillDesigner
 from holdfast.manage.skill_failures import Failures, chosen
+from holdfast.torched import torch
 from holdfast.train.skill_episodes import Episode, Picked, Played, Policy, Stage, executor
 from holdfast.train.skill_policies import Always, ByChance, ByMeaning, Trained
 from holdfast.train.skill_trainer import CONSIDERED, Learnt, Plan, SkillTrainer
-from holdfast.train.torched import torch
 
 OURS, NO_DESIGNER, BY_COSINE = "MemSkill", "controller, no designer", "designer, cosine choice"
 COSINE, FIXED, RANDOM, SEEDS, ORACLE = "cosine choice", "fixed three, best", "random three", "seeds only", "oracle"

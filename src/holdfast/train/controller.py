@@ -10,7 +10,7 @@ import numpy as np
 
 from holdfast.encode.skill_selection import LEAST, Controller
 from holdfast.errors import InputError
-from holdfast.train.torched import Tensor, nn, torch
+from holdfast.torched import Tensor, nn, torch
 
 HIDDEN = 256
 

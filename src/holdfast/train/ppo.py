@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.errors import InputError
+from holdfast.torched import torch
 from holdfast.train.controller import SkillController, entropy, log_probs
-from holdfast.train.torched import torch
 
 Floats = npt.NDArray[np.float64]
 

@@ -22,12 +22,12 @@ from holdfast.encode.skills import SkillBank
 from holdfast.errors import InputError
 from holdfast.manage.skill_design import Change, Proposal
 from holdfast.manage.skill_failures import Case, Failures, chosen
+from holdfast.torched import torch
 from holdfast.train import ppo
 from holdfast.train.controller import HIDDEN, SkillController
 from holdfast.train.skill_episodes import Episode, Played, Policy, Stage
 from holdfast.train.skill_policies import Explores, Trained
 from holdfast.train.skill_rewards import rewards
-from holdfast.train.torched import torch
 from holdfast.train.warm_start import imitate, stand_ins
 
 CONSIDERED = 60

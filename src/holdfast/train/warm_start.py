@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from holdfast.encode.base import Vectors
 from holdfast.encode.skill_selection import states
+from holdfast.torched import torch
 from holdfast.train.controller import SkillController
 from holdfast.train.skill_episodes import Episode, Stage
-from holdfast.train.torched import torch
 
 SHARPNESS = 1.5
 """How many logits a standard deviation of the cosines is worth: enough to prefer, too little to be sure."""

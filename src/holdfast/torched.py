@@ -1,4 +1,4 @@
-"""torch, for the rooms that train; where it is missing, the one line that says how to have it."""
+"""torch, for the rooms that need it; where it is missing, the one line that says how to have it."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ try:
     from torch import Tensor as Tensor
     from torch import nn as nn
 except ImportError as error:
-    raise MissingExtraError("training needs the extra: pip install 'holdfast[torch]'") from error
+    raise MissingExtraError("this needs the extra: pip install 'holdfast[torch]'") from error

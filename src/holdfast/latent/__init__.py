@@ -1,0 +1,1 @@
+"""Memory as state inside a model. All of it needs the extra ``holdfast[torch]`` and says so; nothing else here imports it."""
