@@ -53,8 +53,8 @@ def near(partition: Partition, query: Query, vector: Floats | None, view: View, 
         waiting = shown & ~vectors.present[: len(shown)]
     terms = [term(token) for token in query.tokens]
     if terms and waiting.any():
-        spoken = np.flatnonzero(waiting)  # mostly what the last runs left
-        if len(spoken) > max(k, _SOME):
+        spoken = np.flatnonzero(waiting)  # mostly what the last runs left: few enough to be compared one by one
+        if vectors is None or len(spoken) > max(k, _SOME):
             spoken = partition.lexical.best(terms, k, waiting)
         held = _held(partition, terms, spoken)
         rows = np.concatenate([rows, spoken[held > 0]])
