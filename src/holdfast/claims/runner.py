@@ -134,30 +134,10 @@ def list_claims(evidence_dir: Path | None = None) -> list[Row]:
     return [_row(item, folder) for item in PAPERS]
 
 
-def run_claim(
-    number: int,
-    *,
-    scale: Scale = "quick",
-    seeds: Sequence[int] | None = None,
-    data: Path | None = None,
-    evidence_dir: Path | None = None,
-    progress: Progress | None = None,
-    today: date | None = None,
-    jobs: int = 1,
-) -> Report:
+def run_claim(number: int, *, jobs: int = 1, **given: Any) -> Report:
     """Run a paper's claim over its seeds, write its evidence, return the report: ``start_claim``, with ``workers`` of its own."""
     with workers(jobs) as pool:
-        started = start_claim(
-            number,
-            scale=scale,
-            seeds=seeds,
-            data=data,
-            evidence_dir=evidence_dir,
-            progress=progress,
-            today=today,
-            pool=pool,
-        )
-        return started()
+        return start_claim(number, pool=pool, **given)()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ signals at most.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -18,7 +18,6 @@ from holdfast.errors import NotFoundError
 from holdfast.guard.chains import target
 from holdfast.retrieve.hits import Hit
 from holdfast.store.base import Operation, Store
-from holdfast.store.sqlite import SqliteStore
 
 
 class Ruling(StrEnum):
@@ -94,11 +93,6 @@ def sources_in(store: Store, scope: Scope) -> Lookup:
             return None
 
     return lookup
-
-
-def all_sources_of(cubes: Iterable[Cube], store: SqliteStore, scope: Scope) -> Lookup:
-    """As ``sources_in``, for what some cubes are made of: all of it is read at once."""
-    return store.sources(cubes, scope).get
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from holdfast.cube import Cube, Form, Scope
 from holdfast.encode.records import tell
 from holdfast.errors import HoldfastError
 from holdfast.guard.admission import against
-from holdfast.guard.base import Dropped, Lookup, Verdict, all_sources_of, ancestry, voter
+from holdfast.guard.base import Dropped, Lookup, Verdict, ancestry, voter
 from holdfast.guard.chains import Chain, Effect, Extractor, target
 from holdfast.guard.consensus import ConsensusGuard
 from holdfast.guard.precedents import about, reading, recorded
@@ -55,7 +55,7 @@ def heeded(
 
     ``chances``: how likely each hit, by its id, is to be about the task, where that must be known; the others are not.
     """
-    lookup = all_sources_of((hit.cube for hit in hits), store, scope)
+    lookup = store.sources((hit.cube for hit in hits), scope).get
     own = {hit.id for hit in hits if _own(hit.cube, lookup, whose)}
     hostile = tuple(
         Dropped(hit, "; ".join(why)) for hit in hits if hit.id not in own and (why := _hostile(hit.cube, lookup))
@@ -83,7 +83,7 @@ def heeded(
 
 def all_own(hits: Sequence[Hit], store: SqliteStore, scope: Scope, whose: str) -> bool:
     """Whether ``whose`` has lived through whatever these hits are made of: then nobody else need be heard."""
-    lookup = all_sources_of((hit.cube for hit in hits), store, scope)
+    lookup = store.sources((hit.cube for hit in hits), scope).get
     return all(_own(hit.cube, lookup, whose) for hit in hits)
 
 

@@ -26,7 +26,7 @@ PROFILE = MemoryProfile(
 
 
 LOOKED_AT = 40
-"""Records that hold most words of a query: the three best of 10,000 skills were among as many in 95 % of queries."""
+"""Records that hold most words of a query: of 10,000 made-up skills the three best were among as many in 38 of 40 queries."""
 
 
 @dataclass(frozen=True, slots=True)
