@@ -33,3 +33,14 @@ def folder() -> Iterator[Path]:
     """Where a store may be made: in memory where there is such a place, so that no test waits for a disk."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as home:
         yield Path(home) / "a.holdfast"
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread for torch: with several, small models are slower on a machine that others share."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,7 @@ from holdfast.train.skill_policies import Always, ByChance, ByMeaning, Explores,
 from holdfast.train.skill_trainer import Plan, SkillTrainer, batch_of  # noqa: E402
 from holdfast.train.warm_start import imitate, stand_ins  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- episodes ---

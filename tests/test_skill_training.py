@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -26,13 +25,7 @@ from holdfast.train.skill_episodes import Picked, Step  # noqa: E402
 from holdfast.train.skill_policies import Explores  # noqa: E402
 from holdfast.train.skill_rewards import process, rewards, spread  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- rewards and advantages ---

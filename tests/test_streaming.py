@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from pathlib import Path
 
 import pytest
 
@@ -17,18 +18,12 @@ from holdfast.latent.streaming import StreamingCache  # noqa: E402
 from holdfast.latent.surprisal import SURPRISE, Surprisal  # noqa: E402
 from holdfast.latent.window import Window  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZES = {
     "vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 512,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def made(kind: str = "llama", attention: str = "sdpa"):
@@ -43,7 +38,7 @@ def read(model, cache, ids, sizes):
     logits, held, start = [], [], 0
     with torch.no_grad(), cache.attached(model):
         for size in sizes:
-            logits.append(model(ids[:, start : start + size], past_key_values=cache).logits)
+            logits.append(model(ids[:, start : start + size], cache=cache).logits)
             start += size
             held.append(cache.layers[0].positions.clone())
     return torch.cat(logits, dim=1), held
@@ -151,14 +146,12 @@ def test_a_talk_of_several_turns_is_generated_as_if_stepped_by_hand(reindex: boo
                 new = torch.cat([last, turn], dim=1)
                 if way == "generate":
                     told = cache.prompt(new)
-                    out = model.generate(
-                        **told, past_key_values=cache, max_new_tokens=6, do_sample=False, eos_token_id=None
-                    )
+                    out = model.generate(**told, cache=cache, max_new_tokens=6, do_sample=False, eos_token_id=None)
                     out = out[:, told["input_ids"].shape[1] :]
                 else:
                     out = new[:, :0]
                     while out.shape[1] < 6:
-                        out = torch.cat([out, model(new, past_key_values=cache).logits[:, -1:].argmax(-1)], dim=1)
+                        out = torch.cat([out, model(new, cache=cache).logits[:, -1:].argmax(-1)], dim=1)
                         new = out[:, -1:]
                 said.setdefault(way, []).append(out.tolist())
                 last = out[:, -1:]
@@ -187,3 +180,23 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(InputError, match="call the model with all logits"):
         cache.observe(torch.zeros(1, 3, dtype=torch.long), torch.zeros(1, 1, 61))
     assert Entries(torch.zeros(1, 1, 0, 4), torch.zeros(1, 1, 0, 4), torch.zeros(1, 1, 0)).notes == {}
+
+
+def test_padding_is_refused_and_a_step_that_nobody_tells_of() -> None:
+    model = made()
+    cache = StreamingCache(model, Window(), 8)
+    with torch.no_grad(), cache.attached(model), pytest.raises(InputError, match="no padding"):
+        model(torch.ones(1, 4, dtype=torch.long), attention_mask=torch.tensor([[0, 1, 1, 1]]), cache=cache)
+    with torch.no_grad():
+        model(torch.ones(1, 4, dtype=torch.long), cache=cache)
+        with pytest.raises(InputError, match=r"within attached\(\)"):
+            model(torch.ones(1, 4, dtype=torch.long), cache=cache)
+
+
+def test_the_example_of_the_page_streams(tmp_path: Path) -> None:
+    made().save_pretrained(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "state.md").read_text()
+    (example,) = re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    names = {"PATH": tmp_path, "talk": [torch.randint(0, 61, (1, 30)), torch.randint(0, 61, (1, 9))]}
+    exec(compile(example.replace("max_new_tokens=200", "max_new_tokens=5"), "docs/state.md", "exec"), names)
+    assert 30 + 9 < names["cache"].seen <= 30 + 9 + 2 * 5

@@ -22,7 +22,7 @@ class Entries:
 
     Fields
         keys, values: shape (B, H, S, D).
-        positions: where each stood in what was read, shape (B, H, S), int64; -1 for padding.
+        positions: where each stood in what was read, shape (B, H, S), int64.
         notes: what a policy has noted of each, fp32, shape (B, H, S) by name.
     """
 

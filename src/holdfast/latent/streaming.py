@@ -44,7 +44,7 @@ class StreamingCache(Cache):  # type: ignore[misc]
         buffer: so many more may gather before any leave: to choose costs something at every step.
         reindex: positions are those in the cache.
 
-    Within ``attached`` give it to the model itself or to ``generate``, as ``cache`` (before 5.24: ``past_key_values``).
+    Within ``attached`` give it to the model itself or to ``generate``, as ``cache``. Rows have one length: there is no padding.
     """
 
     def __init__(
@@ -67,9 +67,13 @@ class StreamingCache(Cache):  # type: ignore[misc]
         """Within the block the model tells the policy what it reads and predicts, and the cache stays within its budget."""
 
         def ask(_module: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
-            if self in (given.get("cache"), given.get("past_key_values")) and "logits_to_keep" in given:
-                return args, {**given, "logits_to_keep": 0}  # of all tokens, and not of the last alone
-            return None
+            if self not in (given.get("cache"), given.get("past_key_values")):
+                return None
+            mask = given.get("attention_mask")
+            if isinstance(mask, Tensor) and mask.dim() == 2 and not mask.all():
+                raise InputError("a stream has no padding: give rows of one length, without a mask or with one of ones")
+            # Of all tokens, and not of the last alone.
+            return (args, {**given, "logits_to_keep": 0}) if "logits_to_keep" in given else None
 
         def told(_module: nn.Module, args: tuple[Any, ...], given: dict[str, Any], output: Any) -> None:
             if self in (given.get("cache"), given.get("past_key_values")):
@@ -134,6 +138,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         self.positions: Tensor | None = None
         self.notes: dict[str, Tensor] = {}
         self._read = self._fresh = 0
+        self._told = True  # what was read last
 
     @property
     def entries(self) -> Entries | None:
@@ -141,7 +146,10 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         return None if self.positions is None else Entries(self.keys, self.values, self.positions, self.notes)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """See ``transformers``: all that is kept and what is new."""
+        """See ``transformers``: all that is kept and what is new. Raises InputError where nobody told of the step before."""
+        if not self._told:
+            raise InputError("nothing would ever leave this cache: call the model within attached()")
+        self._told = False
         start = self.get_seq_length()
         found: tuple[Tensor, Tensor] = super().update(key_states, value_states, *args, **kwargs)
         rows, heads, self._fresh, _ = key_states.shape
@@ -173,7 +181,8 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
             self.notes[name] = torch.cat([held, new], dim=-1)
 
     def evict(self) -> None:
-        """Let go of what is too much."""
+        """Let go of what is too much: the step is over."""
+        self._told = True
         entries, cache = self.entries, self._cache
         assert entries is not None
         if entries.positions.shape[-1] <= cache.budget + cache.buffer:
@@ -189,7 +198,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
     def reset(self) -> None:
         """See ``transformers``."""
         super().reset()
-        self.positions, self.notes, self._read, self._fresh = None, {}, 0, 0
+        self.positions, self.notes, self._read, self._fresh, self._told = None, {}, 0, 0, True
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Beam search takes some rows anew, with all that was noted of them."""
