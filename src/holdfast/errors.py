@@ -42,6 +42,10 @@ class IntegrityError(StoreError):
     """The journal's hash chain or a row's digest does not check: something changed the files behind our back."""
 
 
+class StaleError(HoldfastError):
+    """What was kept in another form is of an earlier version of its source, or of another model: it is made anew, never used."""
+
+
 class EmbedderError(HoldfastError):
     """The embedder failed, timed out, or answered with vectors of another dimension than the store holds."""
 
