@@ -1,4 +1,4 @@
-"""Where something is from, and what is asked from outside: labels, lineage, rules of promotion, tensor files, every argument."""
+"""Where something is from, and what is asked from outside: labels, lineage, rules of release, tensor files, every argument."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fuzz.base import ANA, CUT, ID, NOW, Target, law, parts, refusable
 from fuzz.records import MEMORY
 from holdfast.cube import Channel, Cube, Origin, Ref, Status
 from holdfast.guard.base import ancestry, site, source_of, voter
-from holdfast.guard.promotion import Promotion, Rule, origins, propose
+from holdfast.guard.release import Release, Rule, origins, propose
 from holdfast.guard.stance import denies
 from holdfast.memory import Memory
 from holdfast.store.base import Operation, Where
@@ -70,14 +70,14 @@ def lineage(text: str) -> None:
     law(not (voter(last, lookup).authorises and (broken or outside)), "and authorises nothing", found)
 
 
-def promoted(text: str) -> None:
+def released(text: str) -> None:
     """One site, however it words what it says, and however often, lets nothing out of quarantine."""
     found, waiting = proposed(*parts(text, 3))
     law(not found and len(waiting) <= 1, "one site is one voice", found, waiting)
     denies(text)
 
 
-def proposed(first: str, *others: str) -> tuple[list[Promotion], dict[str, str]]:
+def proposed(first: str, *others: str) -> tuple[list[Release], dict[str, str]]:
     """What the rule does with some words in quarantine where pages of the same site have said them, and others, in recall."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         store = SqliteStore(Path(folder) / "s", clock=lambda: NOW, durability="normal")
@@ -217,7 +217,7 @@ _ARGUMENTS = (
 TARGETS = (
     Target("label", label, _LABELS),
     Target("lineage", lineage, ("\x01", "\x03", "\x0f", "\x11", "\x21", "\x43" * 30, "\x02", "\x00")),
-    Target("promoted", promoted, _SAID),
+    Target("released", released, _SAID),
     Target(
         "tensors",
         tensors,

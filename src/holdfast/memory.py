@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from holdfast.guard.chains import Ask, Extractor
     from holdfast.guard.lessons import LessonStore
     from holdfast.guard.precedents import Precedents
-    from holdfast.guard.promotion import Promotions, Rule
+    from holdfast.guard.release import Releases, Rule
 
 BATCH = 512
 MAX_QUERY = 100_000
@@ -502,13 +502,13 @@ class Memory:
         """Archive a memory that stands in quarantine."""
         return self._judge(id, Status.ARCHIVED, f"rejected: {reason}" if reason else "rejected", self.scope(**scope))
 
-    def promote(self, *, rule: Rule | None = None, dry_run: bool = False, **scope: str | None) -> Promotions:
+    def release(self, *, rule: Rule | None = None, dry_run: bool = False, **scope: str | None) -> Releases:
         """Let out of quarantine what enough independent sources say as well, and put back what they no longer do.
 
         ``rule`` says how many are enough. What comes out stays tainted. ``dry_run`` only says what would come out, and why
         the rest waits.
         """
-        from holdfast.guard.promotion import Promotions, Rule, propose
+        from holdfast.guard.release import Releases, Rule, propose
 
         here, rule = self.scope(**scope), rule or Rule()
         self._store.reach(here, Right.JUDGE)
@@ -516,21 +516,21 @@ class Memory:
         if not dry_run:
             self._owner.commit(back, actor=self._holder or here.path)
         found, waiting = propose(self._store, here, rule)
-        promoted = []
+        released = []
         for one in found if not dry_run else ():
             evidence = {"memory": one.cube.id, "because": list(one.because), "inside": rule.inside, "sites": rule.sites}
             try:
-                done = self._governor.promote(one.cube, one.reason, evidence, actor=here.path)
+                done = self._governor.release(one.cube, one.reason, evidence, actor=here.path)
             except (ConflictError, GuardError) as error:  # changed meanwhile, or a canary died: it waits
                 waiting[one.cube.id] = str(error)
                 continue
             if done.cubes:
-                promoted.append(one)
+                released.append(one)
             else:
                 waiting[one.cube.id] = "; ".join(done.refused)
         self._enrichment.wake()
         withdrawn = tuple(some.cube.id for some in back if some.cube is not None and self._store.sees(some.cube))
-        return Promotions(tuple(found if dry_run else promoted), withdrawn, waiting, planned=dry_run)
+        return Releases(tuple(found if dry_run else released), withdrawn, waiting, planned=dry_run)
 
     def revoke(
         self,

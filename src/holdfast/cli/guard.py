@@ -10,7 +10,7 @@ from holdfast.cli.screen import Screen, count
 from holdfast.cli.work import finish_queue
 from holdfast.cube import Cube
 from holdfast.errors import InputError
-from holdfast.guard.promotion import Rule
+from holdfast.guard.release import Rule
 from holdfast.guard.revocation import Revocation
 from holdfast.memory import Memory
 
@@ -22,12 +22,12 @@ def register(commands: Any) -> None:
     held = commands("quarantine", quarantine, "show what waits for somebody to look at it, or let it in, or not")
     held.add_argument("--approve", action="append", default=[], metavar="ID", help="let it in; may be repeated")
     held.add_argument("--reject", action="append", default=[], metavar="ID", help="archive it; may be repeated")
-    held.add_argument("--promote", action="store_true", help="let in what enough independent sources say as well")
+    held.add_argument("--release", action="store_true", help="let in what enough independent sources say as well")
     held.add_argument(
-        "--inside", type=int, default=None, metavar="N", help="with --promote: so many people (default 2)"
+        "--inside", type=int, default=None, metavar="N", help="with --release: so many people (default 2)"
     )
     held.add_argument("--sites", type=int, default=None, metavar="N", help="or so many people and sites (default 3)")
-    held.add_argument("--dry-run", action="store_true", help="with --promote: only show what would come in")
+    held.add_argument("--dry-run", action="store_true", help="with --release: only show what would come in")
     held.add_argument("--reason", default="", help="kept in the journal")
 
     back = commands(
@@ -52,10 +52,10 @@ def register(commands: Any) -> None:
 
 def quarantine(args: argparse.Namespace, screen: Screen) -> int:
     """``holdfast quarantine``."""
-    if args.promote:
-        return _promote(args, screen)
+    if args.release:
+        return _release(args, screen)
     if args.dry_run or args.inside is not None or args.sites is not None:
-        raise InputError("--inside, --sites and --dry-run go with --promote")
+        raise InputError("--inside, --sites and --dry-run go with --release")
     with open_memory(args, embed=bool(args.approve)) as memory:
         judged = [memory.approve(id, reason=args.reason) for id in args.approve]
         judged += [memory.reject(id, reason=args.reason) for id in args.reject]
@@ -81,20 +81,20 @@ def quarantine(args: argparse.Namespace, screen: Screen) -> int:
     return 0
 
 
-def _promote(args: argparse.Namespace, screen: Screen) -> int:
+def _release(args: argparse.Namespace, screen: Screen) -> int:
     if args.approve or args.reject:
-        raise InputError("--promote goes by rule; approve or reject what is left in a call of its own")
+        raise InputError("--release goes by rule; approve or reject what is left in a call of its own")
     asked = {name: number for name in ("inside", "sites") if (number := getattr(args, name)) is not None}
     with open_memory(args, embed=not args.dry_run) as memory:
-        done = memory.promote(rule=Rule(**asked), dry_run=args.dry_run)
-        if done.promoted and not done.planned:
+        done = memory.release(rule=Rule(**asked), dry_run=args.dry_run)
+        if done.released and not done.planned:
             finish_queue(memory, screen)
     if screen.json:
         screen.data(done.to_dict())
         return 0
     would = "would come in" if done.planned else "came in"
-    screen.line(f"{count(len(done.promoted), 'memory', 'memories')} {would}, {len(done.waiting)} wait")
-    for one in done.promoted:
+    screen.line(f"{count(len(done.released), 'memory', 'memories')} {would}, {len(done.waiting)} wait")
+    for one in done.released:
         screen.say(f"{one.cube.id}  {one.cube.kind} from {_whence(one.cube)}", hang=2, style="bold")
         screen.say(" ".join(one.cube.text[:300].split()), indent=2, hang=2)
         screen.say(f"{', '.join(one.voices)} say the same: {', '.join(one.because)}", indent=2, hang=2)

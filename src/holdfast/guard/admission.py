@@ -4,7 +4,7 @@ What a person or the agent itself says is admitted. What comes from outside, or 
 which no words can take away, and is held to three rules:
 
 1. It lays down nothing: an instruction, a preference, an experience, a skill or a lesson from outside waits in quarantine for
-   a person, or for a rule that rests on more than its own word (``promotion``).
+   a person, or for a rule that rests on more than its own word (``release``).
 2. It may be read, but what looks like an attack waits too (``screening``): a signal holds back, and never lets in.
 3. It has one voice: of near-copies from one source the first few are kept, the rest wait, and so does what a source brings in a
    burst beyond ten thousand an hour.

@@ -32,7 +32,7 @@ class Ruling(StrEnum):
 class Decision:
     """A ruling on one operation, why, and the strength of every signal that spoke (between 0 and 1).
 
-    ``uncorroborated``: all that speaks against it is that no one else says so; then a rule may let it out (``promotion``).
+    ``uncorroborated``: all that speaks against it is that no one else says so; then a rule may let it out (``release``).
     """
 
     ruling: Ruling

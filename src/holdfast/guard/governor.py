@@ -51,14 +51,14 @@ class Purpose(StrEnum):
     """Why memory changes. All of them are ruled upon and face the canaries; what is merely new waits in quarantine where one dies
     of it, and whatever changes what is there already is undone, and certified.
 
-    ``promote`` lets something out of quarantine by rule, and is done by ``Governor.promote`` alone.
+    ``release`` lets something out of quarantine by rule, and is done by ``Governor.release`` alone.
     """
 
     WRITE = "write"
     CONSOLIDATE = "consolidate"
     IMPORT = "import"
     EDIT = "edit"
-    PROMOTE = "promote"
+    RELEASE = "release"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +122,8 @@ class Governor:
         Raises GuardError where a canary is answered no more; everything of that user is as before then. The store's own
         errors pass through.
         """
-        if change is Purpose.PROMOTE:
-            raise GuardError("what stands in quarantine comes out by approve, or by the rule of promote")
+        if change is Purpose.RELEASE:
+            raise GuardError("what stands in quarantine comes out by approve, or by the rule of release")
         ruled, quarantined, refused = self._ruled(operations)
         if change is Purpose.WRITE and all(operation.op is Op.ADD for operation in ruled):
             commit, held = self._written(ruled, actor)
@@ -140,7 +140,7 @@ class Governor:
             certificates += [certificate] if certificate else []
         return Outcome(tuple(commits), quarantined, refused, tuple(certificates))
 
-    def promote(self, cube: Cube, reason: str, evidence: Mapping[str, Any], *, actor: str) -> Outcome:
+    def release(self, cube: Cube, reason: str, evidence: Mapping[str, Any], *, actor: str) -> Outcome:
         """Let a memory out of quarantine, where the guard has nothing against it but that no one else said so.
 
         ``evidence`` stands in the certificate. Nothing is stored where the guard objects (``refused`` says why). Raises
@@ -153,7 +153,7 @@ class Governor:
             if decision.ruling is Ruling.REFUSE or held or decision.signals:
                 why = "; ".join(decision.reasons) or f"signs of an attack ({', '.join(sorted(decision.signals))})"
                 return Outcome((), refused=(why,))
-        commit, certificate = self._watched(Purpose.PROMOTE, _home(cube.scope), [out], actor, (), evidence)
+        commit, certificate = self._watched(Purpose.RELEASE, _home(cube.scope), [out], actor, (), evidence)
         return Outcome((commit,), certificates=(certificate,) if certificate else ())
 
     def door(self, change: Purpose) -> Door:

@@ -141,9 +141,9 @@ def revoke(
 def put_back(store: Store, scope: Scope, without: Collection[str] = ()) -> list[Operation]:
     """The operations that return to quarantine what came out by rule on the word of what is gone; ``without`` some memories."""
     home = Scope(scope.tenant, scope.user)
-    if not certificates(store, home, Purpose.PROMOTE):
+    if not certificates(store, home, Purpose.RELEASE):
         return []
-    from holdfast.guard.promotion import unsupported  # the grammars that it reads claims by take a second to compile
+    from holdfast.guard.release import unsupported  # the grammars that it reads claims by take a second to compile
 
     return unsupported(store, home, without)
 

@@ -37,8 +37,8 @@ from holdfast.retrieve.context import SUPERSEDED
 from holdfast.retrieve.text import tokens
 from holdfast.store.base import OF_USE, Operation, Store, Where
 
-PROMOTED = "promoted by rule"
-"""How the reason of a promotion begins in the journal."""
+RELEASED = "released by rule"
+"""How the reason of a release begins in the journal."""
 
 _LIFTABLE = ("quarantined: ", "revoked")  # how the reasons of admission and of a revocation begin
 _BY_HAND = "approved"
@@ -61,11 +61,11 @@ class Rule:
 
     def __post_init__(self) -> None:
         if self.inside < 2 or self.sites < 2:
-            raise InputError("a rule of promotion asks at least two independent sources")
+            raise InputError("a rule of release asks at least two independent sources")
 
 
 @dataclass(frozen=True, slots=True)
-class Promotion:
+class Release:
     """A memory that may come out: ``voices`` are the sources that say the same, ``because`` one memory of each."""
 
     cube: Cube
@@ -75,7 +75,7 @@ class Promotion:
     @property
     def reason(self) -> str:
         """For the journal; ids and no words."""
-        return f"{PROMOTED}: {len(self.because)} independent sources say the same: {', '.join(self.because)}"
+        return f"{RELEASED}: {len(self.because)} independent sources say the same: {', '.join(self.because)}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -83,10 +83,10 @@ class Promotion:
 
 
 @dataclass(frozen=True, slots=True)
-class Promotions:
+class Releases:
     """What came out, or would come out (``planned``); what went back because its sources fell; why each of the rest waits."""
 
-    promoted: tuple[Promotion, ...] = ()
+    released: tuple[Release, ...] = ()
     withdrawn: tuple[str, ...] = ()
     waiting: Mapping[str, str] = field(default_factory=dict)
     planned: bool = False
@@ -94,14 +94,14 @@ class Promotions:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
-            "promoted": [one.to_dict() for one in self.promoted],
+            "released": [one.to_dict() for one in self.released],
             "withdrawn": list(self.withdrawn),
             "waiting": dict(self.waiting),
             "planned": self.planned,
         }
 
 
-def propose(store: Store, scope: Scope, rule: Rule) -> tuple[list[Promotion], dict[str, str]]:
+def propose(store: Store, scope: Scope, rule: Rule) -> tuple[list[Release], dict[str, str]]:
     """What the rule lets out of quarantine in a scope, and of each other memory there why not. Nothing is changed.
 
     Whoever speaks in the same tenant and user is heard, in whatever session.
@@ -118,7 +118,7 @@ def propose(store: Store, scope: Scope, rule: Rule) -> tuple[list[Promotion], di
             waiting[cube.id] = f"signs of an attack ({', '.join(sorted(spoken))}): it waits for a person"
         else:
             open_.append(cube)
-    promoted: list[Promotion] = []
+    released: list[Release] = []
     said: set[tuple[frozenset[str], str, str]] = set()
     found = _same(store, home, open_)
     lookup = sources_in(store, home)
@@ -131,10 +131,10 @@ def propose(store: Store, scope: Scope, rule: Rule) -> tuple[list[Promotion], di
             waiting[cube.id] = "its source has said it already"
         elif enough:
             said.add(words)
-            promoted.append(Promotion(cube, tuple(voices), tuple(voices.values())))
+            released.append(Release(cube, tuple(voices), tuple(voices.values())))
         else:
             waiting[cube.id] = why
-    return promoted, waiting
+    return released, waiting
 
 
 def unsupported(store: Store, scope: Scope, without: Collection[str] = ()) -> list[Operation]:
@@ -143,7 +143,7 @@ def unsupported(store: Store, scope: Scope, without: Collection[str] = ()) -> li
     Looks at all of the tenant's user, whatever the scope.
     """
     scope = _home(scope)
-    rules = dict(filter(None, map(_certified, certificates(store, scope, Purpose.PROMOTE))))
+    rules = dict(filter(None, map(_certified, certificates(store, scope, Purpose.RELEASE))))
     if not rules:
         return []
     out = [cube for cube in store.select(scope, Where(statuses=tuple(RECALLABLE))) if cube.id in rules]
@@ -293,5 +293,5 @@ def _last_reason(store: Store, cube: Cube, scope: Scope) -> str:
 def _by_rule(store: Store, cube: Cube, scope: Scope) -> bool:
     """Whether it was the rule that let a memory out last, and not a person."""
     let_out = [event.reason for event in store.events(scope=scope, id=cube.id)]
-    let_out = [reason for reason in let_out if reason.startswith((PROMOTED, _BY_HAND))]
-    return bool(let_out) and let_out[-1].startswith(PROMOTED)
+    let_out = [reason for reason in let_out if reason.startswith((RELEASED, _BY_HAND))]
+    return bool(let_out) and let_out[-1].startswith(RELEASED)

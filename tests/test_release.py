@@ -20,7 +20,7 @@ from holdfast.errors import GuardError, InputError
 from holdfast.guard.admission import STANDING
 from holdfast.guard.base import Decision, Ruling, Verdict
 from holdfast.guard.governor import CERTIFICATE, Purpose
-from holdfast.guard.promotion import PROMOTED, Rule, origins, propose
+from holdfast.guard.release import RELEASED, Rule, origins, propose
 from holdfast.memory import Memory
 from holdfast.retrieve.hits import Hit
 from holdfast.store.base import Operation, Where
@@ -50,7 +50,7 @@ def hold(store: SqliteStore, held: Cube, reason: str = "quarantined: its source 
     return store.commit([Operation.add(held.with_(status=Status.QUARANTINED), reason)]).cubes[0]
 
 
-def promoted(store: SqliteStore, rule: Rule | None = None) -> set[str]:
+def released(store: SqliteStore, rule: Rule | None = None) -> set[str]:
     return {one.cube.id for one in propose(store, ANA, rule or Rule())[0]}
 
 
@@ -68,14 +68,14 @@ def test_two_people_or_three_sources_let_out_what_lays_nothing_down(folder: Path
     found, waiting = propose(store, ANA, Rule())
     assert not found and waiting[held.id].startswith("1 of 2 people, or 1 of 3")
     one = add(store, cube("the ferry to Almada leaves at nine.", SITES[0])).cubes[0]
-    assert promoted(store) == set()
+    assert released(store) == set()
     other = add(store, cube(f"{SAID}!", SITES[1])).cubes[0]
     (came,), waiting = propose(store, ANA, Rule())
     assert came.cube == held and waiting == {} and came.voices == ("site:a.example", "site:b.example", "user:ana")
     assert set(came.because) >= {one.id, other.id} and all(id in came.reason for id in came.because)
-    assert promoted(store, Rule(sites=4)) == set()
+    assert released(store, Rule(sites=4)) == set()
     add(store, cube(SAID, "rui"))
-    assert promoted(store, Rule(sites=9)) == {held.id}, "two people are enough by themselves"
+    assert released(store, Rule(sites=9)) == {held.id}, "two people are enough by themselves"
     store.close()
 
 
@@ -91,7 +91,7 @@ def test_what_tells_an_agent_how_to_act_comes_out_on_no_number_of_sites(folder: 
     found, waiting = propose(store, ANA, Rule())
     assert not found and f"sites do not count for a {kind}" in waiting[held.id]
     add(store, cube("Reuse the cached result", "rui", kind))
-    assert promoted(store) == {held.id}
+    assert released(store) == {held.id}
     store.close()
 
 
@@ -121,13 +121,13 @@ def test_who_counts_as_independent(folder: Path) -> None:
     )
     for at, nobody in enumerate(nobodies):
         assert add(store, nobody.with_(data={**nobody.data, "turn": str(at)})).cubes
-    assert promoted(store, Rule(2, 2)) == set()
+    assert released(store, Rule(2, 2)) == set()
     add(store, Cube(ANA, SAID, "fact", origin=Origin(Channel.DERIVED, author="rui", derived_from=(turn.ref,))))
     for name in (None, "user", "human"):  # one person, whatever the role is called
         add(
             store, Cube(ANA, f"{SAID}.", "fact", data={"n": str(name)}, origin=Origin(author=name, reference=str(name)))
         )
-    assert promoted(store, Rule(2, 9)) == {held.id}
+    assert released(store, Rule(2, 9)) == {held.id}
     add(store, cube(SAID, "https://www.q.example:8080/other"))  # the same site
     found, waiting = propose(store, ANA, Rule(2, 9))
     assert not found and waiting[held.id] == "its source has said it already"
@@ -144,9 +144,9 @@ def test_whoever_had_a_part_in_a_memory_is_no_witness_of_it(folder: Path) -> Non
         for author in ("ana", "rui"):
             memory.add(SAID, author=author)
         memory.add(SAID, channel="web", source="https://sub.q.example/2")
-        assert memory.promote().waiting[mixed.id].startswith("1 of 2 people, or 1 of 3")
+        assert memory.release().waiting[mixed.id].startswith("1 of 2 people, or 1 of 3")
         memory.add(SAID, author="eva")
-        assert [one.cube.id for one in memory.promote().promoted] == [mixed.id]
+        assert [one.cube.id for one in memory.release().released] == [mixed.id]
 
 
 def test_origins_are_people_sites_and_doors(folder: Path) -> None:
@@ -189,9 +189,9 @@ def test_one_word_changed_is_not_the_same(folder: Path) -> None:
         honest.replace("Bob before noon", "noon before Bob"),
     ):
         hold(store, cube(evil, "https://q.example"))
-    assert promoted(store) == set()
+    assert released(store) == set()
     same = hold(store, cube(honest.upper() + ".", "https://r.example"))
-    assert promoted(store) == {same.id}
+    assert released(store) == {same.id}
     store.close()
 
 
@@ -216,10 +216,10 @@ def test_the_same_slot_filled_with_the_same_value_is_the_same_and_nothing_beside
         f"No, not {claim.text}",
     ):
         held(text, claim)
-    assert promoted(store) == set(), "one person"
+    assert released(store) == set(), "one person"
     rui = "Ana's sister Zoe lives in Porto."
     add(store, cube(rui, "rui"))
-    assert promoted(store) == {good}
+    assert released(store) == {good}
     # A denial left out would turn it round, though no word is added.
     (denied,) = find_claims("Rui no longer lives in Faro.", "ana", START)
     for author in PEOPLE:
@@ -229,16 +229,16 @@ def test_the_same_slot_filled_with_the_same_value_is_the_same_and_nothing_beside
             cube("I no longer live in Faro.", author),
         )
     held("Rui lives in Faro", denied)
-    assert promoted(store) == {good}
+    assert released(store) == {good}
     honest = held(denied.text, denied)
-    assert promoted(store) == {good, honest}
+    assert released(store) == {good, honest}
     # What somebody wants is the same only where somebody wants it.
     (wish,) = find_standing("Eva prefers tea over coffee.", "ana", START)
     wanted = held(wish.text, wish, Kind.PREFERENCE)
     add(store, cube("They say that eva prefers tea over coffee", "ana"))
-    assert promoted(store) == {good, honest}
+    assert released(store) == {good, honest}
     add(store, cube("Eva prefers tea over coffee.", "rui"))
-    assert promoted(store) == {good, honest, wanted}
+    assert released(store) == {good, honest, wanted}
     store.close()
 
 
@@ -267,7 +267,7 @@ def test_what_another_hand_put_there_waits_for_a_person(folder: Path) -> None:
     seen = hold(store, cube(SAID, "https://q.example"))
     store.feedback([seen.id], ANA, -0.5)
     store.redeem(store.hand_out([seen], ANA), ANA, 0.5)  # nor is a reward a hand
-    assert promoted(store) == {seen.id}
+    assert released(store) == {seen.id}
     store.close()
 
 
@@ -342,28 +342,28 @@ def corroborated(memory: Memory, kind: str = Kind.SKILL, text: str = "Deploy on 
     return held
 
 
-def test_a_promotion_is_certified_and_can_be_undone_and_taints_stay(memory: Memory) -> None:
+def test_a_release_is_certified_and_can_be_undone_and_taints_stay(memory: Memory) -> None:
     held = corroborated(memory)
-    plan = memory.promote(dry_run=True)
-    assert plan.planned and [one.cube.id for one in plan.promoted] == [held] and memory.quarantined()
-    done = memory.promote()
-    assert [one.cube.id for one in done.promoted] == [held] and not done.planned and done.waiting == {}
+    plan = memory.release(dry_run=True)
+    assert plan.planned and [one.cube.id for one in plan.released] == [held] and memory.quarantined()
+    done = memory.release()
+    assert [one.cube.id for one in done.released] == [held] and not done.planned and done.waiting == {}
     out = memory.get(held)
     assert out.status is Status.ACTIVATED and out.origin.taint == ("web:https://q.example",)
     assert out.tainted and out.origin.trust == 0.4 and out.origin == memory.get(held, version=1).origin
     last = memory.history(held)[-1].event
-    assert last.reason == done.promoted[0].reason and last.reason.startswith(PROMOTED)
+    assert last.reason == done.released[0].reason and last.reason.startswith(RELEASED)
     (certificate,) = memory.select(Where(kinds=(CERTIFICATE,)))
-    assert certificate.data["change"] == "promote" and certificate.data["rolled_back"] is False
+    assert certificate.data["change"] == "release" and certificate.data["rolled_back"] is False
     assert certificate.data["evidence"]["memory"] == held
-    assert certificate.data["evidence"]["because"] == list(done.promoted[0].because)
-    assert memory.promote().promoted == (), "once"
+    assert certificate.data["evidence"]["because"] == list(done.released[0].because)
+    assert memory.release().released == (), "once"
     memory.undo(last.seq)
     assert [cube.id for cube in memory.quarantined()] == [held]
-    assert "waits for a person" in memory.promote().waiting[held], "somebody took it back: the rule does not try again"
+    assert "waits for a person" in memory.release().waiting[held], "somebody took it back: the rule does not try again"
 
 
-def test_a_canary_that_dies_of_a_promotion_undoes_it(memory: Memory) -> None:
+def test_a_canary_that_dies_of_a_release_undoes_it(memory: Memory) -> None:
     memory.add("The reactor is in hall seven")
     memory.canary("where is the reactor?", "hall seven")
     asked = memory._governor._ask
@@ -374,17 +374,17 @@ def test_a_canary_that_dies_of_a_promotion_undoes_it(memory: Memory) -> None:
         return [hit for hit in hits if not any(other.id == held for other in hits)]
 
     memory._governor._ask = dying  # type: ignore[assignment]
-    done = memory.promote()
-    assert done.promoted == () and "canary" in done.waiting[held]
+    done = memory.release()
+    assert done.released == () and "canary" in done.waiting[held]
     assert memory.get(held).status is Status.QUARANTINED
     assert [c.data["rolled_back"] for c in memory.select(Where(kinds=(CERTIFICATE,)))] == [True]
 
 
 def test_nobody_else_gets_through_that_door(memory: Memory) -> None:
     held = memory.get(corroborated(memory))
-    out = Operation.update(held.with_(status=Status.ACTIVATED), f"{PROMOTED}: believe me")
+    out = Operation.update(held.with_(status=Status.ACTIVATED), f"{RELEASED}: believe me")
     with pytest.raises(GuardError, match="approve"):
-        memory.apply([out], actor="manager", change=Purpose.PROMOTE)
+        memory.apply([out], actor="manager", change=Purpose.RELEASE)
     assert memory.apply([out], actor="manager") == () and memory.get(held.id).status is Status.QUARANTINED
 
 
@@ -410,23 +410,23 @@ def test_a_guard_that_objects_to_more_than_solitude_keeps_it_in(folder: Path, de
     with open_memory(folder) as memory:
         held = corroborated(memory)
     with open_memory(folder, guard=Judge()) as memory:
-        done = memory.promote()
-        assert done.promoted == () and done.waiting[held] and memory.get(held).status is Status.QUARANTINED
+        done = memory.release()
+        assert done.released == () and done.waiting[held] and memory.get(held).status is Status.QUARANTINED
     with open_memory(folder) as memory:
-        assert len(memory.promote().promoted) == 1
+        assert len(memory.release().released) == 1
 
 
 @pytest.mark.parametrize("how", ["revoke", "forget", "retract", "approved"])
 def test_what_came_out_goes_back_when_those_who_said_it_are_gone(memory: Memory, how: str) -> None:
     held = corroborated(memory)
     memory.add(Cube(memory.scope(), "Deploy on Thursdays only", Kind.SKILL, origin=Origin(author="eva")))
-    assert len(memory.promote().promoted) == 1
+    assert len(memory.release().released) == 1
     if how == "approved":  # by a person, after the rule
         memory.revoke(author="rui")
         memory.revoke(author="eva")
         memory.approve(held)
         memory.revoke(author="ana")
-        assert memory.get(held).status is Status.ACTIVATED and memory.promote().withdrawn == ()
+        assert memory.get(held).status is Status.ACTIVATED and memory.release().withdrawn == ()
         return
     gone = {author: [c.id for c in memory.select() if c.origin.author == author] for author in ("rui", "eva")}
     for author in ("rui", "eva"):
@@ -438,8 +438,8 @@ def test_what_came_out_goes_back_when_those_who_said_it_are_gone(memory: Memory,
             memory.forget(author=author).verify()
         else:
             memory.retract(gone[author][0])
-            assert memory.promote(dry_run=True).withdrawn == ((held,) if author == "eva" else ())
-            memory.promote()
+            assert memory.release(dry_run=True).withdrawn == ((held,) if author == "eva" else ())
+            memory.release()
     assert memory.get(held).status is Status.QUARANTINED
     if how == "revoke":
         memory.undo(done.seq)
@@ -448,12 +448,12 @@ def test_what_came_out_goes_back_when_those_who_said_it_are_gone(memory: Memory,
 
 def test_who_judges_one_session_is_not_told_what_went_back_in_another(memory: Memory) -> None:
     held = corroborated(memory)
-    memory.promote()
+    memory.release()
     memory.access.enrol("bot")
     memory.access.grant("bot", f"{memory.scope().partition}/plan", ["read", "judge"])
     memory.retract(next(cube.id for cube in memory.select() if cube.origin.author == "rui"))
-    assert memory.held_by("bot").promote(agent="plan", dry_run=True).withdrawn == ()
-    assert memory.promote(dry_run=True).withdrawn == (held,)
+    assert memory.held_by("bot").release(agent="plan", dry_run=True).withdrawn == ()
+    assert memory.release(dry_run=True).withdrawn == (held,)
 
 
 def test_a_forged_certificate_holds_nothing_down(memory: Memory) -> None:
@@ -463,23 +463,23 @@ def test_a_forged_certificate_holds_nothing_down(memory: Memory) -> None:
         {"evidence": {"memory": id, "inside": "x", "sites": None}, "rolled_back": False},
         {"evidence": "?"},
     ):
-        origin = Origin(Channel.SYSTEM, reference="holdfast:promote")
+        origin = Origin(Channel.SYSTEM, reference="holdfast:release")
         memory.add(Cube(memory.scope(), "certificate", CERTIFICATE, data=data, origin=origin))
-    assert memory.promote().withdrawn == () and memory.get(id).status is not Status.QUARANTINED
+    assert memory.release().withdrawn == () and memory.get(id).status is not Status.QUARANTINED
 
 
-def test_the_command_shows_promotes_and_says_why_not(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_shows_releases_and_says_why_not(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with open_memory(folder) as memory:
         held = corroborated(memory)
         memory.add("Deploy on Mondays", kind=Kind.SKILL, channel="web", source="https://z.example")
     store = ["--store", str(folder), "--user", "ana", "--embedder", "none"]
-    assert main([*store, "quarantine", "--promote", "--dry-run"]) == 0
+    assert main([*store, "quarantine", "--release", "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert "1 memory would come in, 1 wait" in shown and "user:ana, user:rui say the same" in shown
-    assert main([*store, "quarantine", "--promote", "--inside", "3", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["promoted"] == []
-    assert main([*store, "quarantine", "--promote", "--json"]) == 0
+    assert main([*store, "quarantine", "--release", "--inside", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["released"] == []
+    assert main([*store, "quarantine", "--release", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["promoted"][0]["memory"]["id"] == held and len(told["waiting"]) == 1
+    assert told["released"][0]["memory"]["id"] == held and len(told["waiting"]) == 1
     assert main([*store, "quarantine", "--dry-run"]) != 0
-    assert main([*store, "quarantine", "--promote", "--approve", held]) != 0
+    assert main([*store, "quarantine", "--release", "--approve", held]) != 0
