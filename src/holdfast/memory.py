@@ -21,7 +21,7 @@ import numpy as np
 
 from holdfast.as_of import RECALLED, AsOf
 from holdfast.chat import Chat, count_tokens
-from holdfast.cube import Channel, Cube, Kind, Ref, Scope, Status, to_micros, utc
+from holdfast.cube import Channel, Cube, Form, Kind, Ref, Scope, Status, to_micros, utc
 from holdfast.encode.base import Embedder, Encoder, Outcome, Trajectory
 from holdfast.encode.turns import Content, to_cubes
 from holdfast.enrichment import Enrichment, Progress
@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from holdfast.guard.lessons import LessonStore
     from holdfast.guard.precedents import Precedents
     from holdfast.guard.release import Releases, Rule
+    from holdfast.latent.reader import Reader
+    from holdfast.states import Attached, Resident, States
 
 BATCH = 512
 MAX_QUERY = 100_000
@@ -124,6 +126,7 @@ class Memory:
         self._recipe, self._chat = _recipe(recipe), chat
         self._store = SqliteStore(path, terms=fold_terms, tasks=("embed", "enrich"), clock=clock, durability=durability)
         self._owner, self._closes = self._store, True
+        self._resident: list[Resident] = []
         try:
             if self._store.meta("analyser") != ANALYSER:
                 self._store.rebuild(fold_terms, ANALYSER)
@@ -622,6 +625,51 @@ class Memory:
 
         return LessonStore(self._store, replace(self.scope(**scope), session=None), clock=self._store.now)
 
+    # --- other forms ---
+
+    def promote(
+        self,
+        cubes: Iterable[Cube | Hit | str],
+        *,
+        to: str = Form.STATE,
+        model: Reader,
+        exact: bool = True,
+        **scope: str | None,
+    ) -> tuple[Cube, ...]:
+        """Let a model read memories once and keep what it makes of them, as cubes of another form that are derived from them.
+
+        ``to``: "state", a KV cache on disk that ``attach`` uses. ``model``: a ``latent.reader.Reader``. ``exact``: of each memory
+        after those before it, in this order; otherwise of each by itself. Needs the extra ``holdfast[torch]``. Raises
+        NotFoundError, InputError.
+        """
+        if to != Form.STATE:
+            raise InputError(f"memories are promoted to 'state', not to {to!r}")
+        return self._states(model, self.scope(**scope)).promote(cubes, exact=exact)
+
+    def attach(
+        self, cubes: Iterable[Cube | Hit | str], *, model: Reader, exact: bool = True, **scope: str | None
+    ) -> Attached:
+        """Memories as the beginning of a prompt, with all of it that was promoted to state for this model and still holds."""
+        return self._states(model, self.scope(**scope)).attach(cubes, exact=exact)
+
+    def demote(self, states: Iterable[Cube | str], **scope: str | None) -> None:
+        """Let go of cubes of the form ``state``, files and all; the memories stay.
+
+        Raises NotFoundError, AccessError, and InputError for a cube that is none.
+        """
+        from holdfast.states import demote
+
+        demote(self._store, self.scope(**scope), states)
+
+    def states(
+        self, model: Reader, *, budget: int | None = None, half_life: float = 3600.0, **scope: str | None
+    ) -> States:
+        """What is kept as state for a model.
+
+        With a ``budget`` of bytes ``States.tick`` promotes and demotes by how often memories are attached.
+        """
+        return self._states(model, self.scope(**scope), budget, half_life)
+
     # --- access ---
 
     @property
@@ -758,6 +806,18 @@ class Memory:
         from holdfast.recipes.provider import Cook
 
         return Cook(self, chosen, scope, model=chat or self._chat, author=author)
+
+    def _states(self, model: Reader, here: Scope, budget: int | None = None, half_life: float = 3600.0) -> States:
+        from holdfast.states import Resident, States
+
+        if not self._resident:  # one for this memory in anybody's hands
+            self._resident.append(Resident())
+            self._owner.forms.join(self._resident[0])
+
+        def apply(operations: Sequence[Operation]) -> tuple[Cube, ...]:
+            return self.apply(operations, actor=self._holder or here.path, change=Purpose.WRITE)
+
+        return States(self._store, here, model, apply, self._resident[0], budget=budget, half_life=half_life)
 
     def _for(self, store: HeldStore, closes: bool) -> Memory:
         memory = copy(self)

@@ -16,6 +16,7 @@ from typing import Any
 from holdfast.cube import Form
 from holdfast.errors import InputError, MissingExtraError
 from holdfast.latent.retention import Entries, RetentionPolicy, gathered, kept
+from holdfast.latent.rotary import Rotation, full_attention, rotation
 from holdfast.taxonomy import Evolution, Function, MemoryProfile, Retrieval, Subform, Subject
 from holdfast.torched import Tensor, nn, torch
 
@@ -52,12 +53,9 @@ class StreamingCache(Cache):  # type: ignore[misc]
     ) -> None:
         if budget < 1 or buffer < 0:
             raise InputError("one entry or more is kept, and a buffer is 0 or more")
-        config = model.config.get_text_config(decoder=True)
-        kinds = set(getattr(config, "layer_types", None) or ("full_attention",))
-        if kinds != {"full_attention"}:
-            raise InputError(f"a cache of bounded length is for full attention, and this model has {sorted(kinds)}")
-        turn = _rotation(model) if reindex else None
-        super().__init__(layers=[_Layer(at, self, turn) for at in range(config.num_hidden_layers)])
+        layers = full_attention(model)
+        turn = rotation(model) if reindex else None
+        super().__init__(layers=[_Layer(at, self, turn) for at in range(layers)])
         self.policy, self.budget, self.buffer = policy, budget, buffer
         self.seen = 0
         self._before: Tensor | None = None
@@ -132,7 +130,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
 
     is_croppable = False
 
-    def __init__(self, at: int, cache: StreamingCache, turn: _Rotation | None) -> None:
+    def __init__(self, at: int, cache: StreamingCache, turn: Rotation | None) -> None:
         super().__init__()
         self._at, self._cache, self._turn = at, cache, turn
         self.positions: Tensor | None = None
@@ -206,27 +204,3 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         if self.positions is not None:
             self.positions = self.positions.index_select(0, beam_idx)
             self.notes = {name: note.index_select(0, beam_idx) for name, note in self.notes.items()}
-
-
-class _Rotation:
-    """Turns rotated keys by some places."""
-
-    def __init__(self, frequencies: Tensor) -> None:
-        self._frequencies = frequencies
-
-    def __call__(self, keys: Tensor, by: Tensor) -> Tensor:
-        """Keys of shape (B, H, S, D) by (B, H, S) places."""
-        angles = by[..., None].float() * self._frequencies.to(keys.device)
-        cos, sin = (torch.cat([part, part], dim=-1) for part in (angles.cos(), angles.sin()))
-        half = keys.shape[-1] // 2
-        turned = torch.cat([-keys[..., half:], keys[..., :half]], dim=-1)
-        return (keys.float() * cos + turned.float() * sin).to(keys.dtype)
-
-
-def _rotation(model: Any) -> _Rotation:
-    rotary = getattr(getattr(model, "model", model), "rotary_emb", None)
-    frequencies = getattr(rotary, "inv_freq", None)
-    head = getattr(model.config, "head_dim", None) or model.config.hidden_size // model.config.num_attention_heads
-    if frequencies is None or getattr(rotary, "attention_scaling", 1.0) != 1.0 or 2 * len(frequencies) != head:
-        raise InputError("positions can be counted within the cache for plain rotary embeddings over whole heads alone")
-    return _Rotation(frequencies.detach().float())

@@ -1,9 +1,9 @@
-"""The text tier of the memory scheduler: which texts to keep at hand under a token budget (MemOS, arXiv 2507.03724 §5.4).
+"""The memory scheduler: which blocks to keep at hand under a budget (MemOS, arXiv 2507.03724 §5.4).
 
-Holding a text of n tokens saves a cost each time it is asked for. Its density is the rate of saving a token of budget,
-λ · saved / n, with λ an arrival rate that decays exponentially. The densest texts are held; one that is already held counts
-``hysteresis`` times as much, so that nothing is swapped for a gain that the next event may undo. Decisions are data, and
-depend on nothing but the events and their times. LRU and LFU are the baselines that the policy has to beat.
+Holding a block of size n (a text of n tokens, a KV cache of n bytes) saves a cost each time it is asked for. Its density is the
+rate of saving a unit of budget, λ · saved / n, with λ an arrival rate that decays exponentially. The densest blocks are held; one
+that is already held counts ``hysteresis`` times as much, so that nothing is swapped for a gain that the next event may undo.
+Decisions are data, and depend on nothing but the events and their times. LRU and LFU are the baselines that the policy has to beat.
 """
 
 from __future__ import annotations
@@ -32,14 +32,17 @@ _NEGLIGIBLE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A text that may be held: one version of a cube, its ``size`` in tokens, and the cost ``saved`` when it is at hand.
+    """What may be held: one version of a cube, its ``size``, and the cost ``saved`` when it is at hand.
 
-    The cost is in any one unit (tokens not read again, seconds). Raises InputError unless size > 0 and saved ≥ 0.
+    Sizes are in one unit (tokens, bytes), costs in another (tokens not read again, seconds). ``after``: the id of a block without
+    which this one is of no use, such as what a stretch of a KV cache was computed after. Raises InputError unless size > 0 and
+    saved ≥ 0.
     """
 
     ref: Ref
     size: int
     saved: float
+    after: str | None = None
 
     def __post_init__(self) -> None:
         if self.size <= 0 or not 0 <= self.saved < math.inf:
@@ -57,7 +60,7 @@ class Move:
 
 
 class WorkingSet:
-    """The blocks at hand, under a budget of tokens; the policy decides by density with hysteresis.
+    """The blocks at hand, under a budget; the policy decides by density with hysteresis.
 
     Times are numbers in one unit (seconds, say), ``half_life`` in the same, and must not run backwards. Raises InputError
     for a budget, half-life or hysteresis out of range.
@@ -98,6 +101,10 @@ class WorkingSet:
         self._known.pop(id, None)
         return self._held.pop(id, None)
 
+    def knows(self, id: str) -> bool:
+        """Whether a block was asked for lately enough to count."""
+        return id in self._known
+
     def rate(self, id: str, at: float) -> float:
         """The arrival rate λ at a time: each arrival counts ln 2 / half-life, halved every half-life since."""
         weight, last = self._weight.get(id, (0.0, at))
@@ -116,18 +123,27 @@ class WorkingSet:
         density = {id: self.density(block, at) for id, block in self._known.items()}
         chosen: dict[str, Block] = {}
         room = self.budget
-        for id in sorted(self._known, key=lambda id: (-self._favoured(id, density[id]), id)):
-            block = self._known[id]
-            if block.size <= room and density[id] > 0:
-                chosen[id] = block
-                room -= block.size
+        waiting = sorted(self._known, key=lambda id: (-self._favoured(id, density[id]), id))
+        waiting = [id for id in waiting if density[id] > 0]
+        more = True
+        while more:  # a block that another one must precede comes in the turn after that one
+            more, left = False, []
+            for id in waiting:
+                block = self._known[id]
+                if block.after is not None and block.after not in chosen:
+                    left.append(id)
+                elif block.size <= room:
+                    chosen[id] = block
+                    room -= block.size
+                    more = True
+            waiting = left
         out = [
-            Move("demote", block, density[id], f"density {density[id]:.4g} no longer earns its {block.size} tokens")
+            Move("demote", block, density[id], f"density {density[id]:.4g} no longer earns its {block.size}")
             for id, block in self._held.items()
             if id not in chosen
         ]
         into = [
-            Move("promote", block, density[id], f"density {density[id]:.4g} earns {block.size} tokens of {self.budget}")
+            Move("promote", block, density[id], f"density {density[id]:.4g} earns {block.size} of {self.budget}")
             for id, block in chosen.items()
             if id not in self._held
         ]

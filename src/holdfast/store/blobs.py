@@ -86,14 +86,20 @@ class Blobs:
 
     def read(self, cube: Cube) -> bytes:
         """The file that a cube names. Raises InputError where it names none, StoreError and IntegrityError."""
-        if cube.blob is None:
-            raise InputError(f"memory {cube.id} has no tensor file; its form is {cube.form}")
-        file = self.file(cube.blob, cube.scope)
+        file = self._file_of(cube)
         with translated(file):
             data = file.read_bytes()
         if hashlib.sha256(data).hexdigest() != cube.blob:
             raise IntegrityError(f"the tensor file of memory {cube.id} is damaged; see: holdfast doctor")
         return data
+
+    def whole(self, cube: Cube) -> Path:
+        """Where the file that a cube names lies, looked through and found to be what it says. Raises as ``read`` does."""
+        file = self._file_of(cube)
+        with translated(file):
+            if _hash(file) != cube.blob:
+                raise IntegrityError(f"the tensor file of memory {cube.id} is damaged; see: holdfast doctor")
+        return file
 
     def file(self, name: str, scope: Scope) -> Path:
         """Where a file of a tenant's user lies, whether it is there or not. Raises InputError for what is no name."""
@@ -192,6 +198,11 @@ class Blobs:
             return self._delete(connection)
 
     # --- inside ---
+
+    def _file_of(self, cube: Cube) -> Path:
+        if cube.blob is None:
+            raise InputError(f"memory {cube.id} has no tensor file; its form is {cube.form}")
+        return self.file(cube.blob, cube.scope)
 
     def _delete(self, connection: sqlite3.Connection) -> set[str]:
         owed = set(self._owed(connection))
