@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -424,3 +428,36 @@ def test_segments_are_joined_without_gaps(memory: Memory) -> None:
         joined([second])
     with pytest.raises(InputError, match="nothing to read"):
         reader.read([])
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_example_of_the_page_attaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model().save_pretrained(tmp_path / "model")
+    tokenizer().save_pretrained(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```py\n(.*?)^```", (ROOT / "docs" / "state.md").read_text(), re.MULTILINE | re.DOTALL)
+    (example,) = (block for block in blocks if "memory.attach" in block)
+    names = {"PATH": tmp_path / "model"}
+    exec(compile(example, "docs/state.md", "exec"), names)
+    assert names["attached"].reused == 2 and names["said"].shape[1] > names["attached"].cached
+    names["memory"].close()
+
+
+def test_the_example_remembers_and_streams(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        str(ROOT / "examples" / "state.py"),
+        "--store",
+        str(tmp_path / "talk"),
+        "--tokens",
+        "4",
+        "--budget",
+        "64",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    for _ in range(2):  # what was kept is found again
+        told = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
+        assert "4 memories are kept as state" in told and "the answer is the same" in told
+        assert "1 of 4 states are left" in told and "through a cache of 64" in told
