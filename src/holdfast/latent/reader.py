@@ -1,23 +1,22 @@
 """A causal model of ``transformers`` with its tokenizer, as one that reads memories: what it is, and what it makes of a text.
 
-What a cache is worth depends on everything that took part in making it, so ``Reader.key`` holds a digest of all of it: the model's
-configuration, every weight and adapter, the tokenizer, the number type and the words before the first memory. Weights are hashed
-once and looked at again at every use, by version counters and samples: where they changed, no cache of before fits any more.
+What a cache is worth depends on everything that took part in making it, so ``Reader.key`` names all of it: the model's
+configuration, every weight and adapter, the tokenizer, the number type and the words before the first memory.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
 from typing import Any, Self
 
 from holdfast.errors import InputError, MissingExtraError
+from holdfast.latent.identity import config_digest, digest, weights_digest
 from holdfast.latent.rotary import full_attention
 from holdfast.latent.sealing import Seal
 from holdfast.latent.segments import Segment, joined, taken
-from holdfast.torched import Tensor, nn, torch
+from holdfast.torched import torch
 
 try:
     from transformers.cache_utils import DynamicCache
@@ -26,7 +25,6 @@ except ImportError as error:
 
 PROFILE = ()  # what reads, and no memory
 
-_SAMPLES = 4  # of every weight, looked at whenever the key is asked for
 _MEMORIES, _QUESTION = "\ue000memories\ue000", "\ue000question\ue000"
 
 
@@ -54,7 +52,6 @@ class Reader:
         full_attention(model)
         self.model, self.tokenizer, self.seal = model, tokenizer, seal
         self.before, self.between, self.after = before, between, after
-        self._known: tuple[tuple[Any, ...], Tensor, str] | None = None
         self._begun: tuple[str, str, Segment] | None = None
         self.pace = 0.0
         """Seconds to read a token, of late."""
@@ -79,24 +76,19 @@ class Reader:
     @property
     def key(self) -> dict[str, str]:
         """All that must match before a cache is used."""
-        config = {
-            name: value
-            for name, value in self.model.config.to_dict().items()
-            if name not in ("_name_or_path", "transformers_version", "_attn_implementation", "use_cache")
-        }
         return {
-            "model": _digest(json.dumps(config, sort_keys=True, default=str).encode()),
-            "weights": self._weights(),
+            "model": config_digest(self.model),
+            "weights": weights_digest(self.model),
             "tokenizer": self._tokenizer,
             "dtype": str(self.model.dtype),
             "positions": "rotary",
-            "before": _digest(self.before.encode()),
+            "before": digest(self.before.encode()),
         }
 
     @property
     def digest(self) -> str:
         """The key in 32 hexadecimal digits."""
-        return _digest(json.dumps(self.key, sort_keys=True).encode())
+        return digest(json.dumps(self.key, sort_keys=True).encode())
 
     def ids(self, text: str, *, first: bool = False) -> tuple[int, ...]:
         """The tokens of a text; of the first of a prompt with what the tokenizer sets before it."""
@@ -126,42 +118,10 @@ class Reader:
         self.pace = 0.8 * self.pace + 0.2 * pace if self.pace else pace
         return segment
 
-    def _weights(self) -> str:
-        """The digest of every parameter and buffer, made anew where one was changed."""
-        named = _tensors(self.model)
-        marks = tuple((name, tensor.data_ptr(), tensor._version, tensor.shape, tensor.dtype) for name, tensor in named)
-        samples = _samples([tensor for _, tensor in named])
-        if self._known is None or self._known[0] != marks or not torch.equal(self._known[1], samples):
-            found = hashlib.sha256()
-            for name, tensor in named:
-                found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-                plain = tensor.detach().cpu().contiguous().flatten()
-                found.update(memoryview(plain.view(torch.uint8).numpy()))
-            self._known = marks, samples, found.hexdigest()[:32]
-        return self._known[2]
-
-
-def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """What is in the model's state, under every name; tied weights once."""
-    found: dict[int, tuple[str, Tensor]] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        found.setdefault(tensor.data_ptr() if tensor.numel() else id(tensor), (name, tensor))
-    return list(found.values())
-
-
-def _samples(tensors: Sequence[Tensor]) -> Tensor:
-    """A few numbers of each: version counters do not see what is written through ``.data``, as adapters are merged."""
-    some = [one.detach().flatten()[:: max(1, -(-one.numel() // _SAMPLES))].double() for one in tensors if one.numel()]
-    return torch.cat([one.to(some[0].device) for one in some]).cpu()
-
 
 def _tokenizer_digest(tokenizer: Any) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
-        return _digest(backend.to_str().encode())
+        return digest(backend.to_str().encode())
     vocabulary = sorted(tokenizer.get_vocab().items())
-    return _digest(json.dumps([type(tokenizer).__name__, vocabulary, tokenizer.all_special_tokens]).encode())
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:32]
+    return digest(json.dumps([type(tokenizer).__name__, vocabulary, tokenizer.all_special_tokens]).encode())
