@@ -21,6 +21,7 @@ from typing import Any
 
 from holdfast.cube import RECALLABLE, Channel, Cube, Form, Origin, Policy, Ref, Scope
 from holdfast.errors import InputError, IntegrityError, NotFoundError, StaleError
+from holdfast.latent.identity import digest
 from holdfast.latent.reader import Reader
 from holdfast.latent.rotary import rotation
 from holdfast.latent.segments import Segment, joined, mapped, packed, unpacked
@@ -187,7 +188,7 @@ class States:
         key, runs, gone = self._runs_of(cubes)
         if gone:
             raise NotFoundError(f"no memory {', '.join(gone)} is to be recalled in {self._scope.path}")
-        rows, root = self._rows(key), self._reader.begin(self._opening)
+        rows, root = self._rows(key), self._reader.begin(self._opening, key)
         past = [root]
         names: list[str] = []
         new: list[Cube] = []
@@ -216,7 +217,7 @@ class States:
         """
         self._store.owner.forms.follow()
         key, runs, gone = self._runs_of(cubes)
-        rows, root = self._rows(key), self._reader.begin(self._opening)
+        rows, root = self._rows(key), self._reader.begin(self._opening, key)
         segments = [root]
         problems: list[str] = []
         for run in runs:
@@ -415,7 +416,7 @@ def _link(before: str, ids: Sequence[int]) -> str:
 
 
 def _digest(key: Key) -> str:
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    return digest(json.dumps(key, sort_keys=True).encode())
 
 
 def _common(scopes: Sequence[Scope]) -> Scope:

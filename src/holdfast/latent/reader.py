@@ -16,6 +16,7 @@ from holdfast.latent.identity import config_digest, digest, weights_digest
 from holdfast.latent.rotary import full_attention
 from holdfast.latent.sealing import Seal
 from holdfast.latent.segments import Segment, joined, taken
+from holdfast.latent.tensors import Key
 from holdfast.torched import torch
 
 try:
@@ -52,7 +53,7 @@ class Reader:
         full_attention(model)
         self.model, self.tokenizer, self.seal = model, tokenizer, seal
         self.before, self.between, self.after = before, between, after
-        self._begun: tuple[str, str, Segment] | None = None
+        self._begun: tuple[Key, str, Segment] | None = None
         self.pace = 0.0
         """Seconds to read a token, of late."""
         self._tokenizer = _tokenizer_digest(tokenizer)
@@ -85,22 +86,16 @@ class Reader:
             "before": digest(self.before.encode()),
         }
 
-    @property
-    def digest(self) -> str:
-        """The key in 32 hexadecimal digits."""
-        return digest(json.dumps(self.key, sort_keys=True).encode())
-
     def ids(self, text: str, *, first: bool = False) -> tuple[int, ...]:
         """The tokens of a text; of the first of a prompt with what the tokenizer sets before it."""
         if not text:
             return ()
         return tuple(self.tokenizer(text, add_special_tokens=first)["input_ids"])
 
-    def begin(self, text: str) -> Segment:
-        """What the model makes of the first words of every prompt; read once."""
-        digest = self.digest
-        if self._begun is None or self._begun[:2] != (digest, text):
-            self._begun = digest, text, self.read(self.ids(text, first=True))
+    def begin(self, text: str, key: Key) -> Segment:
+        """What the model makes of the first words of every prompt; read once for a key that ``key`` gave."""
+        if self._begun is None or self._begun[:2] != (key, text):
+            self._begun = key, text, self.read(self.ids(text, first=True))
         return self._begun[2]
 
     def read(self, tokens: Sequence[int], past: Sequence[Segment] = ()) -> Segment:
