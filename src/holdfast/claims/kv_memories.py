@@ -40,6 +40,7 @@ KEYS, VALUES, PAIRS, BLOCKS = 32, 16, 4, 3
 ANEW = 0.5
 """So many facts of the second and third memory say anew what an earlier one said of the same thing."""
 
+READ = "tokens read, relative to text only"
 TICK = 5
 """Requests after which the schedule decides anew."""
 
@@ -313,7 +314,7 @@ def scheduled(seed: int, memories: int, requests: int) -> dict[str, float]:
             if asked % TICK == 0:
                 states.tick()
     return {
-        "tokens read, relative to text only": read / whole,
+        READ: read / whole,
         "stale reads": float(stale + wrong),
         "states compared with reading afresh": float(compared),
         "requests": float(requests),
