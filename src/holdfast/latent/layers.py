@@ -66,19 +66,24 @@ class Layer(nn.Module):  # type: ignore[misc]
 
 
 class ShortConvolution(nn.Module):  # type: ignore[misc]
-    """A causal convolution of each channel on its own; the last inputs are its state, shape (B, width - 1, channels)."""
+    """A causal convolution of each channel on its own; the last inputs are its state, shape (B, width - 1, channels).
 
-    def __init__(self, channels: int, width: int) -> None:
+    ``shared``: which of the ``channels`` filters each channel of the input has, shape (inputs,); None: each its own.
+    """
+
+    def __init__(self, channels: int, width: int, shared: Tensor | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(width, channels).uniform_(-(width**-0.5), width**-0.5))
+        self.register_buffer("shared", shared, persistent=False)
 
     def forward(self, x: Tensor, before: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         """The convolved sequence, shape (B, T, channels), and the state. Sums of shifted inputs: faster on a CPU than Conv1d."""
         width, size = self.weight.shape[0], x.shape[1]
+        weight = self.weight if self.shared is None else self.weight[:, self.shared]
         if before is None:
             before = x.new_zeros((x.shape[0], width - 1, x.shape[2]))
         long = torch.cat([before.to(x.dtype), x], dim=1)
-        found = sum(long[:, at : at + size] * self.weight[at] for at in range(width))
+        found = sum(long[:, at : at + size] * weight[at] for at in range(width))
         if lengths is None:
             return found, long[:, size:]
         last = lengths[:, None] + torch.arange(width - 1, device=x.device)

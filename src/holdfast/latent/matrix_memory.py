@@ -13,7 +13,7 @@ from holdfast.torched import Tensor, nn, torch
 
 PROFILE = MemoryProfile(
     Form.STATE,
-    Subform.GENERATED,
+    Subform.TRANSFORMED,
     (Function.WORK_SINGLE, Function.WORK_MULTI),
     formation=(Formation.LATENT,),
     evolution=(Evolution.UPDATE_INTERNAL, Evolution.FORGET_BY_TIME),
