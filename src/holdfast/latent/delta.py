@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from holdfast.errors import InputError
-from holdfast.latent.layers import Path, exact
+from holdfast.latent.layers import Path, exact, full_precision
 from holdfast.torched import Tensor, nn, torch
 
 PROFILE = ()
@@ -85,13 +85,13 @@ def run(
     if state is None:
         state = keys.new_zeros((*keys.shape[:2], keys.shape[-1], values.shape[-1]))
     state = state.to(keys.dtype)
-    if path == "recurrent":
-        return _recurrent(queries, keys, values, decay, strength, state, rule.corrects)
-    if path == "dense":
-        size = keys.shape[2]
-    return _chunked(
-        queries, keys, values, decay, strength, state, rule.corrects, size or (16 if rule.decay == "channel" else 64)
-    )
+    with full_precision(keys):
+        if path == "recurrent":
+            return _recurrent(queries, keys, values, decay, strength, state, rule.corrects)
+        if path == "dense":
+            size = keys.shape[2]
+        size = size or (16 if rule.decay == "channel" else 64)
+        return _chunked(queries, keys, values, decay, strength, state, rule.corrects, size)
 
 
 def _recurrent(

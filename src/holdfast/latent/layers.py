@@ -6,7 +6,8 @@ whose first dimension is the batch's, so that a session's state can be saved, re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal, Protocol
 
 from holdfast.errors import InputError
@@ -37,7 +38,7 @@ class MemoryLayer(Protocol):
 class Layer(nn.Module):  # type: ignore[misc]
     """A base for layers that takes padding out of their way, wherever in a row it stands.
 
-    A layer implements ``read``, for rows whose tokens stand at the front.
+    A layer implements ``take``, for rows whose tokens stand at the front.
     """
 
     def __init__(self, d_model: int) -> None:
@@ -52,15 +53,15 @@ class Layer(nn.Module):  # type: ignore[misc]
             if tensor.shape[0] != x.shape[0]:
                 raise InputError(f"a state of {tensor.shape[0]} rows ({name}) is not one of {x.shape[0]}")
         if mask is None or mask.all():
-            return self.read(x, state, None)
+            return self.take(x, state, None)
         if mask.shape != x.shape[:2]:
             raise InputError(f"a mask of shape {tuple(mask.shape)} is none for {tuple(x.shape[:2])} tokens")
         mask = mask.bool()
         order = front(mask)
-        said, now = self.read(moved(x, order), state, mask.sum(dim=1))
+        said, now = self.take(moved(x, order), state, mask.sum(dim=1))
         return torch.zeros_like(said).scatter(1, _wide(order, said), said) * mask[..., None], now
 
-    def read(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
+    def take(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
         """See ``MemoryLayer``. ``lengths``: shape (B,), so many tokens of a row are real; None: all."""
         raise NotImplementedError
 
@@ -108,6 +109,13 @@ def real(lengths: Tensor | None, x: Tensor) -> Tensor | None:
 def exact(x: Tensor) -> Tensor:
     """In fp32 at least: memory is never written in half precision."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+@contextmanager
+def full_precision(x: Tensor) -> Iterator[None]:
+    """Within the block autocast is off: it would multiply in half precision what is kept in fp32."""
+    with torch.autocast(x.device.type, enabled=False):
+        yield
 
 
 def detached(states: Mapping[str, Tensor]) -> State:

@@ -58,7 +58,7 @@ class MatrixMemory(Layer):
         self.fading = Fading(d_model, heads, key_dim, self.rule)
         self.out = GatedOutput(d_model, heads, self.value_dim)
 
-    def read(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
+    def take(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
         """See ``Layer``."""
         mixed, conv = self.conv(self.to_all(x), None if state is None else state["conv"], lengths)
         queries, keys, values = (

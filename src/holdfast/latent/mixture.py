@@ -102,7 +102,7 @@ class MixtureOfMemories(Layer):
         self.out = GatedOutput(d_model, heads, self.value_dim)
         self._watchers: list[list[Routing]] = []
 
-    def read(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
+    def take(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
         """See ``Layer``."""
         count = self.memories + self.shared
         mixed, conv = self.conv(self.to_all(x), None if state is None else state["conv"], lengths)
