@@ -214,7 +214,16 @@ def test_gradients_go_back_over_calls_until_they_are_cut() -> None:
 
 def test_beams_take_their_memory_with_them() -> None:
     model, prompt = model_of(), ids(1, 9, 6)
-    given = {"num_beams": 3, "max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    with torch.no_grad():
+        model.lm_head.weight.mul_(20)  # a model that has opinions: beams are given up for others
+    given = {
+        "num_beams": 4,
+        "num_return_sequences": 4,
+        "max_new_tokens": 12,
+        "do_sample": False,
+        "eos_token_id": None,
+        "pad_token_id": 0,
+    }
     with mounted(model, {0: layer_of("matrix"), 1: layer_of("titans")}) as session:
         found = model.generate(prompt, **given)
         session.reset()
