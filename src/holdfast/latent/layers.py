@@ -6,13 +6,18 @@ whose first dimension is the batch's, so that a session's state can be saved, re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal, Protocol
 
-from holdfast.torched import Tensor
+from holdfast.errors import InputError
+from holdfast.torched import Tensor, nn, torch
 
 State = dict[str, Tensor]
 """What a layer keeps: tensors by name, shape (B, ...) each; fp32 for whatever is updated in place, whatever the model runs in."""
+
+Path = Literal["recurrent", "dense", "chunked"]
+"""How the same thing is computed: token by token, in one piece (at a cost that grows with the square), or in bounded pieces."""
 
 
 class MemoryLayer(Protocol):
@@ -30,6 +35,93 @@ class MemoryLayer(Protocol):
         ...
 
 
+class Layer(nn.Module):  # type: ignore[misc]
+    """A base for layers that takes padding out of their way, wherever in a row it stands.
+
+    A layer implements ``take``, for rows whose tokens stand at the front.
+    """
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.d_model = d_model
+
+    def forward(self, x: Tensor, state: State | None = None, *, mask: Tensor | None = None) -> tuple[Tensor, State]:
+        """See ``MemoryLayer``; what is said of padding is zero. Raises InputError for shapes that do not fit."""
+        if x.dim() != 3 or x.shape[-1] != self.d_model or not x.shape[1]:
+            raise InputError(f"a sequence has the shape (rows, 1 or more, {self.d_model}), not {tuple(x.shape)}")
+        for name, tensor in (state or {}).items():
+            if tensor.shape[0] != x.shape[0]:
+                raise InputError(f"a state of {tensor.shape[0]} rows ({name}) is not one of {x.shape[0]}")
+        if mask is None or mask.all():
+            return self.take(x, state, None)
+        if mask.shape != x.shape[:2]:
+            raise InputError(f"a mask of shape {tuple(mask.shape)} is none for {tuple(x.shape[:2])} tokens")
+        mask = mask.bool()
+        order = front(mask)
+        said, now = self.take(moved(x, order), state, mask.sum(dim=1))
+        return torch.zeros_like(said).scatter(1, _wide(order, said), said) * mask[..., None], now
+
+    def take(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
+        """See ``MemoryLayer``. ``lengths``: shape (B,), so many tokens of a row are real; None: all."""
+        raise NotImplementedError
+
+
+class ShortConvolution(nn.Module):  # type: ignore[misc]
+    """A causal convolution of each channel on its own; the last inputs are its state, shape (B, width - 1, channels).
+
+    ``shared``: which of the ``channels`` filters each channel of the input has, shape (inputs,); None: each its own.
+    """
+
+    def __init__(self, channels: int, width: int, shared: Tensor | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, channels).uniform_(-(width**-0.5), width**-0.5))
+        self.register_buffer("shared", shared, persistent=False)
+
+    def forward(self, x: Tensor, before: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The convolved sequence, shape (B, T, channels), and the state. Sums of shifted inputs: faster on a CPU than Conv1d."""
+        width, size = self.weight.shape[0], x.shape[1]
+        weight = self.weight if self.shared is None else self.weight[:, self.shared]
+        if before is None:
+            before = x.new_zeros((x.shape[0], width - 1, x.shape[2]))
+        long = torch.cat([before.to(x.dtype), x], dim=1)
+        found = sum(long[:, at : at + size] * weight[at] for at in range(width))
+        if lengths is None:
+            return found, long[:, size:]
+        last = lengths[:, None] + torch.arange(width - 1, device=x.device)
+        return found, moved(long, last)
+
+
+def front(mask: Tensor) -> Tensor:
+    """In what order to take the places of each row so that what is real comes first, and stays in order; shape (B, T)."""
+    return torch.sort((~mask.bool()).to(torch.uint8), dim=1, stable=True).indices
+
+
+def moved(x: Tensor, order: Tensor) -> Tensor:
+    """The places of each row in some order: x of shape (B, T, ...), order of shape (B, N)."""
+    return x.gather(1, _wide(order, x))
+
+
+def real(lengths: Tensor | None, x: Tensor) -> Tensor | None:
+    """Which places of x, shape (B, T, ...), are no padding, shape (B, T); None where all are."""
+    return None if lengths is None else torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+
+
+def exact(x: Tensor) -> Tensor:
+    """In fp32 at least: memory is never written in half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+@contextmanager
+def full_precision(x: Tensor) -> Iterator[None]:
+    """Within the block autocast is off: it would multiply in half precision what is kept in fp32."""
+    with torch.autocast(x.device.type, enabled=False):
+        yield
+
+
 def detached(states: Mapping[str, Tensor]) -> State:
     """A copy of a state that shares neither memory nor gradients: a branch."""
     return {name: tensor.detach().clone() for name, tensor in states.items()}
+
+
+def _wide(order: Tensor, x: Tensor) -> Tensor:
+    return order.reshape(*order.shape, *(1,) * (x.dim() - 2)).expand(*order.shape, *x.shape[2:])

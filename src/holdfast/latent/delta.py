@@ -1,0 +1,177 @@
+"""Memory as a matrix: linear attention (arXiv 2006.16236), gated forms (2312.06635), delta rules (2406.06484, 2412.06464).
+
+With keys k, values v, queries q, decay a <= 0 in logarithms and strength b, all of a token t:
+
+    S <- diag(e^a) S;   S <- S + b k (v - S'k)'  or, without correction,  S + b k v';   o = S'q
+
+``recurrent`` does this token by token. ``chunked`` does it in pieces: within one, what each token truly writes is the solution
+of a unit triangular system, and the pieces are joined by their states. ``dense`` is one single piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from holdfast.errors import InputError
+from holdfast.latent.layers import Path, exact, full_precision
+from holdfast.torched import Tensor, nn, torch
+
+PROFILE = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How a matrix is written.
+
+    Fields
+        corrects: what it would say of a key is taken off first (the delta rule).
+        decay: not at all, by a number a head, or by one a channel of the keys.
+    """
+
+    corrects: bool
+    decay: Literal["none", "head", "channel"]
+
+
+RULES: Mapping[str, Rule] = {
+    "linear": Rule(corrects=False, decay="none"),
+    "gated_linear": Rule(corrects=False, decay="head"),
+    "gla": Rule(corrects=False, decay="channel"),
+    "delta": Rule(corrects=True, decay="none"),
+    "gated_delta": Rule(corrects=True, decay="head"),
+    "channel_delta": Rule(corrects=True, decay="channel"),
+}
+"""Rules by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Writes:
+    """What is read and written: of B rows and H heads T tokens.
+
+    Fields
+        queries, keys: shape (B, H, T, K); values: shape (B, H, T, V).
+        decay: logarithms, never above 0, shape (B, H, T, 1) or (B, H, T, K); None for no decay.
+        strength: shape (B, H, T); 0 writes nothing, and None is 1.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    decay: Tensor | None = None
+    strength: Tensor | None = None
+
+    def only(self, places: Tensor) -> Writes:
+        """Nothing is written or fades elsewhere: ``places`` is True where it may, shape (B, H, T) or (B, 1, T)."""
+        where = places.to(self.keys.dtype)
+        strength = where.expand(self.keys.shape[:3]) if self.strength is None else self.strength * where
+        decay = None if self.decay is None else self.decay * where[..., None]
+        return Writes(self.queries, self.keys, self.values, decay, strength)
+
+
+def run(
+    writes: Writes, state: Tensor | None = None, *, rule: Rule, path: Path = "chunked", size: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """What is read at every token, shape (B, H, T, V), and the matrices then, shape (B, H, K, V), both in fp32 at least.
+
+    ``size``: tokens in a piece, by default 32, or 16 where each channel fades by itself, for a piece then takes size² K numbers.
+    Raises InputError for a decay that the rule has not.
+    """
+    if (rule.decay == "none") != (writes.decay is None):
+        raise InputError(f"a rule with decay {rule.decay} takes {'no' if rule.decay == 'none' else 'a'} decay")
+    queries, keys, values = (exact(one) for one in (writes.queries, writes.keys, writes.values))
+    decay = None if writes.decay is None else exact(writes.decay)
+    strength = torch.ones_like(keys[..., 0]) if writes.strength is None else exact(writes.strength)
+    if state is None:
+        state = keys.new_zeros((*keys.shape[:2], keys.shape[-1], values.shape[-1]))
+    state = state.to(keys.dtype)
+    with full_precision(keys):
+        if path == "recurrent":
+            return _recurrent(queries, keys, values, decay, strength, state, rule.corrects)
+        if path == "dense":
+            size = keys.shape[2]
+        size = size or (16 if rule.decay == "channel" else 32)
+        return _chunked(queries, keys, values, decay, strength, state, rule.corrects, size)
+
+
+def _recurrent(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    decay: Tensor | None,
+    strength: Tensor,
+    state: Tensor,
+    corrects: bool,
+) -> tuple[Tensor, Tensor]:
+    found = []
+    fading = None if decay is None else decay.exp()
+    for at in range(keys.shape[2]):
+        key, new = keys[:, :, at], values[:, :, at]
+        if fading is not None:
+            state = state * fading[:, :, at, :, None]
+        if corrects:
+            new = new - torch.einsum("bhk,bhkv->bhv", key, state)
+        state = state + key[..., None] * (new * strength[:, :, at, None])[..., None, :]
+        found.append(torch.einsum("bhk,bhkv->bhv", queries[:, :, at], state))
+    return torch.stack(found, dim=2), state
+
+
+def _chunked(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    decay: Tensor | None,
+    strength: Tensor,
+    state: Tensor,
+    corrects: bool,
+    size: int,
+) -> tuple[Tensor, Tensor]:
+    length = keys.shape[2]
+    size = min(size, length)
+
+    def pieces(x: Tensor) -> Tensor:
+        """Shape (B, H, T, N) as (B, H, pieces, size, N); tokens that make the last one full have no strength and no decay."""
+        short = -length % size
+        return nn.functional.pad(x, (0, 0, 0, short)).unflatten(2, (-1, size))
+
+    queries, keys, values, strength = (pieces(one) for one in (queries, keys, values, strength[..., None]))
+    new, strong = values * strength, keys * strength
+    fallen = None if decay is None else pieces(decay).cumsum(dim=3)
+    seen, alike = _likeness([queries, strong] if corrects else [queries], keys, fallen)
+    from_before = queries if fallen is None else queries * fallen.exp()
+    to_after = keys if fallen is None else keys * (fallen[..., -1:, :] - fallen).exp()
+    left = None if fallen is None else fallen[..., -1, :, None].exp()
+    known = None
+    if corrects:
+        asked = strong if fallen is None else strong * fallen.exp()
+        # Ones are on the diagonal, whatever stands there.
+        solved = torch.linalg.solve_triangular(alike, torch.cat([new, asked], dim=-1), upper=False, unitriangular=True)
+        new, known = solved.split([new.shape[-1], keys.shape[-1]], dim=-1)
+    found = []
+    for at in range(keys.shape[2]):
+        written = new[:, :, at] if known is None else new[:, :, at] - known[:, :, at] @ state
+        found.append(from_before[:, :, at] @ state + seen[:, :, at] @ written)
+        kept = state if left is None else state * left[:, :, at]
+        state = kept + to_after[:, :, at].mT @ written
+    return torch.cat(found, dim=2)[:, :, :length], state
+
+
+def _likeness(some: list[Tensor], right: Tensor, fallen: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Of one or two sequences with each token of ``right`` up to the same place of its piece, faded by what lies between.
+
+    Shape (..., size, size), zero above the diagonal; where there is but one, it is given twice.
+    """
+    size = right.shape[-2]
+    if fallen is None or fallen.shape[-1] == 1:
+        found = (torch.cat(some, dim=-2) @ right.mT).split(size, dim=-2)
+        if fallen is None:
+            return found[0].tril(), found[-1].tril()
+    # Above the diagonal the difference is positive and its exponential may be infinite: zero times that would be no number.
+    later = torch.ones(size, size, dtype=torch.bool, device=right.device).triu(1)
+    if fallen.shape[-1] == 1:
+        faded = (fallen - fallen.mT).masked_fill(later, float("-inf")).exp()
+        return found[0] * faded, found[-1] * faded
+    between = fallen[..., :, None, :] - fallen[..., None, :, :]
+    faded = between.masked_fill(later[..., None], float("-inf")).exp()
+    each = [torch.einsum("...ik,...jk,...ijk->...ij", one, right, faded) for one in some]
+    return each[0], each[-1]
