@@ -144,11 +144,11 @@ def test_what_was_kept_goes_back_to_its_owner_model_layer_and_place_alone() -> N
     trained.start[0][0, 0, 0] += 1e-3
     for where, what, owner, word in (
         (model, {1: layer}, "bob", "owner"),
-        (other, {1: layer}, "ana", "model"),
-        (model_of("qwen3"), {1: layer}, "ana", "config"),
+        (other, {1: layer}, "ana", "weights"),
+        (model_of("qwen3"), {1: layer}, "ana", "model"),
         (model, {2: layer}, "ana", "layers"),
         (model, {1: coarse}, "ana", "layers"),
-        (model, {1: trained}, "ana", "layers"),
+        (model, {1: trained}, "ana", "weights"),
     ):
         with mounted(where, what, owner=owner) as session, pytest.raises(StaleError, match=word):
             session.restore(file)

@@ -119,7 +119,7 @@ def test_an_empty_place_without_a_reason_is_found(tmp_path: Path) -> None:
     unexplained = matrix(house).unexplained
     assert "text: facts about the environment" in unexplained and str(Retrieval.HYBRID) in unexplained
     assert "text: facts about the user" not in unexplained  # covered
-    assert "state: facts about the user" not in unexplained  # excused
+    assert "state: experience as skills" not in unexplained  # excused
     assert "no reason is given" in "".join(coverage(house)["gaps"])
 
 
@@ -129,7 +129,6 @@ def test_a_reason_for_a_place_that_is_covered_is_found(tmp_path: Path) -> None:
         MemoryProfile(Form.STATE, Subform.GENERATED, (Function.WORK_SINGLE,)),
     )"""
     assert set(matrix(package(tmp_path, agent_skills=source)).outdated) == {
-        "state: working memory, one turn",
         "generated",
         "strategy: generative",
     }

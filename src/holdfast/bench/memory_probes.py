@@ -166,7 +166,6 @@ def train_probe(
     )
 
 
-@torch.no_grad()
 def scored(model: nn.Module, task: Task, seed: int, tested: int) -> tuple[dict[int, float], int]:
     """Accuracy by number of pairs on sequences that training never draws, and bytes of one row's state."""
     found, state = {}, 0
@@ -174,7 +173,8 @@ def scored(model: nn.Module, task: Task, seed: int, tested: int) -> tuple[dict[i
         tokens, labels = task.drawn(tested, pairs, np.random.default_rng([seed, 2, pairs]))
         right = 0
         for start in range(0, tested, 64):
-            hidden, states = model(torch.from_numpy(tokens[start : start + 64]))
+            with torch.no_grad():
+                hidden, states = model(torch.from_numpy(tokens[start : start + 64]))
             wanted = torch.from_numpy(labels[start : start + 64])
             asked = wanted != IGNORED
             right += int((model.head(hidden[asked]).argmax(dim=-1) == wanted[asked]).sum())

@@ -7,19 +7,16 @@ back to nobody else.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
 
 from holdfast.errors import InputError
+from holdfast.latent.identity import config_digest, weights_digest
 from holdfast.latent.layers import State, detached
 from holdfast.latent.tensors import pack, unpack
 from holdfast.torched import Tensor, nn, torch
-
-_SAMPLED = 4096  # numbers of each of the model's tensors that go into its digest
 
 
 class Beside(nn.Module):  # type: ignore[misc]
@@ -93,16 +90,13 @@ class Session:
         return pack(named, self.key())
 
     def key(self) -> dict[str, Any]:
-        """All that must match before a packed state is used again. Of the model's weights a sample of each tensor is read."""
-        own = {id(one) for layer in self.layers.values() for one in layer.parameters()}
-        plain = [(name, one) for name, one in self._model.named_parameters() if id(one) not in own]
-        config = {**self._model.config.to_dict(), "transformers_version": None}
+        """All that must match before a packed state is used again; the weights are the model's and the layers'."""
         return {
             "kind": "memory layers",
             "owner": self.owner,
-            "config": hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest(),
-            "model": _digest(plain, _SAMPLED),
-            "layers": {str(at): _identity(layer) for at, layer in self.layers.items()},
+            "model": config_digest(self._model),
+            "weights": weights_digest(self._model),
+            "layers": {str(at): _settings(layer) for at, layer in self.layers.items()},
         }
 
     def _read(self, at: int, x: Tensor, cache: Any) -> Tensor:
@@ -210,8 +204,8 @@ def _blocks(model: Any) -> Any:
     return blocks
 
 
-def _identity(layer: nn.Module) -> dict[str, Any]:
-    """What a layer is: its kind, its settings, and its weights to the last bit."""
+def _settings(layer: nn.Module) -> dict[str, Any]:
+    """What a layer is beside its weights."""
     hidden = {"path", "size", "training"}  # how it is computed changes nothing
     settings = {
         f"{name}.{key}".lstrip("."): value
@@ -219,20 +213,4 @@ def _identity(layer: nn.Module) -> dict[str, Any]:
         for key, value in vars(module).items()
         if isinstance(value, bool | int | float | str) and not key.startswith("_") and key not in hidden
     }
-    return {
-        "kind": type(layer).__name__,
-        "settings": settings,
-        "weights": _digest([*layer.named_parameters()], None),
-    }
-
-
-def _digest(tensors: list[tuple[str, Tensor]], sample: int | None) -> str:
-    """SHA-256 of names, kinds, shapes and numbers, or of a sample of these."""
-    found = hashlib.sha256()
-    for name, tensor in tensors:
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        flat = tensor.detach().reshape(-1)
-        if sample is not None and flat.numel() > sample:
-            flat = flat[torch.linspace(0, flat.numel() - 1, sample, dtype=torch.float64).long().to(flat.device)]
-        found.update(flat.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+    return {"kind": type(layer).__name__, "settings": settings}
