@@ -108,7 +108,7 @@ def masked(model, ids, kept_then, sizes=SIZES):
         for layer, by_row in enumerate(kept_then[at - 1] if at else []):
             for row, by_head in enumerate(by_row):
                 for head, positions in enumerate(by_head):
-                    masks[layer, row, head][rows[:, None], torch.tensor(positions)[None]] = 0
+                    masks[layer, row, head][rows[:, None], torch.tensor(positions, dtype=torch.int64)[None]] = 0
         masks[..., start : start + size, start : start + size] = torch.full((size, size), float("-inf")).triu(1)
         start += size
 
