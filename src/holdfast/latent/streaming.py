@@ -9,19 +9,25 @@ Attention sees all that was kept and all that is new; what is too much leaves af
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any, Literal
 
 from holdfast.cube import Form
 from holdfast.errors import InputError, MissingExtraError
-from holdfast.latent.retention import Entries, RetentionPolicy, gathered, kept
+from holdfast.latent.ragged import Ragged
+from holdfast.latent.retention import Entries, RetentionPolicy, gathered, kept, kept_of_heads
 from holdfast.latent.rotary import Rotation, full_attention, rotation
 from holdfast.taxonomy import Evolution, Function, MemoryProfile, Retrieval, Subform, Subject
 from holdfast.torched import Tensor, nn, torch
 
 try:
+    from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.cache_utils import Cache, DynamicLayer
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
 except ImportError as error:
     raise MissingExtraError("this needs the extra: pip install 'holdfast[torch]'") from error
 
@@ -35,74 +41,157 @@ PROFILE = MemoryProfile(
 )
 
 
+Scope = Literal["head", "layer", "global"]
+"""Within what entries compete for a place."""
+
+ATTENTION = "holdfast"
+"""The name of the attention that lets a policy see what is read, and that knows heads of unequal length: SDPA beneath."""
+
+_READING: ContextVar[StreamingCache | None] = ContextVar("_READING", default=None)
+
+
 class StreamingCache(Cache):  # type: ignore[misc]
     """A cache that a policy keeps to ``budget`` entries a head. Raises InputError.
 
     Args:
         model: a causal model of ``transformers`` with rotary embeddings, none of whose layers slides.
         policy: what is worth keeping.
-        budget: entries a head at most, between two steps.
-        buffer: so many more may gather before any leave: to choose costs something at every step.
+        budget: entries a head at most, between two steps; or of each layer's heads of keys its own: ``[[8, 64], [16, 16], ...]``.
+        buffer: so many more a head may gather before any leave: to choose costs something at every step.
         reindex: positions are those in the cache.
+        scope: entries compete within a head; or, with ``budget`` the mean of a head, within a layer or within all layers: then
+            heads whose entries score more keep more, and what they hold is kept flat (``latent.ragged``).
+        floor: so many entries a head keeps in any case, where they compete within more than a head.
 
     Within ``attached`` give it to the model itself or to ``generate``, as ``cache``. Rows have one length: there is no padding.
     """
 
     def __init__(
-        self, model: Any, policy: RetentionPolicy, budget: int, *, buffer: int = 0, reindex: bool = False
+        self,
+        model: Any,
+        policy: RetentionPolicy,
+        budget: int | Sequence[Sequence[int]],
+        *,
+        buffer: int = 0,
+        reindex: bool = False,
+        scope: Scope = "head",
+        floor: int = 0,
     ) -> None:
-        if budget < 1 or buffer < 0:
+        layers, heads = full_attention(model), model.config.get_text_config(decoder=True).num_key_value_heads
+        shares = [[budget] * heads] * layers if isinstance(budget, int) else [[*map(int, of)] for of in budget]
+        if [len(of) for of in shares] != [heads] * layers:
+            raise InputError(f"a budget is one number, or {heads} numbers for each of {layers} layers")
+        if min(min(of) for of in shares) < 1 or buffer < 0:
             raise InputError("one entry or more is kept, and a buffer is 0 or more")
-        layers = full_attention(model)
+        if scope not in ("head", "layer", "global") or not (scope == "head" or isinstance(budget, int)):
+            raise InputError(
+                "entries compete within a head, a layer, or globally; of each head its own budget is for a head"
+            )
+        if not 0 <= floor <= min(min(of) for of in shares) or (floor and scope == "head"):
+            raise InputError("the floor of a head is at most its budget, and means something where heads compete alone")
+        self._ragged = scope != "head" or not isinstance(budget, int)
+        if reindex and self._ragged:
+            raise InputError("positions are counted within the cache where all heads hold the same number alone")
         turn = rotation(model) if reindex else None
-        super().__init__(layers=[_Layer(at, self, turn) for at in range(layers)])
-        self.policy, self.budget, self.buffer = policy, budget, buffer
+        made = _RaggedLayer if self._ragged else _Layer
+        super().__init__(layers=[made(at, self, turn) for at in range(layers)])
+        self.policy, self.budget, self.buffer, self.scope, self.floor = policy, budget, buffer, scope, floor
         self.seen = 0
+        self._shares = [torch.tensor(of) for of in shares]
         self._before: Tensor | None = None
 
     @contextmanager
     def attached(self, model: nn.Module) -> Iterator[StreamingCache]:
-        """Within the block the model tells the policy what it reads and predicts, and the cache stays within its budget."""
+        """Within the block the model tells the policy what it reads and predicts, and the cache stays within its budget.
+
+        Where the policy asks for what is read, or heads hold unequal numbers, attention is by SDPA. Raises InputError where the
+        policy asks for hidden states and the model has no layers named ``self_attn``.
+        """
+        needs = self.policy.needs
 
         def ask(_module: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
-            if self not in (given.get("cache"), given.get("past_key_values")):
+            ours = self in (given.get("cache"), given.get("past_key_values"))
+            _READING.set(self if ours else None)
+            if not ours:
                 return None
             mask = given.get("attention_mask")
             if isinstance(mask, Tensor) and mask.dim() == 2 and not mask.all():
                 raise InputError("a stream has no padding: give rows of one length, without a mask or with one of ones")
             # Of all tokens, and not of the last alone.
-            return (args, {**given, "logits_to_keep": 0}) if "logits_to_keep" in given else None
+            return (args, {**given, "logits_to_keep": 0}) if needs.logits and "logits_to_keep" in given else None
 
         def told(_module: nn.Module, args: tuple[Any, ...], given: dict[str, Any], output: Any) -> None:
             if self in (given.get("cache"), given.get("past_key_values")):
                 tokens = given.get("input_ids")
                 self.observe(args[0] if tokens is None else tokens, output.logits)
 
+        def done(_module: nn.Module, _args: Any, _output: Any) -> None:
+            _READING.set(None)
+
+        def enters(layer: _Layer) -> Any:
+            def hook(_module: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+                if _READING.get() is self:
+                    layer.hidden = args[0] if args else given["hidden_states"]
+
+            return hook
+
         handles = [
             model.register_forward_pre_hook(ask, with_kwargs=True),
             model.register_forward_hook(told, with_kwargs=True),
+            model.register_forward_hook(done, always_call=True),
         ]
+        if needs.hidden:
+            found = attentions(model)
+            if len(found) != len(self.layers):
+                raise InputError("this policy asks for hidden states, and the model has no layers named self_attn")
+            handles += [
+                attention.register_forward_pre_hook(enters(layer), with_kwargs=True)
+                for attention, layer in zip(found, self.layers, strict=True)
+            ]
+        ours = self._ragged or needs.reads or needs.queries > 0
         try:
-            yield self
+            with attending(model, ATTENTION) if ours else nullcontext():
+                yield self
         finally:
             for handle in handles:
                 handle.remove()
 
-    def observe(self, tokens: Tensor, logits: Tensor) -> None:
+    def observe(self, tokens: Tensor, logits: Tensor | None = None) -> None:
         """Tell the policy what a step read and predicted, and let go of what is too much. Raises InputError.
 
-        ``tokens``: shape (B, T), those that the cache has just taken; ``logits``: shape (B, T, V).
+        ``tokens``: shape (B, T), those that the cache has just taken; ``logits``: shape (B, T, V), where the policy asks for them.
         """
-        if logits.shape[:2] != tokens.shape:
-            raise InputError(
-                f"of {tokens.shape[1]} tokens there are predictions of {logits.shape[1]}: call the model with all logits"
-            )
-        notes = self.policy.observe(tokens, logits, self._before)
-        self._before = logits[:, -1].detach()
+        notes: Mapping[str, Tensor] = {}
+        if self.policy.needs.logits:
+            if logits is None or logits.shape[:2] != tokens.shape:
+                told = 0 if logits is None else logits.shape[1]
+                raise InputError(f"of {tokens.shape[1]} tokens {told} have predictions: call the model with all logits")
+            notes = self.policy.observe(tokens, logits, self._before)
+            self._before = logits[:, -1].detach()
         self.seen += tokens.shape[1]
         for layer in self.layers:
             layer.note(notes)
-            layer.evict()
+        self._evict()
+
+    def _evict(self) -> None:
+        groups = [self.layers] if self.scope == "global" else [[layer] for layer in self.layers]
+        for at, group in enumerate(groups):
+            if not any(
+                layer.is_over(share, self.buffer) for layer, share in zip(group, self._shares[at:], strict=False)
+            ):
+                continue
+            if not self._ragged:
+                assert isinstance(self.budget, int)
+                group[0].keep(self.budget)
+                continue
+            scores, held = zip(*(layer.scored() for layer in group), strict=True)
+            if self.scope == "head":
+                masks = kept_of_heads(scores, held, [self._shares[at].to(scores[0].device)])
+            else:
+                total = sum(int(share.sum()) for share in self._shares[at : at + len(group)])
+                masks = kept_of_heads(scores, held, total, self.floor)
+            for layer, mask in zip(group, masks, strict=True):
+                layer.keep(mask)
 
     def prompt(self, new: Tensor) -> dict[str, Tensor]:
         """What ``generate`` takes to go on with ``new`` tokens, shape (B, T): of its ids it leaves out as many as the cache counts.
@@ -116,8 +205,20 @@ class StreamingCache(Cache):  # type: ignore[misc]
     def end_turn(self) -> None:
         """A turn of the talk has ended: what the policy has noted may fade."""
         for layer in self.layers:
-            if layer.entries is not None:
-                self.policy.turn(layer.entries.notes)
+            layer.turn()
+
+    def entries(self, layer: int) -> Entries | None:
+        """What a layer holds; None where nothing was read yet."""
+        found: Entries | None = self.layers[layer].entries
+        return found
+
+    def counts(self) -> list[Tensor]:
+        """How many entries each head holds: of each layer, shape (B, H)."""
+        return [layer.counts for layer in self.layers]
+
+    def nbytes(self) -> int:
+        """Bytes that the cache holds between two steps: keys, values, positions, notes and queries."""
+        return sum(tensor.untyped_storage().nbytes() for layer in self.layers for tensor in layer.tensors())
 
     def reset(self) -> None:
         """Forget everything."""
@@ -126,81 +227,341 @@ class StreamingCache(Cache):  # type: ignore[misc]
 
 
 class _Layer(DynamicLayer):  # type: ignore[misc]
-    """One layer's entries. While a step runs, ``keys`` and ``values`` hold the new ones too."""
+    """One layer's entries. While a step runs, ``keys`` and ``values`` hold the new ones too.
+
+    Positions and notes of what came since they were last asked for wait in ``_late``: to put them in place at every step would cost
+    more than the step of a small model can spare.
+    """
 
     is_croppable = False
 
     def __init__(self, at: int, cache: StreamingCache, turn: Rotation | None) -> None:
         super().__init__()
         self._at, self._cache, self._turn = at, cache, turn
-        self.positions: Tensor | None = None
-        self.notes: dict[str, Tensor] = {}
         self._read = self._fresh = 0
         self._told = True  # what was read last
+        self._positions: Tensor | None = None
+        self._notes: dict[str, Tensor] = {}
+        self._late: list[tuple[int, dict[str, Tensor]]] = []
+        self._queries: Tensor | None = None
+        self._scaling = 1.0
+        self.hidden: Tensor | None = None
+
+    @property
+    def positions(self) -> Tensor | None:
+        """Where each entry stood in what was read, shape (B, H, S)."""
+        return None if (found := self.entries) is None else found.positions
+
+    @property
+    def notes(self) -> dict[str, Tensor]:
+        """What was noted of each entry, shape (B, H, S) by name."""
+        return {} if (found := self.entries) is None else found.notes
 
     @property
     def entries(self) -> Entries | None:
         """What is held; None where nothing is."""
-        return None if self.positions is None else Entries(self.keys, self.values, self.positions, self.notes)
+        if not self._read:
+            return None
+        self._settle()
+        assert self._positions is not None
+        return self._asked(Entries(self.keys, self.values, self._positions, self._notes))
+
+    @property
+    def counts(self) -> Tensor:
+        """How many entries each head holds, shape (B, H)."""
+        return (
+            torch.full(self.keys.shape[:2], self.keys.shape[2])
+            if self._read
+            else torch.zeros((0, 0), dtype=torch.int64)
+        )
+
+    def tensors(self) -> list[Tensor]:
+        """All that is held between two steps."""
+        late = [note for _, notes in self._late for note in notes.values()]
+        every = [self.keys, self.values, self._positions, self._queries, *self._notes.values(), *late]
+        return [one for one in every if one is not None]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """See ``transformers``: all that is kept and what is new. Raises InputError where nobody told of the step before."""
         if not self._told:
             raise InputError("nothing would ever leave this cache: call the model within attached()")
         self._told = False
-        start = self.get_seq_length()
+        policy = self._cache.policy
+        if policy.needs.hidden and self.hidden is None:
+            raise InputError("this policy asks for hidden states: call the model within attached()")
+        self._late.append((key_states.shape[2], dict(policy.write(self._at, self.hidden, key_states, value_states))))
+        self.hidden = None
         found: tuple[Tensor, Tensor] = super().update(key_states, value_states, *args, **kwargs)
-        rows, heads, self._fresh, _ = key_states.shape
+        self._fresh = key_states.shape[2]
         self._read += self._fresh
-        new = torch.arange(start, start + self._fresh, device=key_states.device).expand(rows, heads, -1)
-        self.positions = new if self.positions is None else torch.cat([self.positions, new], dim=-1)
         return found
+
+    def reads(self, queries: Tensor, mask: Tensor | None, scaling: float) -> Tensor | None:
+        """New queries look at what ``update`` gave, shape (B, Hq, T, D); returns the mask with which they do."""
+        needs = self._cache.policy.needs
+        self._scaling = scaling
+        if needs.queries:
+            newest = queries.detach()[:, :, -needs.queries :]
+            if self._queries is not None and newest.shape[2] < needs.queries:
+                newest = torch.cat([self._queries[:, :, newest.shape[2] - needs.queries :], newest], dim=2)
+            self._queries = newest.clone()
+        if needs.reads:
+            entries = self.entries
+            assert entries is not None
+            self._renew(self._cache.policy.read(self._at, entries, queries.detach()))
+        return mask
 
     def get_seq_length(self) -> int:
         """How many tokens were read, or with ``reindex`` how many entries there are: where the next token stands."""
-        if self._turn is None:
-            return self._read
-        return 0 if self.positions is None else int(self.positions.shape[-1])
+        return self._read if self._turn is None else self._held
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Keys there will be, and by how much their places lag behind their positions: what is new stays causal."""
-        held = 0 if self.positions is None else self.positions.shape[-1]
-        return held + query_length, self.get_seq_length() - held
+        return self._held + query_length, self.get_seq_length() - self._held
 
     def note(self, notes: Mapping[str, Tensor]) -> None:
-        """Take notes on what the last step brought, shape (B, T) each."""
-        assert self.positions is not None
-        rows, heads, size = self.positions.shape
-        for name, note in notes.items():
-            held = self.notes.get(name)
-            if held is None:
-                held = torch.zeros((rows, heads, size - self._fresh), dtype=torch.float32, device=self.positions.device)
-            new = note.float()[:, None, :].expand(rows, heads, self._fresh)
-            self.notes[name] = torch.cat([held, new], dim=-1)
-
-    def evict(self) -> None:
-        """Let go of what is too much: the step is over."""
+        """Take notes on what the last step brought, shape (B, T) each: the step is over."""
         self._told = True
-        entries, cache = self.entries, self._cache
-        assert entries is not None
-        if entries.positions.shape[-1] <= cache.budget + cache.buffer:
+        new = {name: note.float()[:, None] for name, note in notes.items()}
+        if self._late:
+            self._late[-1][1].update(new)
             return
-        seen = self.get_seq_length()
-        scores = cache.policy.score(self._at, entries, seen)
-        left = gathered(entries, kept(scores.expand_as(entries.positions), cache.budget))
+        for name, note in new.items():
+            held = self._notes.get(name)
+            if held is None:
+                assert self._positions is not None
+                held = self._notes[name] = torch.zeros(self._positions.shape, device=note.device)
+            held[..., -self._fresh :] = note
+
+    def turn(self) -> None:
+        """The policy may change its notes."""
+        if self._read:
+            self._settle()
+            self._cache.policy.turn(self._notes)
+
+    def is_over(self, shares: Tensor, buffer: int) -> bool:
+        """Whether there is more than there may be."""
+        return self._held > int(shares[0]) + buffer
+
+    def keep(self, count: int) -> None:
+        """Let go of all but so many."""
+        entries = self.entries
+        assert entries is not None
+        scores = self._cache.policy.score(self._at, entries, self._cache.seen)
+        places = kept(scores.expand_as(entries.positions), count)
+        left = gathered(entries, places)
         if self._turn is not None:
-            places = torch.arange(cache.budget, device=left.positions.device).expand_as(left.positions)
-            left.keys, left.positions = self._turn(left.keys, places - left.positions), places.clone()
-        self.keys, self.values, self.positions, self.notes = left.keys, left.values, left.positions, left.notes
+            new = torch.arange(count, device=places.device)
+            left.keys = self._turn(left.keys, new - places)
+            if self._queries is not None:  # they stand before the next token, wherever that is
+                self._queries = self._turn(
+                    self._queries, torch.full((1, 1, 1), count - self._held, device=places.device)
+                )
+        self.keys, self.values, self._positions, self._notes = left.keys, left.values, left.positions, left.notes
 
     def reset(self) -> None:
         """See ``transformers``."""
         super().reset()
-        self.positions, self.notes, self._read, self._fresh, self._told = None, {}, 0, 0, True
+        self._positions, self._notes, self._late, self._queries, self.hidden = None, {}, [], None, None
+        self._read, self._fresh, self._told = 0, 0, True
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Beam search takes some rows anew, with all that was noted of them."""
+        self._settle()
+        super().reorder_cache(beam_idx)
+        if self._positions is not None:
+            self._positions = self._positions.index_select(0, beam_idx)
+            self._notes = {name: note.index_select(0, beam_idx) for name, note in self._notes.items()}
+        if self._queries is not None:
+            self._queries = self._queries.index_select(0, beam_idx)
+
+    @property
+    def _held(self) -> int:
+        """Places that there are, S."""
+        return int(self.keys.shape[2]) if self._read else 0
+
+    def _asked(self, entries: Entries) -> Entries:
+        """With the newest queries, where the policy asks for them."""
+        entries.scaling = self._scaling
+        if self._queries is not None:
+            many = self._queries.shape[2]
+            entries.queries = self._queries
+            entries.asked = torch.arange(self._read - many, self._read, device=self._queries.device)
+        return entries
+
+    def _renew(self, notes: Mapping[str, Tensor]) -> None:
+        """Notes on all entries take the place of those that there are."""
+        self._notes.update({name: note.float() for name, note in notes.items()})
+
+    def _settle(self) -> None:
+        """Put what waits in ``_late`` in its place."""
+        if not self._late:
+            return
+        rows, heads = self.keys.shape[:2]
+        many, device = sum(count for count, _ in self._late), self.keys.device
+        new = torch.arange(self._read - many, self._read, device=device).expand(rows, heads, -1)
+        old = new[..., :0] if self._positions is None else self._positions
+        names = dict.fromkeys([*self._notes, *(name for _, notes in self._late for name in notes)])
+        pieces = [(old.shape[-1], self._notes), *self._late]
+        self._notes = {
+            name: torch.cat(
+                [
+                    notes[name].detach().float().expand(rows, heads, count)
+                    if name in notes
+                    else torch.zeros((rows, heads, count), device=device)
+                    for count, notes in pieces
+                ],
+                dim=-1,
+            )
+            for name in names
+        }
+        self._positions, self._late = torch.cat([old, new], dim=-1), []
+
+
+class _RaggedLayer(_Layer):
+    """A layer whose heads hold unequal numbers: ``_flat`` is what was kept last, the fields of a plain layer what came since."""
+
+    def __init__(self, at: int, cache: StreamingCache, turn: Rotation | None) -> None:
+        super().__init__(at, cache, turn)
+        self._flat: Ragged | None = None
+        self._there: Tensor | None = None  # which places hold an entry, while a step runs
+
+    @property
+    def entries(self) -> Entries | None:
+        """What is held, padded on the left; None where nothing is."""
+        late = super().entries
+        if late is None or self._flat is None:
+            return late
+        old = self._flat.padded()
+        assert old.held is not None
+        names = dict.fromkeys([*old.notes, *late.notes])
+        none = {"old": torch.zeros(old.positions.shape), "late": torch.zeros(late.positions.shape)}
+        none = {side: one.to(late.positions.device) for side, one in none.items()}
+        return replace(
+            late,
+            keys=torch.cat([old.keys, late.keys], dim=2),
+            values=torch.cat([old.values, late.values], dim=2),
+            positions=torch.cat([old.positions, late.positions], dim=2),
+            notes={
+                name: torch.cat([old.notes.get(name, none["old"]), late.notes.get(name, none["late"])], dim=2)
+                for name in names
+            },
+            held=torch.nn.functional.pad(old.held, (0, late.positions.shape[2]), value=True),
+        )
+
+    @property
+    def counts(self) -> Tensor:
+        """How many entries each head holds, shape (B, H)."""
+        late = super().counts
+        return late if self._flat is None else late + self._flat.counts.to(late.device)
+
+    def tensors(self) -> list[Tensor]:
+        """All that is held between two steps."""
+        flat = self._flat
+        if flat is None:
+            return super().tensors()
+        return [*super().tensors(), flat.keys, flat.values, flat.positions, flat.counts, *flat.notes.values()]
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """See ``transformers``: all that is kept, padded on the left, and what is new."""
+        keys, values = super().update(key_states, value_states, *args, **kwargs)
+        if _READING.get() is not self._cache:
+            raise InputError("heads hold unequal numbers: call the model within attached()")
+        self._there = torch.ones(keys.shape[:3], dtype=torch.bool, device=keys.device)
+        if self._flat is None:
+            return keys, values
+        old_keys, old_values, held = self._flat.padded_states()
+        self._there = torch.cat([held, self._there], dim=2)
+        return torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
+
+    def reads(self, queries: Tensor, mask: Tensor | None, scaling: float) -> Tensor | None:
+        """The mask is of each head its own; the one of all layers is of none of them."""
+        super().reads(queries, mask, scaling)
+        there, self._there = self._there, None
+        assert there is not None
+        new = queries.shape[2]
+        seen = there[:, :, None, :].repeat(1, 1, new, 1)
+        seen[..., -new:] = torch.ones((new, new), dtype=torch.bool, device=seen.device).tril()
+        return seen.repeat_interleave(queries.shape[1] // seen.shape[1], dim=1)
+
+    def turn(self) -> None:
+        """The policy may change its notes."""
+        super().turn()
+        if self._flat is not None:
+            self._cache.policy.turn(self._flat.notes)
+
+    def is_over(self, shares: Tensor, buffer: int) -> bool:
+        """Whether there is more than there may be: of all heads together where they compete, of any of them where not."""
+        counts = self.counts
+        if self._cache.scope == "head":
+            return bool((counts > shares + buffer).any())
+        return int(counts.sum(dim=-1).max()) > int(shares.sum()) + buffer * len(shares)
+
+    def scored(self) -> tuple[Tensor, Tensor]:
+        """The scores, and which places hold an entry, shape (B, H, S) each."""
+        entries = self.entries
+        assert entries is not None
+        scores = self._cache.policy.score(self._at, entries, self._cache.seen).expand_as(entries.positions)
+        return scores, torch.ones_like(scores, dtype=torch.bool) if entries.held is None else entries.held
+
+    def keep(self, mask: Any) -> None:
+        """Let go of all but those of a mask, shape (B, H, S)."""
+        entries = self.entries
+        assert entries is not None
+        self._flat = Ragged.of(entries, mask)
+        self.keys, self.values = (one[:, :, :0].clone() for one in (self.keys, self.values))
+        self._positions = entries.positions[..., :0].clone()
+        self._notes = {name: note[..., :0].clone() for name, note in entries.notes.items()}
+
+    def reset(self) -> None:
+        """See ``transformers``."""
+        super().reset()
+        self._flat = self._there = None
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Beam search takes some rows anew, with all that was noted of them."""
         super().reorder_cache(beam_idx)
-        if self.positions is not None:
-            self.positions = self.positions.index_select(0, beam_idx)
-            self.notes = {name: note.index_select(0, beam_idx) for name, note in self.notes.items()}
+        if self._flat is not None:
+            self._flat = self._flat.rows(beam_idx)
+
+    def _renew(self, notes: Mapping[str, Tensor]) -> None:
+        """Notes on all entries, padded, go to what was kept and to what came since."""
+        if self._flat is None:
+            super()._renew(notes)
+            return
+        _, _, held = self._flat.padded_states()
+        size = held.shape[2]
+        for name, note in notes.items():
+            self._flat.notes[name] = note[..., :size][held].float()
+            self._notes[name] = note[..., size:].float()
+
+
+def attentions(model: nn.Module) -> list[nn.Module]:
+    """The attention of each layer, in order: the modules named ``self_attn``."""
+    return [module for name, module in model.named_modules() if name.rpartition(".")[2] == "self_attn"]
+
+
+@contextmanager
+def attending(model: Any, name: str) -> Iterator[None]:
+    """Within the block the model's attention is the one registered under a name."""
+    config = model.config.get_text_config(decoder=True)
+    before = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **given: Any
+) -> Any:
+    cache = _READING.get()
+    if cache is not None:
+        scaling = given.get("scaling") or query.shape[-1] ** -0.5
+        attention_mask = cache.layers[module.layer_idx].reads(query, attention_mask, float(scaling))
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **given)
+
+
+AttentionInterface.register(ATTENTION, _attend)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from holdfast.cube import Form
 from holdfast.errors import InputError
-from holdfast.latent.retention import PINNED, Entries
+from holdfast.latent.retention import Entries, Needs, Retention, pinned
 from holdfast.taxonomy import Evolution, Function, MemoryProfile, Retrieval, Subform, Subject
 from holdfast.torched import Tensor, torch
 
@@ -31,7 +31,7 @@ SURPRISE = "surprise"
 
 
 @dataclass(frozen=True, slots=True)
-class Surprisal:
+class Surprisal(Retention):
     """A policy for all layers and heads alike. Raises InputError.
 
     Fields
@@ -58,6 +58,11 @@ class Surprisal:
                 "sinks and recent are 0 or more, the decay lies in (0, 1], and one token or more may surprise"
             )
 
+    @property
+    def needs(self) -> Needs:
+        """What the model predicted."""
+        return Needs(logits=True)
+
     def observe(self, tokens: Tensor, logits: Tensor, before: Tensor | None) -> Mapping[str, Tensor]:
         """The surprise of each token in nats; that of the very first is the most of its block."""
         told = torch.log_softmax(logits.float(), dim=-1)
@@ -72,11 +77,9 @@ class Surprisal:
             found = torch.where(found < least, torch.zeros_like(found), found)
         return {SURPRISE: found}
 
-    def score(self, _layer: int, entries: Entries, seen: int) -> Tensor:
+    def score(self, layer: int, entries: Entries, seen: int) -> Tensor:
         """The surprise as it has become."""
-        found = entries.notes[SURPRISE]
-        pinned = (entries.positions < self.sinks) | (entries.positions >= seen - self.recent)
-        return found.masked_fill(pinned, PINNED)
+        return pinned(entries.notes[SURPRISE], entries, seen, self.sinks, self.recent)
 
     def turn(self, notes: dict[str, Tensor]) -> None:
         """Every surprise fades by the decay."""

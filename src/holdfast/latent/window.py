@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from holdfast.cube import Form
 from holdfast.errors import InputError
-from holdfast.latent.retention import PINNED, Entries
+from holdfast.latent.retention import Entries, Retention, pinned
 from holdfast.taxonomy import Evolution, Function, MemoryProfile, Retrieval, Subform, Subject
 from holdfast.torched import Tensor
 
@@ -22,7 +21,7 @@ PROFILE = MemoryProfile(
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class Window(Retention):
     """A policy: the first ``sinks`` entries, and of the others the newest. Raises InputError."""
 
     sinks: int = 4
@@ -31,14 +30,6 @@ class Window:
         if self.sinks < 0:
             raise InputError("there are no fewer than 0 sinks")
 
-    def observe(self, _tokens: Tensor, _logits: Tensor, _before: Tensor | None) -> Mapping[str, Tensor]:
-        """Nothing is noted."""
-        return {}
-
-    def score(self, _layer: int, entries: Entries, _seen: int) -> Tensor:
+    def score(self, layer: int, entries: Entries, seen: int) -> Tensor:
         """The position itself."""
-        found = entries.positions.float()
-        return found.masked_fill(entries.positions < self.sinks, PINNED)
-
-    def turn(self, notes: dict[str, Tensor]) -> None:
-        """Nothing changes."""
+        return pinned(entries.positions.float(), entries, seen, self.sinks, 0)
