@@ -117,11 +117,12 @@ def _cell(folder: str, reader: Reader, ids: Sequence[str], question: str, times:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How the model that recalls facts is trained."""
+    """How the model that recalls facts is trained: at first it only says again what it has read, and so learns to look back."""
 
     steps: int = 3000
-    batch: int = 32
-    rate: float = 4e-3
+    again: int = 300
+    batch: int = 16
+    rate: float = 3e-3
     layers: int = 2
     width: int = 64
 
@@ -139,7 +140,7 @@ def moving(seed: int, training: Training, questions: int) -> dict[str, dict[str,
     right = {arm: {False: 0, True: 0} for arm in (EXACT, MOVED, PILED)}
     count = {False: 0, True: 0}
     for _ in range(questions):
-        told = _facts(random, BLOCKS)
+        told = _facts(random)
         current = _current(told)
         thing = int(random.choice(list(current)))
         anew = sum(thing in facts for facts in told) > 1
@@ -176,11 +177,11 @@ def _piled(segments: Sequence[Segment]) -> Any:
     return DynamicCache([(torch.cat(keys, dim=1)[None], torch.cat(values, dim=1)[None]) for keys, values in pairs])
 
 
-def _facts(random: np.random.Generator, blocks: int) -> list[dict[int, int]]:
+def _facts(random: np.random.Generator) -> list[dict[int, int]]:
     """Of each memory what it says: the value of some things, half of those after the first said before."""
     told: list[dict[int, int]] = []
     known: set[int] = set()
-    for _ in range(blocks):
+    for _ in range(BLOCKS):
         facts: dict[int, int] = {}
         while len(facts) < PAIRS:
             again = known and random.random() < ANEW
@@ -220,10 +221,12 @@ def _taught(random: np.random.Generator, training: Training) -> Reader:
     model = LlamaForCausalLM(config)
     reader = Reader(model, tokenizer, between=" ")
     optimiser = torch.optim.AdamW(model.parameters(), lr=training.rate, betas=(0.9, 0.95), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, training.rate, total_steps=training.steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min(1.0, step / 100, (training.steps - step) / 500)
+    )
     for step in range(training.steps):
-        blocks = 1 + min(BLOCKS - 1, int(step / (0.2 * training.steps)))  # one memory, then two, then three
-        rows = [_lesson(reader, random, blocks) for _ in range(training.batch)]
+        share = 1.0 if step < training.again else 0.3
+        rows = [_lesson(reader, random, again=bool(random.random() < share)) for _ in range(training.batch)]
         longest = max(len(ids) for ids, _ in rows)
         ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in rows])
         asked = torch.tensor([labels + [-100] * (longest - len(labels)) for _, labels in rows])
@@ -238,14 +241,17 @@ def _taught(random: np.random.Generator, training: Training) -> Reader:
     return reader
 
 
-def _lesson(reader: Reader, random: np.random.Generator, blocks: int) -> tuple[list[int], list[int]]:
-    """A prompt with every current fact asked for, and what is to be told: -100 where nothing is."""
-    told = _facts(random, blocks)
+def _lesson(reader: Reader, random: np.random.Generator, *, again: bool) -> tuple[list[int], list[int]]:
+    """A prompt with every current fact asked for, or all facts said again, and what is to be told: -100 where nothing is."""
+    told = _facts(random)
     ids = list(reader.ids(_OPENING, first=True))
     for cube in _cubes(told):
         ids += reader.ids(f"{line(cube)}\n")
     ids += reader.ids(f"{CLOSE}{reader.between}")
     labels = [-100] * len(ids)
+    if again:
+        said = [id for cube in _cubes(told) for id in reader.ids(cube.text)]
+        return ids + said, labels + said
     current = _current(told)
     for thing in random.permutation(list(current)):
         thing_and_value = reader.ids(f"k{thing} v{current[int(thing)]}")
