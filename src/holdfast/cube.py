@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -413,6 +413,15 @@ class Cube:
         """A copy with some fields changed; the store gives it the next version when it is committed."""
         return replace(self, **changes)
 
+    def read_again(self, data: Mapping[str, Any], use: Use) -> Cube:
+        """As ``with_(data=data, use=use)``, for who knows that both are sound: nothing is checked, in a tenth of the time."""
+        made = object.__new__(Cube)
+        for slot in _SLOTS:
+            slot.__set__(made, slot.__get__(self))
+        _DATA.__set__(made, data)
+        _USE.__set__(made, use)
+        return made
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dict that ``from_dict`` reads back to an equal cube."""
         return {
@@ -465,7 +474,7 @@ class Cube:
                 valid_from=_time(record.get("valid_from")),
                 valid_to=_time(record.get("valid_to")),
                 recorded_at=_time(record.get("recorded_at")),
-                origin=_origin(
+                origin=(_origin.__wrapped__ if sources else _origin)(
                     origin.get("channel", "user"),
                     origin.get("author"),
                     origin.get("reference"),
@@ -484,8 +493,8 @@ class Cube:
                 use=Use(
                     visits=int(use.get("visits", 0)),
                     last_use=_time(use.get("last_use")),
-                    utility=_finite(use.get("utility", 0.0)),
-                    uncertainty=_finite(use.get("uncertainty", 1.0)),
+                    utility=finite(use.get("utility", 0.0)),
+                    uncertainty=finite(use.get("uncertainty", 1.0)),
                 )
                 if use
                 else _UNUSED,
@@ -499,6 +508,8 @@ class Cube:
 
 
 _NO_POLICY, _UNUSED = Policy(), Use()
+_SLOTS = tuple(Cube.__dict__[one.name] for one in fields(Cube))
+_DATA, _USE = Cube.__dict__["data"], Cube.__dict__["use"]
 
 # Looked up by value in a third of the time that the enumeration takes: a search reads many rows.
 _FORMS = {str(form): form for form in Form}
@@ -536,7 +547,8 @@ def _list(record: Mapping[str, Any], key: str) -> list[Any]:
     return list(found)
 
 
-def _finite(value: Any) -> float:
+def finite(value: Any) -> float:
+    """A number as it is kept. Raises ValueError for one that is not finite."""
     found = float(value)
     if not math.isfinite(found):
         raise ValueError(f"{value!r} is not a finite number")

@@ -93,18 +93,13 @@ def by_overlap(partition: Partition, query: Query, vector: Floats | None, view: 
     """The k best rows by how many different words of the query they hold, as a share; of equals the nearer ones."""
     shown = partition.visible(view)
     asked = {term(token) for token in tokens(query.text)}
-    held = np.zeros(partition.size, np.int32)
-    for word in asked:
-        for rows, _ in partition.lexical.postings(word):
-            held[rows] += 1
-    here: npt.NDArray[Any] = np.flatnonzero((held > 0) & shown)
+    here, held = partition.lexical.most_held(asked, k, shown)
     vectors = partition.vectors if vector is not None else None
-    here = _first(here, held, k)
     meaning = np.zeros(len(here), np.float32)
     if vectors is not None and vector is not None:
         meaning = vectors.cosines(vector, here)
-    best = np.lexsort((here, -meaning, -held[here]))[:k]
-    return _ranked(here[best], held[here[best]] / max(len(asked), 1), meaning[best])
+    best = np.lexsort((here, -meaning, -held))[:k]
+    return _ranked(here[best], held[best].astype(np.float64) / max(len(asked), 1), meaning[best])
 
 
 def words_first(partition: Partition, query: Query, _vector: Floats | None, view: View, k: int) -> Ranked:

@@ -39,6 +39,7 @@ from holdfast.store.rows import (
     check,
     conditions,
     current,
+    forget_read,
     id_bytes,
     id_text,
     partition_number,
@@ -304,6 +305,7 @@ class SqliteStore:
             versions = tuple(row.cube for row in rows)
             self.blobs.owe(connection, versions)
             done = batch.finish()
+        forget_read()
         return Erased(done.seq, tuple(named), versions, tuple(salts))
 
     def fold_log(self) -> bool:
