@@ -53,7 +53,15 @@ def _within(value: Any, depth: int) -> bool:
         value = value.values()
     elif not isinstance(value, list | tuple):
         return True
-    return depth > 0 and all(_within(item, depth - 1) for item in value)
+    if depth <= 0:
+        return False
+    for item in value:
+        if type(item) not in _FLAT and not _within(item, depth - 1):
+            return False
+    return True
+
+
+_FLAT = frozenset({str, int, float, bool, type(None)})
 
 
 def pack(cube: Cube) -> str:
@@ -220,10 +228,22 @@ def current(connection: sqlite3.Connection, id: str, reach: Reach, version: int 
     return row
 
 
+_KNOWN_PARTS = 1_000
+
+
 def partition_number(connection: sqlite3.Connection, path: str) -> int | None:
     """The number of the partition tenant/user, None while nothing was ever written there."""
+    known: dict[str, int] | None = getattr(connection, "parts", None)  # of a reader, which sees what is committed alone
+    if known is not None and path in known:
+        return known[path]
     found = connection.execute("SELECT no FROM partitions WHERE path = ?", (path,)).fetchone()
-    return found[0] if found else None
+    if found is None:
+        return None
+    if known is not None:
+        if len(known) >= _KNOWN_PARTS:
+            known.clear()
+        known[path] = found[0]
+    return int(found[0])
 
 
 def conditions(scope: Scope, where: Where) -> tuple[list[str], list[Any]]:
