@@ -154,16 +154,21 @@ CROSS JOIN cubes AS version ON version.id = wanted.column1 AND version.version =
 _decode = json.JSONDecoder().raw_decode
 
 
-def to_row(record: Sequence[Any]) -> Row:
-    """A record that SELECT gave, as a version. Raises IntegrityError where its body is damaged."""
-    return Row(record[0], to_cube(record), record[3], record[4])
+def to_row(record: Sequence[Any], *, lent: bool = False) -> Row:
+    """A record that SELECT gave, as a version; ``lent`` as in ``to_cube``. Raises IntegrityError where its body is damaged."""
+    return Row(record[0], to_cube(record, lent=lent), record[3], record[4])
 
 
-def to_cube(record: Sequence[Any]) -> Cube:
-    """The cube of such a record. Raises IntegrityError where its body is damaged."""
+def to_cube(record: Sequence[Any], *, lent: bool = False) -> Cube:
+    """The cube of such a record. Raises IntegrityError where its body is damaged.
+
+    ``lent``: for who only looks at it. Its data are those that others are given a copy of.
+    """
     rid, id, version, _, _, body, visits, last_use, utility, uncertainty = record
     try:
         cube, flat = _read(id, version, body)
+        if lent and visits is None:
+            return cube
         use = cube.use
         if visits is not None:
             use = Use(
@@ -173,7 +178,8 @@ def to_cube(record: Sequence[Any]) -> Cube:
                 uncertainty=finite(uncertainty),
             )
         # What its reader may change is theirs alone.
-        return cube.read_again(dict(cube.data) if flat else _decode(body)[0]["data"], use)
+        data = cube.data if lent else dict(cube.data) if flat else _decode(body)[0]["data"]
+        return cube.read_again(data, use)
     except UNREADABLE as error:
         raise IntegrityError(
             f"row {rid} of the store is damaged ({error}); nothing was changed. See: holdfast doctor"
