@@ -463,7 +463,6 @@ class Cube:
         """Read what ``to_dict`` wrote; absent fields take their defaults. Raises InputError."""
         try:
             origin, policy, use = record.get("origin") or {}, record.get("policy") or {}, record.get("use") or {}
-            sources = origin.get("derived_from")
             return cls(
                 scope=Scope.parse(record["scope"]),
                 text=record.get("text", ""),
@@ -474,14 +473,7 @@ class Cube:
                 valid_from=_time(record.get("valid_from")),
                 valid_to=_time(record.get("valid_to")),
                 recorded_at=_time(record.get("recorded_at")),
-                origin=(_origin.__wrapped__ if sources else _origin)(
-                    origin.get("channel", "user"),
-                    origin.get("author"),
-                    origin.get("reference"),
-                    origin.get("trust", 1.0),
-                    tuple(Ref(_normal(id), int(version)) for id, version in sources) if sources else (),
-                    tuple(_list(origin, "taint")),
-                ),
+                origin=_origin_of(origin),
                 status=_one_of(_STATUSES, record.get("status", "generated")),
                 policy=Policy(
                     expires_at=_time(policy.get("expires_at")),
@@ -507,9 +499,24 @@ class Cube:
             raise InputError(f"this is not a cube's record: {type(error).__name__}: {error}") from error
 
 
+def bare(id: str, version: int, record: Mapping[str, Any]) -> Cube:
+    """A cube of which nothing is known but its scope and its origin, from such a record. Raises as ``from_dict`` does, and
+    what else a damaged record causes."""
+    made = _BARE.read_again({}, _UNUSED)
+    for name, value in (
+        ("scope", Scope.parse(record["scope"])),
+        ("origin", _origin_of(record.get("origin") or {})),
+        ("id", _normal(id)),
+        ("version", Ref(id, version).version),
+    ):
+        Cube.__dict__[name].__set__(made, value)
+    return made
+
+
 _NO_POLICY, _UNUSED = Policy(), Use()
 _SLOTS = tuple(Cube.__dict__[one.name] for one in fields(Cube))
 _DATA, _USE = Cube.__dict__["data"], Cube.__dict__["use"]
+_BARE = Cube(Scope("-", "-"), id="00000000-0000-0000-0000-000000000000")
 
 # Looked up by value in a third of the time that the enumeration takes: a search reads many rows.
 _FORMS = {str(form): form for form in Form}
@@ -524,6 +531,19 @@ def _one_of(known: Mapping[str, E], value: str) -> E:
     if found is None:
         raise ValueError(f"{value!r} is none of {', '.join(known)}")
     return found
+
+
+def _origin_of(record: Mapping[str, Any]) -> Origin:
+    sources = record.get("derived_from")
+    read = _origin.__wrapped__ if sources else _origin  # what has sources is mostly one of its kind
+    return read(
+        record.get("channel", "user"),
+        record.get("author"),
+        record.get("reference"),
+        record.get("trust", 1.0),
+        tuple(Ref(_normal(id), int(version)) for id, version in sources) if sources else (),
+        tuple(_list(record, "taint")),
+    )
 
 
 @functools.lru_cache(maxsize=4_096, typed=True)

@@ -8,12 +8,12 @@ import json
 import re
 import sqlite3
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from holdfast.cube import EXTERNAL, MAX_TEXT_BYTES, Cube, Scope, Status, Use, finite, from_micros, to_micros
+from holdfast.cube import EXTERNAL, MAX_TEXT_BYTES, Cube, Scope, Status, Use, bare, finite, from_micros, to_micros
 from holdfast.errors import InputError, IntegrityError, NotFoundError
 from holdfast.store import schema
 from holdfast.store.base import Where
@@ -200,8 +200,28 @@ def _read(id: bytes, version: int, body: str) -> tuple[Cube, bool]:
     return cube, not any(isinstance(value, dict | list) for value in cube.data.values())
 
 
-forget_read: Callable[[], None] = _read.cache_clear
-"""For who erases: no process keeps in mind what is no longer in the file."""
+def to_bare(record: Sequence[Any]) -> Cube:
+    """As ``to_cube``, with nothing but its scope, its origin, its id and its version: whose it is, in a third of the time."""
+    try:
+        return _read_bare(record[1], record[2], record[5])
+    except UNREADABLE as error:
+        raise IntegrityError(
+            f"row {record[0]} of the store is damaged ({error}); nothing was changed. See: holdfast doctor"
+        ) from error
+
+
+@functools.lru_cache(maxsize=16_384, typed=True)
+def _read_bare(id: bytes, version: int, body: str) -> Cube:
+    fields, end = _decode(body)
+    if end != len(body):
+        raise ValueError("there is something after its end")
+    return bare(id_text(id), version, fields)
+
+
+def forget_read() -> None:
+    """For who erases: no process keeps in mind what is no longer in the file."""
+    _read.cache_clear()
+    _read_bare.cache_clear()
 
 
 UNREADABLE = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)

@@ -43,6 +43,7 @@ from holdfast.store.rows import (
     id_bytes,
     id_text,
     partition_number,
+    to_bare,
     to_row,
     visible,
 )
@@ -405,10 +406,11 @@ class SqliteStore:
                             found[row.rid] = row.cube
         return found
 
-    def sources(self, cubes: Iterable[Cube], scope: Scope) -> dict[Ref, Cube]:
+    def sources(self, cubes: Iterable[Cube], scope: Scope, *, bare: bool = False) -> dict[Ref, Cube]:
         """What some cubes were made of, at any remove, in the versions that went into them; without what the scope may not see.
 
-        To be looked at: what changes the data of one changes what is looked at next.
+        To be looked at: what changes the data of one changes what is looked at next. ``bare``: for who asks whose they are, and no
+        more; where the caller may see all of the scope, nothing else stands in them.
         """
         found: dict[Ref, Cube] = {}
         asked: set[Ref] = set()
@@ -428,11 +430,19 @@ class SqliteStore:
                     values = [value for ref in some for value in (id_bytes(ref.id), ref.version)]
                     query = f"{SELECT} WHERE cubes.rid IN ({VERSIONS.format(marks)})"
                     for record in connection.execute(query, values).fetchall():
-                        if record[0] >> schema.PARTITION_BITS == part:
+                        if record[0] >> schema.PARTITION_BITS != part:
+                            continue
+                        if bare and reach.grants is None:
+                            cube = to_bare(record)
+                            if not reach.sees(cube):
+                                continue
+                        else:
                             row = to_row(record, lent=True)
-                            if _sees(connection, reach, row):
-                                found[row.cube.ref] = row.cube
-                                wanted.update(row.cube.origin.derived_from)
+                            if not _sees(connection, reach, row):
+                                continue
+                            cube = row.cube
+                        found[cube.ref] = cube
+                        wanted.update(cube.origin.derived_from)
                 wanted -= asked
         return found
 
