@@ -138,7 +138,9 @@ def test_where_every_row_holds_a_word_all_are_seen(loops: Loops) -> None:
     rows, ones = np.arange(9, dtype=np.int32), np.ones(9, np.uint8)
     found, few, seen = np.zeros(9, np.float32), np.zeros(9, np.uint16), np.empty(10, np.int32)
     for _ in range(2):
-        size = loops.add_gains(found, seen, 0 if not found.any() else 9, rows, ones, np.zeros(9, np.float32), np.float32(1))
+        size = loops.add_gains(
+            found, seen, 0 if not found.any() else 9, rows, ones, np.zeros(9, np.float32), np.float32(1)
+        )
         assert sorted(seen[:size].tolist()) == rows.tolist()
     for _ in range(2):
         size = loops.add_ones(few, seen, 0 if not few.any() else 9, rows, np.ones(9, np.bool_))

@@ -28,16 +28,18 @@ leaves = st.fixed_dictionaries(
 )
 schemas: st.SearchStrategy[Any] = st.recursive(
     leaves,
-    lambda inner: st.fixed_dictionaries(
-        {"type": st.just("array")}, optional={"items": inner, "minItems": numbers, "maxItems": numbers}
-    )
-    | st.fixed_dictionaries(
-        {"type": st.just("object")},
-        optional={
-            "properties": st.dictionaries(words, inner, max_size=2),
-            "required": st.lists(words, max_size=2),
-            "additionalProperties": st.booleans() | inner,
-        },
+    lambda inner: (
+        st.fixed_dictionaries(
+            {"type": st.just("array")}, optional={"items": inner, "minItems": numbers, "maxItems": numbers}
+        )
+        | st.fixed_dictionaries(
+            {"type": st.just("object")},
+            optional={
+                "properties": st.dictionaries(words, inner, max_size=2),
+                "required": st.lists(words, max_size=2),
+                "additionalProperties": st.booleans() | inner,
+            },
+        )
     ),
     max_leaves=4,
 )
@@ -57,7 +59,12 @@ def test_what_certainly_fits_has_no_misfits(value: Any, schema: dict[str, Any]) 
 
 def test_what_recipes_ask_for_is_seen_to_fit() -> None:
     count = {"type": "integer", "minimum": 1, "maximum": 10}
-    fields = {"kind": TEXT, "tips": texts(1, 2), "scores": {"type": "array", "items": count}, "done": {"type": "boolean"}}
+    fields = {
+        "kind": TEXT,
+        "tips": texts(1, 2),
+        "scores": {"type": "array", "items": count},
+        "done": {"type": "boolean"},
+    }
     schema = {"title": "t", "type": "object", "properties": fields, "required": ["kind"], "additionalProperties": False}
     good = {"kind": "a", "tips": ["b"], "scores": [1, 10], "done": False}
     assert _plainly_fits(good, schema) and _plainly_fits({"kind": "a", "scores": []}, schema)

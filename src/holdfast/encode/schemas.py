@@ -106,7 +106,7 @@ def _plainly_fits(value: Any, schema: Any) -> bool:
     return kind != "object" or not here or value.keys() <= schema.get("properties", {}).keys()
 
 
-_ABSENT = object()
+_ABSENT: Any = object()
 _TYPES: Mapping[str, type] = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
 _BOUNDS: Mapping[str, tuple[str, ...]] = {
     "object": (),

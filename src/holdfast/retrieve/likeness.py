@@ -111,12 +111,22 @@ def words_first(partition: Partition, query: Query, _vector: Floats | None, view
     return _ranked(rows[best], alike[rows[best]], alike[rows[best]])
 
 
+def newest(partition: Partition, _query: Query, _vector: Floats | None, view: View, k: int) -> Ranked:
+    """The k newest rows, whatever they say: for who asks whether there are any."""
+    rows = np.flatnonzero(partition.visible(view))[-k:][::-1]
+    none = np.zeros(len(rows), np.float32)
+    return _ranked(rows, none, none)
+
+
 _SOME = 200  # rows that are compared at least, where not all are
 
 ALIKE = Ranking(verbatim, near)
 """What is most like a text in meaning, whatever it answers."""
 
 OVERLAP = Ranking(verbatim, by_overlap)
+
+ANY = Ranking(lambda text, _authors: Query(text, "", "", frozenset(), (), (), (), frozenset()), newest)
+"""Whether there is anything: nothing is compared, nor embedded."""
 
 ALL = Ranking(verbatim, words_first)
 """As many as are asked for, what shares no word too: where somebody is to choose from all, as far as they can be shown."""

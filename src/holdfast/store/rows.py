@@ -53,12 +53,7 @@ def _within(value: Any, depth: int) -> bool:
         value = value.values()
     elif not isinstance(value, list | tuple):
         return True
-    if depth <= 0:
-        return False
-    for item in value:
-        if type(item) not in _FLAT and not _within(item, depth - 1):
-            return False
-    return True
+    return depth > 0 and all(_within(item, depth - 1) for item in value if type(item) not in _FLAT)
 
 
 _FLAT = frozenset({str, int, float, bool, type(None)})
