@@ -26,8 +26,9 @@ leaves = st.fixed_dictionaries(
         "const": st.just("a"),
     },
 )
+words_alone = st.fixed_dictionaries({"enum": st.lists(words, max_size=3)}, optional={"minLength": numbers})
 schemas: st.SearchStrategy[Any] = st.recursive(
-    leaves,
+    leaves | words_alone,
     lambda inner: (
         st.fixed_dictionaries(
             {"type": st.just("array")}, optional={"items": inner, "minItems": numbers, "maxItems": numbers}

@@ -63,6 +63,8 @@ def _plainly_fits(value: Any, schema: Any) -> bool:
     """
     if type(schema) is not dict:
         return False
+    if "type" not in schema and "enum" in schema:  # of words alone, which are texts then
+        schema = {"type": "string", **schema}
     kind = schema.get("type")
     if type(kind) is not str or kind not in _TYPES or (value is not _ABSENT and type(value) is not _TYPES[kind]):
         return False
