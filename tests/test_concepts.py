@@ -310,6 +310,21 @@ def test_of_a_large_memory_a_model_sees_what_is_most_like_the_task() -> None:
     assert list(near("word7 and word21", many, 2)) == ["c7", "c21"] and near("x", many, 30) == many
 
 
+def test_of_a_large_memory_the_writer_sees_the_shares_most_like_what_was_done(tmp_path: Path) -> None:
+    words = ("lamp", "boat", "kettle", "piano", "ladder")
+    by_task = {f"mend the {word}": [record(f"{word} routine", description=f"what mends a {word}")] for word in words}
+    by_task["mend the boat again"] = by_task["mend the boat"]
+    few = replace(arcmemo(), encoders=(ConceptWriting(shown=2, threshold=1),))
+    with opened(tmp_path, chat=scribe(by_task), recipe=few) as memory:
+        for task in by_task:
+            run(memory, task)
+        seen = [data["memory"] for title, data in memory._chat.asked if title == "concepts"]  # type: ignore[union-attr]
+        assert [sum(f"- {word} routine" in one for word in words) for one in seen[:3]] == [0, 1, 2]
+        assert all(sum(f"- {word} routine" in one for word in words) <= 2 for one in seen)
+        assert "boat routine" in seen[-1], "it is most like this run, though others are newer"
+        assert len(concepts(memory)["boat routine"].used_in) == 2 and len(concepts(memory)) == len(words)
+
+
 # --- lessons ---
 
 
@@ -360,7 +375,7 @@ def test_of_more_lessons_than_are_shown_those_come_whose_situations_are_most_lik
 
 
 def test_errors_say_what_to_do(tmp_path: Path) -> None:
-    for wrong in (lambda: Chosen(0), lambda: Chosen(8, shown=7), lambda: Situated(0), lambda: ConceptWriting(0), lambda: arcmemo(tokens=0), lambda: arcmemo_lessons(k=0)):  # fmt: skip
+    for wrong in (lambda: Chosen(0), lambda: Chosen(8, shown=7), lambda: Situated(0), lambda: ConceptWriting(0), lambda: ConceptWriting(shown=0), lambda: arcmemo(tokens=0), lambda: arcmemo_lessons(k=0)):  # fmt: skip
         with pytest.raises(InputError):
             wrong()
     with opened(tmp_path, chat=None) as memory, pytest.raises(InputError, match="give chat="):

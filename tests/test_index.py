@@ -546,6 +546,31 @@ def test_the_best_by_words_are_those_of_the_highest_scores(
         assert scores[found].tolist() == pytest.approx(scores[expected].tolist(), rel=1e-5)
 
 
+@given(
+    documents,
+    st.lists(vocabulary, max_size=4, unique=True),
+    st.integers(1, 6),
+    st.randoms(use_true_random=False),
+)
+def test_those_that_hold_most_words_are_found_with_their_equals(
+    texts: list[list[str]], query: list[str], k: int, random: object
+) -> None:
+    index = LexicalIndex()
+    many = texts * 40
+    for start in range(0, len(many), 37):
+        some = range(start, min(start + 37, len(many)))
+        index.append(list(some), [pack_terms(many[row]) for row in some])
+    allowed = np.asarray([random.random() < 0.7 for _ in many], np.bool_)  # type: ignore[attr-defined]
+    terms = {term(word) for word in query}
+    for mask in (allowed, np.ones(len(many), np.bool_), np.zeros(len(many), np.bool_)):
+        held = np.asarray([len({term(word) for word in text} & terms) for text in many]) * mask
+        expected = np.flatnonzero(held)
+        if len(expected) > k:
+            expected = expected[held[expected] >= np.sort(held[expected])[-k]]
+        rows, counts = index.most_held(terms, k, mask)
+        assert rows.tolist() == expected.tolist() and counts.tolist() == held[expected].tolist()
+
+
 def test_a_query_that_names_who_has_just_spoken_for_the_first_time_is_read_as_such(tmp_path: Path) -> None:
     with open_memory(tmp_path) as here, open_memory(tmp_path) as there:
         here.add({"role": "user", "name": "Ana", "content": "our boat is for sale"}, session="s")

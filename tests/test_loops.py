@@ -110,7 +110,7 @@ def test_add_gains(loops: Loops, lists: list[list[int]], seed: int) -> None:
     rng = np.random.default_rng(seed)
     norms = rng.random(301).astype(np.float32) + 0.1
     found, expected = np.zeros(301, np.float32), np.zeros(301)
-    seen, size = np.empty(301, np.int32), 0
+    seen, size = np.empty(302, np.int32), 0
     for held in lists:
         counts = rng.integers(1, 256, len(held)).astype(np.uint8)
         for row, count in zip(held, counts.tolist(), strict=True):
@@ -118,6 +118,33 @@ def test_add_gains(loops: Loops, lists: list[list[int]], seed: int) -> None:
         size = loops.add_gains(found, seen, size, np.asarray(held, np.int32), counts, norms, np.float32(2.5))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert sorted(seen[:size].tolist()) == np.flatnonzero(expected).tolist()
+
+
+@settings(deadline=None)
+@given(st.lists(postings, min_size=1, max_size=4), st.integers(0, 2**32))
+def test_add_ones(loops: Loops, lists: list[list[int]], seed: int) -> None:
+    shown = np.random.default_rng(seed).random(301) < 0.7
+    found, expected = np.zeros(301, np.uint16), np.zeros(301, np.uint16)
+    seen, size = np.empty(302, np.int32), 0
+    for held in lists:
+        expected[held] += shown[held]
+        size = loops.add_ones(found, seen, size, np.asarray(held, np.int32), shown)
+    assert found.tolist() == expected.tolist()
+    assert sorted(seen[:size].tolist()) == np.flatnonzero(expected).tolist()
+
+
+def test_where_every_row_holds_a_word_all_are_seen(loops: Loops) -> None:
+    """Once all are there, the place beyond them takes what is written."""
+    rows, ones = np.arange(9, dtype=np.int32), np.ones(9, np.uint8)
+    found, few, seen = np.zeros(9, np.float32), np.zeros(9, np.uint16), np.empty(10, np.int32)
+    for _ in range(2):
+        size = loops.add_gains(
+            found, seen, 0 if not found.any() else 9, rows, ones, np.zeros(9, np.float32), np.float32(1)
+        )
+        assert sorted(seen[:size].tolist()) == rows.tolist()
+    for _ in range(2):
+        size = loops.add_ones(few, seen, 0 if not few.any() else 9, rows, np.ones(9, np.bool_))
+        assert sorted(seen[:size].tolist()) == rows.tolist()
 
 
 @settings(deadline=None)

@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -413,6 +413,15 @@ class Cube:
         """A copy with some fields changed; the store gives it the next version when it is committed."""
         return replace(self, **changes)
 
+    def read_again(self, data: Mapping[str, Any], use: Use) -> Cube:
+        """As ``with_(data=data, use=use)``, for who knows that both are sound: nothing is checked, in a tenth of the time."""
+        made = object.__new__(Cube)
+        for slot in _SLOTS:
+            slot.__set__(made, slot.__get__(self))
+        _DATA.__set__(made, data)
+        _USE.__set__(made, use)
+        return made
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dict that ``from_dict`` reads back to an equal cube."""
         return {
@@ -454,7 +463,6 @@ class Cube:
         """Read what ``to_dict`` wrote; absent fields take their defaults. Raises InputError."""
         try:
             origin, policy, use = record.get("origin") or {}, record.get("policy") or {}, record.get("use") or {}
-            sources = origin.get("derived_from")
             return cls(
                 scope=Scope.parse(record["scope"]),
                 text=record.get("text", ""),
@@ -465,14 +473,7 @@ class Cube:
                 valid_from=_time(record.get("valid_from")),
                 valid_to=_time(record.get("valid_to")),
                 recorded_at=_time(record.get("recorded_at")),
-                origin=_origin(
-                    origin.get("channel", "user"),
-                    origin.get("author"),
-                    origin.get("reference"),
-                    origin.get("trust", 1.0),
-                    tuple(Ref(_normal(id), int(version)) for id, version in sources) if sources else (),
-                    tuple(_list(origin, "taint")),
-                ),
+                origin=_origin_of(origin),
                 status=_one_of(_STATUSES, record.get("status", "generated")),
                 policy=Policy(
                     expires_at=_time(policy.get("expires_at")),
@@ -484,8 +485,8 @@ class Cube:
                 use=Use(
                     visits=int(use.get("visits", 0)),
                     last_use=_time(use.get("last_use")),
-                    utility=_finite(use.get("utility", 0.0)),
-                    uncertainty=_finite(use.get("uncertainty", 1.0)),
+                    utility=finite(use.get("utility", 0.0)),
+                    uncertainty=finite(use.get("uncertainty", 1.0)),
                 )
                 if use
                 else _UNUSED,
@@ -498,7 +499,24 @@ class Cube:
             raise InputError(f"this is not a cube's record: {type(error).__name__}: {error}") from error
 
 
+def bare(id: str, version: int, record: Mapping[str, Any]) -> Cube:
+    """A cube of which nothing is known but its scope and its origin, from such a record. Raises as ``from_dict`` does, and
+    what else a damaged record causes."""
+    made = _BARE.read_again({}, _UNUSED)
+    for name, value in (
+        ("scope", Scope.parse(record["scope"])),
+        ("origin", _origin_of(record.get("origin") or {})),
+        ("id", _normal(id)),
+        ("version", Ref(id, version).version),
+    ):
+        Cube.__dict__[name].__set__(made, value)
+    return made
+
+
 _NO_POLICY, _UNUSED = Policy(), Use()
+_SLOTS = tuple(Cube.__dict__[one.name] for one in fields(Cube))
+_DATA, _USE = Cube.__dict__["data"], Cube.__dict__["use"]
+_BARE = Cube(Scope("-", "-"), id="00000000-0000-0000-0000-000000000000")
 
 # Looked up by value in a third of the time that the enumeration takes: a search reads many rows.
 _FORMS = {str(form): form for form in Form}
@@ -513,6 +531,19 @@ def _one_of(known: Mapping[str, E], value: str) -> E:
     if found is None:
         raise ValueError(f"{value!r} is none of {', '.join(known)}")
     return found
+
+
+def _origin_of(record: Mapping[str, Any]) -> Origin:
+    sources = record.get("derived_from")
+    read = _origin.__wrapped__ if sources else _origin  # what has sources is mostly one of its kind
+    return read(
+        record.get("channel", "user"),
+        record.get("author"),
+        record.get("reference"),
+        record.get("trust", 1.0),
+        tuple(Ref(_normal(id), int(version)) for id, version in sources) if sources else (),
+        tuple(_list(record, "taint")),
+    )
 
 
 @functools.lru_cache(maxsize=4_096, typed=True)
@@ -536,7 +567,8 @@ def _list(record: Mapping[str, Any], key: str) -> list[Any]:
     return list(found)
 
 
-def _finite(value: Any) -> float:
+def finite(value: Any) -> float:
+    """A number as it is kept. Raises ValueError for one that is not finite."""
     found = float(value)
     if not math.isfinite(found):
         raise ValueError(f"{value!r} is not a finite number")

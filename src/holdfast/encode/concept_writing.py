@@ -1,7 +1,8 @@
 """Concepts drawn from a run that succeeded, in two calls: what was done in the abstract, and which concepts that comes to
 (ArcMemo, arXiv 2509.04439, the PS format).
 
-The second call sees the memory, so that a name is used again, and made general by a parameter, where it fits. What one run says
+The second call sees the memory, of a large one the shares that are most like the run, so that a name is used again, and made
+general by a parameter, where it fits. What one run says
 of one concept is a record of its own, its *share*; a concept is the shares of its name, merged in order whenever it is read. So
 nothing that another run said is ever rewritten, and ``forget`` of a run takes its share back and leaves what others said. A share
 holds what it adds alone: words that a model copies from the memory stay those of the run that they came from.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Protocol
 
 from holdfast.chat import Chat
@@ -18,6 +20,7 @@ from holdfast.cube import RECALLABLE, Cube, Form, Kind, Scope
 from holdfast.encode.base import Experience
 from holdfast.encode.concept_text import MOST, RECORD, THRESHOLD, read, record_of, told, view
 from holdfast.encode.concepts import Concept, merged
+from holdfast.encode.near import Nearest, named
 from holdfast.encode.records import MAKER as MADE_BY
 from holdfast.encode.records import RUN, derived
 from holdfast.encode.writing import TEXT, write
@@ -59,7 +62,7 @@ Say which reusable concepts the pseudocode is made of. The memory holds those th
 _LOOSE = {"concepts": {"type": "array"}}
 
 
-class Kept(Protocol):
+class Kept(Nearest, Protocol):
     """What this encoder sees of a memory; ``holdfast.Memory`` is one."""
 
     @property
@@ -67,23 +70,34 @@ class Kept(Protocol):
         """The store beneath."""
         ...
 
+    def tally(self, *, back: int, kinds: Sequence[str] = (), **scope: str | None) -> tuple[int, datetime | None]:
+        """How many memories there are, and since when the last of them."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ConceptWriting:
-    """An encoder. ``most``: concepts of one run; ``threshold``: what was used in fewer runs the writer sees by name alone.
+    """An encoder. Raises InputError.
 
-    Raises InputError.
+    Fields
+        most: concepts of one run.
+        threshold: what was used in fewer runs the writer sees by name alone.
+        shown: of a memory that holds more shares, the writer sees so many, those nearest to what was done. A name that it cannot
+            see it may give again; the shares are one concept all the same.
     """
 
     most: int = 12
     threshold: int = THRESHOLD
+    shown: int = 300
     model: Chat | None = None
     memory: Kept | None = None
     scope: Scope | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.most <= MOST or self.threshold < 1:
-            raise InputError(f"a run has between 1 and {MOST} concepts, and the threshold is one run or more")
+        if not 1 <= self.most <= MOST or self.threshold < 1 or self.shown < 1:
+            raise InputError(
+                f"a run has between 1 and {MOST} concepts, the threshold is one run or more, and one share or more is shown"
+            )
 
     def encode(self, experience: Experience) -> list[Operation]:
         """The shares of a run that succeeded, and why others are none. Raises InputError without a model or a memory, ChatError."""
@@ -92,16 +106,11 @@ class ConceptWriting:
             return []
         if self.memory is None or self.scope is None:
             raise InputError("concepts are merged with those there are: this part of a recipe works in a memory")
-        held = tuple(str(status) for status in RECALLABLE)
-        where = Where(kinds=(Kind.CONCEPT,), statuses=held, data={MADE_BY: MAKER})
-        mine = [
-            cube
-            for cube in self.memory.store.select(self.scope, where)
-            if cube.origin.author == experience.turns[0].origin.author
-        ]
-        known = concepts_of(mine)
         data = {"task": trajectory.task, "steps": story(trajectory)}
         sketch = write(self.model, "pseudocode", SKETCH, data, {"pseudocode": TEXT, "summary": TEXT})
+        author = experience.turns[0].origin.author
+        cubes = self._known(f"{trajectory.task}\n{sketch['summary']}")
+        known = concepts_of(cube for cube in cubes if cube.origin.author == author)
         shown = view(known.values(), threshold=self.threshold)
         data = {"task": trajectory.task, "memory": shown, **sketch}
         fields = {"concepts": {"type": "array", "items": RECORD, "maxItems": self.most}}
@@ -113,6 +122,16 @@ class ConceptWriting:
             for place, one in enumerate(merged(found).values())
         ]
         return [*operations, *(Operation.none(fault) for fault in faults)]
+
+    def _known(self, done: str) -> Iterable[Cube]:
+        """The shares there are; of more than are shown, those nearest to what was done."""
+        assert self.memory is not None and self.scope is not None
+        if self.memory.tally(back=1, kinds=(Kind.CONCEPT,), **named(self.scope))[0] > self.shown:
+            near = self.memory.nearest(done, k=self.shown, kinds=(Kind.CONCEPT,), **named(self.scope))
+            return [one.cube for one in near]
+        held = tuple(str(status) for status in RECALLABLE)
+        where = Where(kinds=(Kind.CONCEPT,), statuses=held, data={MADE_BY: MAKER})
+        return self.memory.store.select(self.scope, where)
 
 
 def share(experience: Experience, concept: Concept, place: int, summary: str) -> Operation:

@@ -83,7 +83,7 @@ def heeded(
 
 def all_own(hits: Sequence[Hit], store: SqliteStore, scope: Scope, whose: str) -> bool:
     """Whether ``whose`` has lived through whatever these hits are made of: then nobody else need be heard."""
-    lookup = store.sources((hit.cube for hit in hits), scope).get
+    lookup = store.sources((hit.cube for hit in hits), scope, bare=True).get
     return all(_own(hit.cube, lookup, whose) for hit in hits)
 
 

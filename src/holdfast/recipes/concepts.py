@@ -14,7 +14,7 @@ from holdfast.chat import count_tokens
 from holdfast.cube import Cube, Form, Kind, Scope
 from holdfast.encode.concept_text import EMPTY, hint, view
 from holdfast.encode.concept_writing import MAKER, ConceptWriting, concepts_of, renamed, shares
-from holdfast.encode.concepts import Concept, Proposal, synonyms
+from holdfast.encode.concepts import Concept, Proposal, merged, synonyms
 from holdfast.encode.records import MAKER as MADE_BY
 from holdfast.encode.records import Unit
 from holdfast.encode.situations import MAKER as SITUATIONS
@@ -55,9 +55,10 @@ class Hinting:
     def compose(self, task: str, context: str, hits: Sequence[Hit]) -> Composition:  # noqa: ARG002  (the seam has it)
         """What is told: first names go where it is too long, the newest first, then what was chosen last."""
         best = {hit.cube.id: hit.score for hit in hits}
-        concepts = concepts_of(hit.cube for hit in hits)
+        read = shares(hit.cube for hit in hits)
+        concepts = merged(one for _, one in read)
         worth: dict[str, float] = {}
-        for cube, one in shares(hit.cube for hit in hits):
+        for cube, one in read:
             worth[one.name] = max(best[cube.id], worth.get(one.name, 0.0))
         chosen = sorted((name for name, score in worth.items() if score > 0), key=lambda name: -worth[name])
         others = [name for name in concepts if name not in chosen]

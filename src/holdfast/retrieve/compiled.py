@@ -56,7 +56,8 @@ def warm_up() -> None:
     products(np.ones((2, 3), np.float16), rows, np.ones(3, np.float32))
     some, _ = nearest([np.ones(2, np.uint64)] * 3, words[0], shown, 2, first)
     smallest(differences(words, some, words[0], first), 1)
-    seen = np.zeros(2, np.int32)
+    seen = np.zeros(3, np.int32)
+    add_ones(np.zeros(2, np.uint16), seen, 0, narrow, shown)
     reached(found, seen[: add_gains(found, seen, 0, narrow, counts, norms, np.float32(1))], 1, 1.0)
     taken(found, seen, 1.0)
     needed, here, before, after = surroundings(rows, narrow, narrow, shown)
@@ -145,9 +146,22 @@ def add_gains(
     for at in range(len(rows)):
         row, count = rows[at], np.float32(counts[at])
         before = found[row]
-        seen[min(size, len(seen) - 1)] = row  # kept where the next does not take its place
+        seen[size] = row  # kept where the next does not take its place
         size += before == 0
         found[row] = before + weight * count / (count + norms[row])
+    return size
+
+
+@_compile
+def add_ones(found: Shorts, seen: Rows32, size: int, rows: Rows32, shown: Bools) -> int:
+    """See ``Loops``."""
+    for at in range(len(rows)):
+        row = rows[at]
+        if shown[row]:
+            before = found[row]
+            seen[size] = row  # kept where the next does not take its place
+            size += before == 0
+            found[row] = before + 1
     return size
 
 

@@ -46,7 +46,7 @@ _NUMBERS = {"numbers": {"type": "array", "items": {"type": "integer"}}}
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A ranker of shares of concepts, of which eight times as many as ``shown`` are read.
+    """A ranker of shares of concepts, of which twice as many as ``shown`` are read.
 
     Fields
         k: concepts that are chosen at most.
@@ -69,7 +69,7 @@ class Chosen:
 
     def seek(self, query: str, kinds: Sequence[str], k: int, near: Near) -> Sequence[Hit]:
         """The shares most like the task; of a memory that is not large, all."""
-        return near(query, kinds, min(k, 8 * self.shown), ALL)
+        return near(query, kinds, min(k, 2 * self.shown), ALL)
 
     def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
         """Shape (len(candidates),): above 0 for the shares of what was chosen, 0 for those of others, -inf for what is none.

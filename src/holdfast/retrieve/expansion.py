@@ -18,11 +18,11 @@ import numpy as np
 from holdfast.cube import RECALLABLE, Cube, Form, Scope
 from holdfast.encode.records import linked
 from holdfast.encode.trials import score
-from holdfast.errors import InputError, NotFoundError
+from holdfast.errors import InputError
 from holdfast.retrieve.base import Near, Ranker, Scores, sought
 from holdfast.retrieve.hits import Hit
 from holdfast.retrieve.likeness import Meaning
-from holdfast.store.base import Store
+from holdfast.store.sqlite import SqliteStore
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -41,7 +41,7 @@ class Kept(Protocol):
     """``holdfast.Memory`` is one."""
 
     @property
-    def store(self) -> Store:
+    def store(self) -> SqliteStore:
         """Where ties and lineage are followed."""
         ...
 
@@ -86,16 +86,19 @@ class Expanded:
         for _ in range(self.hops):
             named = [id for hit in frontier.values() for id in self._heaviest(linked(hit.cube))]
             back = [hits[at].id for hit in frontier.values() if hit.id in found for at in ties[hits.index(hit)]]
-            met = {
-                id: found.get(id) or self._hit(id, below) for id in dict.fromkeys([*named, *back]) if id not in reached
-            }
-            frontier = {id: hit for id, hit in met.items() if hit is not None}
+            wanted = [id for id in dict.fromkeys([*named, *back]) if id not in reached]
+            read = self._hits([id for id in wanted if id not in found], below)
+            frontier = {id: hit for id in wanted if (hit := found.get(id) or read.get(id)) is not None}
             reached = reached | frontier
         found |= reached
         if self.up:
             cases = dict.fromkeys(id for hit in reached.values() for id in _sources(hit))
-            resting = [hit for case in cases for hit in self._resting(case)]
-            found |= {hit.id: hit for hit in sorted(resting, key=lambda hit: hit.id)}
+            resting = self.memory.store.made_of(cases, self.scope).values()
+            found |= {
+                cube.id: _far(cube)
+                for cube in sorted(resting, key=lambda cube: cube.id)
+                if cube.kind in self.up and cube.status in RECALLABLE
+            }
         return list(found.values())
 
     def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
@@ -127,23 +130,12 @@ class Expanded:
     def _heaviest(self, ties: Mapping[str, float]) -> list[str]:
         return sorted(ties, key=lambda id: (-ties[id], id))[: self.neighbours]
 
-    def _hit(self, id: str, kinds: Sequence[str]) -> Hit | None:
-        """A record that was named, as far from the query as can be; None where it is gone, or none of ours."""
+    def _hits(self, ids: Sequence[str], kinds: Sequence[str]) -> dict[str, Hit]:
+        """Records that were named, as far from the query as can be; without those that are gone, or none of ours: what stands among
+        the ties may have been written by anybody."""
         assert self.memory is not None and self.scope is not None
-        try:
-            cube = self.memory.store.get(id, self.scope)
-        except NotFoundError:  # what stands among the ties may have been written by anybody
-            return None
-        return _far(cube) if cube.kind in kinds and cube.status in RECALLABLE else None
-
-    def _resting(self, case: str) -> list[Hit]:
-        """What is ``up`` and was made of a raw record."""
-        assert self.memory is not None and self.scope is not None
-        try:
-            refs = self.memory.store.lineage(case, self.scope, down=True)
-        except NotFoundError:
-            return []
-        return [hit for ref in refs if (hit := self._hit(ref.id, self.up)) is not None]
+        read = self.memory.store.several(ids, self.scope) if ids else {}
+        return {id: _far(cube) for id, cube in read.items() if cube.kind in kinds and cube.status in RECALLABLE}
 
     def _rise(self, candidates: Sequence[Hit], scores: Scores) -> None:
         """Give what is ``up`` the best score of what it shares a source with."""

@@ -93,18 +93,13 @@ def by_overlap(partition: Partition, query: Query, vector: Floats | None, view: 
     """The k best rows by how many different words of the query they hold, as a share; of equals the nearer ones."""
     shown = partition.visible(view)
     asked = {term(token) for token in tokens(query.text)}
-    held = np.zeros(partition.size, np.int32)
-    for word in asked:
-        for rows, _ in partition.lexical.postings(word):
-            held[rows] += 1
-    here: npt.NDArray[Any] = np.flatnonzero((held > 0) & shown)
+    here, held = partition.lexical.most_held(asked, k, shown)
     vectors = partition.vectors if vector is not None else None
-    here = _first(here, held, k)
     meaning = np.zeros(len(here), np.float32)
     if vectors is not None and vector is not None:
         meaning = vectors.cosines(vector, here)
-    best = np.lexsort((here, -meaning, -held[here]))[:k]
-    return _ranked(here[best], held[here[best]] / max(len(asked), 1), meaning[best])
+    best = np.lexsort((here, -meaning, -held))[:k]
+    return _ranked(here[best], held[best].astype(np.float64) / max(len(asked), 1), meaning[best])
 
 
 def words_first(partition: Partition, query: Query, _vector: Floats | None, view: View, k: int) -> Ranked:
@@ -116,12 +111,22 @@ def words_first(partition: Partition, query: Query, _vector: Floats | None, view
     return _ranked(rows[best], alike[rows[best]], alike[rows[best]])
 
 
+def newest(partition: Partition, _query: Query, _vector: Floats | None, view: View, k: int) -> Ranked:
+    """The k newest rows, whatever they say: for who asks whether there are any."""
+    rows = np.flatnonzero(partition.visible(view))[-k:][::-1]
+    none = np.zeros(len(rows), np.float32)
+    return _ranked(rows, none, none)
+
+
 _SOME = 200  # rows that are compared at least, where not all are
 
 ALIKE = Ranking(verbatim, near)
 """What is most like a text in meaning, whatever it answers."""
 
 OVERLAP = Ranking(verbatim, by_overlap)
+
+ANY = Ranking(lambda text, _authors: Query(text, "", "", frozenset(), (), (), (), frozenset()), newest)
+"""Whether there is anything: nothing is compared, nor embedded."""
 
 ALL = Ranking(verbatim, words_first)
 """As many as are asked for, what shares no word too: where somebody is to choose from all, as far as they can be shown."""

@@ -74,8 +74,12 @@ class Loops(Protocol):
     ) -> int:
         """Add weight * count / (count + norm) to some rows, each of which comes once.
 
-        Those that had nothing before are put into ``seen`` from ``size`` on; returns how many are there then.
+        Those that had nothing before are put into ``seen`` from ``size`` on, which has one place more than there are rows; returns
+        how many are there then.
         """
+
+    def add_ones(self, found: Shorts, seen: Rows32, size: int, rows: Rows32, shown: Bools) -> int:
+        """Add 1 to those of some rows that are shown; each comes once. ``seen`` is as in ``add_gains``."""
 
     def reached(self, found: Floats, seen: Rows32, count: int, most: float) -> float:
         """What at least ``count`` of the rows ``seen`` reach: mostly hardly less than the most such. None has over ``most``."""
@@ -194,6 +198,17 @@ def add_gains(
     seen[size:end] = fresh
     before += weight * counts / (counts + norms[rows])
     found[rows] = before
+    return end
+
+
+def add_ones(found: Shorts, seen: Rows32, size: int, rows: Rows32, shown: Bools) -> int:
+    """See ``Loops``."""
+    rows = rows[shown[rows]]
+    before = found[rows]
+    fresh = rows[before == 0]
+    end = size + len(fresh)
+    seen[size:end] = fresh
+    found[rows] = before + np.uint16(1)
     return end
 
 

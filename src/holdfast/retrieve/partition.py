@@ -24,6 +24,7 @@ from holdfast.retrieve.loops import Loops, suited
 from holdfast.retrieve.text import ROLES
 from holdfast.retrieve.vectors import VectorIndex
 from holdfast.store.grants import Reach
+from holdfast.store.rows import forget_read
 from holdfast.store.schema import PARTITION_BITS
 from holdfast.store.sqlite import SqliteStore
 
@@ -124,6 +125,7 @@ class Partition:
         serving = next(((f"vectors_{no}", name, d) for no, name, d, active in self._store.models() if active), None)
         if any(fold in ("cubes", "terms") for fold, _ in changes.arrivals) and self.size:
             self._reset()  # something was purged, or analysed anew: nothing of it may linger here
+            forget_read()
             changes = self._store.changes(self.no, 0, 0)
         fresh = self._seq == 0  # rows come with all their folds
         if changes.seq != self._seq:

@@ -12,7 +12,7 @@ from holdfast.encode.writing import TEXT, write
 from holdfast.errors import InputError
 from holdfast.retrieve.base import Near, Ranker, Scores, sought
 from holdfast.retrieve.hits import Hit
-from holdfast.retrieve.likeness import ALIKE, Mixed
+from holdfast.retrieve.likeness import ANY, Mixed
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -38,7 +38,7 @@ class Rewritten:
 
     def seek(self, query: str, kinds: Sequence[str], k: int, near: Near) -> Sequence[Hit]:
         """What ``of`` finds for the query as it is written anew. Raises InputError without a model, ChatError."""
-        if not near(query, kinds, 1, ALIKE):  # then there is nothing to write a query for
+        if not near(query, kinds, 1, ANY):  # then there is nothing to write a query for
             return []
         return sought(self.of, self._written(query), kinds, k, near)
 

@@ -176,7 +176,8 @@ class Recall:
                 authors, model = partition.speakers(view), partition.model
             read = ranking.read(query, authors)
             # Outside the lock: an embedder behind a network must not hold up the searches of others.
-            vector = self.embed(read.spoken, scope.partition) if model is not None and model == self._model else None
+            embeds = bool(read.spoken) and model is not None and model == self._model
+            vector = self.embed(read.spoken, scope.partition) if embeds else None
             # One view of the store: what is ranked is what is read.
             with partition.lock, self._store.connections.reading():
                 partition.catch_up()
@@ -546,15 +547,24 @@ def _hits(
 ) -> list[Hit]:
     """The hits of some ranks, where their rows are there."""
     some = slice(first, last)
-    parts = (dict(compress(zip(CHANNELS, part, strict=True), part)) for part in ranked.parts[some].tolist())
+    said = ranked.parts[some]
+    # Where nothing but a likeness counts, no channel says anything.
+    parts = [dict(compress(zip(CHANNELS, part, strict=True), part)) for part in said.tolist()] if said.any() else None
     return [
-        Hit(cubes[row], score, chance, why, *(_pick(cubes, side) for side in around.get(row, ())))
-        for row, score, chance, why in zip(
-            ranked.rows[some].tolist(),
-            ranked.scores[some].tolist(),
-            ranked.relevance[some].tolist(),
-            parts,
-            strict=True,
+        Hit(
+            cubes[row],
+            score,
+            chance,
+            {} if parts is None else parts[at],
+            *(_pick(cubes, side) for side in around.get(row, ())),
+        )
+        for at, (row, score, chance) in enumerate(
+            zip(
+                ranked.rows[some].tolist(),
+                ranked.scores[some].tolist(),
+                ranked.relevance[some].tolist(),
+                strict=True,
+            )
         )
         if row in cubes
     ]

@@ -294,8 +294,7 @@ class Batch:
             "INSERT INTO cubes VALUES (?,?,?,?,?,NULL,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (rid, id, cube.version, self._seq, learnt, *columns(cube), key, salt, body),
         )
-        for ref in cube.origin.derived_from:
-            self._link(cube, part, id, ref)
+        self._link(cube, part, id)
         if self._terms is not None:
             words = self._terms(cube) if self.words is None else self.words
             self._connection.execute("INSERT INTO terms VALUES (?, ?)", (rid, words))
@@ -314,14 +313,26 @@ class Batch:
         )
         return [task for (task,) in self._connection.execute(query)]
 
-    def _link(self, cube: Cube, part: int, id: bytes, ref: Ref) -> None:
-        parent = id_bytes(ref.id)
-        found = self._connection.execute("SELECT rid FROM cubes WHERE id = ? LIMIT 1", (parent,)).fetchone()
-        if found is None or found[0] >> schema.PARTITION_BITS != part:  # one answer: another user's does not exist here
-            raise NotFoundError(f"a memory cannot be derived from {ref.id}: there is no such memory")
-        self._connection.execute(
-            "INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?)", (id, cube.version, parent, ref.version)
-        )
+    def _link(self, cube: Cube, part: int, id: bytes) -> None:
+        """Note what a version is made of. Raises NotFoundError for a source that is not there."""
+        refs = cube.origin.derived_from
+        for start in range(0, len(refs), 500):
+            some = [(ref, id_bytes(ref.id)) for ref in refs[start : start + 500]]
+            marks = ",".join("?" * len(some))
+            there = dict(
+                self._connection.execute(
+                    f"SELECT id, rid FROM cubes WHERE id IN ({marks})", [parent for _, parent in some]
+                )
+            )
+            for ref, parent in some:
+                rid = there.get(parent)
+                # One answer: another user's does not exist here.
+                if rid is None or rid >> schema.PARTITION_BITS != part:
+                    raise NotFoundError(f"a memory cannot be derived from {ref.id}: there is no such memory")
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?)",
+                [(id, cube.version, parent, ref.version) for ref, parent in some],
+            )
 
     def _place(self, path: str) -> tuple[int, int]:
         """The partition's number and the next free n in it."""

@@ -44,11 +44,15 @@ C = TypeVar("C", bound=sqlite3.Connection)
 
 
 class Reader(sqlite3.Connection):
-    """A reading connection with a number that no other one in this process ever had."""
+    """A reading connection with a number that no other one in this process ever had.
+
+    ``parts``: the partitions' numbers that it has read; once committed, one never changes.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.number = next(_numbers)
+        self.parts: dict[str, int] = {}
 
 
 class Connections:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from holdfast.cube import EXTERNAL, Cube, Origin, Ref, taints
 from holdfast.errors import NotFoundError
-from holdfast.store.rows import id_bytes, partition_number
+from holdfast.store.rows import VERSIONS, id_bytes, id_text, partition_number
 from holdfast.store.schema import PARTITION_BITS
 
 NOBODY = "@nobody"
@@ -31,7 +31,9 @@ def as_of_its_sources(connection: sqlite3.Connection, cube: Cube, before: Origin
     """The cube with the taint, the trust and the readers of its door, its sources and the version before. Raises NotFoundError."""
     origin = cube.origin
     part = partition_number(connection, cube.scope.partition) if origin.derived_from else None
-    sources = [_standing(connection, ref, part) for ref in origin.derived_from]
+    refs = origin.derived_from
+    known = _standings(connection, refs, part) if len(refs) > _FEW else {}
+    sources = [known.get(ref) or _standing(connection, ref, part) for ref in refs]
     readers = _common(cube.policy.readers, [source.readers for source in sources])
     if readers != cube.policy.readers:
         cube = replace(cube, policy=replace(cube.policy, readers=readers))
@@ -51,6 +53,36 @@ def _common(readers: tuple[str, ...], sources: Collection[tuple[str, ...]]) -> t
     if not any(sources):
         return readers
     return tuple(sorted(set.intersection(*named))) or (NOBODY,)
+
+
+_FEW = 2  # are asked for one by one
+
+
+def _standings(connection: sqlite3.Connection, refs: Sequence[Ref], part: int | None) -> dict[Ref, _Source]:
+    """As ``_standing`` of each of these versions that is there: what many runs have confirmed is made of all of them."""
+    found: dict[Ref, _Source] = {}
+    for start in range(0, len(refs), 250):
+        some = refs[start : start + 250]
+        pairs = ",".join(["(?, ?)"] * len(some))
+        values = [value for ref in some for value in (id_bytes(ref.id), ref.version)]
+        ids = values[::2]
+        now = dict(
+            connection.execute(
+                "SELECT id, json_extract(body, '$.policy.readers') FROM cubes WHERE known_to IS NULL AND id IN "
+                f"({','.join('?' * len(ids))})",
+                ids,
+            )
+        )
+        rows = connection.execute(
+            "SELECT id, version, trust, json_extract(body, '$.origin.taint'), rid FROM cubes "
+            f"WHERE rid IN ({VERSIONS.format(pairs)})",
+            values,
+        )
+        for id, version, trust, taint, rid in rows:
+            if rid >> PARTITION_BITS == part:
+                readers = tuple(json.loads(now.get(id) or "[]"))
+                found[Ref(id_text(id), version)] = _Source(trust, tuple(json.loads(taint or "[]")), readers)
+    return found
 
 
 def _standing(connection: sqlite3.Connection, ref: Ref, part: int | None) -> _Source:

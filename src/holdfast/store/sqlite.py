@@ -39,9 +39,11 @@ from holdfast.store.rows import (
     check,
     conditions,
     current,
+    forget_read,
     id_bytes,
     id_text,
     partition_number,
+    to_bare,
     to_row,
     visible,
 )
@@ -304,6 +306,7 @@ class SqliteStore:
             versions = tuple(row.cube for row in rows)
             self.blobs.owe(connection, versions)
             done = batch.finish()
+        forget_read()
         return Erased(done.seq, tuple(named), versions, tuple(salts))
 
     def fold_log(self) -> bool:
@@ -403,8 +406,12 @@ class SqliteStore:
                             found[row.rid] = row.cube
         return found
 
-    def sources(self, cubes: Iterable[Cube], scope: Scope) -> dict[Ref, Cube]:
-        """What some cubes were made of, at any remove, in the versions that went into them; without what the scope may not see."""
+    def sources(self, cubes: Iterable[Cube], scope: Scope, *, bare: bool = False) -> dict[Ref, Cube]:
+        """What some cubes were made of, at any remove, in the versions that went into them; without what the scope may not see.
+
+        To be looked at: what changes the data of one changes what is looked at next. ``bare``: for who asks whose they are, and no
+        more; where the caller may see all of the scope, nothing else stands in them.
+        """
         found: dict[Ref, Cube] = {}
         asked: set[Ref] = set()
         wanted = {ref for cube in cubes for ref in cube.origin.derived_from}
@@ -423,13 +430,57 @@ class SqliteStore:
                     values = [value for ref in some for value in (id_bytes(ref.id), ref.version)]
                     query = f"{SELECT} WHERE cubes.rid IN ({VERSIONS.format(marks)})"
                     for record in connection.execute(query, values).fetchall():
-                        if record[0] >> schema.PARTITION_BITS == part:
-                            row = to_row(record)
-                            if _sees(connection, reach, row):
-                                found[row.cube.ref] = row.cube
-                                wanted.update(row.cube.origin.derived_from)
+                        if record[0] >> schema.PARTITION_BITS != part:
+                            continue
+                        if bare and reach.grants is None:
+                            cube = to_bare(record)
+                            if not reach.sees(cube):
+                                continue
+                        else:
+                            row = to_row(record, lent=True)
+                            if not _sees(connection, reach, row):
+                                continue
+                            cube = row.cube
+                        found[cube.ref] = cube
+                        wanted.update(cube.origin.derived_from)
                 wanted -= asked
         return found
+
+    def several(self, ids: Iterable[str], scope: Scope) -> dict[str, Cube]:
+        """The current versions of those of some cubes that the scope may see; what is no id is none of them."""
+        blobs = [blob for id in dict.fromkeys(ids) if (blob := _blob(id)) is not None]
+        with self.connections.reading() as connection:
+            return {row.cube.id: row.cube for row in self._current(connection, blobs, self._gate.reach(scope))}
+
+    def made_of(self, ids: Iterable[str], scope: Scope) -> dict[str, Cube]:
+        """The current versions of everything derived from some cubes, as ``lineage`` finds it from each that the scope may see."""
+        blobs = [blob for id in dict.fromkeys(ids) if (blob := _blob(id)) is not None]
+        with self.connections.reading() as connection:
+            reach = self._gate.reach(scope)
+            frontier = {id_bytes(row.cube.id) for row in self._current(connection, blobs, reach)}
+            seen, found = set(frontier), set[bytes]()
+            while frontier:
+                some, frontier = sorted(frontier), set()
+                for start in range(0, len(some), 500):
+                    marks = ",".join("?" * len(some[start : start + 500]))
+                    query = f"SELECT DISTINCT child FROM links WHERE parent IN ({marks})"
+                    frontier.update(child for (child,) in connection.execute(query, some[start : start + 500]))
+                found |= frontier
+                frontier -= seen
+                seen |= frontier
+            return {row.cube.id: row.cube for row in self._current(connection, sorted(found), reach)}
+
+    def _current(self, connection: sqlite3.Connection, ids: Sequence[bytes], reach: Reach) -> Iterator[Row]:
+        """The current versions of some cubes that are within reach."""
+        part = self._number(connection, reach.scope.partition)
+        for start in range(0, len(ids), 500):
+            some = ids[start : start + 500]
+            marks = ",".join("?" * len(some))
+            for record in connection.execute(f"{SELECT} WHERE cubes.id IN ({marks}) AND known_to IS NULL", some):
+                if record[0] >> schema.PARTITION_BITS == part:
+                    row = to_row(record)
+                    if reach.sees(row.cube):
+                        yield row
 
     def events(self, since: int = 0, *, scope: Scope | None = None, id: str | None = None) -> Iterator[Event]:
         """The journal after ``since``, oldest first."""
@@ -780,6 +831,13 @@ class SqliteStore:
                 raise IntegrityError(
                     f"event {seq} of the journal is damaged ({error}); see: holdfast doctor"
                 ) from error
+
+
+def _blob(id: str) -> bytes | None:
+    try:
+        return id_bytes(id)
+    except NotFoundError:
+        return None
 
 
 def _sees(connection: sqlite3.Connection, reach: Reach, row: Row) -> bool:
