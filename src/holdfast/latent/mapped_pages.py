@@ -119,7 +119,7 @@ class MappedPages:
         if pages > self._pages:
             try:
                 os.ftruncate(self._file, pages * self.page_bytes)
-            except OSError as error:
+            except (OSError, OverflowError) as error:
                 raise PageError(f"the system would not let the pages' file grow: {error}") from error
             self._pages = pages
 

@@ -16,6 +16,7 @@ from typing import Any
 from holdfast.cube import Form
 from holdfast.errors import InputError, MissingExtraError
 from holdfast.latent.retention import Entries, RetentionPolicy, gathered, kept
+from holdfast.latent.virtual import Rows, VirtualKV
 from holdfast.taxonomy import Evolution, Function, MemoryProfile, Retrieval, Subform, Subject
 from holdfast.torched import Tensor, nn, torch
 
@@ -43,12 +44,21 @@ class StreamingCache(Cache):  # type: ignore[misc]
         budget: entries a head at most, between two steps.
         buffer: so many more may gather before any leave: to choose costs something at every step.
         reindex: positions are those in the cache.
+        kv: where keys and values lie: what leaves the cache is then memory that is free, not only a shorter tensor. Close the cache
+            when it is done with.
 
     Within ``attached`` give it to the model itself or to ``generate``, as ``cache``. Rows have one length: there is no padding.
     """
 
     def __init__(
-        self, model: Any, policy: RetentionPolicy, budget: int, *, buffer: int = 0, reindex: bool = False
+        self,
+        model: Any,
+        policy: RetentionPolicy,
+        budget: int,
+        *,
+        buffer: int = 0,
+        reindex: bool = False,
+        kv: VirtualKV | None = None,
     ) -> None:
         if budget < 1 or buffer < 0:
             raise InputError("one entry or more is kept, and a buffer is 0 or more")
@@ -58,6 +68,7 @@ class StreamingCache(Cache):  # type: ignore[misc]
             raise InputError(f"a cache of bounded length is for full attention, and this model has {sorted(kinds)}")
         turn = _rotation(model) if reindex else None
         super().__init__(layers=[_Layer(at, self, turn) for at in range(config.num_hidden_layers)])
+        self._rows = None if kv is None else Rows(kv)
         self.policy, self.budget, self.buffer = policy, budget, buffer
         self.seen = 0
         self._before: Tensor | None = None
@@ -125,6 +136,20 @@ class StreamingCache(Cache):  # type: ignore[misc]
         """Forget everything."""
         super().reset()
         self.seen, self._before = 0, None
+        if self._rows is not None:
+            self._rows.free()
+
+    def close(self) -> None:
+        """Forget everything, and give its memory back."""
+        if self._rows is not None:
+            self._rows.free(now=True)
+        self.reset()
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Beam search takes some rows anew."""
+        if self._rows is not None and self._rows.count:
+            self._rows.select(beam_idx)
+        super().reorder_cache(beam_idx)
 
 
 class _Layer(DynamicLayer):  # type: ignore[misc]
@@ -149,9 +174,9 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         """See ``transformers``: all that is kept and what is new. Raises InputError where nobody told of the step before."""
         if not self._told:
             raise InputError("nothing would ever leave this cache: call the model within attached()")
-        self._told = False
         start = self.get_seq_length()
-        found: tuple[Tensor, Tensor] = super().update(key_states, value_states, *args, **kwargs)
+        found = self._grown(key_states, value_states)
+        self._told = False
         rows, heads, self._fresh, _ = key_states.shape
         self._read += self._fresh
         new = torch.arange(start, start + self._fresh, device=key_states.device).expand(rows, heads, -1)
@@ -193,7 +218,21 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         if self._turn is not None:
             places = torch.arange(cache.budget, device=left.positions.device).expand_as(left.positions)
             left.keys, left.positions = self._turn(left.keys, places - left.positions), places.clone()
-        self.keys, self.values, self.positions, self.notes = left.keys, left.values, left.positions, left.notes
+        self.positions, self.notes = left.positions, left.notes
+        stored = cache._rows
+        self.keys, self.values = (
+            (left.keys, left.values) if stored is None else stored.replace(self._at, left.keys, left.values)
+        )
+
+    def _grown(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Take in what is new, and give all that is held."""
+        stored = self._cache._rows
+        if stored is None:
+            found: tuple[Tensor, Tensor] = super().update(keys, values)
+            return found
+        self.device, self.is_initialized = keys.device, True
+        self.keys, self.values = stored.append(self._at, keys, values)
+        return self.keys, self.values
 
     def reset(self) -> None:
         """See ``transformers``."""
@@ -202,7 +241,11 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Beam search takes some rows anew, with all that was noted of them."""
-        super().reorder_cache(beam_idx)
+        stored = self._cache._rows
+        if stored is None:
+            super().reorder_cache(beam_idx)
+        elif stored.count:
+            self.keys, self.values = stored.view(self._at)
         if self.positions is not None:
             self.positions = self.positions.index_select(0, beam_idx)
             self.notes = {name: note.index_select(0, beam_idx) for name, note in self.notes.items()}
