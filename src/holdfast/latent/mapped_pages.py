@@ -1,8 +1,9 @@
-"""Pages of a computer's own memory behind addresses that cost none (vAttention, arXiv 2405.04437, with mmap for CUDA's calls). Linux.
+"""Pages of a computer's own memory behind addresses that cost none (vAttention, arXiv 2405.04437, with mmap for CUDA's calls).
 
-Pages are parts of an anonymous file in memory (``memfd_create``): one page can lie behind several addresses, which anonymous memory
-cannot, and what is punched out of the file is free at once, for ``MADV_DONTNEED`` on a shared mapping would free nothing. The system
-gives memory as it is first written to; what it says of the file is what is resident.
+Linux alone. Addresses are an anonymous map; pages are parts of a file in memory (``memfd_create``) that are mapped over it, for one
+page can then lie behind several addresses, which anonymous memory cannot. What is dropped is punched out of the file and free at
+once; ``MADV_DONTNEED`` would free nothing of a file. The system gives memory as it is first written to, and what it says of the
+file is what is resident.
 
 A process that forks shares these pages with its child: what either writes, the other reads.
 """
@@ -90,11 +91,11 @@ class MappedPages:
 
     def unmap(self, address: int, drop: int | None) -> None:
         """See ``PageBackend``. What is dropped is gone from memory."""
-        self._blank(address, self.page_bytes)
         if drop is not None:
             size = ctypes.c_longlong(self.page_bytes)
             if _libc().fallocate(self._file, _PUNCH_HOLE, ctypes.c_longlong(drop * self.page_bytes), size):
                 raise _refused("free a page")
+        self._blank(address, self.page_bytes)
 
     def copy(self, to: int, source: int) -> None:
         """See ``PageBackend``."""

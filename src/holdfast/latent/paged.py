@@ -1,7 +1,7 @@
-"""A KV cache for ``transformers`` whose tensors grow in place over pages (vAttention, arXiv 2405.04437): what attention sees is contiguous.
+"""A KV cache for ``transformers`` that grows in place, over pages (vAttention, arXiv 2405.04437): attention sees plain tensors.
 
-``DynamicCache`` copies all that it holds at every token; here a token is written where it belongs, and a page is mapped when the last
-is full. A copy (``copy.deepcopy``, as for a prompt that many requests begin with) shares its pages until one of them writes.
+``DynamicCache`` copies all that it holds at every token; here a token is written where it belongs, and a page is mapped when the
+last is full. A copy (``copy.deepcopy``, as for a prompt that many requests begin with) shares its pages until one of them writes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PROFILE = MemoryProfile(
 
 
 class PagedCache(Cache):  # type: ignore[misc]
-    """All tokens of a batch, like ``DynamicCache``, in slots of ``kv``: give it to a model or to ``generate`` as ``past_key_values``.
+    """All tokens of a batch, like ``DynamicCache``, in slots of ``kv``: give it to a model or to ``generate`` as ``cache``.
 
     Several caches may share one ``kv``, a batch each. Close one that is done with: its slots are the next one's then, and so is
     what an old view of it would show. Nothing keeps gradients. Raises OutOfPagesError where the budget, the slots or a slot's
@@ -95,11 +95,11 @@ class _PagedLayer(DynamicLayer):  # type: ignore[misc]
         super().__init__()
         self._at, self._cache = at, cache
 
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+    def lazy_initialization(self, key_states: Tensor, _value_states: Tensor) -> None:
         """There is nothing to make."""
         self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_given: Any) -> tuple[Tensor, Tensor]:
         """See ``transformers``: all that is held and what is new."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)

@@ -1,4 +1,4 @@
-"""Pages behind reserved addresses (vAttention, arXiv 2405.04437, sections 5 and 6): contiguous for whoever reads, and only what is used is there.
+"""Pages behind reserved addresses (vAttention, arXiv 2405.04437): contiguous for whoever reads, and only what is used is there.
 
 A tensor for all requests at their greatest length is addresses alone. Pages are put behind them as a request grows, stay when it
 ends for the next one that fits (deferred reclamation), and are mapped ahead of their need (eager allocation). Here is what is
@@ -43,15 +43,15 @@ class PageBackend(Protocol):
         """The first of ``size`` addresses with nothing behind them; ``size`` is a multiple of a page."""
         ...
 
-    def map(self, address: int, pages: Sequence[int]) -> None:
+    def map(self, address: int, pages: Sequence[int], /) -> None:
         """Put pages behind the addresses from here on, one after the other. A page may lie behind several addresses."""
         ...
 
-    def unmap(self, address: int, drop: int | None) -> None:
+    def unmap(self, address: int, drop: int | None, /) -> None:
         """Take away the page that lies here; ``drop`` is its number where nobody needs its bytes: nobody reads them again."""
         ...
 
-    def copy(self, to: int, source: int) -> None:
+    def copy(self, to: int, source: int, /) -> None:
         """Copy a page's bytes from one address to another."""
         ...
 
@@ -82,18 +82,18 @@ class CountedPages:
         start, self._top = self._top, self._top + size
         return start
 
-    def map(self, address: int, pages: Sequence[int]) -> None:
+    def map(self, _address: int, pages: Sequence[int]) -> None:
         """Count."""
         self.maps += len(pages)
         self._there.update(pages)
 
-    def unmap(self, address: int, drop: int | None) -> None:
+    def unmap(self, _address: int, drop: int | None) -> None:
         """Count."""
         self.unmaps += 1
         if drop is not None:
             self._there.discard(drop)
 
-    def copy(self, to: int, source: int) -> None:
+    def copy(self, _to: int, _source: int) -> None:
         """There is nothing to copy."""
 
     def close(self) -> None:
@@ -208,7 +208,7 @@ class PagePool:
             self._more[page] = self._more.get(page, 0) + 1
 
     def own(self, address: int, pages: list[int], at: int) -> bool:
-        """Where others own the page ``pages[at]`` too, that lies here, a copy takes its place, here and in the list; whether one did.
+        """Where others own the page ``pages[at]`` too, which lies here, put a copy in its place, here and in the list. Whether so.
 
         Raises OutOfPagesError, PageError.
         """
@@ -216,7 +216,9 @@ class PagePool:
         if page not in self._more:
             return False
         if not self._free:
-            raise OutOfPagesError(f"a page that is shared cannot be written to: none of {self.pages} is free for a copy")
+            raise OutOfPagesError(
+                f"a page that is shared cannot be written to: none of {self.pages} is free for a copy"
+            )
         backend, new = self.backend, self._free[-1]
         if self._scratch is None:
             self._scratch = backend.reserve(backend.page_bytes)
@@ -314,7 +316,7 @@ class PageSlots:
         return tuple(self._pages[slot][tensor])
 
     def take(self, tokens: int = 0) -> int | None:
-        """A slot for a new request: of those whose pages are enough for it the one with the fewest, else the first; None: all are taken."""
+        """A slot for a new request: of those with pages enough for it that with the fewest, else the first; None: all are taken."""
         idle = [slot for slot in range(len(self.lengths)) if slot not in self._taken]
         if not idle:
             return None
@@ -352,7 +354,7 @@ class PageSlots:
         return self.pool.free // self.layout.tensors + surplus
 
     def step(self, lengths: Mapping[int, int]) -> int:
-        """Slots are to have so many tokens; what they lack is mapped now, and new tokens lie on pages of their own. How many were mapped.
+        """Slots are to have so many tokens; what they lack is mapped now, and new tokens lie on pages of their own. Blocks mapped.
 
         Raises OutOfPagesError where not enough are to be had, even of what others do not need; no length has changed then.
         """
@@ -378,9 +380,9 @@ class PageSlots:
         return count
 
     def ahead(self, steps: int = 10, blocks: int = 2) -> int:
-        """Map what the next tokens will need, off the path of those who wait: of the next one all, of those after ``blocks`` at most.
+        """Map what the next tokens need, off the path of those who wait: of the next one all, of those after ``blocks`` at most.
 
-        Where not enough is to be had nothing is mapped: it is not needed yet. How many blocks were mapped.
+        Where not enough is to be had nothing is mapped: it is not needed yet. Blocks mapped.
         """
         near = sorted(slot for slot in self._taken if self._room[slot] < min(self.lengths[slot] + steps, self.tokens))
         done = 0
@@ -483,7 +485,7 @@ class PageSlots:
         for slot, count in need.items():
             for tensor, pages in enumerate(self._pages[slot]):
                 lists.append(pages)
-                runs.append((self.address(tensor, slot, len(pages)), self._mapped[slot] + count - len(pages)))
+                runs.append((self.address(tensor, slot, len(pages)), max(self._mapped[slot] + count - len(pages), 0)))
         for pages, found in zip(lists, self.pool.map(runs), strict=True):
             pages.extend(found)
         for slot in need:

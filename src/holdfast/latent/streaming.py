@@ -170,7 +170,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         """What is held; None where nothing is."""
         return None if self.positions is None else Entries(self.keys, self.values, self.positions, self.notes)
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_given: Any) -> tuple[Tensor, Tensor]:
         """See ``transformers``: all that is kept and what is new. Raises InputError where nobody told of the step before."""
         if not self._told:
             raise InputError("nothing would ever leave this cache: call the model within attached()")

@@ -1,10 +1,10 @@
-"""Keys and values as plain tensors over addresses with pages behind what is used alone (vAttention, arXiv 2405.04437, sections 5 and 6).
+"""Keys and values as plain tensors over addresses, with pages behind what is used alone (vAttention, arXiv 2405.04437).
 
 A tensor of all slots at their greatest length is made once. What a request has of it is a view that any kernel reads, and it grows
-without a copy. With ``fused`` layers a page holds all layers of some tokens (tensor slicing, section 6.2), and a layer's view has
+without a copy. With ``fused`` layers a page holds all layers of some tokens (the paper's tensor slicing), and a layer's view has
 gaps between its tokens.
 
-To save or copy a view's storage as a whole (``torch.save``, ``copy.deepcopy``) reads addresses that nothing lies behind: ``clone`` it.
+``torch.save`` and ``copy.deepcopy`` of a view read its whole storage, also where nothing lies behind: ``clone`` it first.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class VirtualKV:
 
     @classmethod
     def of(cls, model: Any, **given: Any) -> VirtualKV:
-        """For a model of ``transformers``: its layers, heads and dtype, and the rest as given. Raises InputError where layers slide."""
+        """For a model of ``transformers``: its layers, heads, dtype, the rest as given. Raises InputError where layers slide."""
         config = model.config.get_text_config(decoder=True)
         kinds = set(getattr(config, "layer_types", None) or ("full_attention",))
         if kinds != {"full_attention"}:
@@ -152,7 +152,7 @@ class VirtualKV:
         length = self.pages.lengths[slot]
         if (layers, heads) != (self.layout.layers, self.layout.heads) or not 0 <= count <= length:
             raise InputError("of each layer and head the same number of tokens is kept")
-        if count and not (0 <= int(places.min()) and int(places.max()) < length):
+        if count and (int(places.min()) < 0 or int(places.max()) >= length):
             raise InputError(f"tokens have places 0 to {length - 1}")
         self.pages.writable(slot, 0, count)
         for layer in range(layers):
@@ -315,9 +315,11 @@ _UNSIGNED = 1
 _KEPT: dict[int, tuple[object, ...]] = {}  # of tensors that live, whatever must live as long
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 def _done(managed: int) -> None:
     _KEPT.pop(managed, None)
+
+
+_DONE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_done)
 
 
 def tensor_at(address: int, size: int, device: str, owner: object) -> Tensor:
@@ -331,7 +333,7 @@ def tensor_at(address: int, size: int, device: str, owner: object) -> Tensor:
     shape = ctypes.c_int64(size)
     managed = _Managed()
     managed.tensor = _Tensor(address, _DEVICES[kind], int(number or 0), 1, _UNSIGNED, 8, 1, ctypes.pointer(shape))
-    managed.deleter = ctypes.cast(_done, ctypes.c_void_p)
+    managed.deleter = ctypes.cast(_DONE, ctypes.c_void_p)
     new = ctypes.pythonapi.PyCapsule_New
     new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
     at = ctypes.addressof(managed)
