@@ -184,11 +184,14 @@ class Virtual:
 
 
 def served(requests: Sequence[Request], memory: Memory, token: int, seed: int) -> dict[str, float]:
-    """What came of all requests, in an order drawn by ``seed``: how many were in at once, who was sent back, what was wasted."""
+    """What came of all requests, in an order drawn by ``seed``: how many were in at once, who was sent back, what was wasted.
+
+    Requests at once are counted while others wait: to the end, when nobody does, those who are in are those who are left.
+    """
     order = np.random.default_rng(seed).permutation(len(requests)).tolist()
     waiting = deque((requests[at].prompt, requests[at].answer) for at in order)
     inside: dict[int, list[int]] = {}  # tokens it has, tokens it is still to say; the longest in first
-    steps = total = peak = back = 0
+    steps = crowded = total = pressed = peak = back = 0
     wasted = 0.0
     while waiting or inside:
         while waiting:
@@ -209,6 +212,9 @@ def served(requests: Sequence[Request], memory: Memory, token: int, seed: int) -
                 raise ClaimError("a request is longer than all memory")
         steps += 1
         total += len(inside)
+        if waiting:
+            crowded += 1
+            pressed += len(inside)
         peak = max(peak, len(inside))
         if steps % 16 == 0:
             wasted += (memory.held(lengths) - sum(lengths.values()) * token) / len(lengths)
@@ -219,7 +225,8 @@ def served(requests: Sequence[Request], memory: Memory, token: int, seed: int) -
                 del inside[request]
                 memory.leave(request)
     return {
-        "requests at once": total / steps,
+        "requests at once": pressed / crowded if crowded else float(peak),
+        "requests at once, to the end": total / steps,
         "requests at once, most": float(peak),
         "sent back": float(back),
         "steps": float(steps),

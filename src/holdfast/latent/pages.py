@@ -197,9 +197,12 @@ class PagePool:
 
     def unmap(self, address: int, page: int) -> None:
         """Take a page from behind an address; it is free where nobody else owns it."""
-        others = self._more.get(page, 0)
-        self.backend.unmap(address, None if others else page)
-        self._less(page)
+        if page in self._more:
+            self.backend.unmap(address, None)
+            self._less(page)
+        else:
+            self.backend.unmap(address, page)
+            self._free.append(page)
 
     def share(self, address: int, pages: Sequence[int]) -> None:
         """Put pages that lie elsewhere behind these addresses too."""
@@ -504,9 +507,12 @@ class PageSlots:
         """Take away a slot's blocks from this one on, the last first."""
         before = self._mapped[slot]
         try:
+            unmap, size = self.pool.unmap, self.layout.page
             for tensor, pages in enumerate(self._pages[slot]):
+                address = self.address(tensor, slot, len(pages))
                 while len(pages) > blocks:
-                    self.pool.unmap(self.address(tensor, slot, len(pages) - 1), pages[-1])
+                    address -= size
+                    unmap(address, pages[-1])
                     pages.pop()
         finally:
             self._count(slot)  # should the system refuse midway, a block that lacks a page is none
