@@ -36,8 +36,8 @@ number = 45
 name = "vattention"
 statement = (
     "Keys and values as contiguous tensors over pages that are mapped on demand let in at least 98 % of the requests that a block "
-    "table lets in and 5 times those of reserved space, with 95 % of the mapping off the path of those who wait; attention over them "
-    "gives the same bits at twice the speed of blocks that are gathered first, and what is evicted is memory that is free."
+    "table lets in and 5 times those of reserved space, with 95 % of the mapping off the path of those who wait; attention gives "
+    "the same bits at twice the speed of blocks that are gathered first, and what is evicted is memory that is free."
 )
 arms = (
     "pages, layers fused",
