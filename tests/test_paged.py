@@ -365,3 +365,19 @@ def test_a_program_may_end_with_tensors_over_addresses() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+# --- the benchmark ---
+
+
+def test_the_benchmark_measures_every_way() -> None:
+    from benchmarks import paging
+
+    torch.manual_seed(0)
+    assert set(paging.mapping(2)) == {
+        "map", "write the first time", "write again", "copy", "unmap and free", "anonymous, map and write",
+    }  # fmt: skip
+    assert set(paging.growth(64, 1)) == {"in place", "concatenated", "set aside"}
+    found = paging.attention(64, 1)
+    assert set(found) == {"contiguous", "fused", "gathered", "concatenated"}
+    assert all(0 < one["best"] <= one["median"] for one in found.values())
