@@ -498,8 +498,9 @@ class PageSlots:
         """Take what nobody needs, now or once they have these lengths, until so many blocks are free; from the last slot on."""
         for slot in range(len(self.lengths) - 1, -1, -1):
             least = self.layout.blocks(max(self.lengths[slot], lengths.get(slot, 0)))
-            while self._short(blocks) and self.mapped(slot) > least:
-                self._cut(slot, self.mapped(slot) - 1)
+            while self._short(blocks) and self.mapped(slot) > least:  # shared pages that are taken are not free
+                lack = blocks - self.pool.free // self.layout.tensors
+                self._cut(slot, max(self.mapped(slot) - lack, least))
             if not self._short(blocks):
                 return
 
