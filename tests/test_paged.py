@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -367,7 +369,18 @@ def test_a_program_may_end_with_tensors_over_addresses() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
-# --- the benchmark ---
+# --- the page and the benchmark ---
+
+
+def test_the_example_of_the_page_runs(capsys) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "state.md").read_text()
+    (example,) = [
+        one for one in re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "PagedCache" in one
+    ]
+    names = {"model": made(), "prompt": ids(1, 20)}
+    exec(compile(example, "docs/state.md", "exec"), names)
+    assert names["said"].shape[1] > 20 and "resident=" in capsys.readouterr().out
+    names["kv"].close()
 
 
 def test_the_benchmark_measures_every_way() -> None:
