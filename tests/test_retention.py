@@ -58,6 +58,9 @@ class Hidden(Retention):
 
     needs = Needs(hidden=True)
 
+    def __repr__(self):  # the same in every process that collects tests
+        return "Hidden()"
+
     def write(self, layer, hidden, keys, values):
         by = torch.randn(keys.shape[1], hidden.shape[-1], generator=torch.Generator().manual_seed(layer))
         return {"gate": (hidden @ by.T).transpose(1, 2)}

@@ -46,6 +46,14 @@ class StaleError(HoldfastError):
     """What was kept in another form is of an earlier version of its source, or of another model: it is made anew, never used."""
 
 
+class PageError(HoldfastError):
+    """The system or a device's driver would not reserve, map or free memory; what was held is as it was."""
+
+
+class OutOfPagesError(PageError, MemoryError):
+    """No more pages are to be had. Nothing was lost: let something go, or ask for less."""
+
+
 class EmbedderError(HoldfastError):
     """The embedder failed, timed out, or answered with vectors of another dimension than the store holds."""
 

@@ -20,6 +20,7 @@ from holdfast.errors import InputError, MissingExtraError
 from holdfast.latent.ragged import Ragged
 from holdfast.latent.retention import Entries, RetentionPolicy, gathered, kept, kept_of_heads
 from holdfast.latent.rotary import Rotation, full_attention, rotation
+from holdfast.latent.virtual import Rows, VirtualKV
 from holdfast.taxonomy import Evolution, Function, MemoryProfile, Retrieval, Subform, Subject
 from holdfast.torched import Tensor, nn, torch
 
@@ -62,6 +63,8 @@ class StreamingCache(Cache):  # type: ignore[misc]
         scope: entries compete within a head; or, with ``budget`` the mean of a head, within a layer or within all layers: then
             heads whose entries score more keep more, and what they hold is kept flat (``latent.ragged``).
         floor: so many entries a head keeps in any case, where they compete within more than a head.
+        kv: where keys and values lie: what leaves the cache is then memory that is free, not only a shorter tensor. Close the cache
+            when it is done with.
 
     Within ``attached`` give it to the model itself or to ``generate``, as ``cache``. Rows have one length: there is no padding.
     """
@@ -76,6 +79,7 @@ class StreamingCache(Cache):  # type: ignore[misc]
         reindex: bool = False,
         scope: Scope = "head",
         floor: int = 0,
+        kv: VirtualKV | None = None,
     ) -> None:
         layers, heads = full_attention(model), model.config.get_text_config(decoder=True).num_key_value_heads
         shares = [[budget] * heads] * layers if isinstance(budget, int) else [[*map(int, of)] for of in budget]
@@ -92,10 +96,13 @@ class StreamingCache(Cache):  # type: ignore[misc]
         self._ragged = scope != "head" or not isinstance(budget, int)
         if reindex and self._ragged:
             raise InputError("positions are counted within the cache where all heads hold the same number alone")
+        if kv is not None and self._ragged:
+            raise InputError("over pages all heads hold the same number: no scope, and one budget for all")
         turn = rotation(model) if reindex else None
         made = _RaggedLayer if self._ragged else _Layer
         super().__init__(layers=[made(at, self, turn) for at in range(layers)])
         self.policy, self.budget, self.buffer, self.scope, self.floor = policy, budget, buffer, scope, floor
+        self._rows = None if kv is None else Rows(kv)
         self.seen = 0
         self._shares = [torch.tensor(of) for of in shares]
         self._before: Tensor | None = None
@@ -224,6 +231,20 @@ class StreamingCache(Cache):  # type: ignore[misc]
         """Forget everything."""
         super().reset()
         self.seen, self._before = 0, None
+        if self._rows is not None:
+            self._rows.free()
+
+    def close(self) -> None:
+        """Forget everything, and give its memory back."""
+        if self._rows is not None:
+            self._rows.free(now=True)
+        self.reset()
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Beam search takes some rows anew."""
+        if self._rows is not None and self._rows.count:
+            self._rows.select(beam_idx)
+        super().reorder_cache(beam_idx)
 
 
 class _Layer(DynamicLayer):  # type: ignore[misc]
@@ -281,17 +302,17 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         every = [self.keys, self.values, self._positions, self._queries, *self._notes.values(), *late]
         return [one for one in every if one is not None]
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_given: Any) -> tuple[Tensor, Tensor]:
         """See ``transformers``: all that is kept and what is new. Raises InputError where nobody told of the step before."""
         if not self._told:
             raise InputError("nothing would ever leave this cache: call the model within attached()")
-        self._told = False
         policy = self._cache.policy
         if policy.needs.hidden and self.hidden is None:
             raise InputError("this policy asks for hidden states: call the model within attached()")
-        self._late.append((key_states.shape[2], dict(policy.write(self._at, self.hidden, key_states, value_states))))
-        self.hidden = None
-        found: tuple[Tensor, Tensor] = super().update(key_states, value_states, *args, **kwargs)
+        notes = dict(policy.write(self._at, self.hidden, key_states, value_states))
+        found = self._grown(key_states, value_states)
+        self._late.append((key_states.shape[2], notes))
+        self._told, self.hidden = False, None
         self._fresh = key_states.shape[2]
         self._read += self._fresh
         return found
@@ -357,7 +378,21 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
                 self._queries = self._turn(
                     self._queries, torch.full((1, 1, 1), count - self._held, device=places.device)
                 )
-        self.keys, self.values, self._positions, self._notes = left.keys, left.values, left.positions, left.notes
+        self._positions, self._notes = left.positions, left.notes
+        stored = self._cache._rows
+        self.keys, self.values = (
+            (left.keys, left.values) if stored is None else stored.replace(self._at, left.keys, left.values)
+        )
+
+    def _grown(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Take in what is new, and give all that is held."""
+        stored = self._cache._rows
+        if stored is None:
+            found: tuple[Tensor, Tensor] = super().update(keys, values)
+            return found
+        self.device, self.is_initialized = keys.device, True
+        self.keys, self.values = stored.append(self._at, keys, values)
+        return self.keys, self.values
 
     def reset(self) -> None:
         """See ``transformers``."""
@@ -368,7 +403,11 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Beam search takes some rows anew, with all that was noted of them."""
         self._settle()
-        super().reorder_cache(beam_idx)
+        stored = self._cache._rows
+        if stored is None:
+            super().reorder_cache(beam_idx)
+        elif stored.count:
+            self.keys, self.values = stored.view(self._at)
         if self._positions is not None:
             self._positions = self._positions.index_select(0, beam_idx)
             self._notes = {name: note.index_select(0, beam_idx) for name, note in self._notes.items()}
