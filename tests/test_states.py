@@ -28,10 +28,12 @@ from transformers import (  # noqa: E402
 )
 
 from holdfast.cube import Form, Policy, Status  # noqa: E402
-from holdfast.errors import InputError, IntegrityError, NotFoundError, ScopeError  # noqa: E402
+from holdfast.errors import InputError, IntegrityError, NotFoundError, ScopeError, StaleError  # noqa: E402
+from holdfast.latent.mounting import mounted  # noqa: E402
 from holdfast.latent.reader import Reader  # noqa: E402
 from holdfast.latent.sealing import Seal, is_sealed  # noqa: E402
 from holdfast.latent.segments import joined  # noqa: E402
+from holdfast.latent.titans import NeuralMemory as Titans  # noqa: E402
 from holdfast.memory import Memory  # noqa: E402
 from holdfast.states import KIND, Resident  # noqa: E402
 from holdfast.store.base import Where  # noqa: E402
@@ -428,6 +430,34 @@ def test_segments_are_joined_without_gaps(memory: Memory) -> None:
         joined([second])
     with pytest.raises(InputError, match="nothing to read"):
         reader.read([])
+
+
+@torch.no_grad()
+def test_what_a_session_has_in_mind_is_kept_restored_and_forgotten(memory: Memory) -> None:
+    net, layer = model(), Titans(32, heads=2, head_dim=8)
+    one, two = told(memory, *TEXTS[:2])
+    ids = torch.tensor([tokenizer()(" ".join(TEXTS))["input_ids"]])
+    with mounted(net, {1: layer}, owner="default/ana") as session:
+        net(ids)
+        cube = memory.keep(session.pack(), of=[one, two])
+        state = session.state()
+        session.reset()
+        session.restore(memory.kept(cube.id))
+        assert all(torch.equal(session.state()[1][name], tensor) for name, tensor in state[1].items())
+        assert memory.keep(session.pack(), of=[one, two]).id == cube.id, "the same is kept once"
+    assert cube.form is Form.STATE and [ref.id for ref in cube.origin.derived_from] == [one, two]
+    with pytest.raises(NotFoundError):
+        memory.kept(cube.id, user="ben")
+    memory.correct(two, "Ben keeps wasps on the roof")
+    with pytest.raises(StaleError, match="make it anew"):
+        memory.kept(cube.id)
+    assert cube.id in memory.forget(one).verify().ids and files(memory) == []
+    with pytest.raises(InputError, match="read it with get"):
+        memory.kept(two)
+    with pytest.raises(InputError):
+        memory.keep(b"words", of=[two])
+    with pytest.raises(NotFoundError):
+        memory.keep(b"words", of=[one])
 
 
 ROOT = Path(__file__).parents[1]

@@ -30,6 +30,7 @@ from holdfast.guard.base import Guard
 from holdfast.guard.governor import BY, WITHIN, Door, Governor, Purpose, answered
 from holdfast.guard.revocation import Revocation, put_back, revoke
 from holdfast.guard.voices import WIDER, heard
+from holdfast.keeping import Apply, keep, kept
 from holdfast.manage.retraction import consequences
 from holdfast.opening import choose, default_encoders, default_guard, opened
 from holdfast.recipes.base import Guidance, Phase, Provider, Recipe, Taken
@@ -627,6 +628,18 @@ class Memory:
 
     # --- other forms ---
 
+    def keep(self, data: bytes, *, of: Iterable[Cube | Hit | str], kind: str = "session", **scope: str | None) -> Cube:
+        """Keep what a model has in mind, a file of tensors as ``latent`` packs them, derived from the memories that went into it.
+
+        Raises InputError for another file, NotFoundError for a memory that is not to be recalled in this scope.
+        """
+        here = self.scope(**scope)
+        return keep(self._store, self._applying(here), here, data, [_id(one) for one in of], kind)
+
+    def kept(self, id: str, **scope: str | None) -> bytes:
+        """The file of such a cube. Raises NotFoundError, and StaleError where a memory that went into it no longer holds."""
+        return kept(self._store, self.scope(**scope), id)
+
     def promote(
         self,
         cubes: Iterable[Cube | Hit | str],
@@ -814,10 +827,14 @@ class Memory:
             self._resident.append(Resident())
             self._owner.forms.join(self._resident[0])
 
+        apply = self._applying(here)
+        return States(self._store, here, model, apply, self._resident[0], budget=budget, half_life=half_life)
+
+    def _applying(self, here: Scope) -> Apply:
         def apply(operations: Sequence[Operation]) -> tuple[Cube, ...]:
             return self.apply(operations, actor=self._holder or here.path, change=Purpose.WRITE)
 
-        return States(self._store, here, model, apply, self._resident[0], budget=budget, half_life=half_life)
+        return apply
 
     def _for(self, store: HeldStore, closes: bool) -> Memory:
         memory = copy(self)
@@ -931,6 +948,10 @@ def _recipe(recipe: Recipe | str | Mapping[str, Any] | Path | None) -> Recipe | 
     from holdfast.recipes.book import opened as named
 
     return named(recipe)
+
+
+def _id(one: Cube | Hit | str) -> str:
+    return one if isinstance(one, str) else one.id
 
 
 def _no_lesson(cube: Cube) -> Cube:

@@ -15,12 +15,13 @@ import hashlib
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from holdfast.cube import RECALLABLE, Channel, Cube, Form, Origin, Policy, Ref, Scope
 from holdfast.errors import InputError, IntegrityError, NotFoundError, StaleError
+from holdfast.keeping import Apply, common, recallable
 from holdfast.latent.identity import digest
 from holdfast.latent.reader import Reader
 from holdfast.latent.rotary import rotation
@@ -36,8 +37,6 @@ from holdfast.torched import Tensor, torch
 
 KIND = "kv"
 """The kind of the cubes that hold a stretch of a KV cache."""
-
-Apply = Callable[[Sequence[Operation]], tuple[Cube, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,16 +276,11 @@ class States:
         chain = first = _link(_digest(key), self._reader.ids(self._opening, first=True))
         found: list[_Run] = []
         gone: list[str] = []
-        now = self._store.now()
         for one in cubes:
             id = one if isinstance(one, str) else one.id
             try:
-                cube = self._store.get(id, self._scope)
+                cube = recallable(self._store, self._scope, id)
             except NotFoundError:
-                gone.append(id)
-                continue
-            ends = cube.policy.expires_at
-            if cube.status not in RECALLABLE or (ends is not None and ends <= now):
                 gone.append(id)
                 continue
             if cube.form is not Form.TEXT:
@@ -347,7 +341,7 @@ class States:
     def _kept(self, segment: Segment, key: Key, run: _Run, exact: bool) -> Cube:
         """A cube for a segment, whose file is written."""
         cubes = run.cubes if exact else run.cubes[-1:]
-        scope = _common([cube.scope for cube in cubes])
+        scope = common([cube.scope for cube in cubes])
         data = packed(segment, key)
         if self._reader.seal is not None:
             data = self._reader.seal.close(data, scope.partition)
@@ -417,13 +411,3 @@ def _link(before: str, ids: Sequence[int]) -> str:
 
 def _digest(key: Key) -> str:
     return digest(json.dumps(key, sort_keys=True).encode())
-
-
-def _common(scopes: Sequence[Scope]) -> Scope:
-    """The narrowest scope that holds some of one user."""
-    first = scopes[0]
-    agent = first.agent if all(scope.agent == first.agent for scope in scopes) else None
-    session = (
-        first.session if agent == first.agent and all(scope.session == first.session for scope in scopes) else None
-    )
-    return Scope(first.tenant, first.user, agent, session)

@@ -1,0 +1,69 @@
+"""What a model has in mind, kept as a cube: any file of tensors, derived from the memories that went into it.
+
+The state of a session's memory layers, a bank of documents, a cache: whatever ``latent`` packs. It is a cube of the form ``state``,
+so that who may read it is who may read all of its sources, a new version of a source makes it stale, and ``forget`` takes it along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from holdfast.cube import RECALLABLE, Channel, Cube, Form, Origin, Policy, Scope
+from holdfast.errors import InputError, NotFoundError, StaleError
+from holdfast.store.base import Operation, Where
+from holdfast.store.sqlite import SqliteStore
+
+Apply = Callable[[Sequence[Operation]], tuple[Cube, ...]]
+
+
+def keep(store: SqliteStore, apply: Apply, scope: Scope, data: bytes, sources: Iterable[str], kind: str) -> Cube:
+    """A cube for a file, in the narrowest scope that holds its sources; without sources in ``scope``.
+
+    Raises InputError for what is no safetensors file, NotFoundError for a source that is not to be recalled.
+    """
+    cubes = [recallable(store, scope, id) for id in sources]
+    home = common([cube.scope for cube in cubes]) if cubes else scope
+    ends = [cube.policy.expires_at for cube in cubes if cube.policy.expires_at is not None]
+    origin = Origin(Channel.DERIVED, reference="holdfast:keep", derived_from=tuple(cube.ref for cube in cubes))
+    cube = Cube(
+        home,
+        kind=kind,
+        form=Form.STATE,
+        blob=store.blobs.put(data, home),
+        data={"bytes": len(data)},
+        origin=origin,
+        policy=Policy(expires_at=min(ends, default=None)),
+    )
+    stored = apply([Operation.add(cube)])
+    if not stored:  # the same was kept before
+        stored = tuple(one for one in store.select(home, Where(kinds=(kind,))) if one.blob == cube.blob)
+    return stored[0]
+
+
+def kept(store: SqliteStore, scope: Scope, id: str) -> bytes:
+    """The file of such a cube. Raises NotFoundError, StaleError where a source of it no longer holds, IntegrityError."""
+    cube = store.get(id, scope)
+    if cube.form is not Form.STATE:
+        raise InputError(f"{id} is no state but a {cube.form}: read it with get")
+    if any(one.stale for one in store.owner.blobs.held({id}) if one.ref == cube.ref):
+        raise StaleError(f"what went into {id} has changed, or is not to be recalled any more: make it anew")
+    return store.blobs.read(cube)
+
+
+def recallable(store: SqliteStore, scope: Scope, id: str) -> Cube:
+    """A memory that may be read now. Raises NotFoundError for one that is archived, quarantined, expired or another's."""
+    cube = store.get(id, scope)
+    ends = cube.policy.expires_at
+    if cube.status not in RECALLABLE or (ends is not None and ends <= store.now()):
+        raise NotFoundError(f"no memory {id} is to be recalled in {scope.path}")
+    return cube
+
+
+def common(scopes: Sequence[Scope]) -> Scope:
+    """The narrowest scope that holds some of one user."""
+    first = scopes[0]
+    agent = first.agent if all(scope.agent == first.agent for scope in scopes) else None
+    session = (
+        first.session if agent == first.agent and all(scope.session == first.session for scope in scopes) else None
+    )
+    return Scope(first.tenant, first.user, agent, session)
