@@ -3,8 +3,7 @@
     python -m benchmarks.layers layers.json
 
 One forward and one backward pass over 1,024 tokens, on one thread, turn about; of processor time the best of several is told, for a
-machine that is shared is never faster than it is. What the paths say is compared as well. A block of attention and memory has no
-recurrent path but to be given one token after the other, and is.
+machine that is shared is never faster than it is. What the paths say is compared as well.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from holdfast.latent.delta import RULES
 from holdfast.latent.matrix_memory import MatrixMemory
 from holdfast.latent.mixture import MixtureOfMemories
 from holdfast.latent.titans import NeuralMemory
-from holdfast.latent.titans_blocks import TitansBlock
 
 WIDTH, HEADS, SIZE = 128, 4, 32
 ROWS, TOKENS = 2, 1024
@@ -37,9 +35,6 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "mixture of 4 and a shared one": lambda: MixtureOfMemories(WIDTH, HEADS, key_dim=SIZE),
     "neural memory, a matrix": lambda: NeuralMemory(WIDTH, HEADS, head_dim=SIZE, depth=1),
     "neural memory, two layers": lambda: NeuralMemory(WIDTH, HEADS, head_dim=SIZE, depth=2),
-    "titans, mac": lambda: TitansBlock(WIDTH, HEADS, head_dim=SIZE, mode="mac"),
-    "titans, mag": lambda: TitansBlock(WIDTH, HEADS, head_dim=SIZE, mode="mag"),
-    "titans, mal": lambda: TitansBlock(WIDTH, HEADS, head_dim=SIZE, mode="mal"),
 }
 
 
@@ -52,7 +47,8 @@ def measured(make: Callable[[], nn.Module], repeats: int) -> dict[str, float]:
         for path in best:
             layer.zero_grad()
             start = time.process_time()
-            said[path] = passed(layer, x, path)
+            layer.path = path
+            said[path], _ = layer(x)
             said[path].square().mean().backward()
             best[path] = min(best[path], time.process_time() - start)
     return {
@@ -61,19 +57,6 @@ def measured(make: Callable[[], nn.Module], repeats: int) -> dict[str, float]:
         "ratio": round(best["recurrent"] / best["chunked"], 2),
         "difference": (said["recurrent"] - said["chunked"]).abs().max().item(),
     }
-
-
-def passed(layer: nn.Module, x: Tensor, path: str) -> Tensor:
-    """What the layer says by a path."""
-    if isinstance(layer, TitansBlock) and path == "recurrent":
-        state, parts = None, []
-        for token in x.split(1, dim=1):
-            part, state = layer(token, state)
-            parts.append(part)
-        return torch.cat(parts, dim=1)
-    if not isinstance(layer, TitansBlock):
-        layer.path = path
-    return layer(x)[0]
 
 
 def main() -> None:
