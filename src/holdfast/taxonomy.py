@@ -188,7 +188,11 @@ _SEAMS = frozenset({"encode", "manage", "rank", "search", "admit", "check"})
 _NOT_YET = "planned for the room {}"
 
 GAPS: Mapping[tuple[Form, Function] | Subform | Dynamic, str] = {
-    **{(Form.STATE, function): _NOT_YET.format("latent") for function in Function if function != Function.WORK_MULTI},
+    **{
+        (Form.STATE, function): _NOT_YET.format("latent")
+        for function in Function
+        if function not in (Function.WORK_SINGLE, Function.WORK_MULTI)
+    },
     (Form.WEIGHTS, Function.CASES): _NOT_YET.format("weights"),
     (Form.WEIGHTS, Function.STRATEGIES): _NOT_YET.format("weights"),
     (Form.WEIGHTS, Function.SKILLS): _NOT_YET.format("weights"),
