@@ -32,15 +32,19 @@ except ImportError as error:
 FILES = ("strategyqa/train.json", "strategyqa/dev.json")
 """Where the questions are in a user's folder of data; without one, those that are packed."""
 
-# One token each; 53, as in the paper's stream.
-ITEMS = (
-    "apples bread milk eggs butter cheese rice pasta salt pepper sugar flour honey tea coffee juice beans lentils onions "
-    "garlic carrots potatoes tomatoes lettuce spinach cabbage celery mushrooms bananas oranges grapes lemons peaches cherries "
-    "yogurt cream ham bacon sausages chicken salmon shrimp oats cereal crackers cookies chocolate almonds walnuts vinegar mustard "
-    "soap candles"
-).split()
-ERRANDS = "buy fetch borrow return".split()
-"""Where several items are named, each is named with an errand of its own, by which it is asked for."""
+# One token each; 53, as in the paper's stream. Where several items are named, it is one of each group, by which it is asked for.
+GROUPS = {
+    "fruit": "apples bananas oranges grapes lemons peaches cherries pears plums mangoes melons limes figs".split(),
+    "vegetable": (
+        "onions garlic carrots potatoes tomatoes lettuce spinach cabbage celery mushrooms beans lentils peppers".split()
+    ),
+    "drink": "milk juice tea coffee cocoa water wine beer cider soda lemonade broth cordial".split(),
+    "good": "bread rice pasta flour sugar salt honey vinegar mustard oats cereal crackers cookies soap".split(),
+}
+ITEMS = tuple(item for group in GROUPS.values() for item in group)
+
+SEVERAL = 0.5
+"""In so many of the episodes to train with several items are named: with one alone, what is asked for is learnt much later."""
 
 PAD, UNKNOWN = "<pad>", "<unknown>"
 _WORDS = {PAD: 0, UNKNOWN: 1}
@@ -73,10 +77,11 @@ class Sizes:
 
 
 SIZES: dict[Scale, Sizes] = {
-    "quick": Sizes(layers=2, width=64, heads=4, inner=128, steps=400, batch=8, turns=5, episodes=40),
-    "full": Sizes(layers=4, width=128, heads=4, inner=352, steps=1200, batch=8, turns=10, episodes=100),
-    "gpu": Sizes(layers=4, width=128, heads=4, inner=352, steps=1200, batch=8, turns=10, episodes=500),
+    "quick": Sizes(layers=2, width=64, heads=4, inner=128, steps=320, batch=16, turns=5, episodes=40),
+    "full": Sizes(layers=4, width=128, heads=4, inner=352, steps=500, batch=8, turns=14, episodes=100),
+    "gpu": Sizes(layers=4, width=128, heads=4, inner=352, steps=1200, batch=16, turns=14, episodes=500),
 }
+"""Fourteen questions of StrategyQA are about as long as the sheet's ten of CommonsenseQA, which have choices: 200 tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ class Stream:
         order = random.permutation(len(asked)).tolist()
         words = [_words(f"{asked[at][0]} {'yes' if asked[at][1] else 'no'} .") for at in order]
         cut = round(_SPLIT * len(words))
-        ours = [*ITEMS, *ERRANDS, *"please [ ] . what was named ? did i".split(), *(" ".join(ERRANDS)).split()]
+        ours = [*ITEMS, *GROUPS, *"please buy [ ] . what which was named ?".split()]
         often = Counter(word for turn in words[:cut] for word in turn)
         known = dict.fromkeys([PAD, UNKNOWN, *ours, *(word for word, _ in often.most_common(_MOST))])
         self.vocabulary = {word: at for at, word in enumerate(known)}
@@ -114,20 +119,21 @@ class Stream:
             self._by_length.setdefault(len(turn), []).append(turn)
         self.questions = len(asked)
 
+    def turns(self) -> list[list[int]]:
+        """All questions with their answers."""
+        return [*self._train, *self._test]
+
     def ids(self, words: Sequence[str]) -> list[int]:
         """Words as tokens."""
         return [self.vocabulary.get(word, _WORDS[UNKNOWN]) for word in words]
 
-    def naming(self, items: Sequence[int], errands: Sequence[str]) -> list[int]:
-        """The turn that names items: one in brackets, or each after its errand."""
-        if len(items) == 1:
-            return [*self.ids(["please", "buy", "["]), items[0], *self.ids(["]", "."])]
-        pairs = [[*self.ids([errand]), item] for errand, item in zip(errands, items, strict=True)]
-        return [*self.ids(["please"]), *(token for pair in pairs for token in pair), *self.ids(["."])]
+    def naming(self, items: Sequence[int]) -> list[int]:
+        """The turn that names items."""
+        return [*self.ids(["please", "buy", "["]), *items, *self.ids(["]", "."])]
 
-    def asking(self, errand: str | None) -> list[int]:
-        """The turn that asks for the item, or for that of an errand."""
-        return self.ids("what was named ?".split() if errand is None else ["what", "did", "i", errand])
+    def asking(self, group: str | None) -> list[int]:
+        """The turn that asks for the item, or for that of a group."""
+        return self.ids(f"which {group} was named ?".split() if group else "what was named ?".split())
 
     def batches(
         self, sizes: Sizes, steps: int, seed: int, several: float, growing: bool = False
@@ -143,7 +149,7 @@ class Stream:
             most = min(sizes.turns, 1 + int(2 * sizes.turns * step / steps)) if growing else sizes.turns
             rows, told = [], []
             for of in range(sizes.batch):
-                naming, asks, _ = self._drawn(random, len(ERRANDS) if random.random() < several else 1)
+                naming, asks, _ = self._drawn(random, random.random() < several)
                 picked = random.integers(0, len(self._train), int(random.integers(1, most + 1)))
                 row = [*naming, *(token for at in picked.tolist() for token in self._train[at])]
                 for asking, answer in asks:  # of several items all are asked for, one after another
@@ -164,7 +170,7 @@ class Stream:
         lengths = [length for length, turns in self._by_length.items() for _ in turns]
         found = []
         for _ in range(-(-sizes.episodes // sizes.together)):
-            drawn = [self._drawn(random, len(ERRANDS) if several else 1) for _ in range(sizes.together)]
+            drawn = [self._drawn(random, several) for _ in range(sizes.together)]
             turns = [torch.tensor([naming for naming, *_ in drawn])]
             for _ in range(sizes.turns):
                 same = self._by_length[lengths[int(random.integers(len(lengths)))]]
@@ -176,17 +182,21 @@ class Stream:
             found.append(Episodes(tuple(turns), answers, places))
         return found
 
-    def _drawn(self, random: np.random.Generator, facts: int) -> tuple[list[int], list[tuple[list[int], int]], int]:
-        """The turn that names items; in an order drawn by lot, how each is asked for, and what it is; where the first of these stands."""
-        items = [self.items[at] for at in random.choice(len(self.items), facts, replace=False).tolist()]
-        errands = [ERRANDS[at] for at in random.permutation(len(ERRANDS))[:facts].tolist()]
-        naming = self.naming(items, errands)
-        order = random.permutation(facts).tolist()
-        asks = [(self.asking(errands[at] if facts > 1 else None), items[at]) for at in order]
-        return naming, asks, naming.index(items[order[0]])
+    def _drawn(self, random: np.random.Generator, several: bool) -> tuple[list[int], list[tuple[list[int], int]], int]:
+        """The turn that names items; in an order drawn by lot, how each is asked for and what it is; where the first stands."""
+        if several:
+            picked = [(group, items[int(random.integers(len(items)))]) for group, items in GROUPS.items()]
+            items = [self.vocabulary[item] for _, item in picked]
+            asks = [(self.asking(group), item) for (group, _), item in zip(picked, items, strict=True)]
+        else:
+            items = [self.items[int(random.integers(len(self.items)))]]
+            asks = [(self.asking(None), items[0])]
+        naming = self.naming([items[at] for at in random.permutation(len(items)).tolist()])
+        asks = [asks[at] for at in random.permutation(len(items)).tolist()]
+        return naming, asks, naming.index(asks[0][1])
 
 
-def trained(stream: Stream, sizes: Sizes, seed: int, several: float = 0.0) -> Any:
+def trained(stream: Stream, sizes: Sizes, seed: int, several: float = SEVERAL) -> Any:
     """A model that learnt to tell the next token of such episodes; frozen."""
     torch.manual_seed(seed)
     config = LlamaConfig(
