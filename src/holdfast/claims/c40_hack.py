@@ -1,7 +1,7 @@
 """HACK (arXiv 2504.09261): heads have different jobs, and a cache that goes by them loses less than one rule for all.
 
-A small next-scale model (``hack_model``) draws four digits of a class. Its heads are typed by what they look at on a few pictures it
-learnt from; then the same pictures are told with caches of equal budgets, and others are drawn (``hack_arms``).
+A small next-scale model (``hack_model``) draws four digits of a class. Its heads are typed by what they look at on a few pictures;
+then the same pictures are told with caches of equal budgets, and others are drawn (``hack_arms``).
 """
 
 from __future__ import annotations

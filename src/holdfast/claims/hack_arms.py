@@ -1,7 +1,7 @@
 """The arms of claim 40: caches that keep a share of what a next-scale model has drawn, and what each of them changes.
 
-A budget is a share of the entries that are there before the last scale, for nothing follows that one: the mean over all heads of what
-a head keeps after each scale. Every arm has a few settings, and takes those by which other pictures are told best.
+A budget is a share of the entries that are there before the last scale, for nothing follows that one: the mean over all heads of
+what a head keeps after each scale. Every arm has a few settings, and takes those by which other pictures are told best.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Told:
 
 
 def told(model: Drawer, pictures: Told, cache: Kept) -> Tensor:
-    """Log-probabilities of every token, shape (B, 130, 128), each scale told by the true ones before and by what the cache keeps."""
+    """Log-probabilities of every token, shape (B, 130, 128), each scale told by the true ones before and what the cache keeps."""
     with torch.no_grad():
         found = [model.step(at, given, pictures.labels, cache) for at, given in enumerate([None, *pictures.inputs])]
     return torch.cat(found, dim=1).log_softmax(dim=-1)
