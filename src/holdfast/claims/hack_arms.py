@@ -130,7 +130,8 @@ class Watching(ScaleCache):
         entries = self.entries(layer, ALL)
         step = TOKENS.index(queries.shape[2])
         if step in LATE:
-            maps = (queries @ entries.keys.transpose(-1, -2) * queries.shape[-1] ** -0.5).softmax(dim=-1)
+            scale = queries.shape[-1] ** -0.5 if scaling is None else scaling
+            maps = (queries @ entries.keys.transpose(-1, -2) * scale).softmax(dim=-1)
             self.found.append(column_variance(maps))
         return super().attend(layer, queries, scaling)
 

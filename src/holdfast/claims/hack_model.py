@@ -20,6 +20,7 @@ SIDES = (1, 2, 3, 4, 6, 8)
 TOKENS = tuple(side * side for side in SIDES)
 LATENT, CODES = 16, 128
 _PLACES = SIDES[-1] ** 2
+_SHARPEST = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ class Drawer(nn.Module):  # type: ignore[misc]
         width = sizes.width
         self.enter = nn.Linear(LATENT, width)
         self.classes = nn.Embedding(CLASSES + 1, width)  # the last stands for none
-        self.places = nn.Parameter(torch.randn(sum(TOKENS), width) * 0.1)
+        self.places = nn.Parameter(torch.cat([_waves(side, width) for side in SIDES]))
         self.levels = nn.Parameter(torch.randn(len(TOKENS), width) * 0.1)
         self.layers = nn.ModuleList([_Layer(sizes) for _ in range(sizes.layers)])
         self.norm, self.leave = nn.LayerNorm(width), nn.Linear(width, CODES)
@@ -177,7 +178,7 @@ class Drawer(nn.Module):  # type: ignore[misc]
         given = self.classes(labels)
 
         def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-            return nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=self.seen)
+            return nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=self.seen, scale=1.0)
 
         for layer in self.layers:
             x = layer(x, given, attend)
@@ -190,7 +191,7 @@ class Drawer(nn.Module):  # type: ignore[misc]
 
             def attend(queries: Tensor, keys: Tensor, values: Tensor, number: int = number) -> Tensor:
                 cache.append(number, keys, values)
-                found = cache.attend(number, queries)
+                found = cache.attend(number, queries, 1.0)
                 cache.compress(number)
                 return found
 
@@ -210,6 +211,8 @@ class _Layer(nn.Module):  # type: ignore[misc]
         nn.init.zeros_(self.given.bias)
         self.one, self.two = (nn.LayerNorm(width, elementwise_affine=False) for _ in range(2))
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        # As in VAR: queries and keys of length 1, and how sharply a head looks is learnt.
+        self.sharp = nn.Parameter(torch.full((sizes.heads, 1, 1), 4.0).log())
         self.inner = nn.Sequential(nn.Linear(width, sizes.inner), nn.GELU(), nn.Linear(sizes.inner, width))
 
     def forward(self, x: Tensor, given: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
@@ -218,6 +221,8 @@ class _Layer(nn.Module):  # type: ignore[misc]
         queries, keys, values = (
             self.qkv(self.one(x) * (1 + a) + b).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         )
+        queries, keys = (nn.functional.normalize(one, dim=-1) for one in (queries, keys))
+        queries = queries * self.sharp.clamp(max=math.log(_SHARPEST)).exp()
         x = x + (1 + c) * self.out(attend(queries, keys, values).transpose(1, 2).flatten(2))
         return x + (1 + d) * self.inner(self.two(x) * (1 + e) + f)
 
@@ -340,6 +345,18 @@ def _steps(
         yield data.some(torch.randint(len(data.labels), (batch,), generator=drawn))
         optimiser.step()
         falling.step()
+
+
+def _waves(side: int, width: int) -> Tensor:
+    """Where positions, which are learnt, begin, shape (T_s, width): waves of where the middle of a place is.
+
+    The same place has the same in every scale, so that a small model need not learn first what lies where.
+    """
+    middle = (torch.arange(side) + 0.5) / side
+    turns = middle[:, None] * math.pi * 2.0 ** torch.linspace(-1, 3, width // 4)
+    along = torch.cat([turns.sin(), turns.cos()], dim=-1)
+    rows, columns = along[:, None].expand(-1, side, -1), along[None].expand(side, -1, -1)
+    return torch.cat([rows, columns], dim=-1).flatten(0, 1)
 
 
 def _resizing(side: int) -> tuple[Tensor, Tensor]:
