@@ -67,6 +67,7 @@ def test_soft_sizes_are_the_plain_sum_and_so_are_their_gradients(block: int) -> 
     assert torch.allclose(ours, theirs)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
 @pytest.mark.parametrize("multiply", [False, True])
 def test_softened_attention_is_that_of_flex_attention(multiply: bool) -> None:
     g = torch.Generator().manual_seed(0)

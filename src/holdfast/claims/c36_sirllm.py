@@ -31,7 +31,7 @@ number = 36
 name = "sirllm"
 statement = (
     "At an equal cache budget, keeping what surprised the model recalls a fact that a window of the newest tokens has lost: at "
-    "least 40 points more at half of the dialogue, and 90 % of a full cache at two thirds; a decay lets old surprises go at its "
+    "least 40 points more from 96 of 220 tokens, and 90 % of a full cache from 128; a decay lets old surprises go at its "
     "rate, and with it a player learns its opponent's bias where a window cannot."
 )
 arms = ("surprisal", "full cache", "sinks and window", "random", "published score", "surprisal, decay 0.7")
@@ -39,7 +39,7 @@ arms = ("surprisal", "full cache", "sinks and window", "random", "published scor
 OURS, FULL, WINDOW, RANDOM, PUBLISHED, FADING = arms
 SINKS = 2
 BUDGETS: dict[Scale, tuple[int, ...]] = {
-    "quick": (18, 24, 36, 48),
+    "quick": (20, 27, 40, 54),
     "full": (48, 64, 96, 128),
     "gpu": (48, 64, 96, 128),
 }
@@ -143,8 +143,8 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         "scale": scale,
     }
     notes = (
-        "SirLLM's own stream has no licence and is not used: the questions are StrategyQA's (MIT), the items ours, and the "
-        "opponents' moves are drawn in the published shares",
+        "SirLLM's own stream has no licence and is not used: the questions are StrategyQA's (MIT), put as choices "
+        "like those of its stream, the items ours, and the opponents' moves are drawn in the published shares",
         "a cache holds its budget between turns; what a turn brings is seen beside it before anything leaves, for all arms "
         "alike, while the published code makes room beforehand",
         "the survival of surprises is watched on the same questions under a bigram model, not on DailyDialog, which may not be "

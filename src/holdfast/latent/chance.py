@@ -1,6 +1,6 @@
 """What is kept is drawn by lot: the control that every retention policy must beat.
 
-The lot of an entry hangs on the seed and on where it stood alone, so that it is drawn once, whatever else leaves or comes.
+The lot of an entry hangs on the seed and on where it stood, so that it is drawn once, whatever else leaves or comes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Chance(Retention):
     Fields
         seed: of the lots.
         sinks: so many of the first entries are pinned.
-        alike: all layers and heads draw the same, so that whole tokens are kept.
+        alike: all layers and heads draw the same, so that whole tokens are kept; rows draw for themselves in any case.
     """
 
     seed: int = 0
@@ -38,10 +38,10 @@ class Chance(Retention):
     def score(self, layer: int, entries: Entries, seen: int) -> Tensor:
         """The lots, between 0 and 1."""
         rows, heads, _ = entries.positions.shape
-        each = torch.zeros((1, 1, 1), dtype=torch.int64, device=entries.positions.device)
+        each = torch.arange(rows, device=entries.positions.device).view(rows, 1, 1)
         if not self.alike:
-            numbers = torch.arange(rows * heads, device=entries.positions.device).view(rows, heads, 1)
-            each = numbers + layer * rows * heads
+            numbers = torch.arange(heads, device=entries.positions.device).view(1, heads, 1)
+            each = each + rows * (numbers + heads * layer)
         found = _mixed(entries.positions + _mixed(each + _mixed(torch.full_like(each, self.seed))))
         return pinned(found.float() / _WORD, entries, seen, self.sinks, 0)
 

@@ -146,7 +146,7 @@ class GatedRetention(Retention):
             return {LOG_BETA: self.gates[layer](hidden)}
 
     def score(self, layer: int, entries: Entries, seen: int) -> Tensor:
-        """Log β^age; the newest entry has the age 1, as in the published code."""
+        """Log β^age as the next query will find it: the newest has the age 1 (2 in the published code)."""
         ages = (seen - entries.positions).float()
         return pinned(entries.notes[LOG_BETA] * ages, entries, seen, self.sinks, self.recent)
 

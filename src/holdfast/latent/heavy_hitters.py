@@ -1,7 +1,7 @@
 """What was looked at most is kept (H2O, arXiv 2306.14048): each entry's attention, added up over all queries since it was written.
 
 Half of the published budget goes to the newest entries, which had no time to gain any: ``recent``. A mean instead of the sum (as in
-kvpress' observed attention) does not favour the old. To see what is looked at, attention is computed once more at every step.
+kvpress' observed attention) does not favour the old. To see what is looked at, attention is computed once more.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Needs:
     Fields
         logits: ``observe`` is called, with predictions of every token and not of the last alone.
         hidden: ``write`` is given the hidden states that keys and values were made of.
-        reads: ``read`` is called at every step.
+        reads: ``read`` is given every query.
         queries: so many of the newest queries are there when ``score`` is called (``Entries.queries``).
     """
 
@@ -96,10 +96,10 @@ class RetentionPolicy(Protocol):
         ...
 
     def read(self, layer: int, entries: Entries, queries: Tensor) -> Mapping[str, Tensor]:
-        """Notes on all entries, shape (B, H, S) each, now that some queries look at them; called where ``needs.reads``.
+        """Notes on all entries, shape (B, H, S) each, now that some queries looked at them; called where ``needs.reads``.
 
-        ``queries``: shape (B, Hq, T, D), those of the newest T entries, which are among ``entries``; notes that are not there yet
-        are 0. ``attention`` says what they look at.
+        ``queries``: shape (B, Hq, T, D), those of the newest T entries, which are among ``entries``, each given once, before any of
+        what they looked at leaves; notes that are not there yet are 0. ``attention`` says what they looked at.
         """
         ...
 

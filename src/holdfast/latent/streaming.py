@@ -46,6 +46,9 @@ Scope = Literal["head", "layer", "global"]
 ATTENTION = "holdfast"
 """The name of the attention that lets a policy see what is read, and that knows heads of unequal length: SDPA beneath."""
 
+_UNREAD = 256
+"""So many queries wait at most to be read by a policy."""
+
 _READING: ContextVar[StreamingCache | None] = ContextVar("_READING", default=None)
 
 
@@ -247,6 +250,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         self._notes: dict[str, Tensor] = {}
         self._late: list[tuple[int, dict[str, Tensor]]] = []
         self._queries: Tensor | None = None
+        self._unread: list[Tensor] = []  # queries of steps that the policy has not read yet
         self._scaling = 1.0
         self.hidden: Tensor | None = None
 
@@ -265,9 +269,8 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         """What is held; None where nothing is."""
         if not self._read:
             return None
-        self._settle()
-        assert self._positions is not None
-        return self._asked(Entries(self.keys, self.values, self._positions, self._notes))
+        self._catch_up()
+        return self._all()
 
     @property
     def counts(self) -> Tensor:
@@ -281,7 +284,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
     def tensors(self) -> list[Tensor]:
         """All that is held between two steps."""
         late = [note for _, notes in self._late for note in notes.values()]
-        every = [self.keys, self.values, self._positions, self._queries, *self._notes.values(), *late]
+        every = [self.keys, self.values, self._positions, self._queries, *self._unread, *self._notes.values(), *late]
         return [one for one in every if one is not None]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -309,9 +312,10 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
                 newest = torch.cat([self._queries[:, :, newest.shape[2] - needs.queries :], newest], dim=2)
             self._queries = newest.clone()
         if needs.reads:
-            entries = self.entries
-            assert entries is not None
-            self._renew(self._cache.policy.read(self._at, entries, queries.detach()))
+            # Nothing leaves before they were read, so that those of many steps can be read at once, for a fraction of the time.
+            self._unread.append(queries.detach())
+            if sum(some.shape[2] for some in self._unread) >= _UNREAD:
+                self._catch_up()
         return mask
 
     def get_seq_length(self) -> int:
@@ -339,6 +343,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
     def turn(self) -> None:
         """The policy may change its notes."""
         if self._read:
+            self._catch_up()
             self._settle()
             self._cache.policy.turn(self._notes)
 
@@ -369,10 +374,12 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         """See ``transformers``."""
         super().reset()
         self._positions, self._notes, self._late, self._queries, self.hidden = None, {}, [], None, None
+        self._unread = []
         self._read, self._fresh, self._told = 0, 0, True
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Beam search takes some rows anew, with all that was noted of them."""
+        self._catch_up()
         self._settle()
         super().reorder_cache(beam_idx)
         if self._positions is not None:
@@ -386,8 +393,17 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         """Places that there are, S."""
         return int(self.keys.shape[2]) if self._read else 0
 
-    def _asked(self, entries: Entries) -> Entries:
-        """With the newest queries, where the policy asks for them."""
+    def _catch_up(self) -> None:
+        """Let the policy read what was looked for since it last did."""
+        if self._unread:
+            queries, self._unread = torch.cat(self._unread, dim=2), []
+            self._renew(self._cache.policy.read(self._at, self._all(), queries))
+
+    def _all(self) -> Entries:
+        """What is held, with the newest queries where the policy asks for them."""
+        self._settle()
+        assert self._positions is not None
+        entries = Entries(self.keys, self.values, self._positions, self._notes)
         entries.scaling = self._scaling
         if self._queries is not None:
             many = self._queries.shape[2]
@@ -432,11 +448,10 @@ class _RaggedLayer(_Layer):
         self._flat: Ragged | None = None
         self._there: Tensor | None = None  # which places hold an entry, while a step runs
 
-    @property
-    def entries(self) -> Entries | None:
-        """What is held, padded on the left; None where nothing is."""
-        late = super().entries
-        if late is None or self._flat is None:
+    def _all(self) -> Entries:
+        """What is held, padded on the left."""
+        late = super()._all()
+        if self._flat is None:
             return late
         old = self._flat.padded()
         assert old.held is not None
@@ -476,9 +491,8 @@ class _RaggedLayer(_Layer):
         self._there = torch.ones(keys.shape[:3], dtype=torch.bool, device=keys.device)
         if self._flat is None:
             return keys, values
-        old_keys, old_values, held = self._flat.padded_states()
-        self._there = torch.cat([held, self._there], dim=2)
-        return torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
+        keys, values, self._there = self._flat.padded_states(keys, values)
+        return keys, values
 
     def reads(self, queries: Tensor, mask: Tensor | None, scaling: float) -> Tensor | None:
         """The mask is of each head its own; the one of all layers is of none of them."""
@@ -538,7 +552,7 @@ class _RaggedLayer(_Layer):
         if self._flat is None:
             super()._renew(notes)
             return
-        _, _, held = self._flat.padded_states()
+        held = self._flat.places()
         size = held.shape[2]
         for name, note in notes.items():
             self._flat.notes[name] = note[..., :size][held].float()
