@@ -198,7 +198,9 @@ def measured(model: Any, batches: Iterable[Tensor], measure: Measure) -> Tensor:
         cache = StreamingCache(model, probe, ids.shape[1])
         with torch.no_grad(), cache.attached(model):
             model(ids, cache=cache)
-        found = torch.stack(probe.found).double() * ids.shape[0]
+            for layer in range(len(cache.layers)):
+                cache.entries(layer)  # by now the probe has read all queries
+        found = torch.stack([probe.found[layer] for layer in range(len(cache.layers))]).double() * ids.shape[0]
         total, many = total + found if many else found, many + ids.shape[0]
     if not many:
         raise InputError("there are no texts to measure heads with")
@@ -228,11 +230,11 @@ class _Probe(Retention):
 
     def __init__(self, measure: Measure) -> None:
         self._measure = measure
-        self.found: list[Tensor] = []
+        self.found: dict[int, Tensor] = {}
 
     def read(self, layer: int, entries: Entries, queries: Tensor) -> Mapping[str, Tensor]:
         asked = entries.positions[0, 0, -queries.shape[2] :]
-        self.found.append(self._measure(attention(entries, queries, asked)).mean(dim=(0, 2)).cpu())
+        self.found[layer] = self._measure(attention(entries, queries, asked)).mean(dim=(0, 2)).cpu()
         return {}
 
     def score(self, layer: int, entries: Entries, seen: int) -> Tensor:
