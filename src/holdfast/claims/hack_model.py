@@ -21,6 +21,7 @@ TOKENS = tuple(side * side for side in SIDES)
 LATENT, CODES = 16, 128
 _PLACES = SIDES[-1] ** 2
 _SHARPEST = 100.0
+_CODING = 4e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class Sizes:
 
     Fields
         layers, width, heads, inner: of the transformer. channels: of the autoencoder's first layer.
-        pictures: to learn from. coding, drawing, naming: steps of the autoencoder, the transformer and the classifier.
+        pictures: to learn from. coding, drawing, naming: steps of the autoencoder, the transformer and the classifier. rate: of
+            the transformer.
         tuned, held: pictures that settings are chosen by, and that are measured. generated: pictures that are drawn.
     """
 
@@ -46,13 +48,13 @@ class Sizes:
     held: int
     generated: int
     batch: int = 32
-    rate: float = 2e-3
+    rate: float = 4e-3
     calibration: int = 50
 
 
 SIZES: dict[Scale, Sizes] = {
     "quick": Sizes(3, 64, 4, 128, 12, 1000, 200, 300, 150, tuned=40, held=80, generated=80),
-    "full": Sizes(4, 128, 8, 384, 16, 6000, 1000, 2000, 600, tuned=64, held=256, generated=256),
+    "full": Sizes(4, 128, 8, 384, 16, 6000, 1000, 1500, 600, tuned=64, held=256, generated=256, rate=2e-3),
 }
 
 
@@ -248,7 +250,7 @@ def coder(pictures: Pictures, sizes: Sizes, seed: int) -> Coder:
     torch.manual_seed(seed)
     model, codes = Coder(sizes.channels), _Codes(seed)
     begins = sizes.coding * 2 // 5
-    for step, batch in enumerate(_steps(model, pictures, sizes.batch, sizes.coding, seed, 2 * sizes.rate)):
+    for step, batch in enumerate(_steps(model, pictures, sizes.batch, sizes.coding, seed, _CODING)):
         latents = model.latents(batch.images)
         if step < begins:
             _descend(model, nn.functional.mse_loss(model.pictures(latents), batch.images))
