@@ -134,8 +134,8 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     )
     spread = measured["types"]
     notes = (
-        f"seed {seed}: column variances are from {spread['variance, least']:.3f} to {spread['variance, most']:.3f}; a pure diagonal "
-        "has about 1, a map that is the same for every query 0",
+        f"seed {seed}: column variances are from {spread['variance, least']:.3f} to {spread['variance, most']:.3f}; pure "
+        "diagonals have about 1, a map that is the same for every query 0",
         f"seed {seed}: the best rule for all heads at {MIDDLE:.0%} is {nearest}; types by lot: "
         f"{measured[DEALT][key] / ours:.2f} times HACK; settings {settings[OURS]}",
         *_NOTES,
