@@ -55,7 +55,7 @@ arms = (FULL, *UNIFORM, *TYPED)
 RATIOS = (0.5, 0.7, 0.9)
 MIDDLE = 0.7
 """The ratio of the margins, and the one that settings are chosen at."""
-AT_MOST, AT_LEAST, STABLE, SAME = 0.7, 1.5, 0.9, 1e-5
+AT_MOST, AT_LEAST, STABLE = 0.7, 1.5, 0.9
 
 
 def run(scale: Scale, seed: int, data: Path | None) -> Result:
@@ -120,6 +120,8 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     upright, along = (column_variance(one).view(1, -1) for one in maps(seed))
     synthetic = HeadTypes.of("", torch.cat([upright, along]))
     told_apart = (synthetic.types[0].count(CONTEXTUAL) + synthetic.types[1].count(STRUCTURAL)) / (2 * upright.numel())
+    # Of our code and not of the paper, so that no verdict is made of them; the tests demand both.
+    measured["exact"] = {"synthetic maps told apart": told_apart, "where nothing leaves, off the plain cache by": same}
     key = f"KL, {MIDDLE:.0%}"
     nearest = min(UNIFORM, key=lambda arm: measured[arm][key])
     ours = measured[OURS][key]
@@ -129,8 +131,6 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         ),
         Check("KL with types swapped, by that of HACK", measured[SWAPPED][key] / ours, AT_LEAST),
         Check("heads of which one picture and all say the same", float(np.mean(alone)), STABLE),
-        Check("synthetic maps told apart", told_apart, 1.0),
-        Check("where nothing leaves, off the plain cache by", same, SAME, at_least=False),
     )
     spread = measured["types"]
     notes = (
@@ -142,7 +142,7 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     )
     record = {
         "scale": scale,
-        "pictures": source,
+        "pictures of": source,
         "sides": SIDES,
         "late scales": [SIDES[at] for at in LATE],
         "budgets": {f"{ratio:.0%}": budget for ratio, budget in budgets.items()},
@@ -160,6 +160,8 @@ _NOTES = (
     "the settings of every arm were chosen on other pictures at 70 %; swapped, by lot and without merging take those of HACK",
     "scale-aware, all heads: HACK's rule for structural heads at the budget of all; it counts among the rules to be beaten, though "
     "the paper has no such arm",
+    "drawn pictures are judged by a classifier trained here; a class is easily seen in them, and of few pictures Fréchet distances "
+    "are rough: KL decides",
     "rows in pairs: the rows with and without a class keep the same entries; else each keeps its own",
 )
 
@@ -187,17 +189,16 @@ def plot(result: Result, path: Path) -> None:
                 at_least=False,
             ),
             Bars(
-                {FULL: measured[FULL]["right class"]}
-                | {arm: measured[arm][f"right class, {MIDDLE:.0%}"] for arm in compared},
-                title=f"drawn pictures seen as their class, {MIDDLE:.0%}",
+                {FULL: measured[FULL]["Fréchet distance"]}
+                | {arm: measured[arm][f"Fréchet distance, {MIDDLE:.0%}"] for arm in compared},
+                title=f"drawn pictures, Fréchet distance, {MIDDLE:.0%}",
                 ours=(OURS,),
                 bounds=(FULL,),
                 controls=(SWAPPED, DEALT),
-                percent=True,
             ),
             Lines(
                 {f"layer {at + 1}": (list(range(1, 1 + len(of))), of) for at, of in enumerate(result.series["values"])},
-                title="column variance, heads of each layer in order",
+                title="column variance of the heads",
                 x_label="head",
             ),
         ],
