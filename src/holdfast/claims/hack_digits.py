@@ -106,7 +106,8 @@ def strokes(labels: npt.NDArray[np.int64], random: np.random.Generator) -> Float
         share = np.einsum("ngd,nd->ng", grid - start[:, None], step) / np.maximum((step**2).sum(-1), 1e-9)[:, None]
         foot = start[:, None] + np.clip(share, 0, 1)[..., None] * step[:, None]
         near = np.minimum(near, np.linalg.norm(grid - foot, axis=-1))
-    return np.clip((thick - near) * SIDE + 0.5, 0, 1).reshape(many, SIDE, SIDE).astype(np.float32)
+    found: Floats = np.clip((thick - near) * SIDE + 0.5, 0, 1).reshape(many, SIDE, SIDE).astype(np.float32)
+    return found
 
 
 def _even(pen: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -119,7 +120,8 @@ def _even(pen: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _halved(images: npt.NDArray[np.uint8]) -> Floats:
     """28 points to a side become 16."""
     wide = np.pad(images.astype(np.float32) / 255, ((0, 0), (2, 2), (2, 2)))
-    return wide.reshape(len(wide), SIDE, 2, SIDE, 2).mean(axis=(2, 4))
+    found: Floats = wide.reshape(len(wide), SIDE, 2, SIDE, 2).mean(axis=(2, 4))
+    return found
 
 
 def _squares(digits: Floats, labels: npt.NDArray[np.int64], many: int, random: np.random.Generator) -> Pictures:

@@ -259,7 +259,8 @@ def coder(pictures: Pictures, sizes: Sizes, seed: int) -> Coder:
         # What the decoder says of the sum goes to the encoder as if there were no codes.
         shown = nn.functional.mse_loss(model.pictures(latents + (total - latents).detach()), batch.images)
         _descend(model, shown + 0.25 * near)
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    return model
 
 
 class _Codes:
@@ -315,7 +316,8 @@ def drawer(tokens: Sequence[Tensor], labels: Tensor, code: Coder, sizes: Sizes, 
         hidden = torch.rand(len(batch.labels), generator=drawn) < 0.1
         logits = model([one[batch.images] for one in inputs], batch.labels.masked_fill(hidden, CLASSES))
         _descend(model, nn.functional.cross_entropy(logits.transpose(1, 2), truth[batch.images]))
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    return model
 
 
 def namer(pictures: Pictures, sizes: Sizes, seed: int) -> Namer:
@@ -324,7 +326,8 @@ def namer(pictures: Pictures, sizes: Sizes, seed: int) -> Namer:
     model = Namer()
     for batch in _steps(model, pictures, sizes.batch, sizes.naming, seed + 2):
         _descend(model, nn.functional.cross_entropy(model(batch.images), batch.labels))
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    return model
 
 
 def _descend(model: nn.Module, loss: Tensor) -> None:
