@@ -172,6 +172,11 @@ def test_rows_of_a_pair_keep_the_same_and_others_their_own() -> None:
         for cache, same in ((paired, True), (apart, False)):
             at = cache.entries(0, group).positions
             assert torch.equal(at[:2], at[2:]) == same
+    # Lots, which rows draw for themselves, too.
+    lots = ScaleCache(SCALES, None, {ALL: 8}, rules={ALL: Chance(0)}, pairs=True)
+    read(lots, drawn)
+    at = lots.entries(0, ALL).positions
+    assert torch.equal(at[:2], at[2:]) and not torch.equal(at[0], at[1])
     with pytest.raises(InputError, match="even"):
         ScaleCache(SCALES, pairs=True).append(0, torch.zeros(3, HEADS, 1, WIDE), torch.zeros(3, HEADS, 1, WIDE))
 
