@@ -282,8 +282,8 @@ def test_what_cannot_be_is_refused() -> None:
 
 
 def test_the_example_of_the_page_runs(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "state.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / "layers.md").read_text()
     (example,) = (one for one in re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "mounted" in one)
     names = {"torch": torch, "model": model_of(), "batches": [ids(2, 12)], "first": ids(1, 9), "second": ids(1, 4)}
-    exec(compile(example, "docs/state.md", "exec"), names)
+    exec(compile(example, "docs/layers.md", "exec"), names)
     assert names["said"].shape[1] <= 4 + 20 and names["session"].state()

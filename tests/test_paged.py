@@ -373,12 +373,12 @@ def test_a_program_may_end_with_tensors_over_addresses() -> None:
 
 
 def test_the_example_of_the_page_runs(capsys) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "state.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / "paging.md").read_text()
     (example,) = [
         one for one in re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "PagedCache" in one
     ]
     names = {"model": made(), "prompt": ids(1, 20)}
-    exec(compile(example, "docs/state.md", "exec"), names)
+    exec(compile(example, "docs/paging.md", "exec"), names)
     assert names["said"].shape[1] > 20 and "resident=" in capsys.readouterr().out
     names["kv"].close()
 

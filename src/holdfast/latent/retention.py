@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from holdfast.errors import InputError
 from holdfast.torched import Tensor, torch
@@ -112,6 +112,15 @@ class RetentionPolicy(Protocol):
         ...
 
 
+@runtime_checkable
+class Merging(Protocol):
+    """What a policy may do besides: let what stays hold something of what leaves."""
+
+    def merge(self, layer: int, entries: Entries, scores: Tensor, kept: Tensor) -> Tensor:
+        """The values, shape (B, H, S, D), with which those go on that are kept, a mask of shape (B, H, S) as their scores are."""
+        ...
+
+
 class Retention:
     """A policy that is told nothing and notes nothing: what is left to do is ``score``."""
 
@@ -150,6 +159,8 @@ class Sum(Retention):
     def __post_init__(self) -> None:
         if not self.parts or any(not 0.0 < weight < PINNED for weight, _ in self.parts):
             raise InputError("there is nothing to add up, or a weight is not above 0")
+        if any(isinstance(part, Merging) for _, part in self.parts):
+            raise InputError("a policy that may merge what leaves cannot be added up: add up its rules instead")
 
     @property
     def needs(self) -> Needs:
@@ -172,7 +183,7 @@ class Sum(Retention):
     def read(self, layer: int, entries: Entries, queries: Tensor) -> Mapping[str, Tensor]:
         """The notes of each, under its number."""
         return self._numbered(
-            part.read(layer, replace(entries, notes=_of(entries.notes, at)), queries) if part.needs.reads else {}
+            part.read(layer, self.part(entries, at), queries) if part.needs.reads else {}
             for at, (_, part) in enumerate(self.parts)
         )
 
@@ -180,8 +191,12 @@ class Sum(Retention):
         """The sum."""
         found = torch.zeros(entries.positions.shape, dtype=torch.float32, device=entries.positions.device)
         for at, (weight, part) in enumerate(self.parts):
-            found = found + weight * part.score(layer, replace(entries, notes=_of(entries.notes, at)), seen)
+            found = found + weight * part.score(layer, self.part(entries, at), seen)
         return found
+
+    def part(self, entries: Entries, at: int) -> Entries:
+        """The entries as one of them sees them, by its number: with its own notes."""
+        return replace(entries, notes=_of(entries.notes, at))
 
     def turn(self, notes: dict[str, Tensor]) -> None:
         """Each changes its own."""

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from holdfast.cube import Form
 from holdfast.errors import InputError, MissingExtraError
 from holdfast.latent.ragged import Ragged
-from holdfast.latent.retention import Entries, RetentionPolicy, gathered, kept, kept_of_heads
+from holdfast.latent.retention import Entries, Merging, RetentionPolicy, gathered, kept, kept_of_heads
 from holdfast.latent.rotary import Rotation, full_attention, rotation
 from holdfast.latent.virtual import Rows, VirtualKV
 from holdfast.taxonomy import Evolution, Function, MemoryProfile, Retrieval, Subform, Subject
@@ -200,8 +200,8 @@ class StreamingCache(Cache):  # type: ignore[misc]
             else:
                 total = sum(int(share.sum()) for share in self._shares[at : at + len(group)])
                 masks = kept_of_heads(scores, held, total, self.floor)
-            for layer, mask in zip(group, masks, strict=True):
-                layer.keep(mask)
+            for layer, told, mask in zip(group, scores, masks, strict=True):
+                layer.keep(mask, told)
 
     def prompt(self, new: Tensor) -> dict[str, Tensor]:
         """What ``generate`` takes to go on with ``new`` tokens, shape (B, T): of its ids it leaves out as many as the cache counts.
@@ -373,8 +373,11 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         """Let go of all but so many."""
         entries = self.entries
         assert entries is not None
-        scores = self._cache.policy.score(self._at, entries, self._cache.seen)
-        places = kept(scores.expand_as(entries.positions), count)
+        scores = self._cache.policy.score(self._at, entries, self._cache.seen).expand_as(entries.positions)
+        places = kept(scores, count)
+        if isinstance(self._cache.policy, Merging):
+            mask = torch.zeros_like(scores, dtype=torch.bool).scatter_(2, places, True)
+            entries.values = self._cache.policy.merge(self._at, entries, scores, mask)
         left = gathered(entries, places)
         if self._turn is not None:
             new = torch.arange(count, device=places.device)
@@ -557,10 +560,13 @@ class _RaggedLayer(_Layer):
         scores = self._cache.policy.score(self._at, entries, self._cache.seen).expand_as(entries.positions)
         return scores, torch.ones_like(scores, dtype=torch.bool) if entries.held is None else entries.held
 
-    def keep(self, mask: Any) -> None:
-        """Let go of all but those of a mask, shape (B, H, S)."""
+    def keep(self, mask: Any, scores: Tensor | None = None) -> None:
+        """Let go of all but those of a mask, shape (B, H, S), chosen by their scores."""
         entries = self.entries
         assert entries is not None
+        if isinstance(self._cache.policy, Merging):
+            assert scores is not None
+            entries.values = self._cache.policy.merge(self._at, entries, scores, mask)
         self._flat = Ragged.of(entries, mask)
         self.keys, self.values = (one[:, :, :0].clone() for one in (self.keys, self.values))
         self._positions = entries.positions[..., :0].clone()
