@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 
 from holdfast.cube import Channel, Cube, Form, Origin  # noqa: E402
 from holdfast.errors import InputError, StaleError  # noqa: E402
+from holdfast.latent.bmojo import BMojo  # noqa: E402
 from holdfast.latent.matrix_memory import MatrixMemory  # noqa: E402
 from holdfast.latent.mixture import MixtureOfMemories  # noqa: E402
 from holdfast.latent.mounting import Beside, mounted  # noqa: E402
@@ -31,6 +32,7 @@ LAYERS = {
     "matrix": lambda: MatrixMemory(32, 2, key_dim=8),
     "mixture": lambda: MixtureOfMemories(32, 2, key_dim=8),
     "titans": lambda: NeuralMemory(32, 2, head_dim=8, chunk=4),
+    "bmojo": lambda: BMojo(32, 2, head_dim=8, window=4, eidetic=3),
     "mac": lambda: TitansBlock(32, 2, head_dim=8, mode="mac", window=8, chunk=4),
     "mag": lambda: TitansBlock(32, 2, head_dim=8, mode="mag", window=8, chunk=4),
 }
