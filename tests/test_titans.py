@@ -106,7 +106,7 @@ def made(**more) -> NeuralMemory:
     return NeuralMemory(**{"d_model": 12, "heads": 2, "head_dim": 4, "chunk": 4, "conv": 3, **more}).eval()
 
 
-@pytest.mark.parametrize("more", [{}, {"depth": 1}, {"chunk": 1, "conv": 1}, {"forget_to": "start", "momentum": False}])
+@pytest.mark.parametrize("more", [{}, {"depth": 1}, {"chunk": 1, "conv": 1}, {"forget_to": "zero", "momentum": False}])
 @torch.no_grad()
 def test_a_stream_may_be_cut_anywhere(more) -> None:
     layer = made(**more)

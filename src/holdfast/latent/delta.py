@@ -74,7 +74,7 @@ def run(
 ) -> tuple[Tensor, Tensor]:
     """What is read at every token, shape (B, H, T, V), and the matrices then, shape (B, H, K, V), both in fp32 at least.
 
-    ``size``: tokens in a piece, by default 64, or 16 where each channel fades by itself, for a piece then takes size² K numbers.
+    ``size``: tokens in a piece, by default 32, or 16 where each channel fades by itself, for a piece then takes size² K numbers.
     Raises InputError for a decay that the rule has not.
     """
     if (rule.decay == "none") != (writes.decay is None):
@@ -90,7 +90,7 @@ def run(
             return _recurrent(queries, keys, values, decay, strength, state, rule.corrects)
         if path == "dense":
             size = keys.shape[2]
-        size = size or (16 if rule.decay == "channel" else 64)
+        size = size or (16 if rule.decay == "channel" else 32)
         return _chunked(queries, keys, values, decay, strength, state, rule.corrects, size)
 
 
@@ -135,17 +135,17 @@ def _chunked(
         return nn.functional.pad(x, (0, 0, 0, short)).unflatten(2, (-1, size))
 
     queries, keys, values, strength = (pieces(one) for one in (queries, keys, values, strength[..., None]))
-    new = values * strength
+    new, strong = values * strength, keys * strength
     fallen = None if decay is None else pieces(decay).cumsum(dim=3)
-    seen = _likeness(queries, keys, fallen).tril()
+    seen, alike = _likeness([queries, strong] if corrects else [queries], keys, fallen)
     from_before = queries if fallen is None else queries * fallen.exp()
     to_after = keys if fallen is None else keys * (fallen[..., -1:, :] - fallen).exp()
     left = None if fallen is None else fallen[..., -1, :, None].exp()
     known = None
     if corrects:
-        system = _likeness(keys * strength, keys, fallen).tril(-1)
-        asked = keys * strength if fallen is None else keys * strength * fallen.exp()
-        solved = torch.linalg.solve_triangular(system, torch.cat([new, asked], dim=-1), upper=False, unitriangular=True)
+        asked = strong if fallen is None else strong * fallen.exp()
+        # Ones are on the diagonal, whatever stands there.
+        solved = torch.linalg.solve_triangular(alike, torch.cat([new, asked], dim=-1), upper=False, unitriangular=True)
         new, known = solved.split([new.shape[-1], keys.shape[-1]], dim=-1)
     found = []
     for at in range(keys.shape[2]):
@@ -156,15 +156,22 @@ def _chunked(
     return torch.cat(found, dim=2)[:, :, :length], state
 
 
-def _likeness(left: Tensor, right: Tensor, fallen: Tensor | None) -> Tensor:
-    """Of each token with each before it in its piece, faded by what lies between; shape (..., size, size), lower triangle."""
-    if fallen is None:
-        return left @ right.mT
+def _likeness(some: list[Tensor], right: Tensor, fallen: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Of one or two sequences with each token of ``right`` up to the same place of its piece, faded by what lies between.
+
+    Shape (..., size, size), zero above the diagonal; where there is but one, it is given twice.
+    """
+    size = right.shape[-2]
+    if fallen is None or fallen.shape[-1] == 1:
+        found = (torch.cat(some, dim=-2) @ right.mT).split(size, dim=-2)
+        if fallen is None:
+            return found[0].tril(), found[-1].tril()
     # Above the diagonal the difference is positive and its exponential may be infinite: zero times that would be no number.
-    later = torch.ones(fallen.shape[-2], fallen.shape[-2], dtype=torch.bool, device=fallen.device).triu(1)
+    later = torch.ones(size, size, dtype=torch.bool, device=right.device).triu(1)
     if fallen.shape[-1] == 1:
         faded = (fallen - fallen.mT).masked_fill(later, float("-inf")).exp()
-        return (left @ right.mT) * faded
+        return found[0] * faded, found[-1] * faded
     between = fallen[..., :, None, :] - fallen[..., None, :, :]
     faded = between.masked_fill(later[..., None], float("-inf")).exp()
-    return torch.einsum("...ik,...jk,...ijk->...ij", left, right, faded)
+    each = [torch.einsum("...ik,...jk,...ijk->...ij", one, right, faded) for one in some]
+    return each[0], each[-1]

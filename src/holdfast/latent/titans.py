@@ -171,7 +171,8 @@ class NeuralMemory(Layer):
         chunk: see ``Settings``: the longer, the faster, and the later what was read can be told.
         conv: width of a causal convolution of queries, keys and values: without it a token's key and value are of one token.
         momentum, forget, clip: see ``Settings``.
-        forget_to: what is forgotten fades to "zero", or to the weights that were learnt in training ("start").
+        forget_to: what is forgotten fades to the weights that were learnt in training ("start"), or to "zero": with two layers or
+            more all gradients are zero there, and a memory that forgot everything would never learn again.
         most: bound on theta.
     """
 
@@ -187,7 +188,7 @@ class NeuralMemory(Layer):
         conv: int = 4,
         momentum: bool = True,
         forget: bool = True,
-        forget_to: Literal["zero", "start"] = "zero",
+        forget_to: Literal["zero", "start"] = "start",
         most: float = 0.5,
         clip: float | None = 1.0,
         path: Path = "chunked",
