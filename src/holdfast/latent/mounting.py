@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
@@ -94,14 +94,10 @@ class Session:
 
     def key(self) -> dict[str, Any]:
         """All that must match before a packed state is used again. Of the model's weights a sample of each tensor is read."""
-        own = {id(one) for layer in self.layers.values() for one in layer.parameters()}
-        plain = [(name, one) for name, one in self._model.named_parameters() if id(one) not in own]
-        config = {**self._model.config.to_dict(), "transformers_version": None}
         return {
             "kind": "memory layers",
             "owner": self.owner,
-            "config": hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest(),
-            "model": _digest(plain, _SAMPLED),
+            **model_key(self._model, self.layers.values()),
             "layers": {str(at): _identity(layer) for at, layer in self.layers.items()},
         }
 
@@ -152,7 +148,7 @@ def mounted(model: Any, layers: Mapping[int, nn.Module], *, owner: str = "") -> 
     Every call goes on from the one before, with gradients: for an unrelated text, or a training step, ``reset`` the session first.
     Rows stay the same rows, and padding is told from the attention mask. ``generate`` has not read the last token that it gave.
     """
-    blocks = _blocks(model)
+    blocks = blocks_of(model)
     width = model.config.get_text_config(decoder=True).hidden_size
     for at, layer in layers.items():
         if at not in range(len(blocks)) or not hasattr(blocks[at], "self_attn"):
@@ -202,12 +198,24 @@ class _Place(nn.Module):  # type: ignore[misc]
         return said, None
 
 
-def _blocks(model: Any) -> Any:
+def blocks_of(model: Any) -> Any:
+    """The blocks of a causal model of ``transformers``. Raises InputError for another."""
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
     blocks = getattr(decoder, "layers", None)
     if not isinstance(blocks, nn.ModuleList):
         raise InputError("memory layers are mounted in a causal model of transformers that has its blocks in `layers`")
     return blocks
+
+
+def model_key(model: Any, without: Iterable[nn.Module] = ()) -> dict[str, Any]:
+    """Of a key: which model of ``transformers`` this is, but for what was added to it; a sample of each tensor is read."""
+    own = {id(one) for layer in without for one in layer.parameters()}
+    plain = [(name, one) for name, one in model.named_parameters() if id(one) not in own]
+    config = {**model.config.to_dict(), "transformers_version": None}
+    return {
+        "config": hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest(),
+        "model": digest(plain, _SAMPLED),
+    }
 
 
 def _identity(layer: nn.Module) -> dict[str, Any]:
@@ -222,11 +230,11 @@ def _identity(layer: nn.Module) -> dict[str, Any]:
     return {
         "kind": type(layer).__name__,
         "settings": settings,
-        "weights": _digest([*layer.named_parameters()], None),
+        "weights": digest([*layer.named_parameters()]),
     }
 
 
-def _digest(tensors: list[tuple[str, Tensor]], sample: int | None) -> str:
+def digest(tensors: Sequence[tuple[str, Tensor]], sample: int | None = None) -> str:
     """SHA-256 of names, kinds, shapes and numbers, or of a sample of these."""
     found = hashlib.sha256()
     for name, tensor in tensors:
