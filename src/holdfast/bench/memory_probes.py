@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +77,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a probe is trained: AdamW with a warm-up and a cosine; ``aux`` weighs ``extra`` losses of a layer."""
+    """How a probe is trained: AdamW with a warm-up and a cosine, the numbers of pairs by turns."""
 
     steps: int = 2500
     batch: int = 32
@@ -92,6 +93,7 @@ class Recipe:
 class Probed:
     """What came of it: accuracy by how many pairs were told, parameters of the layers alone, bytes of a row's state, seconds."""
 
+    model: ProbeModel
     accuracy: dict[int, float]
     parameters: int
     state_bytes: int
@@ -158,6 +160,7 @@ def train_probe(
         schedule.step()
     accuracy, state = scored(model, task, seed, tested)
     return Probed(
+        model,
         accuracy,
         sum(one.numel() for one in model.layers.parameters()),
         state,
@@ -166,7 +169,7 @@ def train_probe(
     )
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def scored(model: nn.Module, task: Task, seed: int, tested: int) -> tuple[dict[int, float], int]:
     """Accuracy by number of pairs on sequences that training never draws, and bytes of one row's state."""
     found, state = {}, 0
@@ -181,6 +184,17 @@ def scored(model: nn.Module, task: Task, seed: int, tested: int) -> tuple[dict[i
             state = sum(one[:1].numel() * one.element_size() for layer in states for one in layer.values())
         found[pairs] = right / (tested * pairs)
     return found, state
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block torch has one thread: with several, models as small as these are slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def anchors(length: int, *, size: int = 16, window: int = 16, conv: int = 3) -> dict[str, Factory]:

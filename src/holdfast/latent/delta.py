@@ -69,13 +69,15 @@ class Writes:
         return Writes(self.queries, self.keys, self.values, decay, strength)
 
 
+_BLOCK = 8  # where each channel fades by itself, so many tokens of a piece are compared pair by pair
+
+
 def run(
     writes: Writes, state: Tensor | None = None, *, rule: Rule, path: Path = "chunked", size: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """What is read at every token, shape (B, H, T, V), and the matrices then, shape (B, H, K, V), both in fp32 at least.
 
-    ``size``: tokens in a piece, by default 32, or 16 where each channel fades by itself, for a piece then takes size² K numbers.
-    Raises InputError for a decay that the rule has not.
+    ``size``: tokens in a piece, by default 32. Raises InputError for a decay that the rule has not.
     """
     if (rule.decay == "none") != (writes.decay is None):
         raise InputError(f"a rule with decay {rule.decay} takes {'no' if rule.decay == 'none' else 'a'} decay")
@@ -90,8 +92,7 @@ def run(
             return _recurrent(queries, keys, values, decay, strength, state, rule.corrects)
         if path == "dense":
             size = keys.shape[2]
-        size = size or (16 if rule.decay == "channel" else 32)
-        return _chunked(queries, keys, values, decay, strength, state, rule.corrects, size)
+        return _chunked(queries, keys, values, decay, strength, state, rule.corrects, size or 32)
 
 
 def _recurrent(
@@ -171,7 +172,28 @@ def _likeness(some: list[Tensor], right: Tensor, fallen: Tensor | None) -> tuple
     if fallen.shape[-1] == 1:
         faded = (fallen - fallen.mT).masked_fill(later, float("-inf")).exp()
         return found[0] * faded, found[-1] * faded
+    if size % _BLOCK:
+        each = [_by_channel(one, right, fallen, later) for one in some]
+        return each[0], each[-1]
+    # Between blocks fading is a product, up to the start of the later block and from there on, both of which can only shrink.
+    count = size // _BLOCK
+    starts = nn.functional.pad(fallen, (0, 0, 1, 0))[..., :-1:_BLOCK, :]
+    earlier = torch.arange(size, device=right.device) < _BLOCK * torch.arange(count, device=right.device)[:, None]
+    fading = starts[..., :, None, :] - fallen[..., None, :, :]
+    to_start = right[..., None, :, :] * fading.masked_fill(~earlier[..., None], float("-inf")).exp()
+    inside = (fallen.unflatten(-2, (count, _BLOCK)) - starts[..., :, None, :]).exp()
+    own = torch.eye(count, dtype=right.dtype, device=right.device)[:, None, :, None]
+    blocked = right.unflatten(-2, (count, _BLOCK)), fallen.unflatten(-2, (count, _BLOCK)), later[:_BLOCK, :_BLOCK]
+    each = []
+    for one in some:
+        left = one.unflatten(-2, (count, _BLOCK))
+        before = ((left * inside) @ to_start.mT).flatten(-3, -2)
+        each.append(before + (_by_channel(left, *blocked)[..., :, :, None, :] * own).flatten(-2).flatten(-3, -2))
+    return each[0], each[-1]
+
+
+def _by_channel(left: Tensor, right: Tensor, fallen: Tensor, later: Tensor) -> Tensor:
+    """The same with a fading for each channel: size² K numbers."""
     between = fallen[..., :, None, :] - fallen[..., None, :, :]
     faded = between.masked_fill(later[..., None], float("-inf")).exp()
-    each = [torch.einsum("...ik,...jk,...ijk->...ij", one, right, faded) for one in some]
-    return each[0], each[-1]
+    return torch.einsum("...ik,...jk,...ijk->...ij", left, right, faded)

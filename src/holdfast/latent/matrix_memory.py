@@ -145,7 +145,10 @@ def faded(logits: Tensor, rate: Tensor, bias: Tensor) -> Tensor:
 
 
 def fading_parameters(heads: int) -> tuple[nn.Parameter, nn.Parameter]:
-    """A in log U(1, 16), and b such that softplus(b) is log-uniform in [0.001, 0.1], as in Mamba-2."""
-    steps = torch.exp(torch.rand(heads) * (math.log(0.1) - math.log(0.001)) + math.log(0.001))
-    rate = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
-    return rate, nn.Parameter(steps + torch.log(-torch.expm1(-steps)))
+    """A = 1, and b such that the heads begin by losing from 0.001 to 0.1 of their memory at a token, evenly in logarithms.
+
+    Mamba-2 has A in (1, 16) too: a head that forgets within a few tokens before it has learnt anything seldom learns to keep.
+    """
+    at = (torch.arange(heads) + 0.5) / heads
+    steps = torch.exp(math.log(0.001) + at * (math.log(0.1) - math.log(0.001)))
+    return nn.Parameter(torch.zeros(heads)), nn.Parameter(steps + torch.log(-torch.expm1(-steps)))
