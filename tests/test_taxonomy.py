@@ -119,17 +119,17 @@ def test_an_empty_place_without_a_reason_is_found(tmp_path: Path) -> None:
     unexplained = matrix(house).unexplained
     assert "text: facts about the environment" in unexplained and str(Retrieval.HYBRID) in unexplained
     assert "text: facts about the user" not in unexplained  # covered
-    assert "state: facts about the user" not in unexplained  # excused
+    assert "state: experience as cases" not in unexplained  # excused
     assert "no reason is given" in "".join(coverage(house)["gaps"])
 
 
 def test_a_reason_for_a_place_that_is_covered_is_found(tmp_path: Path) -> None:
     source = """PROFILE = (
         MemoryProfile(Form.TEXT, Subform.FLAT, (Function.SKILLS,), retrieval=(Retrieval.GENERATIVE,)),
-        MemoryProfile(Form.STATE, Subform.GENERATED, (Function.WORK_SINGLE,)),
+        MemoryProfile(Form.STATE, Subform.GENERATED, (Function.CASES,)),
     )"""
     assert set(matrix(package(tmp_path, agent_skills=source)).outdated) == {
-        "state: working memory, one turn",
+        "state: experience as cases",
         "generated",
         "strategy: generative",
     }
