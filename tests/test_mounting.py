@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -214,6 +215,20 @@ def test_gradients_go_back_over_calls_until_they_are_cut() -> None:
             assert bool(layer.to_rates.weight.grad is not None and layer.to_rates.weight.grad.any()) is not cut
 
 
+@pytest.mark.parametrize("name", LAYERS)
+@torch.no_grad()
+def test_in_half_precision_what_is_kept_stays_in_full(name: str) -> None:
+    model, text = model_of().to(torch.bfloat16), ids(1, 9)
+    for layer in (layer_of(name), layer_of(name).to(torch.bfloat16)):
+        with mounted(model, {0: layer}) as session:
+            assert model(text).logits.dtype == torch.bfloat16
+            kept = session.state()[0]
+            written = [one for key, one in kept.items() if "weights" in key or "momentum" in key or "matri" in key]
+            assert all(one.dtype == torch.float32 for one in written)
+            session.restore(session.pack())
+            assert model(text).logits.isfinite().all()
+
+
 def test_beams_take_their_memory_with_them() -> None:
     model, prompt = model_of(), ids(1, 9, 6)
     with torch.no_grad():
@@ -266,3 +281,11 @@ def test_what_cannot_be_is_refused() -> None:
         model.activation_checkpointing_enable()
         with pytest.raises(InputError, match="twice"):
             model.train()(ids(1, 4))
+
+
+def test_the_example_of_the_page_runs(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "state.md").read_text()
+    (example,) = (one for one in re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "mounted" in one)
+    names = {"torch": torch, "model": model_of(), "batches": [ids(2, 12)], "first": ids(1, 9), "second": ids(1, 4)}
+    exec(compile(example, "docs/state.md", "exec"), names)
+    assert names["said"].shape[1] <= 4 + 20 and names["session"].state()

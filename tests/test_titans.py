@@ -151,6 +151,15 @@ def test_what_is_written_is_read_and_reading_writes_nothing() -> None:
 
 
 @torch.no_grad()
+def test_a_chunk_is_told_from_its_last_token_on() -> None:
+    layer, x = made(conv=1), torch.randn(2, 8, 12)
+    said = layer(x)[0]
+    first, both = layer.write(x[:, :4]), layer.write(x)
+    for some, state in ((slice(0, 3), layer.begun(2)), (slice(3, 7), first), (slice(7, 8), both)):
+        assert torch.allclose(said[:, some], layer.read(x[:, some], state), atol=1e-6)
+
+
+@torch.no_grad()
 def test_what_was_seen_before_surprises_less() -> None:
     layer = made(depth=1, clip=None, conv=1)
     layer.to_rates.bias[:2], layer.to_rates.bias[2:] = 0.0, -20.0  # it learns, and forgets nothing

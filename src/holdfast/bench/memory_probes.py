@@ -130,6 +130,7 @@ def train_probe(
     *,
     seed: int,
     tested: int = 512,
+    device: str = "cpu",
     extra: Callable[[nn.Module, Callable[[], Tensor]], Tensor] | None = None,
 ) -> Probed:
     """Train a model with such layers and score it on sequences it has not seen, ``tested`` for each number of pairs.
@@ -138,17 +139,17 @@ def train_probe(
     """
     random = np.random.default_rng([seed, 1])
     torch.manual_seed(seed)
-    model = ProbeModel(make, task.vocabulary, recipe.width, recipe.blocks)
+    model = ProbeModel(make, task.vocabulary, recipe.width, recipe.blocks).to(device)
     started = time.process_time()
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.95), weight_decay=recipe.decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: _pace(at, recipe))
-    loss = torch.zeros(())
+    loss = torch.zeros((), device=device)
     for step in range(recipe.steps):
         tokens, labels = task.drawn(recipe.batch, task.pairs[step % len(task.pairs)], random)
 
         def told(tokens: Ints = tokens, labels: Ints = labels) -> Tensor:
-            hidden, _ = model(torch.from_numpy(tokens))
-            wanted = torch.from_numpy(labels)
+            hidden, _ = model(torch.from_numpy(tokens).to(device))
+            wanted = torch.from_numpy(labels).to(device)
             asked = wanted != IGNORED
             return nn.functional.cross_entropy(model.head(hidden[asked]), wanted[asked])
 
@@ -172,13 +173,13 @@ def train_probe(
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def scored(model: nn.Module, task: Task, seed: int, tested: int) -> tuple[dict[int, float], int]:
     """Accuracy by number of pairs on sequences that training never draws, and bytes of one row's state."""
-    found, state = {}, 0
+    found, state, device = {}, 0, next(model.parameters()).device
     for pairs in task.pairs:
         tokens, labels = task.drawn(tested, pairs, np.random.default_rng([seed, 2, pairs]))
         right = 0
         for start in range(0, tested, 64):
-            hidden, states = model(torch.from_numpy(tokens[start : start + 64]))
-            wanted = torch.from_numpy(labels[start : start + 64])
+            hidden, states = model(torch.from_numpy(tokens[start : start + 64]).to(device))
+            wanted = torch.from_numpy(labels[start : start + 64]).to(device)
             asked = wanted != IGNORED
             right += int((model.head(hidden[asked]).argmax(dim=-1) == wanted[asked]).sum())
             state = sum(one[:1].numel() * one.element_size() for layer in states for one in layer.values())

@@ -39,7 +39,8 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     """All arms on the same sequences, drawn by ``seed``."""
     task, recipe, size = SIZES[scale]
     with one_thread():
-        found = {arm: _trained(arm, make, task, recipe, seed) for arm, make in _layers(size).items()}
+        device = "cuda" if scale == "gpu" else "cpu"
+        found = {arm: _trained(arm, make, task, recipe, seed, device) for arm, make in _layers(size).items()}
         used = _used(found[OURS].model, task)
     most = max(task.pairs)
     best = {arm: one.accuracy[most] for arm, one in found.items()}
@@ -125,8 +126,8 @@ def _layers(size: int) -> Mapping[str, Factory]:
     }
 
 
-def _trained(arm: str, make: Factory, task: Task, recipe: Recipe, seed: int) -> Probed:
-    return train_probe(make, task, recipe, seed=seed, extra=_balanced if arm == OURS else None)
+def _trained(arm: str, make: Factory, task: Task, recipe: Recipe, seed: int, device: str) -> Probed:
+    return train_probe(make, task, recipe, seed=seed, device=device, extra=_balanced if arm == OURS else None)
 
 
 def _balanced(model: nn.Module, loss: Callable[[], Tensor]) -> Tensor:
@@ -140,5 +141,5 @@ def _used(model: nn.Module, task: Task) -> float:
     """How evenly the memories of the layer are chosen, the least of several layers."""
     tokens, _ = task.drawn(64, max(task.pairs), np.random.default_rng(0))
     with watched(model) as routes:
-        model(torch.from_numpy(tokens))
+        model(torch.from_numpy(tokens).to(next(model.parameters()).device))
     return min(spread([one]) for one in routes)

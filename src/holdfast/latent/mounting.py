@@ -114,8 +114,10 @@ class Session:
         before = self._states.get(at)
         if before is not None and next(iter(before.values())).shape[0] != x.shape[0]:
             raise InputError(f"the session goes on with as many rows as before, not with {x.shape[0]}: or reset() it")
-        said, self._states[at] = self.layers[at](x, before, mask=mask)
-        return said
+        layer = self.layers[at]
+        # A layer may be kept in another precision than the model: it is small, and is trained.
+        said, self._states[at] = layer(x.to(next(layer.parameters()).dtype), before, mask=mask)
+        return said.to(x.dtype)
 
     def _follow(self, cache: Any) -> None:
         """Beam search takes some rows anew, and assisted decoding takes tokens back: the first can be followed."""
