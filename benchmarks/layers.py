@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from holdfast.latent.bmojo import BMojo
 from holdfast.latent.delta import RULES
 from holdfast.latent.matrix_memory import MatrixMemory
 from holdfast.latent.mixture import MixtureOfMemories
@@ -35,6 +36,8 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "mixture of 4 and a shared one": lambda: MixtureOfMemories(WIDTH, HEADS, key_dim=SIZE),
     "neural memory, a matrix": lambda: NeuralMemory(WIDTH, HEADS, head_dim=SIZE, depth=1),
     "neural memory, two layers": lambda: NeuralMemory(WIDTH, HEADS, head_dim=SIZE, depth=2),
+    "b'mojo, nothing stored": lambda: BMojo(WIDTH, HEADS, head_dim=SIZE, window=64),
+    "b'mojo, 64 stored": lambda: BMojo(WIDTH, HEADS, head_dim=SIZE, window=64, eidetic=64),
 }
 
 

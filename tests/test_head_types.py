@@ -10,7 +10,6 @@ torch = pytest.importorskip("torch", reason="the extra torch is not installed")
 pytest.importorskip("transformers", reason="the extra torch is not installed")
 
 from holdfast.errors import InputError, StaleError  # noqa: E402
-from holdfast.latent.identity import weights_digest  # noqa: E402
 from holdfast.latent.head_types import (  # noqa: E402
     CONTEXTUAL,
     RETRIEVAL,
@@ -22,6 +21,7 @@ from holdfast.latent.head_types import (  # noqa: E402
     measured,
     profile,
 )
+from holdfast.latent.identity import weights_digest  # noqa: E402
 from test_streaming import made  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")

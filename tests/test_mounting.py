@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 
 from holdfast.cube import Channel, Cube, Form, Origin  # noqa: E402
 from holdfast.errors import InputError, StaleError  # noqa: E402
+from holdfast.latent.bmojo import BMojo  # noqa: E402
 from holdfast.latent.matrix_memory import MatrixMemory  # noqa: E402
 from holdfast.latent.mixture import MixtureOfMemories  # noqa: E402
 from holdfast.latent.mounting import Beside, mounted  # noqa: E402
@@ -32,6 +33,7 @@ LAYERS = {
     "matrix": lambda: MatrixMemory(32, 2, key_dim=8),
     "mixture": lambda: MixtureOfMemories(32, 2, key_dim=8),
     "titans": lambda: NeuralMemory(32, 2, head_dim=8, chunk=4),
+    "bmojo": lambda: BMojo(32, 2, head_dim=8, window=4, eidetic=3),
     "mac": lambda: TitansBlock(32, 2, head_dim=8, mode="mac", window=8, chunk=4),
     "mag": lambda: TitansBlock(32, 2, head_dim=8, mode="mag", window=8, chunk=4),
 }
@@ -283,7 +285,9 @@ def test_what_cannot_be_is_refused() -> None:
 
 def test_the_example_of_the_page_runs(tmp_path: Path) -> None:
     page = (Path(__file__).parents[1] / "docs" / "layers.md").read_text()
-    (example,) = (one for one in re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "mounted" in one)
+    (example,) = (
+        one for one in re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "NeuralMemory" in one
+    )
     names = {"torch": torch, "model": model_of(), "batches": [ids(2, 12)], "first": ids(1, 9), "second": ids(1, 4)}
     exec(compile(example, "docs/layers.md", "exec"), names)
     assert names["said"].shape[1] <= 4 + 20 and names["session"].state()

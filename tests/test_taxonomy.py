@@ -126,10 +126,10 @@ def test_an_empty_place_without_a_reason_is_found(tmp_path: Path) -> None:
 def test_a_reason_for_a_place_that_is_covered_is_found(tmp_path: Path) -> None:
     source = """PROFILE = (
         MemoryProfile(Form.TEXT, Subform.FLAT, (Function.SKILLS,), retrieval=(Retrieval.GENERATIVE,)),
-        MemoryProfile(Form.STATE, Subform.GENERATED, (Function.SKILLS,)),
+        MemoryProfile(Form.STATE, Subform.GENERATED, (Function.CASES,)),
     )"""
     assert set(matrix(package(tmp_path, agent_skills=source)).outdated) == {
-        "state: experience as skills",
+        "state: experience as cases",
         "generated",
         "strategy: generative",
     }

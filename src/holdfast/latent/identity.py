@@ -30,9 +30,10 @@ def config_digest(model: Any) -> str:
     return digest(json.dumps(told, sort_keys=True, default=str).encode())
 
 
-def weights_digest(model: nn.Module) -> str:
-    """Of every parameter and persistent buffer by name, in 32 hexadecimal digits."""
-    named = _tensors(model)
+def weights_digest(model: nn.Module, without: Iterable[nn.Module] = ()) -> str:
+    """Of every parameter and persistent buffer by name, in 32 hexadecimal digits; but of those of modules that were added to it."""
+    apart = {id(tensor) for one in without for tensor in one.state_dict(keep_vars=True).values()}
+    named = [(name, tensor) for name, tensor in _tensors(model) if id(tensor) not in apart]
     marks = tuple((name, tensor.data_ptr(), tensor._version, tensor.shape, tensor.dtype) for name, tensor in named)
     samples = _samples([tensor for _, tensor in named])
     known = _KNOWN.get(model)

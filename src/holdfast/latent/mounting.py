@@ -148,7 +148,7 @@ def mounted(model: Any, layers: Mapping[int, nn.Module], *, owner: str = "") -> 
     Every call goes on from the one before, with gradients: for an unrelated text, or a training step, ``reset`` the session first.
     Rows stay the same rows, and padding is told from the attention mask. ``generate`` has not read the last token that it gave.
     """
-    blocks = _blocks(model)
+    blocks = blocks_of(model)
     width = model.config.get_text_config(decoder=True).hidden_size
     for at, layer in layers.items():
         if at not in range(len(blocks)) or not hasattr(blocks[at], "self_attn"):
@@ -198,7 +198,8 @@ class _Place(nn.Module):  # type: ignore[misc]
         return said, None
 
 
-def _blocks(model: Any) -> Any:
+def blocks_of(model: Any) -> Any:
+    """The blocks of a causal model of ``transformers``. Raises InputError for another."""
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
     blocks = getattr(decoder, "layers", None)
     if not isinstance(blocks, nn.ModuleList):
