@@ -27,12 +27,14 @@ from transformers import (  # noqa: E402
     Qwen3ForCausalLM,
 )
 
-from holdfast.cube import Form, Policy, Status  # noqa: E402
+from holdfast.cube import Form, Policy, Scope, Status  # noqa: E402
 from holdfast.errors import InputError, IntegrityError, NotFoundError, ScopeError, StaleError  # noqa: E402
+from holdfast.latent.document_bank import DocumentBank  # noqa: E402
 from holdfast.latent.mounting import mounted  # noqa: E402
 from holdfast.latent.reader import Reader  # noqa: E402
 from holdfast.latent.sealing import Seal, is_sealed  # noqa: E402
 from holdfast.latent.segments import joined  # noqa: E402
+from holdfast.latent.sparse_attention import Router, attached  # noqa: E402
 from holdfast.latent.titans import NeuralMemory as Titans  # noqa: E402
 from holdfast.memory import Memory  # noqa: E402
 from holdfast.states import KIND, Resident  # noqa: E402
@@ -46,6 +48,7 @@ SIZES = {
     "vocab_size": 260, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 4096, "bos_token_id": 256, "eos_token_id": None,
 }  # fmt: skip
+OWNER = Scope("default", "ana").path
 TEXTS = ("Ana moved to Lisbon in May", "Ben keeps bees on the roof", "the door code is 4711")
 
 
@@ -437,7 +440,7 @@ def test_what_a_session_has_in_mind_is_kept_restored_and_forgotten(memory: Memor
     net, layer = model(), Titans(32, heads=2, head_dim=8)
     one, two = told(memory, *TEXTS[:2])
     ids = torch.tensor([tokenizer()(" ".join(TEXTS))["input_ids"]])
-    with mounted(net, {1: layer}, owner="default/ana") as session:
+    with mounted(net, {1: layer}, owner=OWNER) as session:
         net(ids)
         cube = memory.keep(session.pack(), of=[one, two])
         state = session.state()
@@ -458,6 +461,38 @@ def test_what_a_session_has_in_mind_is_kept_restored_and_forgotten(memory: Memor
         memory.keep(b"words", of=[two])
     with pytest.raises(NotFoundError):
         memory.keep(b"words", of=[one])
+
+
+@torch.no_grad()
+def test_a_shelf_follows_the_store(memory: Memory, folder: Path, clock: Clock) -> None:
+    net = model()
+    router = Router(net, top_k=2, pool=4, layers=(1, 2))
+    bank = DocumentBank(net, router)
+    shelf = memory.shelve(bank, tokenizer())
+    one, two, three = told(memory, *TEXTS)
+    four = memory.add("the kettle is on", ttl=timedelta(hours=1)).ids[0]
+    assert shelf.put([one, two, three, four]) == (one, two, three, four) and shelf.put([one]) == ()
+    with attached(net, router) as sight:
+        sight.use(shelf.documents())
+        net.generate(torch.tensor([tokenizer()("Where?")["input_ids"]]), max_new_tokens=3)
+        assert {id for rows in sight.found().values() for row in rows for id in row} <= {one, two, three, four}
+    with pytest.raises(InputError, match="joined already"):
+        memory.shelve(bank, tokenizer())
+    memory.correct(two, "Ben keeps wasps on the roof")
+    assert bank.ids(owner=OWNER) == tuple(sorted([one, two, three, four])), "told when it is asked"
+    shelf.documents()
+    assert two not in bank.ids(owner=OWNER) and shelf.put([two]) == (two,)
+    receipt = memory.forget(one).verify()
+    assert any(step.holder == "shelf" and step.things for step in receipt.forms)
+    with opened(folder, clock) as other:
+        other.forget(three)
+    clock.tick(7200)
+    assert shelf.documents().ids == (two,) and bank.ids(owner=OWNER) == (two,)
+    fresh = DocumentBank(net, router)
+    fresh.add(two, bank.tokens(two, owner=OWNER), owner=OWNER)
+    assert fresh.pack(owner=OWNER) == bank.pack(owner=OWNER), "as if the others had never been there"
+    with pytest.raises(NotFoundError):
+        shelf.put([four])
 
 
 ROOT = Path(__file__).parents[1]

@@ -55,7 +55,9 @@ if TYPE_CHECKING:
     from holdfast.guard.lessons import LessonStore
     from holdfast.guard.precedents import Precedents
     from holdfast.guard.release import Releases, Rule
+    from holdfast.latent.document_bank import DocumentBank
     from holdfast.latent.reader import Reader
+    from holdfast.shelf import Shelf
     from holdfast.states import Attached, Resident, States
 
 BATCH = 512
@@ -819,6 +821,17 @@ class Memory:
         from holdfast.recipes.provider import Cook
 
         return Cook(self, chosen, scope, model=chat or self._chat, author=author)
+
+    def shelve(self, bank: DocumentBank, tokenizer: Any, *, name: str = "shelf", **scope: str | None) -> Shelf:
+        """A bank of documents that memories of one scope are put into, and leave when they are forgotten or no longer hold.
+
+        ``name``: what it is called in receipts. Raises InputError where a holder of that name has joined.
+        """
+        from holdfast.shelf import Shelf
+
+        shelf = Shelf(self._store, self.scope(**scope), bank, tokenizer, name)
+        self._owner.forms.join(shelf)
+        return shelf
 
     def _states(self, model: Reader, here: Scope, budget: int | None = None, half_life: float = 3600.0) -> States:
         from holdfast.states import Resident, States
