@@ -161,7 +161,7 @@ def plot(result: Result, path: Path) -> None:
         timed = {f"{cell['context']} + {cell['question']}": cell["saved"] for cell in cells}
         label = "time to the first token saved by a KV cache, by tokens of context + question"
         panels.append(Bars(timed, label=label, ours=tuple(timed), required=0.75, limits=(0, 1)))
-    told = {arm: result.arms[arm][FACTS] for arm in (EXACT, MOVED, PILED) if arm in result.arms}
+    told = {arm: result.arms[arm][FACTS] for arm in (EXACT, MOVED, PILED) if FACTS in result.arms.get(arm, {})}
     if told:
         panels.append(Bars(told, label="facts told from three cached memories", ours=(MOVED,), limits=(0, 1)))
     draw(
