@@ -152,10 +152,10 @@ def plot(result: Result, path: Path) -> None:
             ),
             Bars(
                 {arm: seen[arm]["pages mapped a step, waited for"] for arm in (FUSED, FUSED_SYNC, SMALL, SMALL_SYNC)},
-                title="pages mapped while requests wait, a step",
+                title="maps waited for, a step",
                 ours=(FUSED, SMALL),
             ),
-            Lines({arm: (sizes, times) for arm, times in lines.items()}, title="attention of one token, ms by tokens"),
+            Lines({arm: (sizes, times) for arm, times in lines.items()}, title="ms to attend, by tokens"),
         ],
         title="Contiguous memory on demand",
         subtitle="Requests to summarise arXiv papers, 40 GiB, Llama-3-8B; attention on one core",
