@@ -339,6 +339,18 @@ def test_a_run_is_not_kept_without_what_it_was_read_after(memory: Memory, clock:
     ]
 
 
+def test_memories_that_say_the_same_have_states_of_their_own(memory: Memory) -> None:
+    reader = Reader(model(), tokenizer())
+    one, two = (memory.add(TEXTS[0], agent="a", session=session).ids[0] for session in ("1", "2"))
+    for _ in range(2):
+        for id in (one, two):
+            memory.promote([id], to="state", model=reader)
+        assert len(memory.states(reader).kept) == 2, "neither takes the place of the other"
+        assert memory.attach([one], model=reader).reused == memory.attach([two], model=reader).reused == 1
+    memory.forget(one)
+    assert memory.attach([two], model=reader).reused == 1
+
+
 def test_only_states_are_demoted(memory: Memory) -> None:
     reader = Reader(model(), tokenizer())
     (one,) = told(memory, TEXTS[0])

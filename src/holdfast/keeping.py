@@ -6,7 +6,8 @@ so that who may read it is who may read all of its sources, a new version of a s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from holdfast.cube import RECALLABLE, Channel, Cube, Form, Origin, Policy, Scope
 from holdfast.errors import InputError, NotFoundError, StaleError
@@ -21,23 +22,31 @@ def keep(store: SqliteStore, apply: Apply, scope: Scope, data: bytes, sources: I
 
     Raises InputError for what is no safetensors file, NotFoundError for a source that is not to be recalled.
     """
-    cubes = [recallable(store, scope, id) for id in sources]
-    home = common([cube.scope for cube in cubes]) if cubes else scope
-    ends = [cube.policy.expires_at for cube in cubes if cube.policy.expires_at is not None]
-    origin = Origin(Channel.DERIVED, reference="holdfast:keep", derived_from=tuple(cube.ref for cube in cubes))
-    cube = Cube(
+    cube = made(store, [recallable(store, scope, id) for id in sources], scope, data, kind, {})
+    stored = apply([Operation.add(cube)])
+    if not stored:  # the same was kept before
+        stored = tuple(one for one in store.select(cube.scope, Where(kinds=(kind,))) if one.blob == cube.blob)
+    return stored[0]
+
+
+def made(
+    store: SqliteStore, sources: Sequence[Cube], scope: Scope, data: bytes, kind: str, told: Mapping[str, Any]
+) -> Cube:
+    """A cube for a file, which is put into the store; the cube is to be added. ``told``: what stands beside it. Raises InputError.
+
+    It lies in the narrowest scope that holds its sources, or in ``scope``, and expires with the first of them.
+    """
+    home = common([cube.scope for cube in sources]) if sources else scope
+    ends = [cube.policy.expires_at for cube in sources if cube.policy.expires_at is not None]
+    return Cube(
         home,
         kind=kind,
         form=Form.STATE,
         blob=store.blobs.put(data, home),
-        data={"bytes": len(data)},
-        origin=origin,
+        data={**told, "bytes": len(data)},
+        origin=Origin(Channel.DERIVED, reference="holdfast:keep", derived_from=tuple(cube.ref for cube in sources)),
         policy=Policy(expires_at=min(ends, default=None)),
     )
-    stored = apply([Operation.add(cube)])
-    if not stored:  # the same was kept before
-        stored = tuple(one for one in store.select(home, Where(kinds=(kind,))) if one.blob == cube.blob)
-    return stored[0]
 
 
 def kept(store: SqliteStore, scope: Scope, id: str) -> bytes:

@@ -19,9 +19,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.cube import RECALLABLE, Channel, Cube, Form, Origin, Policy, Ref, Scope
+from holdfast.cube import RECALLABLE, Cube, Form, Ref, Scope
 from holdfast.errors import InputError, IntegrityError, NotFoundError, StaleError
-from holdfast.keeping import Apply, common, recallable
+from holdfast.keeping import Apply, made, recallable
 from holdfast.latent.identity import digest
 from holdfast.latent.reader import Reader
 from holdfast.latent.rotary import rotation
@@ -135,17 +135,13 @@ class _Run:
     chain: str
     alone: str
 
-    @property
-    def sources(self) -> tuple[Ref, ...]:
-        return tuple(cube.ref for cube in self.cubes)
+    def name(self, exact: bool) -> str:
+        """That of the run, or of its last memory alone."""
+        return self.chain if exact else self.alone
 
-    def kept_by(self, row: Cube | None) -> bool:
-        """Whether a cube holds it, of these very versions."""
-        return row is not None and row.origin.derived_from == self.sources
-
-    def kept_alone_by(self, row: Cube | None) -> bool:
-        """Whether a cube holds its last memory by itself, of this very version."""
-        return row is not None and row.origin.derived_from == self.sources[-1:]
+    def made_of(self, exact: bool) -> tuple[Cube, ...]:
+        """What a state of it has read."""
+        return self.cubes if exact else self.cubes[-1:]
 
 
 class States:
@@ -189,24 +185,20 @@ class States:
             raise NotFoundError(f"no memory {', '.join(gone)} is to be recalled in {self._scope.path}")
         rows, root = self._rows(key), self._reader.begin(self._opening, key)
         past = [root]
-        names: list[str] = []
         new: list[Cube] = []
         for run in runs:
-            name = run.chain if exact else run.alone
-            row = rows.get(name)
-            fits = run.kept_by(row) if exact else run.kept_alone_by(row)
-            segment = self._opened(row, key, []) if row is not None and fits else None
+            segment = self._found(rows, run, exact, key, [])
             if segment is None:
-                if row is not None:  # damaged, or of other versions; before the file is put there anew
-                    demote(self._store, self._scope, [row])
+                damaged = rows.get(run.name(exact))
+                if damaged is not None:  # it goes before its file is put there anew
+                    demote(self._store.owner, self._scope, [damaged])
                 segment = self._reader.read(run.ids, past if exact else [root])
                 new.append(self._kept(segment, key, run, exact))
-            names.append(name)
             past += [segment] if exact else []
         if new:
             self._apply([Operation.add(row) for row in new])
         rows = self._rows(key)  # of what another program kept meanwhile there is one
-        return tuple(rows[name] for name in names if name in rows)
+        return tuple(rows[run.name(exact)] for run in runs if run.name(exact) in rows)
 
     def attach(self, cubes: Iterable[Cube | Hit | str], *, exact: bool = True) -> Attached:
         """These memories, in this order, as the beginning of a prompt, with all of it that is kept as state.
@@ -220,8 +212,7 @@ class States:
         segments = [root]
         problems: list[str] = []
         for run in runs:
-            row = rows.get(run.chain)
-            segment = self._opened(row, key, problems) if row is not None and run.kept_by(row) else None
+            segment = self._found(rows, run, True, key, problems)
             if segment is None:
                 break
             segments.append(segment)
@@ -250,16 +241,18 @@ class States:
                 self._schedule.drop(block.ref.id)
         moves = self._schedule.tick(self._store.now().timestamp())
         demote(self._store, self._scope, [rows[move.block.ref.id] for move in moves if move.action == "demote"])
-        done = []
-        for move in moves:
+        done: list[Move] = [move for move in moves if move.action == "demote"]
+        kept: set[str] = set()
+        for move in reversed(moves):  # what others were read after comes with them
             name = move.block.ref.id
-            if move.action == "promote":
+            if move.action == "promote" and name not in kept:
                 _, runs, gone = self._runs_of(cube.id for cube in self._known[name].cubes)
                 if gone or runs[-1].chain != name:  # changed since it was asked for
                     self._schedule.drop(name)
                     continue
                 self.promote(runs[-1].cubes)
-            done.append(move)
+                kept.update(run.chain for run in runs)
+        done += [move for move in moves if move.action == "promote" and move.block.ref.id in kept]
         self._known = {name: run for name, run in self._known.items() if self._schedule.knows(name)}
         return tuple(done)
 
@@ -286,22 +279,20 @@ class States:
             if cube.form is not Form.TEXT:
                 raise InputError(f"{id} is no text but a {cube.form}: only text is read")
             ids = self._reader.ids(f"{line(cube)}\n")
-            chain = _link(chain, ids)
-            found.append(_Run(ids, (*(found[-1].cubes if found else ()), cube), chain, _link(first, ids)))
+            chain = _link(chain, ids, cube.ref)
+            found.append(_Run(ids, (*(found[-1].cubes if found else ()), cube), chain, _link(first, ids, cube.ref)))
         return key, found, gone
 
     def _move(
         self, runs: Sequence[_Run], rows: Mapping[str, Cube], key: Key, segments: list[Segment], problems: list[str]
     ) -> int:
         """Go on with memories that were kept by themselves, moved to where they stand; those between are read. How many moved."""
-        there = [rows.get(run.alone) for run in runs]
-        kept = [run.kept_alone_by(row) for run, row in zip(runs, there, strict=True)]
+        last = max((at for at, run in enumerate(runs) if run.alone in rows), default=-1)
         moved = 0
-        for at in range(len(segments) - 1, 1 + max((at for at, one in enumerate(kept) if one), default=-1)):
-            row = there[at]
-            segment = self._opened(row, key, problems) if row is not None and kept[at] else None
+        for run in runs[len(segments) - 1 : last + 1]:
+            segment = self._found(rows, run, False, key, problems)
             if segment is None:
-                segment = self._reader.read(runs[at].ids, segments)
+                segment = self._reader.read(run.ids, segments)
             else:
                 segment = segment.moved(segments[-1].end, rotation(self._reader.model))
                 moved += 1
@@ -316,6 +307,13 @@ class States:
         """What is kept for this reader, by chain; of two the newer."""
         where = Where(kinds=(KIND,), statuses=tuple(sorted(RECALLABLE)), data={"reader": _digest(key)})
         return {cube.data["chain"]: cube for cube in self._store.select(self._scope, where)}
+
+    def _found(self, rows: Mapping[str, Cube], run: _Run, exact: bool, key: Key, problems: list[str]) -> Segment | None:
+        """What is kept of a run, and was made of these very versions; None where nothing is that can be used."""
+        row = rows.get(run.name(exact))
+        if row is None or row.origin.derived_from != tuple(cube.ref for cube in run.made_of(exact)):
+            return None
+        return self._opened(row, key, problems)
 
     def _opened(self, row: Cube, key: Key, problems: list[str]) -> Segment | None:
         """The segment of a cube, from this program's memory or the disk; None where it cannot be used."""
@@ -340,29 +338,16 @@ class States:
 
     def _kept(self, segment: Segment, key: Key, run: _Run, exact: bool) -> Cube:
         """A cube for a segment, whose file is written."""
-        cubes = run.cubes if exact else run.cubes[-1:]
-        scope = common([cube.scope for cube in cubes])
         data = packed(segment, key)
         if self._reader.seal is not None:
-            data = self._reader.seal.close(data, scope.partition)
+            data = self._reader.seal.close(data, self._scope.partition)
         told = {
             "reader": _digest(key),
-            "chain": run.chain if exact else run.alone,
+            "chain": run.name(exact),
             "start": segment.start,
             "tokens": len(segment.tokens),
-            "bytes": len(data),
         }
-        ends = [cube.policy.expires_at for cube in cubes if cube.policy.expires_at is not None]
-        origin = Origin(Channel.DERIVED, reference="holdfast:promote", derived_from=tuple(cube.ref for cube in cubes))
-        return Cube(
-            scope,
-            kind=KIND,
-            form=Form.STATE,
-            blob=self._store.blobs.put(data, scope),
-            data=told,
-            origin=origin,
-            policy=Policy(expires_at=min(ends, default=None)),
-        )
+        return made(self._store, run.made_of(exact), self._scope, data, KIND, told)
 
     def _sweep(self) -> None:
         """Let go of what was made of versions that no longer hold: whoever comes first does it, for all of that user's."""
@@ -404,9 +389,9 @@ def demote(store: SqliteStore, scope: Scope, states: Iterable[Cube | str]) -> No
         store.owner.forms.drop([cube.id for cube in purged.versions])
 
 
-def _link(before: str, ids: Sequence[int]) -> str:
-    """The name of a run of tokens: of what stood before it, and of them."""
-    return hashlib.sha256(f"{before} {' '.join(map(str, ids))}".encode()).hexdigest()
+def _link(before: str, ids: Sequence[int], ref: Ref | None = None) -> str:
+    """The name of a run: of what stood before it, of its tokens, and of the version that says so, for two may say the same."""
+    return hashlib.sha256(f"{before} {ref} {' '.join(map(str, ids))}".encode()).hexdigest()
 
 
 def _digest(key: Key) -> str:

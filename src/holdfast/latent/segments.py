@@ -120,25 +120,26 @@ def packed(segment: Segment, key: Key) -> bytes:
 
 def unpacked(data: bytes, key: Key) -> Segment:
     """The segment of such a file. Raises InputError for what is none, StaleError where it was made for another key."""
-    return _read(memoryview(bytearray(data)), data[:_LENGTH], data, key)
+    return _read(memoryview(bytearray(data)), key)
 
 
 def mapped(file: Path, key: Key) -> Segment:
     """As ``unpacked``, without reading the file: it is mapped, and its pages are copied where somebody writes to them."""
     with file.open("rb") as opened:
         pages = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
-    size = int.from_bytes(pages[:_LENGTH], "little")
-    return _read(memoryview(pages), pages[:_LENGTH], pages[: _LENGTH + size], key)
+    return _read(memoryview(pages), key)
 
 
-def _read(memory: memoryview, length: bytes, head: bytes, key: Key) -> Segment:
+def _read(memory: memoryview, key: Key) -> Segment:
+    """The tensors lie over that memory: nothing but the header is read here."""
+    base = _LENGTH + int.from_bytes(memory[:_LENGTH], "little")
+    head = bytes(memory[:base])
     found = key_of(head)
     start, ids = found.pop("start", None), found.pop("ids", None)
     if wrong := differing(found, key):
         raise StaleError(f"what was kept is of another {', '.join(wrong)}: make it anew")
     if not isinstance(start, int) or not isinstance(ids, list) or not all(isinstance(id, int) for id in ids):
         raise InputError("this file holds no stretch of a KV cache")
-    base = _LENGTH + int.from_bytes(length, "little")
     header: Mapping[str, Any] = json.loads(head[_LENGTH:base])
     tensors: dict[str, list[Tensor]] = {"keys": [], "values": []}
     try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from holdfast.errors import InputError, MissingExtraError, StaleError
-from holdfast.torched import Tensor, torch
+from holdfast.torched import Tensor
 
 try:
     from safetensors import SafetensorError
@@ -47,7 +47,7 @@ def unpack(data: bytes, key: Key | None = None) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = load(data)
     except SafetensorError as error:
         raise InputError(f"this is no safetensors file: {error}") from error
-    return {name: torch.empty_like(tensor).copy_(tensor) for name, tensor in tensors.items()}
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def key_of(data: bytes) -> dict[str, Any]:
