@@ -457,18 +457,9 @@ class SqliteStore:
         blobs = [blob for id in dict.fromkeys(ids) if (blob := _blob(id)) is not None]
         with self.connections.reading() as connection:
             reach = self._gate.reach(scope)
-            frontier = {id_bytes(row.cube.id) for row in self._current(connection, blobs, reach)}
-            seen, found = set(frontier), set[bytes]()
-            while frontier:
-                some, frontier = sorted(frontier), set()
-                for start in range(0, len(some), 500):
-                    marks = ",".join("?" * len(some[start : start + 500]))
-                    query = f"SELECT DISTINCT child FROM links WHERE parent IN ({marks})"
-                    frontier.update(child for (child,) in connection.execute(query, some[start : start + 500]))
-                found |= frontier
-                frontier -= seen
-                seen |= frontier
-            return {row.cube.id: row.cube for row in self._current(connection, sorted(found), reach)}
+            start = [id_bytes(row.cube.id) for row in self._current(connection, blobs, reach)]
+            found = sorted({blob for step, _ in _steps(connection, start, down=True) for blob in step})
+            return {row.cube.id: row.cube for row in self._current(connection, found, reach)}
 
     def _current(self, connection: sqlite3.Connection, ids: Sequence[bytes], reach: Reach) -> Iterator[Row]:
         """The current versions of some cubes that are within reach."""
@@ -799,17 +790,8 @@ class SqliteStore:
     @staticmethod
     def _walk(connection: sqlite3.Connection, ids: Iterable[str], down: bool) -> list[Ref]:
         """What links lead to from some cubes, nearest first, without themselves."""
-        near, far = ("parent", "child") if down else ("child", "parent")
-        query = f"SELECT {far}, max({far}_version) FROM links WHERE {near} = ? GROUP BY {far}"
-        frontier = list(dict.fromkeys(map(id_bytes, ids)))
-        seen = set(frontier)
-        found = []
-        while frontier:
-            step = {blob: version for id in frontier for blob, version in connection.execute(query, (id,))}
-            frontier = sorted(step.keys() - seen)
-            seen.update(frontier)
-            found += [Ref(id_text(blob), step[blob]) for blob in frontier]
-        return found
+        steps = _steps(connection, list(dict.fromkeys(map(id_bytes, ids))), down)
+        return [Ref(id_text(blob), step[blob]) for step, new in steps for blob in new]
 
     def _closure(self, connection: sqlite3.Connection, ids: Iterable[str]) -> list[str]:
         named = list(dict.fromkeys(ids))
@@ -831,6 +813,24 @@ class SqliteStore:
                 raise IntegrityError(
                     f"event {seq} of the journal is damaged ({error}); see: holdfast doctor"
                 ) from error
+
+
+def _steps(
+    connection: sqlite3.Connection, ids: Sequence[bytes], down: bool
+) -> Iterator[tuple[dict[bytes, int], list[bytes]]]:
+    """Along the links from some cubes, step by step: what is met, in its newest version, and in order what was not met before."""
+    near, far = ("parent", "child") if down else ("child", "parent")
+    seen, frontier = set(ids), list(ids)
+    while frontier:
+        step: dict[bytes, int] = {}
+        for start in range(0, len(frontier), 500):
+            some = frontier[start : start + 500]
+            query = f"SELECT {far}, {far}_version FROM links WHERE {near} IN ({','.join('?' * len(some))})"
+            for blob, version in connection.execute(query, some):
+                step[blob] = max(version, step.get(blob, 0))
+        frontier = sorted(step.keys() - seen)
+        seen.update(frontier)
+        yield step, frontier
 
 
 def _blob(id: str) -> bytes | None:
