@@ -1,4 +1,4 @@
-"""The parts of the claims of B'MOJO and MSA: what is drawn, that every arm is run and scored, and that removal is compared with care."""
+"""The parts of the claims of memory layers: what is drawn, that every arm is run and scored, and that removal is compared with care."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ pytest.importorskip("transformers", reason="the extra torch is not installed")
 
 from holdfast.bench.memory_probes import Task  # noqa: E402
 from holdfast.claims import c09_bmojo as c09  # noqa: E402
+from holdfast.claims import c19_mom as c19  # noqa: E402
+from holdfast.claims import c35_titans as c35  # noqa: E402
 from holdfast.claims import c47_msa as c47  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,6 +35,28 @@ def test_claim_9_runs_every_arm_at_every_rate_and_draws(tmp_path: Path, monkeypa
     assert result.arms["eidetic"]["parameters"] == result.arms["random store"]["parameters"]
     assert [check.required for check in result.checks] == [0.10, 0.10, 0.10, 0.0001, 0.10]
     c09.plot(result, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_claim_19_runs_every_arm_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = (Task(32, (2, 4), 64), replace(c19.SIZES["quick"][1], steps=2), 8)
+    monkeypatch.setattr(c19, "SIZES", {"quick": tiny})
+    result = c19.run("quick", 0, None)
+    assert tuple(result.arms) == c19.arms and [check.required for check in result.checks] == [0.10, 0.0, 0.8]
+    assert result.arms[c19.WIDE]["bytes of state"] > result.arms[c19.ONE]["bytes of state"]
+    c19.plot(result, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_claim_35_runs_every_arm_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, recipe, *sizes = c35.SIZES["quick"]
+    monkeypatch.setattr(c35, "SIZES", {"quick": (Task(32, (2, 4, 8), 64), replace(recipe, steps=2), *sizes)})
+    monkeypatch.setattr(c35, "STREAMS", {"quick": (1, 2)})
+    monkeypatch.setattr(c35, "THETAS", (0.1,))
+    result = c35.run("quick", 0, None)
+    assert {*c35.arms} < {*result.arms} and [check.required for check in result.checks] == [0.4, 0.2, 0.7, 0.7, 0.999]
+    assert all(values["error"] > 0 for arm, values in result.arms.items() if arm.startswith("stream"))
+    c35.plot(result, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 10_000
 
 

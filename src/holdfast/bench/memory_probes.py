@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from holdfast.bench.plots import Bars, Lines, draw
 from holdfast.errors import InputError
 from holdfast.latent.layers import State
 from holdfast.latent.matrix_memory import MatrixMemory
@@ -99,6 +101,16 @@ class Probed:
     state_bytes: int
     seconds: float
     loss: float
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """As an arm of a claim: all of it by name, but for the model and its last loss."""
+        return {
+            **{f"{pairs} pairs": share for pairs, share in self.accuracy.items()},
+            "parameters": float(self.parameters),
+            "bytes of state": float(self.state_bytes),
+            "seconds": self.seconds,
+        }
 
 
 class ProbeModel(nn.Module):  # type: ignore[misc]
@@ -219,3 +231,36 @@ def _some(rows: int, count: int, wanted: int, random: np.random.Generator) -> In
     """So many different numbers below ``count``, for each row: shape (rows, wanted)."""
     drawn: Sequence[int] | Ints = np.argsort(random.random((rows, count)), axis=1)[:, :wanted]
     return np.asarray(drawn, np.int64)
+
+
+def draw_recall(
+    path: Path,
+    recall: Mapping[str, Sequence[float]],
+    pairs: Sequence[int],
+    *,
+    ours: str,
+    control: str,
+    required: float,
+    title: str,
+    subtitle: str,
+) -> None:
+    """Recall of each arm by the number of pairs, and of the most of them beside what is required of ours."""
+    most = max(range(len(pairs)), key=lambda at: pairs[at])
+    draw(
+        path,
+        [
+            Lines(
+                {arm: (pairs, shares) for arm, shares in recall.items()}, title="recall, by pairs told", percent=True
+            ),
+            Bars(
+                {arm: shares[most] for arm, shares in recall.items()},
+                title=f"recall of {pairs[most]} pairs",
+                ours=(ours,),
+                controls=(control,),
+                required=required,
+                percent=True,
+            ),
+        ],
+        title=title,
+        subtitle=subtitle,
+    )

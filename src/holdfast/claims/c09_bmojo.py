@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from holdfast.bench.memory_probes import Factory, Probed, Recipe, Task, one_thread, scored, train_probe
-from holdfast.bench.plots import Bars, Lines, draw
+from holdfast.bench.memory_probes import Factory, Probed, Recipe, Task, draw_recall, one_thread, scored, train_probe
 from holdfast.claims.base import Check, Result, Scale
 from holdfast.latent.bmojo import BMojo, Selector, foresight, watched
 from holdfast.latent.layers import Layer, State, real
@@ -84,15 +83,7 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
                     f"{arm}, {variant}": _trained(_layers(size)[arm], other, chosen[arm][0], seed)
                     for arm in (OURS, RANDOM)
                 }
-    measured = {
-        arm: {
-            **{f"{pairs} pairs": share for pairs, share in one.accuracy.items()},
-            "parameters": float(one.parameters),
-            "bytes of state": float(one.state_bytes),
-            "seconds": one.seconds,
-        }
-        for arm, one in found.items()
-    }
+    measured = {arm: one.metrics for arm, one in found.items()}
     for arm, (rate, _) in chosen.items():
         measured[arm]["learning rate"] = rate
     best = {arm: one.accuracy[most] for arm, one in found.items()}
@@ -133,23 +124,13 @@ def plot(result: Result, path: Path) -> None:
     """Recall by the number of pairs, and of the most."""
     pairs = result.series["pairs"]
     most = {arm: result.arms[arm][f"{max(pairs)} pairs"] for arm in arms}
-    draw(
+    draw_recall(
         path,
-        [
-            Lines(
-                {arm: (pairs, shares) for arm, shares in result.series["recall"].items()},
-                title="recall, by pairs told",
-                percent=True,
-            ),
-            Bars(
-                most,
-                title=f"recall of {max(pairs)} pairs",
-                ours=(OURS,),
-                controls=(RANDOM,),
-                required=max(most[arm] for arm in (DELTA, HYBRID, NONE)) + 0.10,
-                percent=True,
-            ),
-        ],
+        result.series["recall"],
+        pairs,
+        ours=OURS,
+        control=RANDOM,
+        required=max(most[arm] for arm in (DELTA, HYBRID, NONE)) + 0.10,
         title="What was not foreseen is worth keeping word for word",
         subtitle="Multi-query associative recall, one small layer, windows shorter than the way back",
     )

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from holdfast.bench.memory_probes import Factory, Probed, Recipe, Task, one_thread, train_probe
-from holdfast.bench.plots import Bars, Lines, draw
+from holdfast.bench.memory_probes import Factory, Probed, Recipe, Task, draw_recall, one_thread, train_probe
 from holdfast.claims.base import Check, Result, Scale
 from holdfast.latent.matrix_memory import MatrixMemory
 from holdfast.latent.mixture import MixtureOfMemories, balance, spread, watched
@@ -44,15 +43,7 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         used = _used(found[OURS].model, task)
     most = max(task.pairs)
     best = {arm: one.accuracy[most] for arm, one in found.items()}
-    measured = {
-        arm: {
-            **{f"{pairs} pairs": share for pairs, share in one.accuracy.items()},
-            "parameters": float(one.parameters),
-            "bytes of state": float(one.state_bytes),
-            "seconds": one.seconds,
-        }
-        for arm, one in found.items()
-    }
+    measured = {arm: one.metrics for arm, one in found.items()}
     checks = (
         Check(f"recall of {most} pairs, less one memory", best[OURS] - best[ONE], 0.10),
         Check(f"recall of {most} pairs, less one wide memory", best[OURS] - best[WIDE], 0.0),
@@ -86,23 +77,13 @@ def plot(result: Result, path: Path) -> None:
     """Recall by the number of pairs, and of the most."""
     pairs = result.series["pairs"]
     most = {arm: result.arms[arm][f"{max(pairs)} pairs"] for arm in arms}
-    draw(
+    draw_recall(
         path,
-        [
-            Lines(
-                {arm: (pairs, shares) for arm, shares in result.series["recall"].items()},
-                title="recall, by pairs told",
-                percent=True,
-            ),
-            Bars(
-                most,
-                title=f"recall of {max(pairs)} pairs",
-                ours=(OURS,),
-                controls=(UNTRAINED,),
-                required=most[ONE] + 0.10,
-                percent=True,
-            ),
-        ],
+        result.series["recall"],
+        pairs,
+        ours=OURS,
+        control=UNTRAINED,
+        required=most[ONE] + 0.10,
         title="Routed memories recall more than one of their size",
         subtitle="Multi-query associative recall, one small layer",
     )

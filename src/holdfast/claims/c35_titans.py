@@ -57,15 +57,7 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         errors = _streamed(*STREAMS[scale], seed)
     middle = task.pairs[1]
     recall = {arm: one.accuracy[middle] for arm, one in found.items()}
-    measured: dict[str, Mapping[str, float]] = {
-        arm: {
-            **{f"{pairs} pairs": share for pairs, share in one.accuracy.items()},
-            "parameters": float(one.parameters),
-            "bytes of state": float(one.state_bytes),
-            "seconds": one.seconds,
-        }
-        for arm, one in found.items()
-    }
+    measured: dict[str, Mapping[str, float]] = {arm: one.metrics for arm, one in found.items()}
     measured |= {f"stream: {arm}": values for arm, values in errors.items()}
     whole = errors["depth 2"]
     checks = (

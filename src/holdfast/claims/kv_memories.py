@@ -59,18 +59,7 @@ def grid(seed: int, cells: Sequence[tuple[int, int]], times: int) -> dict[tuple[
     median is taken. The model has random weights: what it says means nothing, and must be the same.
     """
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=257,
-        hidden_size=384,
-        intermediate_size=1024,
-        num_hidden_layers=6,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        max_position_embeddings=16_384,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    reader = Reader(LlamaForCausalLM(config).eval(), _letters())
+    reader = Reader(_model(layers=6, width=384, inner=1024, heads=6, key_heads=2).eval(), _letters())
     random = np.random.default_rng(seed)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -207,18 +196,14 @@ def _cubes(told: Sequence[Mapping[int, int]]) -> list[Cube]:
 def _taught(random: np.random.Generator, training: Training) -> Reader:
     """A small model that was trained to say what is current, on prompts as the product makes them."""
     tokenizer = _words()
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=training.width,
-        intermediate_size=2 * training.width,
-        num_hidden_layers=training.layers,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=512,
-        bos_token_id=None,
-        eos_token_id=None,
+    model = _model(
+        layers=training.layers,
+        width=training.width,
+        inner=2 * training.width,
+        heads=4,
+        key_heads=4,
+        vocabulary=len(tokenizer),
     )
-    model = LlamaForCausalLM(config)
     reader = Reader(model, tokenizer, between=" ")
     optimiser = torch.optim.AdamW(model.parameters(), lr=training.rate, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -271,18 +256,7 @@ def scheduled(seed: int, memories: int, requests: int) -> dict[str, float]:
     """
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
-    config = LlamaConfig(
-        vocab_size=257,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=1024,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    reader = Reader(LlamaForCausalLM(config).eval(), _letters())
+    reader = Reader(_model(layers=2, width=16, inner=32, heads=2, key_heads=1).eval(), _letters())
     clock = [_START]
     sizes = random.integers(20, 400, memories)
     popularity = 1.0 / np.arange(1, memories + 1) ** 1.1
@@ -333,6 +307,23 @@ def scheduled(seed: int, memories: int, requests: int) -> dict[str, float]:
 def _opened(folder: str, clock: Any = None) -> Memory:
     return Memory(
         Path(folder) / "store", user="ana", embedder=None, encoders=(), guard=None, background=False, clock=clock
+    )
+
+
+def _model(*, layers: int, width: int, inner: int, heads: int, key_heads: int, vocabulary: int = 257) -> Any:
+    """A model of random weights."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=width,
+            intermediate_size=inner,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=key_heads,
+            max_position_embeddings=16_384,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
     )
 
 
