@@ -8,7 +8,7 @@ import pytest
 
 from holdfast.claims.serving import FILE, SLOTS, Blocks, Request, Reserved, Virtual, load, served
 from holdfast.errors import ClaimError
-from holdfast.latent.pages import Layout
+from holdfast.latent.page_slots import Layout
 
 TOKEN = 2 * 2 * 2 * 16 * 2  # two layers of two heads of 16 numbers, keys and values, in 16 bits
 LAYOUT = Layout(2, 2, 16, 2, 4096)

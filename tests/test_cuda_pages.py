@@ -14,7 +14,8 @@ from hypothesis import settings
 
 from holdfast.errors import InputError, OutOfPagesError, PageError
 from holdfast.latent.cuda_pages import CudaPages
-from holdfast.latent.pages import Layout, PagePool, PageSlots
+from holdfast.latent.page_slots import Layout, PageSlots
+from holdfast.latent.pages import PagePool
 from played_driver import CUresult, Driver
 from test_pages import PAGE, PAGES, SLOTS, TOKENS, Checked, Laws
 

@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from holdfast.errors import InputError, OutOfPagesError, PageError
 from holdfast.latent.mapped_pages import MappedPages
-from holdfast.latent.pages import PAGE_BYTES, CountedPages, Layout, PagePool, PageSlots
+from holdfast.latent.page_slots import Layout, PageSlots
+from holdfast.latent.pages import PAGE_BYTES, CountedPages, PagePool
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="pages of memory are made on Linux alone")
 

@@ -19,7 +19,8 @@ from holdfast.bench.plots import Bars, Lines, draw
 from holdfast.claims.base import Check, Result, Scale
 from holdfast.claims.serving import SLOTS, SPARE, Blocks, Memory, Reserved, Virtual, load, served
 from holdfast.errors import MissingExtraError
-from holdfast.latent.pages import MEBIBYTE, Layout
+from holdfast.latent.page_slots import Layout
+from holdfast.latent.pages import MEBIBYTE
 
 try:
     from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM

@@ -18,7 +18,8 @@ from typing import Protocol
 import numpy as np
 
 from holdfast.errors import ClaimError, OutOfPagesError
-from holdfast.latent.pages import CountedPages, Layout, PagePool, PageSlots
+from holdfast.latent.page_slots import Layout, PageSlots
+from holdfast.latent.pages import CountedPages, PagePool
 
 FILE = "serving_traces/arxiv_sample.csv"
 SLOTS = 128

@@ -16,7 +16,8 @@ from typing import Any
 
 from holdfast.errors import InputError, OutOfPagesError
 from holdfast.latent.mapped_pages import MappedPages
-from holdfast.latent.pages import Layout, PageBackend, PagePool, PageSlots, PageStats
+from holdfast.latent.page_slots import Layout, PageSlots, PageStats
+from holdfast.latent.pages import PageBackend, PagePool
 from holdfast.torched import Tensor, torch
 
 PROFILE = ()  # where memory lies, and none itself
