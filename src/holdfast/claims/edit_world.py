@@ -47,6 +47,7 @@ class Sizes:
         requests: of another domain; half is asked after the edits, half may be used while editing.
         layers, width, heads, inner: of the model; ``wide``: the inner width of the layer that is edited, the last but one.
         epochs, batch, rate: of its training.
+        contexts: words drawn by lot, before which a fact is taught as well.
     """
 
     facts: int
@@ -60,6 +61,7 @@ class Sizes:
     epochs: int
     batch: int = 32
     rate: float = 3e-3
+    contexts: int = 10
 
     @property
     def layer(self) -> str:
@@ -68,7 +70,7 @@ class Sizes:
 
 
 SIZES: dict[Scale, Sizes] = {
-    "quick": Sizes(120, 20, 120, layers=3, width=64, heads=4, inner=128, wide=4096, epochs=30),
+    "quick": Sizes(80, 12, 80, layers=3, width=64, heads=4, inner=128, wide=4096, epochs=25, contexts=4),
     "full": Sizes(600, 100, 500, layers=4, width=128, heads=4, inner=512, wide=4096, epochs=30),
     "gpu": Sizes(
         3000, 1000, 1000, layers=8, width=512, heads=8, inner=2048, wide=8192, epochs=30, batch=128, rate=1e-3
@@ -114,7 +116,7 @@ class World:
         words = [word for prompt, answer in self.known for word in (*_words(prompt), answer)]
         words += [one.target for one in self.trial.edits]
         self.vocabulary = {word: at + 1 for at, word in enumerate(dict.fromkeys(words))}
-        contexts = [self._context(random) for _ in range(10)]
+        contexts = [self._context(random) for _ in range(sizes.contexts)]
         self.templates = ("{}", *(f"{' '.join(some)} {{}}" for some in contexts))
 
     def tokenizer(self, text: str) -> list[int]:
