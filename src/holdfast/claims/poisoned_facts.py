@@ -147,7 +147,9 @@ def model_of(facts: Facts, seed: int) -> Any:
     )
 
 
-def facts_trained(model: Any, rows: Batch, sizes: Sizes, seed: int, steps: int | None = None, rate: float | None = None) -> Any:
+def facts_trained(
+    model: Any, rows: Batch, sizes: Sizes, seed: int, steps: int | None = None, rate: float | None = None
+) -> Any:
     """AdamW, with a warm-up and a rate that falls to a tenth; all arms train so."""
     steps, rate = steps or sizes.steps, rate or sizes.rate
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, betas=(0.9, 0.98))

@@ -81,7 +81,10 @@ def confused(seed: int) -> Digits:
         bad.append(some)
     of_both = torch.isin(held[1], torch.tensor(CONFUSED))
     return Digits(
-        _rows(x, y), torch.cat(bad), _rows(held[0][of_both], held[1][of_both]), _rows(held[0][~of_both], held[1][~of_both])
+        _rows(x, y),
+        torch.cat(bad),
+        _rows(held[0][of_both], held[1][of_both]),
+        _rows(held[0][~of_both], held[1][~of_both]),
     )
 
 
@@ -145,7 +148,8 @@ def mend(arm: str, model: nn.Module, digits: Digits, share: float, seed: int) ->
             return measured(model, digits, f"α {report.delta.alpha:g}, λ {report.delta.strength:g}", report)
     tries: Mapping[str, Sequence[tuple[str, Callable[[], nn.Module]]]] = {
         "CF": [
-            (f"rate {rate:g}", lambda rate=rate: fine_tune(model, loader(kept), Training(MEND_STEPS, rate))) for rate in RATES
+            (f"rate {rate:g}", lambda rate=rate: fine_tune(model, loader(kept), Training(MEND_STEPS, rate)))
+            for rate in RATES
         ],
         "SCRUB": [
             (

@@ -121,9 +121,7 @@ def importances(
             short = rows < size
             said = read(model, batch)
             loss = said.loss if labelled else said.logits.square().sum(dim=-1).mean()
-            for total, gradient in zip(
-                sums, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True
-            ):
+            for total, gradient in zip(sums, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
                 if gradient is not None:
                     total += gradient.to(total.dtype).square() if labelled else gradient.to(total.dtype).abs()
             count += 1
@@ -147,7 +145,9 @@ def adaptive_alpha(original: Importances, flagged: Importances, share: float) ->
     ratios = []
     for name, whole in original.values.items():
         found = flagged.values[name].double() / whole.double()
-        ratios.append(found[torch.isfinite(found)].flatten().cpu().numpy())  # without 0 / 0, and what only the flagged rows use
+        ratios.append(
+            found[torch.isfinite(found)].flatten().cpu().numpy()
+        )  # without 0 / 0, and what only the flagged rows use
     every = np.concatenate(ratios)
     if not len(every):
         raise InputError("no weight matters to anything but what is flagged")
@@ -306,7 +306,9 @@ def _comparable(original: Importances, flagged: Importances) -> None:
     if original.weights != flagged.weights:
         raise StaleError("importances are compared that were measured on the same weights: measure them anew")
     if (original.batch, original.labelled) != (flagged.batch, flagged.labelled):
-        raise InputError("importances are compared that were measured alike: the same batch size, both with labels or both without")
+        raise InputError(
+            "importances are compared that were measured alike: the same batch size, both with labels or both without"
+        )
     if original.values.keys() != flagged.values.keys():
         raise InputError("importances are compared that are of the same parameters")
 

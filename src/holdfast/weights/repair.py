@@ -155,9 +155,7 @@ def repair(
     return Repair(verdict, why, delta, (before, after), both, retained.worst(now), shared, tried)
 
 
-def _judged(
-    complete: bool, delta: Dampening | None, before: float, after: float, shared: float
-) -> tuple[Verdict, str]:
+def _judged(complete: bool, delta: Dampening | None, before: float, after: float, shared: float) -> tuple[Verdict, str]:
     if complete:
         return Verdict.RETRAIN, "all that is bad is known: training without it is exact, and nothing else is"
     if delta is None:
@@ -246,9 +244,7 @@ class _Search:
                 continue
             with laid(self._model, delta):
                 now = self._kept.now()
-                one = Tried(
-                    alpha, strength, delta.changed, now.accuracy, 1 - self.given(rows), self._kept.holds(now)
-                )
+                one = Tried(alpha, strength, delta.changed, now.accuracy, 1 - self.given(rows), self._kept.holds(now))
             found.append((one, delta))
         held = [pair for pair in found if pair[0].held]
         best = max(held, key=lambda pair: (pair[0].score, -pair[0].changed_weights), default=None)
