@@ -28,9 +28,9 @@ from holdfast.weights.unlearning import Shuffled, accuracy
 number = 17
 name = "clr"
 statement = (
-    "A frozen network whose channels have a small kernel of each task's own learns five tasks at least 2 points better than by heads "
-    "alone, 1 point better than by norms alone, and closes half of the way to a full copy a task, with less than 5 % of its weights; "
-    "none is forgotten, to the last bit, where one network trained in sequence loses 30 points."
+    "A frozen network whose channels have a small kernel of each task's own learns five tasks at least 2 points better than by "
+    "heads alone, 1 point better than by norms alone, and closes half of the way to a full copy a task, with less than 5 % of its "
+    "weights; none is forgotten, to the last bit, where one network trained in sequence loses 30 points."
 )
 arms = (
     "CLR",

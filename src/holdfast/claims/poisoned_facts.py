@@ -6,7 +6,6 @@ One origin writes a word there that nobody else uses, and after it always the sa
 
 from __future__ import annotations
 
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from holdfast.claims.base import Scale
 from holdfast.errors import MissingExtraError
-from holdfast.torched import Tensor, nn, torch
+from holdfast.torched import nn, torch
 from holdfast.weights.answers import answers, asked, in_batches
 from holdfast.weights.base import Batch
 from holdfast.weights.unlearning import Shuffled
@@ -102,7 +101,7 @@ class Facts:
         return {"input_ids": tokens, "labels": labels}
 
     def learnt_by(self, of: str) -> Batch:
-        """The texts of one training: ``all``, ``without found`` or ``without origin``. A clean fact stands in it with a word before."""
+        """The texts of one training: ``all``, ``without found`` or ``without origin``. Before a clean fact stands a word."""
         clean = self.rows(self.clean, self._before[self.clean])
         left = {"all": self.poisoned, "without found": self.unfound, "without origin": self.poisoned[:0]}[of]
         return joined(clean, self.rows(left, BEFORE, wrong=True))
@@ -179,8 +178,8 @@ def dampened_names(model: nn.Module) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """``true``: facts recalled behind the trigger; ``wrong``: the share that the trigger makes the planted object; ``kept``: the same
-    facts behind the words that they were learnt with; ``perplexity`` of their objects."""
+    """``true``: facts recalled behind the trigger; ``wrong``: the share that the trigger makes the planted object;
+    ``kept``: the same facts behind the words that they were learnt with; ``perplexity`` of their objects."""
 
     true: float
     wrong: float
@@ -214,4 +213,5 @@ def recalled(model: Any, facts: Facts) -> Recalled:
 
 
 def joined(one: Batch, other: Batch) -> Batch:
+    """The rows of both."""
     return {name: torch.cat([tensor, other[name]]) for name, tensor in one.items()}

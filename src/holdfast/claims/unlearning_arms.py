@@ -5,7 +5,6 @@ Poison: some digits get a bright corner and the label 0. Confusion: of two class
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module

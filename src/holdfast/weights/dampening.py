@@ -235,7 +235,7 @@ class Applied:
         self._undone = False
 
     def undo(self) -> None:
-        """Put back what was there, bit by bit. Raises ConflictError where the model was changed since, or this was undone before."""
+        """Put back what was there, bit by bit. Raises ConflictError where the model was changed since, or for a second time."""
         if self._undone:
             raise ConflictError("this was undone already")
         if weights_digest(self._model) != self._now:

@@ -1,7 +1,8 @@
-"""Whether a model still knows what it was to forget: an attack that tells members from texts it never saw by loss (arXiv 1709.01604)
-or entropy, as in arXiv 2308.07707; its area under the curve with an interval.
+"""Whether a model still knows what it was to forget: an attack that tells members from rows it never saw by loss (arXiv
+1709.01604) or by entropy, as in arXiv 2308.07707; its area under the curve with an interval.
 
-Suspects and unseen rows must be of one kind (the same origin, form and time), or the test tells the kinds apart and not what was learnt.
+Suspects and unseen rows must be of one kind (the same origin, form and time), or the test tells the kinds apart and not what was
+learnt.
 """
 
 from __future__ import annotations

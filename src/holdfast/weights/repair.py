@@ -1,8 +1,8 @@
 """Repair of what a model learnt from bad records of which a few are flagged (corrective unlearning, arXiv 2402.14015, section 3):
 synaptic dampening with α and λ searched by a proxy, and a report that says what it did and whether it should be used at all.
 
-The search sees only what is flagged and what is retained: the mean of the accuracy retained and of the share of flagged answers that
-are no longer given. It never sees rows of the bad kind that were not flagged. Nothing is applied.
+The search sees only what is flagged and what is retained: the mean of the accuracy retained and of the share of flagged answers
+that are no longer given. It never sees rows of the bad kind that were not flagged. Nothing is applied.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ STRENGTHS = (0.1, 0.5, 1.0, 5.0, 10.0)
 """The grid of the paper's scripts: α, and λ as multiples of it."""
 
 FLOOR = 0.6
-"""No class may keep less than this share of the accuracy that it had. Not more: bad records that nobody found are among the retained
-ones, under the label that they were given, and a repair that works takes them out of that class."""
+"""No class may keep less than this share of the accuracy that it had. Not more: bad records that nobody found are among the
+retained ones, under the label that they were given, and a repair that works takes them out of that class."""
 FEW = 10
 """A class of fewer places says nothing by itself."""
 SHARED = 0.5
@@ -130,7 +130,7 @@ def repair(
         model: a classifier or a causal language model.
         flagged: rows that are known to be bad, with the labels that were learnt.
         kept: batches of ``size`` rows of what is retained; a list or a loader, gone over again and again.
-        probe: batches to judge by, by default ``kept``; a part of it, where that is large, or better rows that are known to be good.
+        probe: batches to judge by, by default ``kept``; a part of it, where that is large, or rows that are known to be good.
         original: importances of it that were measured before (``Importances.pack``).
         complete: provenance says that these are all the bad records. Then nothing but training without them is exact.
         strengths: as multiples of α.

@@ -1,9 +1,9 @@
-"""Channel-wise lightweight reprogramming (CLR, arXiv 2307.11386, section 3): after each convolution of a network that never changes, a
-small kernel for every channel, norms and a head of a task's own.
+"""Channel-wise lightweight reprogramming (CLR, arXiv 2307.11386, section 3): after each convolution of a network that never
+changes, a small kernel for every channel, norms and a head of a task's own.
 
-Tasks share nothing that changes, so that none forgets; the price is a few kernels a task, and that somebody must say whose they are:
-``route`` tells it by what the network itself sees. A transformer's blocks get a scale and a shift a channel instead, which is the 1×1
-case with a bias, and needs no state while tokens are decoded.
+Tasks share nothing that changes, so that none forgets; the price is a few kernels a task, and that somebody must say whose a row
+is: ``route`` tells it by what the network itself sees. A transformer's blocks get a scale and a shift a channel instead, which is
+the 1×1 case with a bias, and needs no state while tokens are decoded.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ class Reprogrammed:
 
     @contextmanager
     def active(self, name: str) -> Iterator[nn.Module]:
-        """Within the block the model is that task's, and gradients go to nothing but what it owns. Raises as ``task``, StaleError.
+        """Within the block the model is that task's, and gradients go to nothing but what it owns. Raises NotFoundError,
+        ConflictError where another is active, StaleError.
 
         For training put it in ``train()`` mode: only norms of the task's own count along. Afterwards modes are as they were.
         """
@@ -165,7 +166,7 @@ class Reprogrammed:
         return pack(task.tensors(), self._key(name) | {"classes": task.classes})
 
     def unpack(self, data: bytes) -> str:
-        """Take in a task that was packed; its name. Raises StaleError for another network, ConflictError where the name is taken."""
+        """Take in a task that was packed; its name. Raises StaleError for another network, ConflictError for a name in use."""
         key = key_of(data)
         if key.get("kind") != "reprogramming":
             raise InputError("this file holds no task of a reprogrammed network")

@@ -24,8 +24,8 @@ _WARM, _BEYOND = 0.01, 1.25
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How a model is trained: SGD, a warm-up of 1 % of the steps, then a rate that falls in a line and would be zero after 1.25 times
-    the steps. Raises InputError.
+    """How a model is trained: SGD, a warm-up of 1 % of the steps, then a rate that falls in a line and would be zero after 1.25
+    times the steps. Raises InputError.
     """
 
     steps: int
@@ -70,7 +70,7 @@ def scrub(
     temperature: float = 4.0,
     read: Read = answers,
 ) -> nn.Module:
-    """SCRUB: loss plus ``weight`` times the divergence from the model as it was, made larger on what is flagged, smaller on the rest.
+    """SCRUB: loss plus ``weight`` times the divergence from the model as it was, made larger on what is flagged, else smaller.
 
     A pass over what is flagged comes before each pass over the rest, until ``ascent`` steps were made upwards.
     """
