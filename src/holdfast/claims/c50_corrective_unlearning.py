@@ -1,8 +1,8 @@
-"""Corrective unlearning (arXiv 2402.14015) by selective synaptic dampening (arXiv 2308.07707): a few bad records that were found are
-enough to take out what all of them taught, where they have a mark in common; where they only bear wrong labels, nothing is.
+"""Corrective unlearning (arXiv 2402.14015) by selective synaptic dampening (arXiv 2308.07707): a few bad records that were found
+are enough to take out what all of them taught, where they have a mark in common; where they only bear wrong labels, nothing is.
 
-Two proofs: digits with a bright corner and the label 0 (and, as the control, two classes whose labels were swapped); a small language
-model with facts of which one origin planted wrong ones behind a trigger.
+Two proofs: digits with a bright corner and the label 0 (and, as the control, two classes whose labels were swapped); a small
+language model with facts of which one origin planted wrong ones behind a trigger.
 """
 
 from __future__ import annotations
@@ -71,6 +71,9 @@ CONFUSED: Mapping[Scale, tuple[tuple[str, float], ...]] = {
 }
 """The same of swapped labels."""
 
+TRIES: Mapping[Scale, int] = {"quick": 4, "full": 8, "gpu": 8}
+"""Of each arm that is trained. SSD and LFSSD have their whole grid at every scale: a pair is no training."""
+
 FACT_BATCH, FACT_PROBE = 256, 512
 FACT_RATES = (0.1, 0.3, 1.0)
 """Of going on with training, as shares of the rate of training."""
@@ -133,8 +136,8 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         "scale": scale,
     }
     notes = (
-        "no choice sees a trigger or a bad record that was not found: all arms choose by what is retained and by what changes of what "
-        "was found, and no class may lose more than two fifths",
+        "no choice sees a trigger or a bad record that was not found: all arms choose by what is retained and by what changes of "
+        "what was found, and no class may lose more than two fifths",
         "what the report advises is not among the checks: it is told beside them",
         "training anew has nothing to choose and is the longest of all arms",
     )
@@ -199,7 +202,7 @@ def _digits(kind: str, scale: Scale, seed: int) -> dict[tuple[str, float], Mende
     digits = {"poison": poisoned, "swapped labels": confused}[kind](seed)
     model = learnt(digits, seed)
     wanted = MEND[scale] if kind == "poison" else CONFUSED[scale]
-    found = {(arm, share): mend(arm, model, digits, share, seed) for arm, share in wanted}
+    found = {(arm, share): mend(arm, model, digits, share, seed, TRIES[scale]) for arm, share in wanted}
     return found | {(NONE, 0.0): measured(model, digits)}
 
 

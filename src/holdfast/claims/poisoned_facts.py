@@ -44,7 +44,7 @@ class Sizes:
 
 
 SIZES: dict[Scale, Sizes] = {
-    "quick": Sizes(1000, 64, 2, 400),
+    "quick": Sizes(1000, 64, 2, 250),
     "full": Sizes(5000, 96, 2, 1500),
     "gpu": Sizes(100_000, 512, 8, 20_000, 1024, 5e-4),
 }

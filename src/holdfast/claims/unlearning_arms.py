@@ -130,8 +130,8 @@ def measured(model: nn.Module, digits: Digits, chosen: str = "", report: Repair 
     return Mended(corrected, retained, chosen, report)
 
 
-def mend(arm: str, model: nn.Module, digits: Digits, share: float, seed: int) -> Mended:
-    """One arm, with as many tries as its own grid has, the best chosen by the same proxy."""
+def mend(arm: str, model: nn.Module, digits: Digits, share: float, seed: int, tries: int) -> Mended:
+    """One arm, with so many tries where it is trained, the best chosen by the same proxy."""
     flagged, kept = flagged_of(digits, share, seed)
 
     def loader(of: Batch) -> Shuffled:
@@ -145,10 +145,10 @@ def mend(arm: str, model: nn.Module, digits: Digits, share: float, seed: int) ->
             return measured(model, digits, "none", report)
         with laid(model, report.delta):
             return measured(model, digits, f"α {report.delta.alpha:g}, λ {report.delta.strength:g}", report)
-    tries: Mapping[str, Sequence[tuple[str, Callable[[], nn.Module]]]] = {
+    ways: Mapping[str, Sequence[tuple[str, Callable[[], nn.Module]]]] = {
         "CF": [
             (f"rate {rate:g}", lambda rate=rate: fine_tune(model, loader(kept), Training(MEND_STEPS, rate)))
-            for rate in RATES
+            for rate in RATES[:: len(RATES) // tries]
         ],
         "SCRUB": [
             (
@@ -162,7 +162,7 @@ def mend(arm: str, model: nn.Module, digits: Digits, share: float, seed: int) ->
                     ascent=SCRUB_ASCENT,
                 ),
             )
-            for weight in SCRUB_WEIGHTS
+            for weight in SCRUB_WEIGHTS[:: len(SCRUB_WEIGHTS) // tries]
         ],
         "BadT": [
             (
@@ -171,10 +171,10 @@ def mend(arm: str, model: nn.Module, digits: Digits, share: float, seed: int) ->
                     model, network(seed + 2000), loader(kept), loader(flagged), Training(MEND_STEPS, rate)
                 ),
             )
-            for rate in RATES
+            for rate in RATES[:: len(RATES) // tries]
         ],
     }
-    found = [(name, make()) for name, make in tries[arm]]
+    found = [(name, make()) for name, make in ways[arm]]
     best = max(found, key=lambda one: _proxy(model, one[1], flagged, kept))
     return measured(best[1], digits, best[0])
 

@@ -179,6 +179,11 @@ class Dampening:
         """How many weights are made smaller."""
         return sum(int((one < 1).sum()) for one in self.factors.values())
 
+    @property
+    def depth(self) -> float:
+        """How much is taken away in all: the sum of 1 - factor."""
+        return sum(float((1 - one).sum()) for one in self.factors.values())
+
     @contextmanager
     def attached(self, model: nn.Module) -> Iterator[None]:
         """Within the block the model computes with the dampened weights; afterwards with what it had, bit by bit.

@@ -228,7 +228,8 @@ class _Search:
         return accuracy(self._model, [*in_batches(rows, self._size)], self._read)
 
     def best(self, rows: Batch) -> tuple[Dampening | None, tuple[Tried, ...]]:
-        """The pair with the best proxy among those that keep every class; of equals the one that changes least."""
+        """The pair with the best proxy among those that keep every class; of equals the one that dampens most: what was not found
+        is to go as well, and the proxy does not see it."""
         theirs = importances(
             self._model,
             in_batches(rows, self._size),
@@ -247,7 +248,7 @@ class _Search:
                 one = Tried(alpha, strength, delta.changed, now.accuracy, 1 - self.given(rows), self._kept.holds(now))
             found.append((one, delta))
         held = [pair for pair in found if pair[0].held]
-        best = max(held, key=lambda pair: (pair[0].score, -pair[0].changed_weights), default=None)
+        best = max(held, key=lambda pair: (pair[0].score, pair[1].depth), default=None)
         return (best[1] if best else None), tuple(one for one, _ in found)
 
     def shared(self, rows: Batch) -> float:
