@@ -52,6 +52,7 @@ class StreamLayer(DynamicLayer):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self._at, self._policy, self._buffer, self._turn, self._rows = at, policy, buffer, turn, rows
+        self._needs = policy.needs
         self._read = self._fresh = 0
         self._told = True  # what was read last
         self._room: tuple[Tensor, Tensor] | None = None  # of which keys and values are the first places
@@ -99,7 +100,7 @@ class StreamLayer(DynamicLayer):  # type: ignore[misc]
         """See ``transformers``: all that is kept and what is new. Raises InputError where nobody told of the step before."""
         if not self._told:
             raise InputError("nothing would ever leave this cache: call the model within attached()")
-        if self._policy.needs.hidden and self.hidden is None:
+        if self._needs.hidden and self.hidden is None:
             raise InputError("this policy asks for hidden states: call the model within attached()")
         found = self._grown(key_states, value_states)
         if self.hidden is not None:
@@ -233,7 +234,7 @@ class StreamLayer(DynamicLayer):  # type: ignore[misc]
 
     def _asked(self, queries: Tensor, scaling: float | None) -> None:
         """Keep what the policy is to be told of new queries."""
-        needs = self._policy.needs
+        needs = self._needs
         self._scaling = float(scaling or queries.shape[-1] ** -0.5)
         if needs.queries:
             new = queries.detach()
@@ -247,7 +248,7 @@ class StreamLayer(DynamicLayer):  # type: ignore[misc]
 
     def _newest(self) -> Tensor:
         """The newest queries, as many as the policy asks for."""
-        return torch.cat(self._queries, dim=2)[:, :, -self._policy.needs.queries :].clone()
+        return torch.cat(self._queries, dim=2)[:, :, -self._needs.queries :].clone()
 
     def _catch_up(self) -> None:
         """Let the policy read what was looked for since it last did."""
