@@ -10,6 +10,7 @@ pytest.importorskip("torch", reason="the extra torch is not installed")
 pytest.importorskip("transformers", reason="the extra torch is not installed")
 
 from holdfast.claims import c14_memos as claim
+from holdfast.claims import kv_memories
 from holdfast.claims.kv_memories import EXACT, MOVED, PILED, READ, UNREAD, Training, moving, scheduled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,8 +37,13 @@ def test_real_states_under_the_schedule_are_never_stale() -> None:
     assert found["stale reads"] == 0 and found[READ] < 0.9 and found["states compared with reading afresh"] >= 1
 
 
-def test_a_model_that_reads_memories_tells_what_they_hold_and_without_them_cannot() -> None:
-    found = moving(1, Training(steps=150, batch=16), questions=40)
+def test_a_model_tells_what_moved_memories_hold_and_not_what_lies_one_upon_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, count in (("THINGS", 3), ("VALUES", 3), ("EACH", 2)):  # a world that is learnt in seconds
+        monkeypatch.setattr(kv_memories, name, count)
+    found = moving(1, Training(steps=90, batch=16), questions=60)
     told = {arm: values["facts told"] for arm, values in found.items()}
     assert list(told) == [EXACT, MOVED, PILED, UNREAD]
-    assert min(told[EXACT], told[MOVED]) > told[UNREAD] + 0.2
+    assert min(told[EXACT], told[MOVED]) > 0.7
+    assert max(told[PILED], told[UNREAD]) < told[MOVED] - 0.2
