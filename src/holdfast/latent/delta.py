@@ -69,7 +69,10 @@ class Writes:
         return Writes(self.queries, self.keys, self.values, decay, strength)
 
 
-_BLOCK = 8  # where each channel fades by itself, so many tokens of a piece are compared pair by pair
+_MILD = 60.0
+"""Where channels fade by themselves and none by more than this within a piece, half of it to either side is exact in fp32."""
+_BLOCK = 8
+"""Where one fades by more, so many tokens of a piece are compared pair by pair."""
 
 
 def run(
@@ -139,12 +142,13 @@ def _chunked(
     new, strong = values * strength, keys * strength
     fallen = None if decay is None else pieces(decay).cumsum(dim=3)
     seen, alike = _likeness([queries, strong] if corrects else [queries], keys, fallen)
-    from_before = queries if fallen is None else queries * fallen.exp()
+    since = None if fallen is None else fallen.exp()
+    from_before = queries if since is None else queries * since
     to_after = keys if fallen is None else keys * (fallen[..., -1:, :] - fallen).exp()
-    left = None if fallen is None else fallen[..., -1, :, None].exp()
+    left = None if since is None else since[..., -1, :, None]
     known = None
     if corrects:
-        asked = strong if fallen is None else strong * fallen.exp()
+        asked = strong if since is None else strong * since
         # Ones are on the diagonal, whatever stands there.
         solved = torch.linalg.solve_triangular(alike, torch.cat([new, asked], dim=-1), upper=False, unitriangular=True)
         new, known = solved.split([new.shape[-1], keys.shape[-1]], dim=-1)
@@ -163,18 +167,28 @@ def _likeness(some: list[Tensor], right: Tensor, fallen: Tensor | None) -> tuple
     Shape (..., size, size), zero above the diagonal; where there is but one, it is given twice.
     """
     size = right.shape[-2]
-    if fallen is None or fallen.shape[-1] == 1:
-        found = (torch.cat(some, dim=-2) @ right.mT).split(size, dim=-2)
-        if fallen is None:
-            return found[0].tril(), found[-1].tril()
+    channels = fallen is not None and fallen.shape[-1] > 1
+    if fallen is not None and channels:
+        if not fallen[..., -1, :].min() > -_MILD:
+            each = _by_blocks(some, right, fallen)
+            return each[0], each[-1]
+        # What lies between two places is a quotient of what lies before them; from the middle neither part is large.
+        middle = fallen[..., -1:, :].detach() / 2
+        rising, falling = (middle - fallen).exp(), (fallen - middle).exp()
+        some, right = [one * falling for one in some], right * rising
+    found = (torch.cat(some, dim=-2) @ right.mT).split(size, dim=-2)
+    if fallen is None or channels:
+        return found[0].tril(), found[-1].tril()
     # Above the diagonal the difference is positive and its exponential may be infinite: zero times that would be no number.
-    later = torch.ones(size, size, dtype=torch.bool, device=right.device).triu(1)
-    if fallen.shape[-1] == 1:
-        faded = (fallen - fallen.mT).masked_fill(later, float("-inf")).exp()
-        return found[0] * faded, found[-1] * faded
+    faded = (fallen - fallen.mT).masked_fill(_later(right), float("-inf")).exp()
+    return found[0] * faded, found[-1] * faded
+
+
+def _by_blocks(some: list[Tensor], right: Tensor, fallen: Tensor) -> list[Tensor]:
+    """The same with a fading for each channel, however strong."""
+    size, later = right.shape[-2], _later(right)
     if size % _BLOCK:
-        each = [_by_channel(one, right, fallen, later) for one in some]
-        return each[0], each[-1]
+        return [_by_channel(one, right, fallen, later) for one in some]
     # Between blocks fading is a product, up to the start of the later block and from there on, both of which can only shrink.
     count = size // _BLOCK
     starts = nn.functional.pad(fallen, (0, 0, 1, 0))[..., :-1:_BLOCK, :]
@@ -189,7 +203,13 @@ def _likeness(some: list[Tensor], right: Tensor, fallen: Tensor | None) -> tuple
         left = one.unflatten(-2, (count, _BLOCK))
         before = ((left * inside) @ to_start.mT).flatten(-3, -2)
         each.append(before + (_by_channel(left, *blocked)[..., :, :, None, :] * own).flatten(-2).flatten(-3, -2))
-    return each[0], each[-1]
+    return each
+
+
+def _later(x: Tensor) -> Tensor:
+    """Which of a piece's tokens come after which, shape (size, size)."""
+    size = x.shape[-2]
+    return torch.ones(size, size, dtype=torch.bool, device=x.device).triu(1)
 
 
 def _by_channel(left: Tensor, right: Tensor, fallen: Tensor, later: Tensor) -> Tensor:
