@@ -108,15 +108,16 @@ def _recurrent(
     corrects: bool,
 ) -> tuple[Tensor, Tensor]:
     found = []
-    fading = None if decay is None else decay.exp()
-    for at in range(keys.shape[2]):
-        key, new = keys[:, :, at], values[:, :, at]
+    fading = None if decay is None else decay.exp()[..., None].unbind(2)
+    for at, (query, key, new, strong) in enumerate(
+        zip(*(one.unbind(2) for one in (queries, keys, values, strength[..., None])), strict=True)
+    ):
         if fading is not None:
-            state = state * fading[:, :, at, :, None]
+            state = state * fading[at]
         if corrects:
             new = new - torch.einsum("bhk,bhkv->bhv", key, state)
-        state = state + key[..., None] * (new * strength[:, :, at, None])[..., None, :]
-        found.append(torch.einsum("bhk,bhkv->bhv", queries[:, :, at], state))
+        state = state + key[..., None] * (new * strong)[..., None, :]
+        found.append(torch.einsum("bhk,bhkv->bhv", query, state))
     return torch.stack(found, dim=2), state
 
 
@@ -151,14 +152,20 @@ def _chunked(
         asked = strong if since is None else strong * since
         # Ones are on the diagonal, whatever stands there.
         solved = torch.linalg.solve_triangular(alike, torch.cat([new, asked], dim=-1), upper=False, unitriangular=True)
-        new, known = solved.split([new.shape[-1], keys.shape[-1]], dim=-1)
-    found = []
-    for at in range(keys.shape[2]):
-        written = new[:, :, at] if known is None else new[:, :, at] - known[:, :, at] @ state
-        found.append(from_before[:, :, at] @ state + seen[:, :, at] @ written)
-        kept = state if left is None else state * left[:, :, at]
-        state = kept + to_after[:, :, at].mT @ written
-    return torch.cat(found, dim=2)[:, :, :length], state
+        new, asked = solved.split([new.shape[-1], keys.shape[-1]], dim=-1)
+        # Taken apart at once: the gradient of a piece that is taken by itself is as long as all of them.
+        known = asked.unbind(2)
+    writes = to_after.mT.unbind(2)
+    fades = [None] * len(writes) if left is None else left.unbind(2)
+    states, written = [], list(new.unbind(2))
+    for at, (write, fade) in enumerate(zip(writes, fades, strict=True)):
+        if known is not None:
+            written[at] = written[at] - known[at] @ state
+        states.append(state)
+        state = (state if fade is None else state * fade) + write @ written[at]
+    # What is read of all pieces is one product, after the states are known.
+    found = from_before @ torch.stack(states, dim=2) + seen @ (new if known is None else torch.stack(written, dim=2))
+    return found.flatten(2, 3)[:, :, :length], state
 
 
 def _likeness(some: list[Tensor], right: Tensor, fallen: Tensor | None) -> tuple[Tensor, Tensor]:
