@@ -86,7 +86,7 @@ def run(
         raise InputError(f"a rule with decay {rule.decay} takes {'no' if rule.decay == 'none' else 'a'} decay")
     queries, keys, values = (exact(one) for one in (writes.queries, writes.keys, writes.values))
     decay = None if writes.decay is None else exact(writes.decay)
-    strength = torch.ones_like(keys[..., 0]) if writes.strength is None else exact(writes.strength)
+    strength = None if writes.strength is None else exact(writes.strength)[..., None]
     if state is None:
         state = keys.new_zeros((*keys.shape[:2], keys.shape[-1], values.shape[-1]))
     state = state.to(keys.dtype)
@@ -103,20 +103,22 @@ def _recurrent(
     keys: Tensor,
     values: Tensor,
     decay: Tensor | None,
-    strength: Tensor,
+    strength: Tensor | None,
     state: Tensor,
     corrects: bool,
 ) -> tuple[Tensor, Tensor]:
-    found = []
+    # Taken apart at once: the gradient of a token that is taken by itself is as long as all of them.
     fading = None if decay is None else decay.exp()[..., None].unbind(2)
-    for at, (query, key, new, strong) in enumerate(
-        zip(*(one.unbind(2) for one in (queries, keys, values, strength[..., None])), strict=True)
-    ):
+    strong = None if strength is None else strength.unbind(2)
+    found = []
+    for at, (query, key, new) in enumerate(zip(*(one.unbind(2) for one in (queries, keys, values)), strict=True)):
         if fading is not None:
             state = state * fading[at]
         if corrects:
             new = new - torch.einsum("bhk,bhkv->bhv", key, state)
-        state = state + key[..., None] * (new * strong)[..., None, :]
+        if strong is not None:
+            new = new * strong[at]
+        state = state + key[..., None] * new[..., None, :]
         found.append(torch.einsum("bhk,bhkv->bhv", query, state))
     return torch.stack(found, dim=2), state
 
@@ -126,7 +128,7 @@ def _chunked(
     keys: Tensor,
     values: Tensor,
     decay: Tensor | None,
-    strength: Tensor,
+    strength: Tensor | None,
     state: Tensor,
     corrects: bool,
     size: int,
@@ -139,33 +141,49 @@ def _chunked(
         short = -length % size
         return nn.functional.pad(x, (0, 0, 0, short)).unflatten(2, (-1, size))
 
-    queries, keys, values, strength = (pieces(one) for one in (queries, keys, values, strength[..., None]))
-    new, strong = values * strength, keys * strength
+    queries, keys, new = (pieces(one) for one in (queries, keys, values))
+    strong = keys
+    if strength is not None:
+        strength = pieces(strength)
+        new, strong = new * strength, keys * strength if corrects else keys
     fallen = None if decay is None else pieces(decay).cumsum(dim=3)
     seen, alike = _likeness([queries, strong] if corrects else [queries], keys, fallen)
     since = None if fallen is None else fallen.exp()
     from_before = queries if since is None else queries * since
     to_after = keys if fallen is None else keys * (fallen[..., -1:, :] - fallen).exp()
     left = None if since is None else since[..., -1, :, None]
-    known = None
     if corrects:
         asked = strong if since is None else strong * since
         # Ones are on the diagonal, whatever stands there.
         solved = torch.linalg.solve_triangular(alike, torch.cat([new, asked], dim=-1), upper=False, unitriangular=True)
-        new, asked = solved.split([new.shape[-1], keys.shape[-1]], dim=-1)
-        # Taken apart at once: the gradient of a piece that is taken by itself is as long as all of them.
-        known = asked.unbind(2)
-    writes = to_after.mT.unbind(2)
-    fades = [None] * len(writes) if left is None else left.unbind(2)
-    states, written = [], list(new.unbind(2))
-    for at, (write, fade) in enumerate(zip(writes, fades, strict=True)):
-        if known is not None:
-            written[at] = written[at] - known[at] @ state
-        states.append(state)
-        state = (state if fade is None else state * fade) + write @ written[at]
-    # What is read of all pieces is one product, after the states are known.
-    found = from_before @ torch.stack(states, dim=2) + seen @ (new if known is None else torch.stack(written, dim=2))
+        new, known = solved.split([new.shape[-1], keys.shape[-1]], dim=-1)
+        states, new, state = _corrected(new, known, to_after, left, state)
+    else:
+        states, state = _joined(to_after.mT @ new, left, state)
+    # What is read of all pieces is one product, now that their states are known.
+    found = from_before @ states + seen @ new
     return found.flatten(2, 3)[:, :, :length], state
+
+
+def _joined(written: Tensor, left: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The states with which pieces begin, shape (B, H, pieces, K, V), and the last one, of what each adds and leaves."""
+    fades, states = None if left is None else left.unbind(2), []
+    for at, one in enumerate(written.unbind(2)):
+        states.append(state)
+        state = (state if fades is None else state * fades[at]) + one
+    return torch.stack(states, dim=2), state
+
+
+def _corrected(
+    new: Tensor, known: Tensor, to_after: Tensor, left: Tensor | None, state: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same and, second, what is truly written: what the state says of a piece's keys is taken off first."""
+    fades, states, written = None if left is None else left.unbind(2), [], []
+    for at, (fresh, asked, write) in enumerate(zip(*(one.unbind(2) for one in (new, known, to_after.mT)), strict=True)):
+        states.append(state)
+        written.append(fresh - asked @ state)
+        state = (state if fades is None else state * fades[at]) + write @ written[at]
+    return torch.stack(states, dim=2), torch.stack(written, dim=2), state
 
 
 def _likeness(some: list[Tensor], right: Tensor, fallen: Tensor | None) -> tuple[Tensor, Tensor]:
