@@ -173,12 +173,19 @@ def to_cube(record: Sequence[Any], *, lent: bool = False) -> Cube:
                 uncertainty=finite(uncertainty),
             )
         # What its reader may change is theirs alone.
-        data = cube.data if lent else dict(cube.data) if flat else _decode(body)[0]["data"]
+        data = cube.data if lent else dict(cube.data) if flat else _copied(cube.data)
         return cube.read_again(data, use)
     except UNREADABLE as error:
         raise IntegrityError(
             f"row {rid} of the store is damaged ({error}); nothing was changed. See: holdfast doctor"
         ) from error
+
+
+def _copied(value: Any) -> Any:
+    """What JSON can say, with nothing in common that could be changed: mostly a fifth of the work of reading it again."""
+    if isinstance(value, dict):
+        return {key: _copied(held) if isinstance(held, dict | list) else held for key, held in value.items()}
+    return [_copied(held) if isinstance(held, dict | list) else held for held in value]
 
 
 @functools.lru_cache(maxsize=8_192, typed=True)
