@@ -99,8 +99,9 @@ class LexicalIndex:
         numbers = np.asarray(rows, np.int64)
         heads = np.cumsum(sizes) - sizes
         lengths = (records["term"][heads] & 0xFFFFFF).astype(np.float32)
-        self._lengths.put(numbers, lengths)
-        self._flags.put(numbers, (records["term"][heads] >> 24).astype(np.uint8))
+        size = max(len(self._lengths.values), int(numbers.max()) + 1)
+        self._lengths.fill(numbers, size, lengths)
+        self._flags.fill(numbers, size, records["term"][heads] >> 24)
         self._documents += len(numbers)
         self._tokens += float(lengths.sum())
         self._norms = None
@@ -109,7 +110,7 @@ class LexicalIndex:
         body[heads] = False
         if self._sizes is not None:
             squares = np.where(body, records["count"].astype(np.float32) ** 2, 0)
-            self._sizes.put(numbers, np.sqrt(np.add.reduceat(squares, heads)))
+            self._sizes.fill(numbers, size, np.sqrt(np.add.reduceat(squares, heads)))
         owner = np.repeat(numbers.astype(np.int32), sizes)
         self._segments.append(_segment(records["term"][body], owner[body], records["count"][body]))
         while len(self._segments) > 1 and 2 * len(self._segments[-1].rows) >= len(self._segments[-2].rows):
@@ -343,8 +344,10 @@ def _segment(terms: npt.NDArray[np.uint32], rows: Rows32, counts: Counts, ordere
     """``ordered``: the rows of each term are in order already, so that a stable sort by term keeps them so."""
     order = np.argsort(terms, kind="stable") if ordered else np.lexsort((rows, terms))
     terms = terms[order]
-    distinct, starts = np.unique(terms, return_index=True)
-    return _Segment(distinct, np.append(starts, len(terms)), rows[order], counts[order])
+    first = np.ones(len(terms) + 1, np.bool_)  # and the end
+    np.not_equal(terms[1:], terms[:-1], out=first[1:-1])
+    starts = np.flatnonzero(first)
+    return _Segment(terms[starts[:-1]], starts, rows[order], counts[order])
 
 
 def _merge(first: _Segment, second: _Segment) -> _Segment:

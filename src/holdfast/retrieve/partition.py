@@ -169,6 +169,9 @@ class Partition:
         table = list(zip(*headers, strict=True))
         rows = np.asarray(table[0], np.int64) & _LOW
         self.size = int(rows[-1]) + 1
+        # Mostly they follow one another, and are a slice: a commit brings few, and a row has many columns.
+        together = self.size - int(rows[0]) == len(rows)
+        where = slice(int(rows[0]), self.size) if together else rows
         for name, at, empty in (
             ("known_from", 1, 0),
             ("known_to", 2, FOREVER),
@@ -176,25 +179,24 @@ class Partition:
             ("valid_to", 4, FOREVER),
             ("expires_at", 5, FOREVER),
         ):
-            self._columns[name].put(
-                rows, np.asarray([empty if value is None else value for value in table[at]], np.int64)
-            )
+            self._columns[name].fill(where, self.size, [empty if value is None else value for value in table[at]])
         said = [start if start is not None else known for start, known in zip(table[3], table[1], strict=True)]
-        self._columns["said"].put(rows, np.asarray(said, np.int64))
+        self._columns["said"].fill(where, self.size, said)
         for name, at in (("kind", 6), ("agent", 8), ("session", 9), ("author", 10), ("readers", 13)):
             labels = self._labels[name]
             for value in dict.fromkeys(table[at]):
                 labels.setdefault(value, len(labels))
-            self._codes[name].put(rows, np.fromiter(map(labels.__getitem__, table[at]), np.int32, len(rows)))
-        recallable = np.asarray([status in RECALLABLE for status in table[7]], np.bool_)
-        self._recallable.put(rows, recallable)
-        self._live.put(rows, recallable & np.asarray([known_to is None for known_to in table[2]], np.bool_))
-        self._trust.put(rows, np.asarray(table[11], np.float32))
+            self._codes[name].fill(where, self.size, list(map(labels.__getitem__, table[at])))
+        recallable = [status in RECALLABLE for status in table[7]]
+        self._recallable.fill(where, self.size, recallable)
+        live = [some and known_to is None for some, known_to in zip(recallable, table[2], strict=True)]
+        self._live.fill(where, self.size, live)
+        self._trust.fill(where, self.size, table[11])
         for mentioned in self._mentioned.values():
             mentioned.resize(self.size)
         for column in self._near.values():
             column.resize(self.size)
-        self._first.put(rows, rows)
+        self._first.fill(where, self.size, rows)
         for row, before in zip(rows.tolist(), table[12], strict=True):
             if before is not None:
                 self._first.values[row] = self._first.values[before & _LOW]
