@@ -8,7 +8,7 @@ import json
 import re
 import sqlite3
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -222,8 +222,16 @@ def _read_bare(id: bytes, version: int, body: str) -> Cube:
 
 def forget_read() -> None:
     """For who erases: no process keeps in mind what is no longer in the file."""
-    _read.cache_clear()
-    _read_bare.cache_clear()
+    for clear in _CACHES:
+        clear()
+
+
+def forgotten_with(clear: Callable[[], object]) -> None:
+    """Have what else a process keeps in mind of what it read, which ``clear`` empties, forgotten when something is erased."""
+    _CACHES.append(clear)
+
+
+_CACHES: list[Callable[[], object]] = [_read.cache_clear, _read_bare.cache_clear]
 
 
 UNREADABLE = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)

@@ -159,9 +159,7 @@ class SqliteStore:
             self._follow(batch, also)
             return batch.finish()
 
-    def as_of_its_sources(
-        self, cube: Cube, before: Origin | None = None, *, known: Standings | None = None
-    ) -> Cube:
+    def as_of_its_sources(self, cube: Cube, before: Origin | None = None, *, known: Standings | None = None) -> Cube:
         """The cube as it would be tainted and trusted if it were stored now. Raises NotFoundError for a source that is not there.
 
         ``before`` is the origin of the version that it would follow; ``known``: what has been read of sources in the same view.
