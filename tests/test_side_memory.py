@@ -486,7 +486,7 @@ def test_steps_are_those_of_the_released_code(monkeypatch: pytest.MonkeyPatch) -
     moved = (layer.new_weight - one._base).abs().max()
     assert moved > 0.1 and (one._shards[0].weight - layer.new_weight).abs().max() < 1e-5
     assert one.log[0].score == pytest.approx(layer.editing_mean_act.min_act(), rel=1e-5)
-    x, y = one._read(rows.ids[:1], rows.mask[:1])
+    x, y = one.read(rows.ids[:1], rows.mask[:1])
     side = layer.new_weight_forward(x)
     ours = one._scores(y, side, torch.ones(1, x.shape[1]))
     assert (ours - theirs.euc(y, side, config, infer=True)).abs().max() < 1e-6

@@ -1,8 +1,8 @@
-"""What edits of a model are worth, as it is in the end: said, said in other words, and the rest left alone (arXiv 2405.14768 eq. 9).
+"""What edits of a model are worth in the end: said, said in other words, and the rest left alone (arXiv 2405.14768 eq. 9).
 
-Everything is asked of the final model, after the last edit; measured right after each edit, as many tools do, a stream of edits looks
-better than it is. Locality is asked of the model before it was edited: what it says is to stay, right or wrong. It is told apart
-near (other subjects of the same relations) and far (another domain), for the far one is easily had.
+Everything is asked of the final model, after the last edit; measured right after each edit, as many tools do, a stream of edits
+looks better than it is. Locality is asked of the model before it was edited: what it says is to stay, right or wrong. It is
+told apart near (other subjects of the same relations) and far (another domain), for the far one is easily had.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ class CodeBook(Routed):
         """The entries with one edit more."""
         prompt, target = split(self.tokenizer, edit.prompt, edit.target)
         ids = torch.tensor([prompt], device=self._module.weight.device)
-        x, y = self._read(ids, torch.ones_like(ids))
+        x, y = self.read(ids, torch.ones_like(ids))
         key, said = x[:, -1], y[0, -1]
         new = _Entry(key[0], said, self.radius, tuple(target), (edit.id,))
         if entries:

@@ -124,11 +124,11 @@ class Routed(ABC):
         """The same for many prompts, with a mask of what is no padding; shape (B, T) both."""
         mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
         with self.apart():
-            x, y = self._read(ids, mask)
+            x, y = self.read(ids, mask)
         with torch.no_grad():
             return self._choose(x, y, mask)
 
-    def _read(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """What the map is given by the model, and what it says of it. No layer after it is run."""
         found: list[tuple[Tensor, Tensor]] = []
 

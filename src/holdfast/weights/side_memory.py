@@ -284,6 +284,17 @@ class SideMemory(Routed):
         self._keep(kept)
         return gone
 
+    def regrouped(self, mode: Literal["merge", "retrieve"], shards: int = 2) -> SideMemory:
+        """The same edits, their shards put together otherwise; nothing is learnt again."""
+        if self.settings.replay:
+            raise InputError("what was replayed depends on how shards are put together: teach anew")
+        other = SideMemory(
+            self.model, self.tokenizer, layer=self.layer, settings=replace(self.settings, mode=mode, shards=shards),
+            unrelated=self._pool, templates=self.templates, seed=self.seed,
+        )  # fmt: skip
+        other._keep(self._shards)
+        return other
+
     # --- which memory answers ---
 
     def _choose(self, x: Tensor, y: Tensor, mask: Tensor) -> tuple[Route, ...]:
@@ -383,7 +394,7 @@ class SideMemory(Routed):
             drawn = random.permutation(len(many))[:_REPLAYED].tolist()
             rows = [self._rows(many[at]) for at in drawn]
             found.append(
-                [(*self._read(one.ids[: one.taught], one.mask[: one.taught]), one.inside[: one.taught]) for one in rows]
+                [(*self.read(one.ids[: one.taught], one.mask[: one.taught]), one.inside[: one.taught]) for one in rows]
             )
         return found
 
@@ -433,7 +444,7 @@ class SideMemory(Routed):
         if given.rate is not None and given.margins is not None:
             return given
         ids, mask = padded(self._pool, self._base.device)
-        x, _ = self._read(ids, mask)
+        x, _ = self.read(ids, mask)
         x = x[mask].float()
         said = x @ (self._base if transposed(self._module) else self._base.T)
         typical = float(torch.linalg.vector_norm(said, dim=-1).median())
@@ -495,7 +506,7 @@ class SideMemory(Routed):
             some = asked[start : start + _TOGETHER]
             ids, mask = padded([row for _, row in some], self._base.device)
             with self.apart(), torch.no_grad():
-                x, y = self._read(ids, mask)
+                x, y = self.read(ids, mask)
                 scores = self._scores(y, mapped(self._module, x, weight), mask)
             for (at, _), score in zip(some, scores.tolist(), strict=True):
                 found[at] = min(found[at], score)
