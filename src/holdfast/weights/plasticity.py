@@ -5,8 +5,8 @@ alike; a large one has learnt to tell some from others, and presumably holds wha
 It is a proxy: it sees two of all singular values, one of which is noise in a matrix that nothing forced to be regular, and what is
 smallest by it lies at certain depths. Give ``balanced`` where you use it, and see claim 53.
 
-A tall matrix looks regular by its shape alone: ``shape`` divides by what a random matrix of the shape has, (1 + sqrt q) / (1 - sqrt q)
-with q = n/m (Marchenko and Pastur), and for square ones exp(1.537) n (Edelman 1988).
+A tall matrix looks regular by its shape alone: ``shape`` divides by what a random matrix of the shape has,
+(1 + sqrt q) / (1 - sqrt q) with q = n/m (Marchenko and Pastur), and for square ones exp(1.537) n (Edelman 1988).
 
 For models of PEFT there is ``peft.helpers.KappaTuneSelector``; ``to_peft_targets`` gives our choice to any of its methods.
 """
