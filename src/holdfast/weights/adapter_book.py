@@ -64,10 +64,12 @@ def _counts(text: str, common: Collection[str]) -> Counter[str]:
 
 
 def _cosine(a: Counter[str], b: Counter[str]) -> float:
+    shared = a.keys() & b.keys()
+    if not shared:
+        return 0.0
     alone = 1 + math.log(1.5)
-    both = sum(count * b[word] for word, count in a.items() if word in b)
-    norms = [sum((n * (1 if w in y else alone)) ** 2 for w, n in x.items()) for x, y in ((a, b), (b, a))]
-    return both / math.sqrt(norms[0] * norms[1]) if both else 0.0
+    norms = [sum((n if w in shared else n * alone) ** 2 for w, n in one.items()) for one in (a, b)]
+    return sum(a[word] * b[word] for word in shared) / math.sqrt(norms[0] * norms[1])
 
 
 def embedded(embed: Callable[[Sequence[str]], npt.NDArray[np.float32]]) -> Likeness:
