@@ -33,8 +33,8 @@ number = 10
 name = "lcia"
 statement = (
     "Weights averaged by a rule of gradients and curvature do no worse than those averaged by any constant on a mixed stream "
-    "of tasks, beat each constant by 1 point over a similar and a dissimilar stream, and forget at most half of plain training; and "
-    "an instruction finds its adapter by TF-IDF in 95 % of cases."
+    "of tasks, beat each constant by 1 point over a similar and a dissimilar stream, and forget at most half of plain training; "
+    "and an instruction finds its adapter by TF-IDF in 95 % of cases."
 )
 RULES: tuple[Rule, ...] = ("paper", "elementwise", "reference")
 arms = ("rule", *(f"rule, {one}" for one in RULES), "constant", "constant 0.99", "plain training", "all at once")
