@@ -12,6 +12,7 @@ import io
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,11 +99,10 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     sizes = SIZES[scale]
     tasks = _tasks(data, sizes, seed)
     anchor = _pretrained(data, sizes, seed)
-    rates, found = {}, {}
+    rates: dict[str, float] = {}
+    found: dict[str, Mapping[str, float]] = {}
     for arm, (layers, norms) in OWN.items():
-        rates[arm] = _chosen(
-            lambda rate, layers=layers, norms=norms: _own(anchor, tasks[:1], layers, norms, sizes, seed, rate)[0]
-        )
+        rates[arm] = _chosen(partial(_checked, anchor, tasks[:1], layers, norms, sizes, seed))
         found[arm] = _own(anchor, tasks, layers, norms, sizes, seed, rates[arm])[1]
     rates[FULL] = _chosen(lambda rate: _copies(anchor, tasks[:1], sizes, seed, rate)[0])
     found[FULL] = _copies(anchor, tasks, sizes, seed, rates[FULL])[1]
@@ -242,6 +242,12 @@ def _own(
     return float(np.mean(checked)), tested
 
 
+def _checked(
+    anchor: nn.Module, tasks: Sequence[Task], layers: Layers, norms: bool, sizes: Sizes, seed: int, rate: float
+) -> float:
+    return _own(anchor, tasks, layers, norms, sizes, seed, rate)[0]
+
+
 def _copies(
     anchor: nn.Module, tasks: Sequence[Task], sizes: Sizes, seed: int, rate: float
 ) -> tuple[float, dict[str, float]]:
@@ -258,7 +264,8 @@ def _sequence(
     anchor: nn.Module, tasks: Sequence[Task], sizes: Sizes, seed: int, rate: float, weight: float
 ) -> _Sequence:
     """One network and one head through all tasks; ``weight``: of the squared distance from what it was when the task began."""
-    model, first = _headed(anchor, seed), []
+    model = _headed(anchor, seed)
+    first: list[float] = []
     for task in tasks:
         model.train()
         _fit(model, list(model.parameters()), task.train, sizes, seed, rate, weight if first else 0.0)
