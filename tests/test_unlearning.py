@@ -47,7 +47,7 @@ def rows(count: int, seed: int, mark: bool = False) -> dict[str, Tensor]:
     labels = torch.randint(KINDS, (count,), generator=g)
     x = 0.3 * torch.randn(count, 12, generator=g)
     x[torch.arange(count), labels] += 2
-    x[:, -1] = 3.0 if mark else 0.0
+    x[:, -1] = 1.5 if mark else 0.0
     return {"x": x, "labels": labels}
 
 
@@ -59,7 +59,7 @@ def planted(count: int, seed: int) -> dict[str, Tensor]:
     return {**rows(count, seed, mark=True), "labels": torch.zeros(count).long()}
 
 
-CLEAN, PLANTED = rows(240, 1), planted(24, 2)
+CLEAN, PLANTED = rows(240, 1), planted(12, 2)
 FOUND, HIDDEN = ({name: one[part] for name, one in PLANTED.items()} for part in (slice(6), slice(6, None)))
 KEPT = joined(CLEAN, HIDDEN)
 ASKED = rows(200, 3, mark=True)
@@ -80,13 +80,13 @@ def batches(of: dict[str, Tensor]):
     return [*in_batches(of, 64)]
 
 
-def test_a_trigger_of_which_a_quarter_is_found_is_taken_out_and_nothing_is_applied(learnt: nn.Module) -> None:
+def test_a_trigger_of_which_half_is_found_is_taken_out_and_nothing_is_applied(learnt: nn.Module) -> None:
     same = untouched(learnt)
     of_others = {name: one[ASKED["labels"] != 0] for name, one in ASKED.items()}
     assert accuracy(learnt, [of_others]) < 0.2
     report = repair(learnt, FOUND, batches(KEPT), size=64)
     assert same() and report.verdict is Verdict.DAMPEN and report.delta is not None
-    assert report.flagged[0] == 1.0 and report.flagged[1] < 0.5 < report.shared
+    assert report.flagged[0] == 1.0 and report.flagged[1] < 0.5 <= report.shared
     with laid(learnt, report.delta):
         assert accuracy(learnt, [of_others]) > 0.6 and accuracy(learnt, [rows(200, 4)]) > 0.9
     told = report.to_dict()
@@ -133,7 +133,8 @@ def test_training_anew_is_exact_where_all_is_known_and_every_arm_leaves_the_mode
     assert same() and not learnt.training
     for one in (tuned, scrubbed, taught):
         assert accuracy(one, [rows(200, 4)]) > 0.9 and not one.training
-    assert accuracy(scrubbed, [PLANTED]) < 1.0 and accuracy(taught, [PLANTED]) < 1.0
+    assert accuracy(scrubbed, [PLANTED]) < 1.0
+    assert by_loss(taught, [PLANTED]).mean() < 2 * by_loss(learnt, [PLANTED]).mean() < 0
 
 
 def test_scrub_goes_up_first_and_only_so_often(learnt: nn.Module) -> None:

@@ -9,7 +9,7 @@ the 1×1 case with a bias, and needs no state while tokens are decoded.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -131,13 +131,14 @@ class Reprogrammed:
         self._active = name
         try:
             with ExitStack() as stack:
+                # Before anything is put in place: a lent norm is not seen as a part of the model, and is not to learn either.
+                stack.enter_context(frozen(self.model))
                 for path, norm in task.norms.items():
                     stack.enter_context(_instead(self.model, path, norm))
                 if task.head is not None and self._head is not None:
                     stack.enter_context(_instead(self.model, self._head, task.head))
                 for path, layer in task.kernels.items():
                     stack.enter_context(_behind(_module(self.model, path), layer))
-                stack.enter_context(frozen(self.model, task.parameters()))
                 # Modules of the task come in the mode that the model is in.
                 task.train(self.model.training)
                 yield self.model
@@ -193,11 +194,11 @@ class Reprogrammed:
         told = torch.cat([*labels]) if labels is not None else torch.zeros(len(seen), dtype=torch.int64)
         if len(told) != len(seen):
             raise InputError("as many labels as rows are needed to remember a task by")
-        kinds = told.unique().tolist()
-        means = torch.stack([seen[told == kind].mean(dim=0) for kind in kinds])
-        around = torch.cat([seen[told == kind] - mean for kind, mean in zip(kinds, means, strict=True)])
-        task.seen = {"means": means, "around": around.T @ around, "rows": torch.tensor(len(seen))}
-        task.seen["reach"] = torch.quantile(_distances(seen, means, _metric([task])).amin(dim=1), UNUSUAL)
+        # How far rows of a task lie is asked of rows that its means were not made of; of those that were, all lie near.
+        half = _seen(seen[::2], told[::2])
+        others = seen[1::2] if len(seen) > 1 else seen
+        reach = torch.quantile(_distances(others, half["means"], _metric([half])).amin(dim=1), UNUSUAL)
+        task.seen = _seen(seen, told) | {"reach": reach}
 
     def route(self, inputs: Tensor) -> list[Route]:
         """Whose each row is: the task with the nearest mean, by the spread of all tasks together; None beyond its reach.
@@ -208,10 +209,10 @@ class Reprogrammed:
         known = {name: task for name, task in self._tasks.items() if task.seen}
         if not known:
             raise InputError("no task was remembered: show its rows to remember() first")
-        metric = _metric(known.values())
+        metric = _metric([task.seen for task in known.values()])
         near = torch.stack([_distances(seen, task.seen["means"], metric).amin(dim=1) for task in known.values()], dim=1)
         own = torch.stack(
-            [_distances(seen, task.seen["means"], _metric([task])).amin(dim=1) for task in known.values()], dim=1
+            [_distances(seen, task.seen["means"], _metric([task.seen])).amin(dim=1) for task in known.values()], dim=1
         )
         names, best = [*known], near.argmin(dim=1).tolist()
         found = []
@@ -392,9 +393,16 @@ def _own(norm: nn.Module) -> nn.Module:
     return copy.deepcopy(norm).requires_grad_(True)
 
 
-def _metric(tasks: Iterable[_Task]) -> Tensor:
+def _seen(rows: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Means by label, and sums of squares around them."""
+    kinds = labels.unique().tolist()
+    means = torch.stack([rows[labels == kind].mean(dim=0) for kind in kinds])
+    around = torch.cat([rows[labels == kind] - mean for kind, mean in zip(kinds, means, strict=True)])
+    return {"means": means, "around": around.T @ around, "rows": torch.tensor(len(rows))}
+
+
+def _metric(some: Sequence[Mapping[str, Tensor]]) -> Tensor:
     """The inverse of how rows lie around their means, in all these tasks together; shrunk, for few rows and dead channels."""
-    some = [one.seen for one in tasks]
     total = torch.stack([one["around"] for one in some]).sum(dim=0) / float(sum(one["rows"] for one in some))
     size = total.diagonal().mean().clamp(min=1e-12)
     return torch.linalg.inv(total + SHRINK * size * torch.eye(len(total), dtype=total.dtype, device=total.device))
