@@ -145,10 +145,8 @@ def test_a_dampening_leaves_no_trace_when_it_is_undone(layout, dtype) -> None:
     data = rows(8, dtype=dtype)
     original = importances(model, [data], size=8)
     assert all(one.dtype == torch.float32 for one in original.values.values())
-    delta = dampening(
-        original, importances(model, [rows(4, 2, dtype)], size=8), alpha=1.0, strength=0.3
-    )
-    assert 0 < delta.changed
+    delta = dampening(original, importances(model, [rows(4, 2, dtype)], size=8), alpha=1.0, strength=0.3)
+    assert delta.changed > 0
     before = state(model)
     applied = delta.apply(model)
     assert not same(state(model), before)
@@ -198,9 +196,7 @@ def test_what_is_kept_serves_the_model_that_it_was_made_for() -> None:
 def test_squares_of_small_gradients_survive_short_storage() -> None:
     model = network()
     original = importances(model, [rows(4)], size=4)
-    tiny = Importances(
-        {name: one * 1e-10 for name, one in original.values.items()}, 4, 1, True, original.weights
-    )
+    tiny = Importances({name: one * 1e-10 for name, one in original.values.items()}, 4, 1, True, original.weights)
     kept = Importances.unpack(tiny.pack(short=True), model)
     for name, one in tiny.values.items():
         assert ((kept.values[name] > 0) == (one > 0)).all()
@@ -242,7 +238,12 @@ def test_a_language_model_is_asked_at_every_label_as_its_own_loss_is() -> None:
     transformers = pytest.importorskip("transformers", reason="the extra torch is not installed")
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=19, hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2
+        vocab_size=19,
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
     )
     model = transformers.LlamaForCausalLM(config).eval()
     ids = torch.randint(19, (3, 6))

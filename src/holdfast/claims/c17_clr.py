@@ -12,6 +12,7 @@ import io
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,12 +99,14 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     sizes = SIZES[scale]
     tasks = _tasks(data, sizes, seed)
     anchor = _pretrained(data, sizes, seed)
-    rates, found = {}, {}
+    rates: dict[str, float] = {}
+    found: dict[str, Mapping[str, float]] = {}
     for arm, (layers, norms) in OWN.items():
-        rates[arm] = _chosen(
-            lambda rate, layers=layers, norms=norms: _own(anchor, tasks[:1], layers, norms, sizes, seed, rate)[0]
-        )
-        found[arm] = _own(anchor, tasks, layers, norms, sizes, seed, rates[arm])[1]
+        rates[arm] = _chosen(partial(_checked, anchor, tasks[:1], layers, norms, sizes, seed))
+        if arm != OURS:
+            found[arm] = _own(anchor, tasks, layers, norms, sizes, seed, rates[arm])[1]
+    kept = _kept(anchor, tasks, sizes, seed, rates[OURS])
+    found[OURS] = kept.tested
     rates[FULL] = _chosen(lambda rate: _copies(anchor, tasks[:1], sizes, seed, rate)[0])
     found[FULL] = _copies(anchor, tasks, sizes, seed, rates[FULL])[1]
     sequence = _sequence(anchor, tasks, sizes, seed, rates[FULL], 0.0)
@@ -113,7 +116,6 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     means = {arm: float(np.mean([*of.values()])) for arm, of in found.items()}
     measured = {arm: {"mean": means[arm], **found[arm]} for arm in arms}
     measured[SEQUENCE]["lost"], measured[HELD]["lost"] = sequence.lost, held[best].lost
-    kept = _kept(anchor, tasks, sizes, seed, rates[OURS])
     measured[OURS] |= {
         "private parameters": float(kept.private),
         "share of the backbone": kept.share,
@@ -201,6 +203,7 @@ class _Sequence:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
+    tested: Mapping[str, float]
     changed: float
     private: int
     share: float
@@ -242,6 +245,12 @@ def _own(
     return float(np.mean(checked)), tested
 
 
+def _checked(
+    anchor: nn.Module, tasks: Sequence[Task], layers: Layers, norms: bool, sizes: Sizes, seed: int, rate: float
+) -> float:
+    return _own(anchor, tasks, layers, norms, sizes, seed, rate)[0]
+
+
 def _copies(
     anchor: nn.Module, tasks: Sequence[Task], sizes: Sizes, seed: int, rate: float
 ) -> tuple[float, dict[str, float]]:
@@ -258,7 +267,8 @@ def _sequence(
     anchor: nn.Module, tasks: Sequence[Task], sizes: Sizes, seed: int, rate: float, weight: float
 ) -> _Sequence:
     """One network and one head through all tasks; ``weight``: of the squared distance from what it was when the task began."""
-    model, first = _headed(anchor, seed), []
+    model = _headed(anchor, seed)
+    first: list[float] = []
     for task in tasks:
         model.train()
         _fit(model, list(model.parameters()), task.train, sizes, seed, rate, weight if first else 0.0)
@@ -290,7 +300,12 @@ def _kept(anchor: nn.Module, tasks: Sequence[Task], sizes: Sizes, seed: int, rat
             if rows.any():
                 told[rows] = _answers(lent, other, task.test["images"][rows]).argmax(dim=1)
         right.append(float((told == task.test["labels"]).double().mean()))
+    tested = {}
+    for task in tasks:
+        with lent.active(task.name) as model:
+            tested[task.name] = _share(model, task.test)
     return _Kept(
+        tested,
         float((before != after).double().mean()),
         count.private,
         count.private / backbone,

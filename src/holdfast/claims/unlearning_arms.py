@@ -5,7 +5,6 @@ Poison: some digits get a bright corner and the label 0. Confusion: of two class
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -145,38 +144,26 @@ def mend(arm: str, model: nn.Module, digits: Digits, share: float, seed: int, tr
             return measured(model, digits, "none", report)
         with laid(model, report.delta):
             return measured(model, digits, f"α {report.delta.alpha:g}, λ {report.delta.strength:g}", report)
-    ways: Mapping[str, Sequence[tuple[str, Callable[[], nn.Module]]]] = {
-        "CF": [
-            (f"rate {rate:g}", lambda rate=rate: fine_tune(model, loader(kept), Training(MEND_STEPS, rate)))
-            for rate in RATES[:: len(RATES) // tries]
-        ],
-        "SCRUB": [
-            (
-                f"weight {weight:g}",
-                lambda weight=weight: scrub(
-                    model,
-                    loader(kept),
-                    loader(flagged),
-                    Training(MEND_STEPS, LEARN.rate / 10),
-                    weight=weight,
-                    ascent=SCRUB_ASCENT,
-                ),
+    if arm == "SCRUB":
+        some = SCRUB_WEIGHTS[:: len(SCRUB_WEIGHTS) // tries]
+        gently = Training(MEND_STEPS, LEARN.rate / 10)
+        found = {
+            f"weight {weight:g}": scrub(
+                model, loader(kept), loader(flagged), gently, weight=weight, ascent=SCRUB_ASCENT
             )
-            for weight in SCRUB_WEIGHTS[:: len(SCRUB_WEIGHTS) // tries]
-        ],
-        "BadT": [
-            (
-                f"rate {rate:g}",
-                lambda rate=rate: bad_teacher(
-                    model, network(seed + 2000), loader(kept), loader(flagged), Training(MEND_STEPS, rate)
-                ),
-            )
-            for rate in RATES[:: len(RATES) // tries]
-        ],
-    }
-    found = [(name, make()) for name, make in ways[arm]]
-    best = max(found, key=lambda one: _proxy(model, one[1], flagged, kept))
-    return measured(best[1], digits, best[0])
+            for weight in some
+        }
+    else:
+        found = {}
+        for rate in RATES[:: len(RATES) // tries]:
+            training = Training(MEND_STEPS, rate)
+            if arm == "CF":
+                found[f"rate {rate:g}"] = fine_tune(model, loader(kept), training)
+            else:
+                nonsense = network(seed + 2000)
+                found[f"rate {rate:g}"] = bad_teacher(model, nonsense, loader(kept), loader(flagged), training)
+    best = max(found, key=lambda name: _proxy(model, found[name], flagged, kept))
+    return measured(found[best], digits, best)
 
 
 def _proxy(before: nn.Module, after: nn.Module, flagged: Batch, kept: Batch) -> tuple[bool, float]:

@@ -165,8 +165,8 @@ def _judged(complete: bool, delta: Dampening | None, before: float, after: float
     if before - after < SHARED * before or shared < SHARED:
         return (
             Verdict.QUARANTINE,
-            "what is flagged has no mark in common, as wrong labels have none: no method works from a part of it; "
-            "take the component out of use, or find the rest by its origin",
+            "what one half of the flagged rows tells does not hold for the other, as where labels are wrong and nothing else: "
+            "no method works from a part; take the component out of use, or find the rest by its origin",
         )
     return Verdict.DAMPEN, "what is flagged has a mark in common that dampening takes away, found or not"
 

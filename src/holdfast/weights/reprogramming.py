@@ -9,7 +9,7 @@ the 1×1 case with a bias, and needs no state while tokens are decoded.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -131,13 +131,14 @@ class Reprogrammed:
         self._active = name
         try:
             with ExitStack() as stack:
+                # Before anything is put in place: a lent norm is not seen as a part of the model, and is not to learn either.
+                stack.enter_context(frozen(self.model))
                 for path, norm in task.norms.items():
                     stack.enter_context(_instead(self.model, path, norm))
                 if task.head is not None and self._head is not None:
                     stack.enter_context(_instead(self.model, self._head, task.head))
                 for path, layer in task.kernels.items():
                     stack.enter_context(_behind(_module(self.model, path), layer))
-                stack.enter_context(frozen(self.model, task.parameters()))
                 # Modules of the task come in the mode that the model is in.
                 task.train(self.model.training)
                 yield self.model
@@ -156,7 +157,8 @@ class Reprogrammed:
 
     def share(self, name: str) -> float:
         """``Parameters.private`` by the parameters of the model. Raises NotFoundError."""
-        return self.count(name).private / sum(one.numel() for one in self.model.parameters())
+        every: int = sum(one.numel() for one in self.model.parameters())
+        return self.count(name).private / every
 
     # --- kept ---
 
@@ -192,11 +194,11 @@ class Reprogrammed:
         told = torch.cat([*labels]) if labels is not None else torch.zeros(len(seen), dtype=torch.int64)
         if len(told) != len(seen):
             raise InputError("as many labels as rows are needed to remember a task by")
-        kinds = told.unique().tolist()
-        means = torch.stack([seen[told == kind].mean(dim=0) for kind in kinds])
-        around = torch.cat([seen[told == kind] - mean for kind, mean in zip(kinds, means, strict=True)])
-        task.means, task.around, task.rows = means, around.T @ around, torch.tensor(len(seen))
-        task.reach = torch.quantile(_distances(seen, means, _metric([task])).amin(dim=1), UNUSUAL)
+        # How far rows of a task lie is asked of rows that its means were not made of; of those that were, all lie near.
+        half = _seen(seen[::2], told[::2])
+        others = seen[1::2] if len(seen) > 1 else seen
+        reach = torch.quantile(_distances(others, half["means"], _metric([half])).amin(dim=1), UNUSUAL)
+        task.seen = _seen(seen, told) | {"reach": reach}
 
     def route(self, inputs: Tensor) -> list[Route]:
         """Whose each row is: the task with the nearest mean, by the spread of all tasks together; None beyond its reach.
@@ -204,16 +206,18 @@ class Reprogrammed:
         Raises InputError where no task was remembered or a task is active, StaleError where the network was changed.
         """
         seen = self.features([inputs])
-        known = {name: task for name, task in self._tasks.items() if task.means is not None}
+        known = {name: task for name, task in self._tasks.items() if task.seen}
         if not known:
             raise InputError("no task was remembered: show its rows to remember() first")
-        metric = _metric(known.values())
-        near = torch.stack([_distances(seen, task.means, metric).amin(dim=1) for task in known.values()], dim=1)
-        own = torch.stack([_distances(seen, task.means, _metric([task])).amin(dim=1) for task in known.values()], dim=1)
+        metric = _metric([task.seen for task in known.values()])
+        near = torch.stack([_distances(seen, task.seen["means"], metric).amin(dim=1) for task in known.values()], dim=1)
+        own = torch.stack(
+            [_distances(seen, task.seen["means"], _metric([task.seen])).amin(dim=1) for task in known.values()], dim=1
+        )
         names, best = [*known], near.argmin(dim=1).tolist()
         found = []
         for row, at in enumerate(best):
-            reach, far = float(known[names[at]].reach), float(own[row, at])
+            reach, far = float(known[names[at]].seen["reach"]), float(own[row, at])
             found.append(Route(names[at] if far <= reach else None, far, reach))
         return found
 
@@ -336,10 +340,9 @@ class _Task:
         classes: int | None,
     ) -> None:
         self.kernels, self.norms, self.head, self.classes = kernels, norms, head, classes
-        self.means: Tensor | None = None  # (kinds, channels)
-        self.around: Tensor | None = None  # sums of squares around them, (channels, channels)
-        self.rows: Tensor | None = None
-        self.reach: Tensor | None = None
+        self.seen: dict[str, Tensor] = {}
+        """By which it is known again: ``means``, shape (kinds, channels); ``around``, sums of squares around them, shape (channels,
+        channels); ``rows``, how many; ``reach``, how far from its means rows of its own lie."""
 
     def modules(self) -> dict[str, nn.Module]:
         found = {f"kernels.{path}": one for path, one in self.kernels.items()}
@@ -377,16 +380,12 @@ class _Task:
             for path, module in self.modules().items()
             for name, one in module.state_dict().items()
         }
-        if self.means is not None:
-            found |= {f"seen.{name}": getattr(self, name) for name in ("means", "around", "rows", "reach")}
-        return found
+        return found | {f"seen.{name}": one for name, one in self.seen.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         for path, module in self.modules().items():
             module.load_state_dict({name: tensors[f"{path}.{name}"] for name in module.state_dict()})
-        if "seen.means" in tensors:
-            for name in ("means", "around", "rows", "reach"):
-                setattr(self, name, tensors[f"seen.{name}"])
+        self.seen = {name.removeprefix("seen."): one for name, one in tensors.items() if name.startswith("seen.")}
 
 
 def _own(norm: nn.Module) -> nn.Module:
@@ -394,10 +393,17 @@ def _own(norm: nn.Module) -> nn.Module:
     return copy.deepcopy(norm).requires_grad_(True)
 
 
-def _metric(tasks: Iterable[_Task]) -> Tensor:
+def _seen(rows: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Means by label, and sums of squares around them."""
+    kinds = labels.unique().tolist()
+    means = torch.stack([rows[labels == kind].mean(dim=0) for kind in kinds])
+    around = torch.cat([rows[labels == kind] - mean for kind, mean in zip(kinds, means, strict=True)])
+    return {"means": means, "around": around.T @ around, "rows": torch.tensor(len(rows))}
+
+
+def _metric(some: Sequence[Mapping[str, Tensor]]) -> Tensor:
     """The inverse of how rows lie around their means, in all these tasks together; shrunk, for few rows and dead channels."""
-    some = [*tasks]
-    total = sum(one.around for one in some) / sum(float(one.rows) for one in some)
+    total = torch.stack([one["around"] for one in some]).sum(dim=0) / float(sum(one["rows"] for one in some))
     size = total.diagonal().mean().clamp(min=1e-12)
     return torch.linalg.inv(total + SHRINK * size * torch.eye(len(total), dtype=total.dtype, device=total.device))
 
@@ -405,7 +411,7 @@ def _metric(tasks: Iterable[_Task]) -> Tensor:
 def _distances(seen: Tensor, means: Tensor, metric: Tensor) -> Tensor:
     """Squared distances of rows and means under a metric; shape (rows, means)."""
     away = seen[:, None] - means[None].to(seen.device)
-    return torch.einsum("rmc,cd,rmd->rm", away, metric.to(seen.device), away)
+    return (away @ metric.to(seen.device) * away).sum(dim=-1)
 
 
 def _module(model: nn.Module, path: str) -> Any:
