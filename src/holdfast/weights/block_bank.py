@@ -332,8 +332,8 @@ class BlockBank:
     def forget(self, document: str, *, indirectly: bool = True) -> tuple[str, ...]:
         """Erase every block that a document has trained; the documents that had trained these too, which are to be learnt anew.
 
-        ``indirectly``: as of ``touched_by``. Where a branch that one call of ``train_memories`` has trained is then trained again by
-        one, with what is left of its documents, its blocks are, to the last bit, what they would be without this one. Raises
+        ``indirectly``: as of ``touched_by``. Where a branch that one call of ``train_memories`` has trained is then trained again
+        by one, with what is left of its documents, its blocks are, to the last bit, what they would be without this one. Raises
         NotFoundError for one that is not known.
         """
         if document not in self._ledger.leaves:

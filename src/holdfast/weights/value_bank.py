@@ -150,9 +150,9 @@ class ValueBank(nn.Module):  # type: ignore[misc]
     def attach(self, model: nn.Module, address: Sequence[int] = ()) -> Iterator[None]:
         """Within the block the model's values are mixed with those of its tokens.
 
-        ``address``: tokens whose rows are fetched ahead. Where gradients are on, each pass leaves what ``step`` learns from. A cache
-        of keys and values that was written with another state of the bank, or without it, raises StaleError. So does another model,
-        but for one that learns beside the bank in the same block.
+        ``address``: tokens whose rows are fetched ahead. Where gradients are on, each pass leaves what ``step`` learns from. A
+        cache of keys and values that was written with another state of the bank, or without it, raises StaleError. So does another
+        model, but for one that learns beside the bank in the same block.
         """
         self.check(model)
         self.prefetch(address)
@@ -167,9 +167,9 @@ class ValueBank(nn.Module):  # type: ignore[misc]
         hook = decoder(model).register_forward_pre_hook(begin, with_kwargs=True)
         marks = lambda: (id(self.table), self.table.version, *(one.weight._version for one in self.gates))  # noqa: E731
         try:
-            with hooked([module for module, _ in value_maps(model)], lambda at: self._mixing(at, values)):
-                with one_route(model, marks):
-                    yield
+            maps = [module for module, _ in value_maps(model)]
+            with hooked(maps, lambda at: self._mixing(at, values)), one_route(model, marks):
+                yield
         finally:
             hook.remove()
 

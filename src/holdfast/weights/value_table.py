@@ -1,4 +1,4 @@
-"""A table of vectors, a row for each token of a vocabulary, in memory or on disk: rows fetched ahead, kept for a while, trained alone.
+"""A table of vectors, a row for each token of a vocabulary, in memory or on disk; rows are fetched ahead and trained alone.
 
 The table of arXiv 2601.22887 (MoVE), V x (M·D) numbers, of which a text needs the rows of its own tokens and no others.
 """
@@ -192,5 +192,5 @@ class ValueTable:
                 self._kept.pop(one, None)
 
     def _check(self, ids: Tensor) -> None:
-        if ids.numel() and not (0 <= int(ids.min()) and int(ids.max()) < self.count):
+        if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= self.count):
             raise InputError(f"the table has a row for each id from 0 to {self.count - 1}, and was asked for another")
