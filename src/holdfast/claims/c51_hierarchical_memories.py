@@ -333,7 +333,8 @@ def answered(model: Any, bank: BlockBank, world: World, asked: Tensor | None) ->
             logits = model(ids, use_cache=False).logits
         here, at = torch.arange(len(rows)), world.at[rows]
         found.append(logits[here, at - 1].argmax(-1) == ids[here, at])
-    return torch.cat(found).double().numpy()
+    right: npt.NDArray[np.float64] = torch.cat(found).double().numpy()
+    return right
 
 
 def _by_rank(right: npt.NDArray[np.float64]) -> dict[str, float]:

@@ -212,7 +212,7 @@ class BlockBank:
         NotFoundError for an address that is not there.
         """
         parts = ("gate", "up", "down") if self._shape.gated else ("up", "down")
-        found = {}
+        found: dict[str, Tensor] = {}
         for level, number in self._path(address):
             block = self._block(level, number)
             found |= {f"{level}.{part}": block[:, at].clone() for at, part in enumerate(parts)}

@@ -122,8 +122,7 @@ class ClusterTree:
     @classmethod
     def unpack(cls, data: bytes, embedder: str = "") -> ClusterTree:
         """What ``pack`` gave. Raises StaleError where it is of another embedder's vectors, InputError for another file."""
-        key = key_of(data)
-        branching = key.get("branching")
+        branching = key_of(data).get("branching", 0)
         levels = unpack(data, {"kind": "cluster tree", "branching": branching, "embedder": embedder})
         return cls(tuple(levels[str(level)] for level in range(1, len(levels) + 1)), int(branching), embedder)
 

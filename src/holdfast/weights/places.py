@@ -65,12 +65,16 @@ def value_maps(model: Any) -> list[tuple[nn.Module, int]]:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     found = []
     for at, block in enumerate(blocks(model)):
-        attention = getattr(block, "self_attn", getattr(block, "attn", None))
+        attention = _attention(block)
         module = getattr(attention, "v_proj", getattr(attention, "c_attn", None))
         if module is None:
             raise InputError(f"block {at} has no map to its values that is known: `v_proj` or `c_attn`")
         found.append((module, heads))
     return found
+
+
+def _attention(block: nn.Module) -> Any:
+    return block.self_attn if hasattr(block, "self_attn") else block.attn
 
 
 @contextmanager
@@ -93,15 +97,14 @@ def one_route(model: Any, route: Callable[[], Hashable]) -> Iterator[None]:
 
     The model then raises StaleError for one that another route, or none, has written.
     """
-    first = blocks(model)[0]
-    attention = getattr(first, "self_attn", getattr(first, "attn", None))
+    attention = _attention(blocks(model)[0])
 
     def check(_module: nn.Module, _args: Any, given: dict[str, Any]) -> None:
         cache = given.get("cache", given.get("past_key_values"))
         if cache is None:
             return
         now = route()
-        if cache.get_seq_length() and _WRITTEN.get(cache) != now:
+        if cache.get_seq_length() > 0 and _WRITTEN.get(cache) != now:
             raise StaleError("this cache was written with other memory than is attached now: begin it anew")
         _WRITTEN[cache] = now
 

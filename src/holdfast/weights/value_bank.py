@@ -105,12 +105,12 @@ class ValueBank(nn.Module):  # type: ignore[misc]
     @property
     def width(self) -> int:
         """Numbers of a value over all heads, D."""
-        return self.heads * self.head_dim
+        return int(self.heads * self.head_dim)
 
     @property
     def size(self) -> int:
         """Numbers in the table."""
-        return self.vocabulary * self.columns * self.width
+        return int(self.vocabulary * self.columns * self.width)
 
     def flops(self, hidden: int) -> int:
         """Floating-point operations that a token costs more in all layers: 2·hidden·H·(M+1) for the gates, 2·M·D to mix."""
