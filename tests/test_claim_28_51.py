@@ -73,6 +73,8 @@ def test_cities_are_learnt_by_their_sentence_and_asked_by_their_name(data: Path)
         assert world.vocabulary > int(fact.tokens.max())
         assert world.elsewhere is not None and int(world.elsewhere[rank, 0]) != int(world.asked[rank, 0])
     assert len({int(fact.tokens[-2]) for fact in world.facts}) == 3
+    there = world.learnt_where_asked()
+    assert there.agreement(0) == there.agreement(1) == 1.0 and torch.equal(there.asked, world.asked)
 
 
 def test_without_their_data_the_claims_say_what_is_missing(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -45,6 +45,8 @@ statement = (
 arms = ("fetched", "generic", "anchor alone", "best branch blocked")
 
 OURS, GENERAL, ALONE, BLOCKED = arms
+OWN, KNOWN, FOUND = "asked at the fact's own address", "learnt where it is asked", "addresses"
+"""What is measured beside, and not judged: what a wrong address costs, and what learning at the question's address gives."""
 WIDTH, LAYERS, HEADS, INNER, STD = 32, 2, 4, 64, 0.1
 RANKS = (8, 24)
 """More neurons a layer of a block of each level; a generic block has as many as both."""
@@ -98,6 +100,11 @@ class World:
     branching: int
     roots: int
 
+    def learnt_where_asked(self) -> World:
+        """The same, but that each fact is learnt at the address of its question."""
+        rows = zip(self.facts, self.asked.tolist(), strict=True)
+        return replace(self, facts=tuple(replace(one, address=tuple(address)) for one, address in rows))
+
     def agreement(self, level: int) -> float:
         """How often a question finds the node of its fact."""
         own = torch.tensor([one.address[level] for one in self.facts])
@@ -114,7 +121,7 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         }
     measured = {
         arm: {f"{world}, {what}": value for world, by in found.items() for what, value in by.get(arm, {}).items()}
-        for arm in (*arms, "asked at the fact's own address", "addresses")
+        for arm in (*arms, OWN, KNOWN, FOUND)
     }
     checks = []
     for world, by in found.items():
@@ -148,8 +155,8 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     notes = (
         "anchor and blocks learn together from the beginning: one recipe for all arms, that of the pilot",
         "an anchor alone is smaller at run time by the size of a path: the arm that counts is the generic block",
-        "a city is learnt at the address of its sentence and asked at that of '<city> lies in'; what is asked at the fact's own "
-        "address tells what a wrong address costs, and is not judged",
+        "a city is learnt at the address of its sentence and asked at that of '<city> lies in'; beside, and not judged: asked at "
+        "the address it was learnt at, and learnt at the address it is asked at",
     )
     return Result(measured, tuple(checks), settings, series, notes)
 
@@ -263,23 +270,24 @@ def _measured(world: World, steps: int, batch: int, seed: int) -> dict[str, dict
     """By arm the share of facts that are answered, by how common they are."""
     chance = 1 / (np.arange(len(world.facts)) + FLAT)
     drawn = np.random.default_rng([seed, 1]).choice(len(world.facts), steps * batch, p=chance / chance.sum())
-    lessons = [world.facts[at] for at in drawn.tolist()]
+    trials = {OURS: (OURS, world), GENERAL: (GENERAL, world), ALONE: (ALONE, world)}
+    if world.elsewhere is not None:
+        trials[KNOWN] = OURS, world.learnt_where_asked()
     found: dict[str, dict[str, float]] = {}
-    for arm in (OURS, GENERAL, ALONE):
+    for name_of, (arm, its) in trials.items():
         with TemporaryDirectory() as home:
-            model, bank = learnt(arm, world, lessons, batch, seed, Path(home))
-            own = torch.tensor([one.address for one in world.facts])
-            asked = {OURS: world.asked, GENERAL: None, ALONE: world.asked}[arm]
-            found[arm] = _by_rank(answered(model, bank, world, asked))
-            if arm == OURS and world.elsewhere is not None:
-                found[BLOCKED] = _by_rank(answered(model, bank, world, world.elsewhere))
-                found["asked at the fact's own address"] = _by_rank(answered(model, bank, world, own))
+            model, bank = learnt(arm, its, [its.facts[at] for at in drawn.tolist()], batch, seed, Path(home))
+            found[name_of] = _by_rank(answered(model, bank, its, None if arm == GENERAL else its.asked))
+            if name_of == OURS and its.elsewhere is not None:
+                own = torch.tensor([one.address for one in its.facts])
+                found[BLOCKED] = _by_rank(answered(model, bank, its, its.elsewhere))
+                found[OWN] = _by_rank(answered(model, bank, its, own))
                 levels = range(bank.shape.depth)
-                found["addresses"] = {
-                    f"of questions that are their facts', level {at + 1}": world.agreement(at) for at in levels
+                found[FOUND] = {
+                    f"questions that find their fact's node, level {at + 1}": its.agreement(at) for at in levels
                 }
             extra = {OURS: bank.shape.fetched, GENERAL: bank.shape.generic * 3 * LAYERS * WIDTH, ALONE: 0}[arm]
-            found[arm]["parameters at run time"] = float(sum(one.numel() for one in model.parameters()) + extra)
+            found[name_of]["parameters at run time"] = float(sum(one.numel() for one in model.parameters()) + extra)
             bank.close()
     return found
 
