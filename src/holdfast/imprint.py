@@ -37,10 +37,16 @@ _HELD_OUT = (7, 13)  # words of the contexts in which a fact is asked for; it is
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What is taught of a memory: a prompt, what is to be said after it, and the prompt in other words, which is never taught."""
+    """What is taught of a memory: a prompt and what is to be said after it.
+
+    Fields
+        also: the prompt in other words, which are taught with it; the more of them, the more it is told in words of its own.
+        rephrased: in words that are never taught, by which it is judged whether it was learnt.
+    """
 
     prompt: str
     target: str
+    also: tuple[str, ...] = ()
     rephrased: tuple[str, ...] = ()
 
 
@@ -257,7 +263,7 @@ class Imprint:
         if cube.id in self._refs:  # an older version
             self._unlearn([cube.id])
         try:
-            self.editor.edit([Edit(cube.id, lesson.prompt, lesson.target)])
+            self.editor.edit([Edit(cube.id, lesson.prompt, lesson.target, also=lesson.also)])
         except InputError as error:
             return str(error)
         self._refs[cube.id], self._lessons[cube.id] = cube.ref, lesson

@@ -40,6 +40,7 @@ from holdfast.weights.prompts import (
     split,
     templates_of,
     tokens,
+    wordings,
 )
 from holdfast.weights.routing import Routed, constant, mapped
 from holdfast.weights.ties import ties
@@ -497,9 +498,7 @@ class SideMemory(Routed):
     def _least(self, edits: Sequence[Edit], weight: Tensor) -> list[float]:
         """Of each edit, the score of the wording it was taught in that moves the least."""
         asked = [
-            (at, tokens(self.tokenizer, template.replace("{}", one.prompt)))
-            for at, one in enumerate(edits)
-            for template in self.templates
+            (at, tokens(self.tokenizer, text)) for at, one in enumerate(edits) for text in wordings(one, self.templates)
         ]
         found = [float("inf")] * len(edits)
         for start in range(0, len(asked), _TOGETHER):
@@ -608,7 +607,7 @@ class SideMemory(Routed):
         weight = self._base.clone()
         weight.view(-1)[torch.from_numpy(changed).to(weight.device)] = tensors[f"{number}.values"].to(weight.device)
         log = tuple(
-            Learnt(**{**one, "edit": Edit(**{**one["edit"], "unrelated": tuple(one["edit"]["unrelated"])})})
+            Learnt(**{**one, "edit": _edit(one["edit"])})
             for one in told["log"]
         )
         return _Shard(number, weight, log, told["closed"])
@@ -645,6 +644,11 @@ class _Said:
         if self._both is None:
             raise InputError("the model does not use this layer for what it is taught")
         return self._both
+
+
+def _edit(told: Mapping[str, Any]) -> Edit:
+    """As ``asdict`` wrote it, after JSON."""
+    return Edit(**{**told, "unrelated": tuple(told["unrelated"]), "also": tuple(told["also"])})
 
 
 def _untold(logits: Tensor, labels: Tensor, *, padded_too: bool) -> Tensor:
