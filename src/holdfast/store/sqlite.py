@@ -600,17 +600,19 @@ class SqliteStore:
                 ).fetchone()
                 return Changes(last, come, {}, [])
             events = connection.execute(
-                "SELECT seq, action, id FROM journal WHERE part = ? AND seq > ? ORDER BY seq", (part, seq)
+                "SELECT seq, action, id, version FROM journal WHERE part = ? AND seq > ? ORDER BY seq", (part, seq)
             ).fetchall()
             arrivals = connection.execute(
                 "SELECT n, fold, rids FROM arrivals WHERE part = ? AND n > ? ORDER BY n", (part, arrival)
             ).fetchall()
             ended: dict[int, int] = {}
-            for _, action, id in events:
+            for _, action, id, version in events:
                 if action in (Action.UPDATE, Action.DELETE, Action.UNDO):
+                    # The one before alone: a sheet that is written anew at each run has thousands of them.
                     ended.update(
                         connection.execute(
-                            "SELECT rid, known_to FROM cubes WHERE id = ? AND known_to IS NOT NULL", (id,)
+                            "SELECT rid, known_to FROM cubes WHERE id = ? AND version = ? AND known_to IS NOT NULL",
+                            (id, version - 1),
                         )
                     )
         return Changes(
