@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch", reason="the extra torch is not installed")
 
-from holdfast.errors import InputError, NotFoundError  # noqa: E402
-from holdfast.weights.adapter_book import AdapterBook, embedded, tfidf  # noqa: E402
+from holdfast.errors import InputError, NotFoundError
+from holdfast.weights.adapter_book import AdapterBook, embedded, tfidf
 
 WORDS = st.lists(
     st.sampled_from("book a flight hotel to answer the question name picture".split()), min_size=1, max_size=8
