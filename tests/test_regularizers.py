@@ -335,6 +335,25 @@ def test_the_average_is_kept_but_not_of_the_first_task() -> None:
         assert (kept - start).norm() < (fast - start).norm()
 
 
+def test_a_trainer_that_stops_on_the_way_leaves_the_model_as_it_was() -> None:
+    pytest.importorskip("transformers", reason="the extra torch is not installed")
+    from types import SimpleNamespace
+
+    model = net()
+    before = [one.detach().clone() for one in model.parameters()]
+    plastic = Plastic(model, adam, select=["second.weight"], hold=[L2Anchor(1.0)])
+    callback = plastic.callback("a")
+    callback.on_train_begin(SimpleNamespace(gradient_accumulation_steps=1), None, None, model=model)
+    assert not model.first.weight.requires_grad
+    moved(model.second)
+    callback.close()
+    assert all(torch.equal(*both) for both in zip(before, model.parameters(), strict=True))
+    assert model.first.weight.requires_grad and not model._forward_hooks and plastic.tasks == []
+    callback.close()
+    with pytest.raises(InputError, match="another model"):
+        callback.on_train_begin(SimpleNamespace(gradient_accumulation_steps=1), None, None, model=net())
+
+
 def test_the_rule_of_what_to_hold() -> None:
     assert [type(one) for one in recommend(True)] == [L2Anchor, PredictionDistiller]
     assert [type(one) for one in recommend(False, known=())] == [PredictionDistiller]

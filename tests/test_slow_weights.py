@@ -43,7 +43,9 @@ def test_the_published_code_is_followed_to_the_last_digits() -> None:
             share = 0.01
             if last is not None:
                 told = (
-                    (1 + gradient.abs().sum()) / ((weights - average).abs().sum() * (gradient - last).abs().sum()) * 2e-3
+                    (1 + gradient.abs().sum())
+                    / ((weights - average).abs().sum() * (gradient - last).abs().sum())
+                    * 2e-3
                 )
                 if 0 < told < 1:
                     share, inside = float(told), inside + 1
