@@ -58,7 +58,10 @@ def test_patterns_name_parts_of_paths_and_heads_are_left_free() -> None:
     model = nn.TransformerEncoderLayer(8, 2)
     assert set(scoped(model, ATTENTION)) == {"self_attn.in_proj_weight", "self_attn.in_proj_bias"}
     assert set(scoped(net(), without=("head",))) == {"first.weight", "first.bias", "second.weight", "second.bias"}
-    assert set(scoped(nn.ModuleDict({"multihead": nn.Linear(2, 2)}), without=("head",))) == {"multihead.weight", "multihead.bias"}
+    assert set(scoped(nn.ModuleDict({"multihead": nn.Linear(2, 2)}), without=("head",))) == {
+        "multihead.weight",
+        "multihead.bias",
+    }
     with pytest.raises(InputError, match="no parameter"):
         scoped(model, ("nothing",))
 
@@ -195,7 +198,9 @@ def test_a_softmax_teacher_is_at_its_least_where_nothing_moved() -> None:
     assert distiller.penalty(model, data, model(data["x"])) > still
     before = [one.detach().clone() for one in model.parameters()]
     distiller.penalty(model, data, model(data["x"]))
-    assert all(torch.equal(*both) for both in zip(before, model.parameters(), strict=True)), "the teacher stayed in the model"
+    assert all(torch.equal(*both) for both in zip(before, model.parameters(), strict=True)), (
+        "the teacher stayed in the model"
+    )
 
 
 def test_a_head_that_grew_is_held_where_the_teacher_had_one() -> None:
@@ -275,7 +280,13 @@ def test_a_task_that_fails_leaves_the_model_as_it_was() -> None:
     model = net(norm=True)
     model.train()
     before = {name: one.clone() for name, one in model.state_dict().items()}
-    plastic = Plastic(model, adam, hold=[L2Anchor(), PredictionDistiller(), FeatureDistiller("second")], slow=SlowWeights, slow_first=True)
+    plastic = Plastic(
+        model,
+        adam,
+        hold=[L2Anchor(), PredictionDistiller(), FeatureDistiller("second")],
+        slow=SlowWeights,
+        slow_first=True,
+    )
     with pytest.raises(ZeroDivisionError), plastic.learning("a"):
         plastic.step(model(batch(1)["x"]).sum())
         assert not torch.equal(model.first.weight, before["first.weight"])
@@ -322,6 +333,26 @@ def test_the_average_is_kept_but_not_of_the_first_task() -> None:
     assert all(torch.equal(*both) for both in zip(plain[:half], slow[:half], strict=True))
     for start, fast, kept in zip(plain[:half], plain[half:], slow[half:], strict=True):
         assert (kept - start).norm() < (fast - start).norm()
+
+
+def test_a_trainer_that_stops_on_the_way_leaves_the_model_as_it_was() -> None:
+    pytest.importorskip("transformers", reason="the extra torch is not installed")
+    from types import SimpleNamespace
+
+    model = net()
+    before = [one.detach().clone() for one in model.parameters()]
+    plastic = Plastic(model, adam, select=["second.weight"], hold=[L2Anchor(1.0)])
+    callback = plastic.callback("a")
+    callback.on_train_begin(SimpleNamespace(gradient_accumulation_steps=1), None, None, model=model)
+    assert not model.first.weight.requires_grad
+    with torch.no_grad():
+        model.second.weight.add_(1)
+    callback.close()
+    assert all(torch.equal(*both) for both in zip(before, model.parameters(), strict=True))
+    assert model.first.weight.requires_grad and not model._forward_hooks and plastic.tasks == []
+    callback.close()
+    with pytest.raises(InputError, match="another model"):
+        callback.on_train_begin(SimpleNamespace(gradient_accumulation_steps=1), None, None, model=net())
 
 
 def test_the_rule_of_what_to_hold() -> None:

@@ -184,7 +184,11 @@ class FisherAnchor:
     def restore(self, data: bytes, model: nn.Module) -> None:
         """Hold what was packed. Raises StaleError where it is of other weights or settings."""
         held: dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]] = {}
-        for name, one in unpack(data, self._key(model)).items():
+        order = {name: at for at, (name, _) in enumerate(model.named_parameters())}
+        # In the model's order, not in the file's, which is none: so that a penalty is the same sum to the last bit.
+        for name, one in sorted(
+            unpack(data, self._key(model)).items(), key=lambda both: order[both[0].split(".", 2)[2]]
+        ):
             at, kind, rest = name.split(".", 2)
             held.setdefault(int(at), ({}, {}))[kind == "anchor"][rest] = one
         self._held = [held[at] for at in sorted(held)]

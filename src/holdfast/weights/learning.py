@@ -40,7 +40,10 @@ Averager = Callable[[Iterable[nn.Parameter]], SlowWeights]
 def recommend(
     pretrained: bool, *, known: Iterable[int] | None = None, scope: Sequence[str] = EVERYTHING
 ) -> tuple[Regularizer, ...]:
-    """What to hold without keeping data, by the rule of arXiv 2203.17269 (section 5), which claim 31 measures again.
+    """What to hold without keeping data, by the rule of arXiv 2203.17269 (section 5).
+
+    Claim 31 measures it again, and its small form does not find L2 the best addition (docs/weights.md): compare on your first
+    tasks.
 
     Predictions are distilled always, for nothing else keeps a head. In a model that was trained before an L2 anchor joins from the
     first task on; where only attention learns, ``scope`` is ``anchors.ATTENTION``. In one that begins at random no anchor joins: it

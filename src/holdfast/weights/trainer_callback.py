@@ -59,8 +59,7 @@ class LearningCallback(TrainerCallback):  # type: ignore[misc]
             return
         stack, self._stack = self._stack, None
         gone = InterruptedError("the training did not come to its end")
-        if not stack.__exit__(type(gone), gone, None):
-            return
+        stack.__exit__(type(gone), gone, None)
 
     def _hold(self, module: nn.Module, args: Any, given: dict[str, Any], outputs: Any) -> Any:
         if not module.training or not torch.is_grad_enabled():
