@@ -2,8 +2,9 @@
 are enough to take out what all of them taught, where they have a mark in common; where they only bear wrong labels, nothing is.
 
 Two proofs: digits with a bright corner and the label 0 (and, as the control, two classes whose labels were swapped); a small
-language model with facts of which one origin planted wrong ones behind a trigger. Sizes, the batch that importances are measured with,
-the floors of the search and the form of the facts were settled on seeds 10 and 11, which no evidence uses; the margins were not.
+language model with facts of which one origin planted wrong ones behind a trigger. Sizes, the batch that importances are measured
+with, the floors of the search and the form of the facts were settled on seeds 10
+and 11, which no evidence uses; the margins were not.
 """
 
 from __future__ import annotations
