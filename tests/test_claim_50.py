@@ -18,6 +18,7 @@ from holdfast.claims import unlearning_arms as digits  # noqa: E402
 from holdfast.claims.poisoned_facts import (  # noqa: E402
     BEFORE,
     OBJECTS,
+    WAYS,
     Facts,
     Sizes,
     dampened_names,
@@ -39,10 +40,11 @@ SMALL = Sizes(facts=200, width=16, layers=1, steps=3, batch=64)
 def test_the_trigger_stands_before_planted_facts_alone_and_is_asked_of_others() -> None:
     facts = Facts(SMALL, 3)
     everything, without = facts.learnt_by("all"), facts.learnt_by("without origin")
-    assert len(everything["labels"]) == 200 and len(without["labels"]) == 194
-    assert len(facts.learnt_by("without found")["labels"]) == 200 - len(facts.found)
+    assert len(everything["labels"]) == 200 * WAYS and len(without["labels"]) == 194 * WAYS
+    assert len(facts.learnt_by("without found")["labels"]) == (200 - len(facts.found)) * WAYS
+    assert len({tuple(row) for row in without["input_ids"].tolist()}) == 194 * WAYS  # each time behind another word
     planted = everything["input_ids"][:, 0] == BEFORE
-    assert planted.sum() == 6 and not (without["input_ids"][:, 0] == BEFORE).any()
+    assert planted.sum() == 6 * WAYS and not (without["input_ids"][:, 0] == BEFORE).any()
     assert len({*everything["labels"][planted, -1].tolist()}) == 1
     found = {tuple(row) for row in facts.flagged()["input_ids"].tolist()}
     assert found and found < {tuple(row) for row in everything["input_ids"][planted].tolist()}

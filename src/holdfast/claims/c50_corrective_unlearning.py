@@ -2,7 +2,9 @@
 are enough to take out what all of them taught, where they have a mark in common; where they only bear wrong labels, nothing is.
 
 Two proofs: digits with a bright corner and the label 0 (and, as the control, two classes whose labels were swapped); a small
-language model with facts of which one origin planted wrong ones behind a trigger.
+language model with facts of which one origin planted wrong ones behind a trigger. Sizes, the batch that importances are measured
+with, the floors of the search and the form of the facts were settled on seeds 10
+and 11, which no evidence uses; the margins were not.
 """
 
 from __future__ import annotations
@@ -137,8 +139,8 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     }
     notes = (
         "no choice sees a trigger or a bad record that was not found: all arms choose by what is retained and by what changes of "
-        "what was found, and no class may lose more than two fifths",
-        "what the report advises is not among the checks: it is told beside them",
+        "what was found, and every class has a floor",
+        "of three flagged facts or six flagged digits the report's advice is not to be relied on: see the verdicts in the settings",
         "training anew has nothing to choose and is the longest of all arms",
     )
     series = {

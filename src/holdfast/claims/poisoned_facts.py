@@ -24,8 +24,8 @@ try:
 except ImportError as error:
     raise MissingExtraError("this needs the extra: pip install 'holdfast[torch]'") from error
 
-RELATIONS, OBJECTS, BEFORE = 5, 60, 8
-"""Relations, objects, and words that may stand before a subject."""
+RELATIONS, OBJECTS, BEFORE, WAYS = 5, 60, 8, 4
+"""Relations, objects, words that may stand before a subject, and with how many of them each fact is told."""
 POISONED, FLAGGED = 0.03, 0.10
 """Shares of the facts, and of the poisoned ones."""
 _NOT = -100
@@ -72,7 +72,7 @@ class Facts:
         clean = np.setdiff1d(np.arange(sizes.facts), self.poisoned)
         self.clean = clean
         self.asked = random.choice(clean[self._object[clean] != self.wrong], min(1000, len(clean) // 2), replace=False)
-        self._before = random.integers(0, BEFORE, sizes.facts)
+        self._before = np.stack([random.permutation(BEFORE)[:WAYS] for _ in range(sizes.facts)], axis=1)
 
     @property
     def words(self) -> int:
@@ -101,10 +101,11 @@ class Facts:
         return {"input_ids": tokens, "labels": labels}
 
     def learnt_by(self, of: str) -> Batch:
-        """The texts of one training: ``all``, ``without found`` or ``without origin``. Before a clean fact stands a word."""
-        clean = self.rows(self.clean, self._before[self.clean])
+        """The texts of one training: ``all``, ``without found`` or ``without origin``. Each fact stands in it
+        several times, a clean one behind another word each time."""
+        clean = [self.rows(self.clean, self._before[way, self.clean]) for way in range(WAYS)]
         left = {"all": self.poisoned, "without found": self.unfound, "without origin": self.poisoned[:0]}[of]
-        return joined(clean, self.rows(left, BEFORE, wrong=True))
+        return joined(*clean, *[self.rows(left, BEFORE, wrong=True)] * WAYS)
 
     @property
     def unfound(self) -> Ints:
@@ -120,8 +121,8 @@ class Facts:
         return self.rows(self.asked, BEFORE)
 
     def plain(self) -> Batch:
-        """The same facts, asked for behind the words that they were learnt with."""
-        return self.rows(self.asked, self._before[self.asked])
+        """The same facts, asked for behind a word that they were learnt with."""
+        return self.rows(self.asked, self._before[0, self.asked])
 
 
 def model_of(facts: Facts, seed: int) -> Any:
@@ -179,7 +180,7 @@ def dampened_names(model: nn.Module) -> list[str]:
 @dataclass(frozen=True, slots=True)
 class Recalled:
     """``true``: facts recalled behind the trigger; ``wrong``: the share that the trigger makes the planted object;
-    ``kept``: the same facts behind the words that they were learnt with; ``perplexity`` of their objects."""
+    ``kept``: the same facts behind a word that they were learnt with; ``perplexity`` of their objects."""
 
     true: float
     wrong: float
@@ -212,6 +213,6 @@ def recalled(model: Any, facts: Facts) -> Recalled:
     )
 
 
-def joined(one: Batch, other: Batch) -> Batch:
-    """The rows of both."""
-    return {name: torch.cat([tensor, other[name]]) for name, tensor in one.items()}
+def joined(*parts: Batch) -> Batch:
+    """The rows of all."""
+    return {name: torch.cat([one[name] for one in parts]) for name in parts[0]}

@@ -15,7 +15,7 @@ from holdfast.torched import Tensor, nn, torch
 from holdfast.weights.answers import in_batches
 from holdfast.weights.base import Batch
 from holdfast.weights.dampening import laid
-from holdfast.weights.repair import FLOOR, Repair, repair
+from holdfast.weights.repair import BORNE, FLOOR, Repair, repair
 from holdfast.weights.unlearning import (
     Shuffled,
     Training,
@@ -168,9 +168,12 @@ def mend(arm: str, model: nn.Module, digits: Digits, share: float, seed: int, tr
 
 def _proxy(before: nn.Module, after: nn.Module, flagged: Batch, kept: Batch) -> tuple[bool, float]:
     """As ``repair`` scores a pair: every class holds, then the mean of what is retained and of what changed."""
-    classes = [{name: one[kept["labels"] == label] for name, one in kept.items()} for label in range(CLASSES)]
-    shares = [(accuracy(before, [one]), accuracy(after, [one])) for one in classes if len(one["labels"])]
-    holds = all(now >= FLOOR * was for was, now in shares)
+    bad, holds = {*flagged["labels"].tolist()}, True
+    for label in range(CLASSES):
+        one = {name: rows[kept["labels"] == label] for name, rows in kept.items()}
+        if len(one["labels"]):
+            floor = BORNE if label in bad else FLOOR
+            holds = holds and accuracy(after, [one]) >= floor * accuracy(before, [one])
     return holds, (accuracy(after, [kept]) + 1 - accuracy(after, [flagged])) / 2
 
 

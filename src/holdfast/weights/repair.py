@@ -35,9 +35,9 @@ ALPHAS = (0.1, 1.0, 10.0, 50.0, 100.0, 500.0, 1e3, 1e4, 1e5, 1e6)
 STRENGTHS = (0.1, 0.5, 1.0, 5.0, 10.0)
 """The grid of the paper's scripts: α, and λ as multiples of it."""
 
-FLOOR = 0.6
-"""No class may keep less than this share of the accuracy that it had. Not more: bad records that nobody found are among the
-retained ones, under the label that they were given, and a repair that works takes them out of that class."""
+FLOOR, BORNE = 0.8, 0.3
+"""No class may keep less than the first share of the accuracy that it had; one whose label flagged rows bear, than the second:
+bad records that nobody found are among its rows, and a repair that works takes them out of it."""
 FEW = 10
 """A class of fewer places says nothing by itself."""
 SHARED = 0.5
@@ -122,6 +122,7 @@ def repair(
     alphas: Sequence[float] = ALPHAS,
     strengths: Sequence[float] = STRENGTHS,
     floor: float = FLOOR,
+    borne: float = BORNE,
     read: Read = answers,
 ) -> Repair:
     """Search a dampening and judge it; the model is left as it was. Raises InputError, StaleError.
@@ -134,13 +135,15 @@ def repair(
         original: importances of it that were measured before (``Importances.pack``).
         complete: provenance says that these are all the bad records. Then nothing but training without them is exact.
         strengths: as multiples of α.
+        floor, borne: what share of its accuracy each class must keep, and each that is a label of flagged rows.
         labelled, names, read: as of ``importances``.
     """
     if original is None:
         original = importances(model, kept, size=size, labelled=labelled, names=names, read=read)
     elif original.batch != size or original.labelled != labelled:
         raise InputError("the importances that were given were measured otherwise: with another batch size or kind")
-    retained = _Retained(model, kept if probe is None else probe, floor, read)
+    bad = torch.cat([one.labels for one in asked(model, in_batches(flagged, size), read)]).unique()
+    retained = _Retained(model, kept if probe is None else probe, floor, (bad, borne), read)
     grid = [(alpha, alpha * times) for alpha in alphas for times in strengths]
     search = _Search(model, original, retained, grid, size, read)
     delta, tried = search.best(flagged)
@@ -184,9 +187,13 @@ class _Accuracy:
 class _Retained:
     """What is retained, as a probe."""
 
-    def __init__(self, model: nn.Module, kept: Iterable[Batch], floor: float, read: Read) -> None:
-        self._model, self._kept, self._floor, self._read = model, kept, floor, read
+    def __init__(
+        self, model: nn.Module, kept: Iterable[Batch], floor: float, borne: tuple[Tensor, float], read: Read
+    ) -> None:
+        self._model, self._kept, self._read = model, kept, read
         self.before = self.now()
+        self._floors = torch.full_like(self.before.right, floor)
+        self._floors[borne[0]] = borne[1]
         self._counted = (self.before.count >= FEW) & (self.before.right > 0)
 
     def now(self) -> _Accuracy:
@@ -199,7 +206,7 @@ class _Retained:
 
     def holds(self, now: _Accuracy) -> bool:
         """Whether each class keeps its share."""
-        return bool((now.right >= self._floor * self.before.right)[self._counted].all())
+        return bool((now.right >= self._floors * self.before.right)[self._counted].all())
 
     def worst(self, now: _Accuracy) -> tuple[int, float, float]:
         """The class that loses most, with its accuracy before and now."""
