@@ -68,7 +68,7 @@ class Sizes:
 
 
 SIZES: Mapping[Scale, Sizes] = {
-    "quick": Sizes(1024, 2, 48, 64, 8, 150, tokens=1024, attributes=32, fact_steps=150, fact_batch=64),
+    "quick": Sizes(1024, 2, 48, 64, 8, 300, tokens=1024, attributes=32, fact_steps=400, fact_batch=128),
     "full": Sizes(2048, 3, 96, 64, 16, 500, tokens=2048, attributes=32, fact_steps=600, fact_batch=128),
     "gpu": Sizes(2048, 4, 128, 128, 64, 1500, tokens=2048, attributes=32, fact_steps=3000, fact_batch=256),
 }
