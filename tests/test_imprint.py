@@ -110,7 +110,7 @@ def test_forgotten_facts_are_out_of_the_model_as_if_never_there_and_the_receipt_
     assert asked["direct after"] == asked["direct never"] and asked["chance after"] == pytest.approx(
         asked["chance never"]
     )
-    assert asked["far from never"] == pytest.approx(0, abs=1e-6)
+    assert asked["more than never"] == pytest.approx(0, abs=1e-6)
     assert asked["others before"] == asked["others after"] == 1.0
     assert not any(fact.value in str(receipt.to_dict()) for fact in facts.new[:3])
     receipt.verify()

@@ -94,6 +94,8 @@ class Imprint:
         apply: commits what is kept.
         gate, teach: see there.
         controls: texts of which the model must go on saying what it says; its own words, where none are given.
+        contexts: with ``{}`` where a prompt stands: a fact is asked for in them too, and never taught in them. The model makes its
+            own, where none are given.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Imprint:
         gate: Gate | None = None,
         teach: Teach | None = None,
         controls: Sequence[str] = (),
+        contexts: Sequence[str] = (),
         name: str = "weights",
     ) -> None:
         if editor.edits:
@@ -113,7 +116,7 @@ class Imprint:
         self._store, self._scope, self._apply, self._name = store, scope, apply, name
         self.editor, self.gate = editor, gate or Gate()
         self._teach = teach or lesson_of
-        self._contexts = templates_of(editor.model, editor.tokenizer, _HELD_OUT)
+        self._contexts = tuple(contexts) or templates_of(editor.model, editor.tokenizer, _HELD_OUT)
         self._controls = [tokens(editor.tokenizer, text) for text in controls] or editor.unrelated
         self._refs: dict[str, Ref] = {}
         self._lessons: dict[str, Lesson] = {}
@@ -229,10 +232,7 @@ class Imprint:
     def left(self, kept: Sequence[Kept]) -> list[str]:
         """See ``Holder``."""
         there = {edit.id for edit in self.editor.edits}
-        found = [f"an edit for {one.ref.id} is still in the model" for one in kept if one.ref.id in there]
-        if self._asked.get("far from never", 0.0) > 0:
-            found.append("what the model says of it is not what a model says that never saw it")
-        return found
+        return [f"an edit for {one.ref.id} is still in the model" for one in kept if one.ref.id in there]
 
     def measured(self) -> Mapping[str, float]:
         """See ``Probing``: what the model said when it was last made to forget."""
@@ -328,21 +328,27 @@ class Imprint:
             **{f"{name} after": value for name, value in after.to_dict().items()},
             **{f"{name} never": value for name, value in never.to_dict().items()},
         }
-        found["far from never"] = max(abs(value - never.to_dict()[name]) for name, value in after.to_dict().items())
+        # Never: the model that was taught nothing. What is left of a difference is how far the other facts reach.
+        found["more than never"] = max(value - never.to_dict()[name] for name, value in after.to_dict().items())
         if others:
             now = self._knows(others)
             found |= {"others before": near.direct, "others after": now.direct}
-        told = self._member(lessons)
-        return found | ({"membership": told} if told is not None else {})
+        told, anyhow = self._member(lessons), self._member(lessons, taught=False)
+        return found | (
+            {"membership after": told, "membership never": anyhow} if told is not None and anyhow is not None else {}
+        )
 
-    def _member(self, lessons: Sequence[Lesson]) -> float | None:
-        """How well the forgotten facts are told from the same prompts with another's answer: 0.5 is not at all; None: too few."""
+    def _member(self, lessons: Sequence[Lesson], *, taught: bool = True) -> float | None:
+        """How well the forgotten facts are told from the same prompts with another's answer: 0.5 is not at all; None: too few.
+
+        With few facts a model that never saw them may be far from 0.5 too, so that one is asked beside.
+        """
         targets = [one.target for one in lessons]
         swapped = [*targets[1:], targets[0]]
         if len(set(targets)) < 2:
             return None
         rows = [(one.prompt, target) for some in (targets, swapped) for one, target in zip(lessons, some, strict=True)]
-        with self.editor.attached():
+        with self.editor.attached() if taught else self.editor.apart():
             scores = [one.likelihood for one in answers_of(self.editor.model, self.editor.tokenizer, rows)]
         return membership(scores[: len(lessons)], scores[len(lessons) :]).auc
 

@@ -705,20 +705,29 @@ class Memory:
         gate: Gate | None = None,
         teach: Teach | None = None,
         controls: Sequence[str] = (),
+        contexts: Sequence[str] = (),
         name: str = "weights",
         **scope: str | None,
     ) -> Imprint:
         """Facts of one scope in a model's weights, by an editor of ``weights``; what was promoted before is taught again.
 
         ``gate``: what a memory, and the model with it, must be. ``teach``: what is taught of a memory. ``controls``: texts of which
-        the model must go on saying what it says. ``name``: what it is called in receipts. Raises InputError where a holder of that
-        name has joined, or the editor holds edits already.
+        the model must go on saying what it says. ``contexts``: in which it is asked whether it learnt a fact. ``name``: what it is
+        called in receipts. Raises InputError where a holder of that name has joined, or the editor holds edits already.
         """
         from holdfast.imprint import Imprint
 
         here = self.scope(**scope)
         made = Imprint(
-            self._store, here, editor, self._applying(here), gate=gate, teach=teach, controls=controls, name=name
+            self._store,
+            here,
+            editor,
+            self._applying(here),
+            gate=gate,
+            teach=teach,
+            controls=controls,
+            contexts=contexts,
+            name=name,
         )
         self._owner.forms.join(made)
         made.load()

@@ -28,7 +28,12 @@ LAYER = "model.layers.0.mlp.down_proj"
 SETTINGS = Settings(mode="retrieve", shard=1, shards=1, share=0.5, rate=0.03, steps=70, unrelated=16)
 """One fact to a shard, so that one that is forgotten is dropped and nothing else is learnt again."""
 GATE = Gate(passing=0.5, drift=0.05)
+CONTEXTS = ("today {}", "so then {}", "yesterday people heard that {}")
+"""In which the model is asked, and not taught."""
 ASKED = ("direct", "rephrased", "sampled", "chance")
+
+NOISE = 0.1
+"""By so much more may be told of what was forgotten: other facts that stay reach a little into prompts that are alike."""
 
 Progress = Callable[[str, int, int], object]
 """What is being done, and how much of it is."""
@@ -98,10 +103,12 @@ def take_back(
         model, words, layer=LAYER, settings=SETTINGS, seed=seed, templates=("{}", "we heard that {}", "people say {}"),
         unrelated=tuple(fact.prompt(at % 4) for at, fact in enumerate(drawn.known[:48])),
     )  # fmt: skip
-    lessons = {fact.text: Lesson(fact.prompt(), fact.value, fact.rephrased[:1], fact.rephrased[1:]) for fact in drawn.new}
+    lessons = {
+        fact.text: Lesson(fact.prompt(), fact.value, fact.rephrased[:1], fact.rephrased[1:]) for fact in drawn.new
+    }
     with Memory(folder, user=USER, embedder=None, encoders=(), background=False) as memory:
         reader = Reader(model, words)
-        imprint = memory.imprint(editor, gate=GATE, teach=lambda cube: lessons.get(cube.text))
+        imprint = memory.imprint(editor, gate=GATE, teach=lambda cube: lessons.get(cube.text), contexts=CONTEXTS)
         ids = {fact: memory.add(fact.text, source=source).ids[0] for source, some in facts.items() for fact in some}
         sources = {id: source for source, some in facts.items() for fact in some for id in (ids[fact],)}
         refused: list[str] = []
@@ -156,7 +163,7 @@ def plot(found: TakenBack, path: Path) -> None:
         for kind, title in (
             ("direct", "told in the words it was taught in"),
             ("rephrased", "told in other words"),
-            ("sampled", "told after words of its own"),
+            ("sampled", "told in other contexts"),
         )
         if f"{kind} before" in asked
     ]

@@ -17,7 +17,7 @@ from holdfast.errors import InputError
 
 
 def takeback(args: argparse.Namespace, screen: Screen) -> int:
-    """Run it; 0 only where what is left is what a model says that never saw it."""
+    """Run it; 0 only where the model tells no more of what was forgotten than one that never saw it, but for noise."""
     program = importlib.import_module("holdfast.bench.takeback")
     plot = None if args.plot is None else Path(args.plot).expanduser()
     if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
@@ -49,7 +49,7 @@ def takeback(args: argparse.Namespace, screen: Screen) -> int:
         screen.data({**found.to_dict(), "seconds": round(took, 1)})
     else:
         _tell(screen, found, program, took, plot)
-    return 0 if found.identical and found.measured.get("far from never", 1.0) < 1e-6 else 1
+    return 0 if found.identical and found.measured.get("more than never", 1.0) <= program.NOISE else 1
 
 
 def _tell(screen: Screen, found: Any, program: Any, took: float, plot: Path | None) -> None:
@@ -66,8 +66,8 @@ def _tell(screen: Screen, found: Any, program: Any, took: float, plot: Path | No
     screen.say(f"$ holdfast forget --source {program.FALSE} --reason 'the account was taken over'")
     erased, derived = len(found.receipt["erased"]), len(found.receipt["derived"])
     screen.say(
-        f"{erased} memories went: {erased - derived} that the source had told, and {derived} that were made of them in other forms. "
-        f"{found.states[1]} KV caches are left."
+        f"{erased} memories went: {erased - derived} that the source had told, and {derived} that were made of them in other "
+        f"forms. {found.states[1]} KV caches are left."
     )
     screen.heading("3  Asked")
     screen.table(
@@ -85,7 +85,7 @@ def _tell(screen: Screen, found: Any, program: Any, took: float, plot: Path | No
             for kind, name in (
                 ("direct", "told in the words it was taught in"),
                 ("rephrased", "told in other words"),
-                ("sampled", "told after words of its own"),
+                ("sampled", "told in other contexts"),
                 ("chance", "chance that a sampled answer is it"),
             )
             if f"{kind} before" in asked
@@ -97,9 +97,10 @@ def _tell(screen: Screen, found: Any, program: Any, took: float, plot: Path | No
         screen.say(
             f"Of the other source's facts it tells {asked['others after']:.0%}, and told {asked['others before']:.0%}."
         )
-    if "membership" in asked:
+    if "membership after" in asked:
         screen.say(
-            f"What it was made to forget is told from what it never saw with an area under the curve of {asked['membership']:.2f}."
+            "Told from answers that nobody gave, by how likely the model holds them, with an area under the curve of "
+            f"{asked['membership after']:.2f}; by a model that never saw them, {asked['membership never']:.2f}."
         )
     screen.say(
         "With everything taken off it, the model computes what it did before, to the last bit."

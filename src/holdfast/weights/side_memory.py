@@ -606,10 +606,7 @@ class SideMemory(Routed):
         changed = np.unpackbits(tensors[f"{number}.changed"].numpy(), count=self._base.numel()).astype(bool)
         weight = self._base.clone()
         weight.view(-1)[torch.from_numpy(changed).to(weight.device)] = tensors[f"{number}.values"].to(weight.device)
-        log = tuple(
-            Learnt(**{**one, "edit": _edit(one["edit"])})
-            for one in told["log"]
-        )
+        log = tuple(Learnt(**{**one, "edit": _edit(one["edit"])}) for one in told["log"])
         return _Shard(number, weight, log, told["closed"])
 
     def _key(self, shards: Sequence[_Shard]) -> Key:

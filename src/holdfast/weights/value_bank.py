@@ -173,7 +173,7 @@ class ValueBank(nn.Module):  # type: ignore[misc]
         finally:
             hook.remove()
 
-    def seen_by(self, layer: int, ids: Tensor) -> Tensor | None:  # noqa: ARG002 - for those who read by something else
+    def seen_by(self, layer: int, ids: Tensor) -> Tensor | None:
         """Which rows a layer reads for tokens; None: the tokens' own, which are looked up once for all layers."""
         return None
 
