@@ -10,7 +10,8 @@ pytest.importorskip("torch", reason="the extra torch is not installed")
 pytest.importorskip("transformers", reason="the extra torch is not installed")
 
 from holdfast.claims import c14_memos as claim
-from holdfast.claims.kv_memories import EXACT, MOVED, PILED, READ, Training, moving, scheduled
+from holdfast.claims import kv_memories
+from holdfast.claims.kv_memories import EXACT, MOVED, PILED, READ, UNREAD, Training, moving, scheduled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -36,7 +37,13 @@ def test_real_states_under_the_schedule_are_never_stale() -> None:
     assert found["stale reads"] == 0 and found[READ] < 0.9 and found["states compared with reading afresh"] >= 1
 
 
-def test_what_is_told_by_each_way_into_the_cache_is_counted() -> None:
-    found = moving(1, Training(steps=4, again=2, batch=2), questions=5)
-    assert list(found) == [EXACT, MOVED, PILED]
-    assert all(0 <= value <= 1 for arm in found.values() for value in arm.values())
+def test_a_model_tells_what_moved_memories_hold_and_not_what_lies_one_upon_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, count in (("THINGS", 3), ("VALUES", 3), ("EACH", 2)):  # a world that is learnt in seconds
+        monkeypatch.setattr(kv_memories, name, count)
+    found = moving(1, Training(steps=90, batch=16), questions=60)
+    told = {arm: values["facts told"] for arm, values in found.items()}
+    assert list(told) == [EXACT, MOVED, PILED, UNREAD]
+    assert min(told[EXACT], told[MOVED]) > 0.7
+    assert max(told[PILED], told[UNREAD]) < told[MOVED] - 0.2

@@ -38,22 +38,26 @@ def test_claim_9_runs_every_arm_at_every_rate_and_draws(tmp_path: Path, monkeypa
     assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
-def test_claim_19_runs_every_arm_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_claim_19_runs_every_arm_at_every_rate_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = (Task(32, (2, 4), 64), replace(c19.SIZES["quick"][1], steps=2), 8)
     monkeypatch.setattr(c19, "SIZES", {"quick": tiny})
+    monkeypatch.setattr(c19, "RATES", {"quick": (1e-3, 5e-3)})
     result = c19.run("quick", 0, None)
+    assert all(one["learning rate"] in (1e-3, 5e-3) for one in result.arms.values())
     assert tuple(result.arms) == c19.arms and [check.required for check in result.checks] == [0.10, 0.0, 0.8]
     assert result.arms[c19.WIDE]["bytes of state"] > result.arms[c19.ONE]["bytes of state"]
     c19.plot(result, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
-def test_claim_35_runs_every_arm_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_claim_35_runs_every_arm_at_every_rate_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, recipe, *sizes = c35.SIZES["quick"]
     monkeypatch.setattr(c35, "SIZES", {"quick": (Task(32, (2, 4, 8), 64), replace(recipe, steps=2), *sizes)})
+    monkeypatch.setattr(c35, "RATES", {"quick": (1e-3, 5e-3)})
     monkeypatch.setattr(c35, "STREAMS", {"quick": (1, 2)})
     monkeypatch.setattr(c35, "THETAS", (0.1,))
     result = c35.run("quick", 0, None)
+    assert all(result.arms[arm]["learning rate"] in (1e-3, 5e-3) for arm in c35.arms)
     assert {*c35.arms} < {*result.arms} and [check.required for check in result.checks] == [0.4, 0.2, 0.7, 0.7, 0.999]
     assert all(values["error"] > 0 for arm, values in result.arms.items() if arm.startswith("stream"))
     c35.plot(result, tmp_path / "a.png")

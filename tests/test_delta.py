@@ -83,6 +83,25 @@ def test_strong_decay_overflows_nowhere() -> None:
         assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("name", ["gla", "channel_delta"])
+@pytest.mark.parametrize("fallen", [1.0, 59.9, 60.1, 5000.0])
+def test_channels_may_fade_as_strongly_as_they_like(name: str, fallen: float) -> None:
+    """A piece's strongest channel falls by so much: on both sides of where the sum is taken in another way."""
+    writes = drawn("channel", length=64, dtype=torch.float64)
+    decay = writes.decay / -writes.decay.unflatten(2, (2, 32)).sum(dim=3).min() * fallen
+    given = [writes.queries, writes.keys, writes.values, decay, writes.strength]
+    exact = [one.clone().requires_grad_() for one in given]
+    expected, after = run(Writes(*exact), rule=RULES[name], path="recurrent")
+    wanted = torch.autograd.grad(expected.square().sum() + after.sum(), exact)
+    for path, size in (("dense", None), ("chunked", 32), ("chunked", 13)):
+        single = [one.float().requires_grad_() for one in given]
+        found, then = run(Writes(*single), rule=RULES[name], path=path, size=size)
+        assert torch.allclose(found.double(), expected, atol=1e-4) and torch.allclose(then.double(), after, atol=1e-4)
+        gradients = torch.autograd.grad(found.square().sum() + then.sum(), single)
+        for ours, true in zip(gradients, wanted, strict=True):
+            assert (ours - true).abs().max() < 1e-4 * true.abs().max().clamp_min(1)
+
+
 def layers():
     torch.manual_seed(0)
     return [MatrixMemory(12, 2, key_dim=4, value_dim=6, rule=name, conv=3, size=4) for name in RULES]

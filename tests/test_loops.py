@@ -133,6 +133,21 @@ def test_add_ones(loops: Loops, lists: list[list[int]], seed: int) -> None:
     assert sorted(seen[:size].tolist()) == np.flatnonzero(expected).tolist()
 
 
+@settings(deadline=None)
+@given(st.lists(postings, min_size=1, max_size=4), st.integers(0, 2**32))
+def test_add_counts(loops: Loops, lists: list[list[int]], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shown = rng.random(301) < 0.7
+    found, expected = np.zeros(301), np.zeros(301)
+    seen, size = np.empty(302, np.int32), 0
+    for held in lists:
+        counts, weight = rng.integers(1, 256, len(held)).astype(np.uint8), np.float64(rng.random() + 0.1)
+        expected[held] += shown[held] * weight * counts
+        size = loops.add_counts(found, seen, size, np.asarray(held, np.int32), counts, shown, weight)
+    np.testing.assert_allclose(found, expected, rtol=1e-15)
+    assert sorted(seen[:size].tolist()) == np.flatnonzero(expected).tolist()
+
+
 def test_where_every_row_holds_a_word_all_are_seen(loops: Loops) -> None:
     """Once all are there, the place beyond them takes what is written."""
     rows, ones = np.arange(9, dtype=np.int32), np.ones(9, np.uint8)

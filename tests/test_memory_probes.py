@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the extra torch is not installed")
 
+from holdfast.bench import memory_probes  # noqa: E402
 from holdfast.bench.memory_probes import IGNORED, ProbeModel, Recipe, Task, anchors, scored, train_probe  # noqa: E402
 from holdfast.errors import InputError  # noqa: E402
 from holdfast.latent.mixture import MixtureOfMemories  # noqa: E402
@@ -56,6 +59,17 @@ def test_attention_learns_what_a_short_window_cannot() -> None:
             found[name] = train_probe(make, task, Recipe(steps=300, width=32, rate=1e-2), seed=0, tested=128)
     assert found["attention"].accuracy[2] > 0.8 > 0.6 > found["window"].accuracy[4]
     assert found["window"].state_bytes < found["attention"].state_bytes
+
+
+def test_the_best_rate_is_chosen_by_sequences_that_are_neither_trained_on_nor_tested(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task, recipe, make = Task(24, (2, 4), 32), Recipe(steps=150, width=32), anchors(24, size=16)["attention"]
+    seeds, score = [], memory_probes.scored
+    monkeypatch.setattr(memory_probes, "scored", lambda *given: (seeds.append(given[2]), score(*given))[1])
+    rate, found = memory_probes.tuned_probe(make, task, recipe, (1e-6, 1e-2), seed=3, pairs=2)
+    assert rate == 1e-2 and seeds == [3, 3, 3 + memory_probes.VALIDATION, 3 + memory_probes.VALIDATION]
+    assert found.accuracy == train_probe(make, task, replace(recipe, rate=1e-2), seed=3).accuracy
 
 
 def test_a_probe_is_the_same_for_the_same_seed_and_takes_every_layer() -> None:

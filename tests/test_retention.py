@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -180,11 +181,12 @@ def test_a_stream_in_one_row_is_that_row_of_a_batch(scope: str) -> None:
 
 
 @pytest.mark.parametrize("scope", ["head", "global"])
-def test_beams_and_branches_take_their_notes_along(scope: str) -> None:
+@pytest.mark.parametrize("buffer", [0, 6])
+def test_beams_and_branches_take_their_notes_along(scope: str, buffer: int) -> None:
     model, ids = made(), drawn(6, rows=3)
     policy = Sum(((1.0, HeavyHitters(recent=2)), (1.0, ObservationWindow(2, 1))))
-    cache = StreamingCache(model, policy, 7, scope=scope)
-    stream(model, cache, ids)
+    cache = StreamingCache(model, policy, 7, buffer=buffer, scope=scope)
+    stream(model, cache, ids, [*SIZES[:4], 9, 3, 1, 2])
     branch, order = copy.deepcopy(cache), torch.tensor([2, 0, 0])
     before = held(cache)
     cache.reorder_cache(order)
@@ -230,6 +232,76 @@ def test_a_turn_fades_notes_in_what_was_kept_and_in_what_came_since() -> None:
     assert before.held is not None and before.positions.shape[2] > 8
     cache.end_turn()
     assert torch.equal(cache.entries(0).notes[SURPRISE], before.notes[SURPRISE] / 2)
+
+
+@pytest.mark.parametrize("given", [{}, {"scope": "global"}], ids=str)
+def test_a_step_writes_in_place_and_what_was_given_out_stays(given) -> None:
+    model = made()
+    cache = StreamingCache(model, Hidden(), 8, buffer=6, **given)
+    stream(model, cache, drawn(12, rows=1, sizes=[20]), [20])
+    before, places, most, flat = cache.entries(0), set(), [], []
+    copied = [one.clone() for one in (before.keys, before.values, before.positions, before.notes["gate"])]
+    with torch.no_grad(), cache.attached(model):
+        for at in range(40):
+            model(drawn(at, rows=1, sizes=[1]), cache=cache)
+            layer = cache.layers[0]
+            stored = layer.keys if not given else layer._flat.keys
+            flat.append(stored.untyped_storage().data_ptr())
+            places.add(cache.counts()[0].sum().item())
+            most.append(cache.nbytes())
+    if not given:
+        assert places == {*range(16, 29, 2)}, "between two steps each of two heads holds from 8 to 14"
+    # Six steps go into the same memory, of the seventh something leaves: 40 steps see few places, not one each.
+    assert sum(one != two for one, two in pairwise(flat)) <= 40 // 7 * 2
+    entry, heads = 2 * 8 * 4 + 8 + 4, 6
+    assert max(most) <= heads * (8 + 6) * entry + 3 * 6 * 32 * 4 + heads * 8, "entries, hidden states that wait, counts"
+    now = (before.keys, before.values, before.positions, before.notes["gate"])
+    assert all(torch.equal(one, was) for one, was in zip(now, copied, strict=True))
+
+
+class Counting(Hidden):
+    """Counts how often it is asked, and has one layer's entries win."""
+
+    def __init__(self):
+        self.asked, self.wrote = [], []
+
+    def write(self, layer, hidden, keys, values):
+        assert hidden.shape[1] == keys.shape[2] == values.shape[2]
+        self.wrote.append((layer, hidden.shape[1]))
+        return super().write(layer, hidden, keys, values)
+
+    def score(self, layer, entries, seen):
+        self.asked.append(layer)
+        return entries.notes["gate"] + (100.0 if layer == 0 else 0.0)
+
+
+def test_heads_that_compete_let_go_when_they_are_over_together_and_not_when_one_layer_is() -> None:
+    model, policy = made(), Counting()
+    cache = StreamingCache(model, policy, 8, scope="global", buffer=5)
+    stream(model, cache, drawn(13, rows=1, sizes=[40]), [40])
+    assert torch.stack(cache.counts())[0].sum() == 8 * 6, "the first layer has won all places"
+    policy.asked.clear()
+    stream(model, cache, drawn(14, rows=1, sizes=[1] * 12), [1] * 12)
+    assert policy.asked == [0, 1, 2] * 2, "in twelve steps, of which every sixth is one too many"
+    assert torch.stack(cache.counts()).sum() == 8 * 6
+
+
+@pytest.mark.parametrize("given", [{}, {"scope": "layer"}], ids=str)
+def test_what_is_written_is_told_once_and_in_blocks(given) -> None:
+    model, policy = made(), Counting()
+    cache = StreamingCache(model, policy, 50, buffer=100, **given)
+    with torch.no_grad(), cache.attached(model):
+        for at in range(120):
+            model(drawn(at, rows=1, sizes=[1]), cache=cache)
+            waits = sum(hidden.shape[1] for hidden in cache.layers[1]._unwritten)
+            assert waits < 32
+    assert policy.wrote == [(layer, 32) for _ in range(3) for layer in range(3)]
+    every = cache.entries(1)
+    assert policy.wrote[-1] == (1, 24) and every.notes["gate"].shape == (1, 2, 120)
+    plain = StreamingCache(model, Hidden(), 200)
+    with torch.no_grad(), cache.attached(model), plain.attached(model):
+        model(torch.cat([drawn(at, rows=1, sizes=[1]) for at in range(120)], dim=1), cache=plain)
+    assert torch.allclose(every.notes["gate"], plain.entries(1).notes["gate"], atol=1e-4)
 
 
 # --- what each scores ---
@@ -345,6 +417,35 @@ def test_ragged_entries_come_back_as_they_were() -> None:
             assert torch.equal(back.values[row, head][there], values[row, head][mask[row, head]])
             assert torch.equal(back.notes["n"][row, head][there], note[row, head, :, 0][mask[row, head]])
             assert there.tolist() == sorted(there.tolist()), "what holds nothing comes first"
+
+
+def test_queries_see_ragged_entries_where_they_lie_as_they_would_padded() -> None:
+    g = torch.Generator().manual_seed(0)
+    drawn_ = [torch.randn(2, 3, 7, 4, generator=g) for _ in range(2)]
+    mask = torch.rand(2, 3, 7, generator=g) > 0.5
+    mask[1, 2] = False
+    for new in (1, 3, 5):
+        ragged = Ragged.of(Entries(*drawn_, torch.arange(7).expand(2, 3, 7)), mask, 2)
+        late = [torch.randn(2, 3, 2 + new, 4, generator=g) for _ in range(2)]
+        ragged = ragged.filled(0, *(one[:, :, :2] for one in late)).widened(9)
+        ragged = ragged.filled(2, *(one[:, :, 2:] for one in late))
+        assert all(torch.equal(*pair) for pair in zip(ragged.filling(0, 2 + new), late, strict=True))
+        queries = torch.randn(2, 6, new, 4, generator=g)
+        found = ragged.attended(queries, 2 + new, 0.5)
+        for chosen in ([0, 1], [1, 1, 0]):
+            some = ragged.rows(torch.tensor(chosen))
+            assert torch.equal(some.counts, ragged.counts[chosen])
+            assert torch.equal(some.attended(queries[chosen], 2 + new, 0.5), found[chosen])
+        for row in range(2):
+            for head in range(6):
+                keys, values = (
+                    torch.cat([old[row, head // 2][mask[row, head // 2]], one[row, head // 2]])
+                    for old, one in zip(drawn_, late, strict=True)
+                )
+                for at in range(new):
+                    seen = len(keys) - new + at + 1
+                    shares = (0.5 * queries[row, head, at] @ keys[:seen].T).softmax(-1)
+                    assert torch.allclose(found[row, head, at], shares @ values[:seen], atol=1e-5)
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -30,7 +30,13 @@ def keep(store: SqliteStore, apply: Apply, scope: Scope, data: bytes, sources: I
 
 
 def made(
-    store: SqliteStore, sources: Sequence[Cube], scope: Scope, data: bytes, kind: str, told: Mapping[str, Any]
+    store: SqliteStore,
+    sources: Sequence[Cube],
+    scope: Scope,
+    data: bytes,
+    kind: str,
+    told: Mapping[str, Any],
+    form: Form = Form.STATE,
 ) -> Cube:
     """A cube for a file, which is put into the store; the cube is to be added. ``told``: what stands beside it. Raises InputError.
 
@@ -41,7 +47,7 @@ def made(
     return Cube(
         home,
         kind=kind,
-        form=Form.STATE,
+        form=form,
         blob=store.blobs.put(data, home),
         data={**told, "bytes": len(data)},
         origin=Origin(Channel.DERIVED, reference="holdfast:keep", derived_from=tuple(cube.ref for cube in sources)),

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 
@@ -55,10 +55,13 @@ if TYPE_CHECKING:
     from holdfast.guard.lessons import LessonStore
     from holdfast.guard.precedents import Precedents
     from holdfast.guard.release import Releases, Rule
+    from holdfast.imprint import Gate, Imprint, Promotion, Teach
     from holdfast.latent.document_bank import DocumentBank
     from holdfast.latent.reader import Reader
+    from holdfast.replying import Reply
     from holdfast.shelf import Shelf
     from holdfast.states import Attached, Resident, States
+    from holdfast.weights.side_memory import SideMemory
 
 BATCH = 512
 MAX_QUERY = 100_000
@@ -642,24 +645,116 @@ class Memory:
         """The file of such a cube. Raises NotFoundError, and StaleError where a memory that went into it no longer holds."""
         return kept(self._store, self.scope(**scope), id)
 
+    @overload
+    def promote(
+        self,
+        cubes: Iterable[Cube | Hit | str],
+        *,
+        to: Literal["state"] = "state",
+        model: Reader,
+        exact: bool = True,
+        **scope: str | None,
+    ) -> tuple[Cube, ...]: ...
+
+    @overload
+    def promote(
+        self,
+        cubes: Iterable[Cube | Hit | str],
+        *,
+        to: Literal["weights"],
+        model: Imprint,
+        exact: bool = True,
+        **scope: str | None,
+    ) -> Promotion: ...
+
     def promote(
         self,
         cubes: Iterable[Cube | Hit | str],
         *,
         to: str = Form.STATE,
-        model: Reader,
+        model: Reader | Imprint,
         exact: bool = True,
         **scope: str | None,
-    ) -> tuple[Cube, ...]:
-        """Let a model read memories once and keep what it makes of them, as cubes of another form that are derived from them.
+    ) -> tuple[Cube, ...] | Promotion:
+        """Let a model read or learn memories, and keep what it makes of them as cubes of another form, derived from them.
 
-        ``to``: "state", a KV cache on disk that ``attach`` uses. ``model``: a ``latent.reader.Reader``. ``exact``: of each memory
-        after those before it, in this order; otherwise of each by itself. Needs the extra ``holdfast[torch]``. Raises
-        NotFoundError, InputError.
+        ``to``: "state", a KV cache on disk that ``attach`` uses, by a ``latent.reader.Reader``; or "weights", facts that the model
+        tells without reading them, by what ``imprint`` gave: a ``Promotion`` then, which says what did not pass and why. ``exact``,
+        of states: of each memory after those before it, in this order; otherwise of each by itself. Needs the extra
+        ``holdfast[torch]``. Raises NotFoundError, InputError.
         """
-        if to != Form.STATE:
-            raise InputError(f"memories are promoted to 'state', not to {to!r}")
-        return self._states(model, self.scope(**scope)).promote(cubes, exact=exact)
+        here = self.scope(**scope)
+        if to == Form.WEIGHTS:
+            from holdfast.imprint import Imprint
+
+            if not isinstance(model, Imprint):
+                raise InputError("to teach a model, say memory.imprint(editor) and give what it returns as model=")
+            if model.scope != here:
+                raise InputError(f"this model learns what is in {model.scope.path}, and nothing of {here.path}")
+            return model.promote(cubes)
+        from holdfast.latent.reader import Reader
+
+        if to != Form.STATE or not isinstance(model, Reader):
+            raise InputError("memories are promoted to 'state' by a Reader, or to 'weights' by an Imprint")
+        return self._states(model, here).promote(cubes, exact=exact)
+
+    def imprint(
+        self,
+        editor: SideMemory,
+        *,
+        gate: Gate | None = None,
+        teach: Teach | None = None,
+        controls: Sequence[str] = (),
+        contexts: Sequence[str] = (),
+        name: str = "weights",
+        **scope: str | None,
+    ) -> Imprint:
+        """Facts of one scope in a model's weights, by an editor of ``weights``; what was promoted before is taught again.
+
+        ``gate``: what a memory, and the model with it, must be. ``teach``: what is taught of a memory. ``controls``: texts of which
+        the model must go on saying what it says. ``contexts``: in which it is asked whether it learnt a fact. ``name``: what it is
+        called in receipts. Raises InputError where a holder of that name has joined, or the editor holds edits already.
+        """
+        from holdfast.imprint import Imprint
+
+        here = self.scope(**scope)
+        made = Imprint(
+            self._store,
+            here,
+            editor,
+            self._applying(here),
+            gate=gate,
+            teach=teach,
+            controls=controls,
+            contexts=contexts,
+            name=name,
+        )
+        self._owner.forms.join(made)
+        made.load()
+        return made
+
+    def chat(
+        self,
+        question: str,
+        *,
+        model: Reader,
+        imprint: Imprint | None = None,
+        k: int = 5,
+        length: int = 64,
+        **scope: str | None,
+    ) -> Reply:
+        """Let a model answer from memory, in whichever form is cheapest and holds; the reply says which, and what it rests on.
+
+        ``imprint``: the facts in the model's weights. ``k``: memories that are recalled. ``length``: tokens of the answer at most.
+        Needs the extra ``holdfast[torch]``.
+        """
+        from holdfast.replying import reply
+
+        here = self.scope(**scope)
+        if imprint is not None and imprint.scope != here:
+            raise InputError(f"these facts are of {imprint.scope.path}, and not to be told in {here.path}")
+        hits = self.search(question, k=k, tenant=here.tenant, user=here.user, agent=here.agent, session=here.session)
+        return reply(self._store, question, hits, model, self._states(model, here), imprint, length)
 
     def attach(
         self, cubes: Iterable[Cube | Hit | str], *, model: Reader, exact: bool = True, **scope: str | None

@@ -194,11 +194,9 @@ GAPS: Mapping[tuple[Form, Function] | Subform | Dynamic, str] = {
     },
     (Form.WEIGHTS, Function.CASES): _NOT_YET.format("weights"),
     (Form.WEIGHTS, Function.STRATEGIES): _NOT_YET.format("weights"),
-    (Form.WEIGHTS, Function.SKILLS): _NOT_YET.format("weights"),
     (Form.WEIGHTS, Function.WORK_SINGLE): "not planned: parameters are too slow to write for the work of one turn",
     (Form.WEIGHTS, Function.WORK_MULTI): "not planned: fast weights are state in this product (room latent)",
     Subform.GENERATED: _NOT_YET.format("latent"),
-    Subform.INTERNAL: _NOT_YET.format("weights"),
     Retrieval.GENERATIVE: "not planned: recall must show its sources, and generated memory has none",
 }
 """Cells and sub-types that nothing covers, on purpose, and why. What is covered must not stand here."""

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,8 @@ Factory = Callable[[int], nn.Module]
 
 IGNORED = -100
 """The label of a place where nothing is asked."""
+VALIDATION = 10_000
+"""Added to a seed, for the sequences by which a rate is chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,30 @@ def train_probe(
         time.process_time() - started,
         loss.item(),
     )
+
+
+def tuned_probe(
+    make: Factory,
+    task: Task,
+    recipe: Recipe,
+    rates: Sequence[float],
+    *,
+    seed: int,
+    pairs: int,
+    device: str = "cpu",
+    extra: Callable[[nn.Module, Callable[[], Tensor]], Tensor] | None = None,
+) -> tuple[float, Probed]:
+    """The best of the rates by recall of so many pairs, on sequences neither trained on nor tested, and what came of it.
+
+    Every rate has the whole of the recipe; with one rate there is nothing to choose. See ``train_probe``.
+    """
+    tried = [
+        (rate, train_probe(make, task, replace(recipe, rate=rate), seed=seed, device=device, extra=extra))
+        for rate in rates
+    ]
+    if len(tried) == 1:
+        return tried[0]
+    return max(tried, key=lambda one: scored(one[1].model, task, seed + VALIDATION, 256)[0][pairs])
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]

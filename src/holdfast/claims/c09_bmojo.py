@@ -12,7 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from holdfast.bench.memory_probes import Factory, Probed, Recipe, Task, draw_recall, one_thread, scored, train_probe
+from holdfast.bench.memory_probes import (
+    Factory,
+    Probed,
+    Recipe,
+    Task,
+    draw_recall,
+    one_thread,
+    train_probe,
+    tuned_probe,
+)
 from holdfast.claims.base import Check, Result, Scale
 from holdfast.latent.bmojo import BMojo, Selector, foresight, watched
 from holdfast.latent.layers import Layer, State, real
@@ -32,8 +41,6 @@ arms = ("eidetic", "small store", "random store", "no store", "gated delta", "ga
 
 OURS, SMALL, RANDOM, NONE, DELTA, HYBRID, WINDOW = arms
 CONV = 3
-VALIDATION = 10_000
-"""Added to the seed, for the sequences by which a rate is chosen."""
 VARIANTS: Mapping[str, Mapping[str, Any]] = {"random filler": {"random_filler": True}, "asked evenly": {"slope": 1.0}}
 """Of the task, for the two stores of one size, not in the quick form; they decide nothing. As the task is, most is asked soon, when
 a store has room for nearly all that has left the window, whatever it selects."""
@@ -74,7 +81,10 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     size = SIZES[scale]
     task, most = size.task, max(size.task.pairs)
     with one_thread():
-        chosen = {arm: _tuned(make, size, seed) for arm, make in _layers(size).items()}
+        chosen = {
+            arm: tuned_probe(make, task, size.recipe, size.rates, seed=seed, pairs=most, extra=_foreseeing)
+            for arm, make in _layers(size).items()
+        }
         found = {arm: one for arm, (_, one) in chosen.items()}
         if scale != "quick":
             for variant, change in VARIANTS.items():
@@ -181,15 +191,6 @@ def _layers(size: Size) -> Mapping[str, Factory]:
         HYBRID: lambda width: _Stacked(width, delta(width), window(width)),
         WINDOW: window,
     }
-
-
-def _tuned(make: Factory, size: Size, seed: int) -> tuple[float, Probed]:
-    """The best of the rates, and what came of it; with one rate there is nothing to choose."""
-    tried = [(rate, _trained(make, size, rate, seed)) for rate in size.rates]
-    if len(tried) == 1:
-        return tried[0]
-    most = max(size.task.pairs)
-    return max(tried, key=lambda one: scored(one[1].model, size.task, seed + VALIDATION, 256)[0][most])
 
 
 def _trained(make: Factory, size: Size, rate: float, seed: int) -> Probed:

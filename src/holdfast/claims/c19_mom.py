@@ -1,6 +1,7 @@
 """MoM (arXiv 2502.13685): several states and a router recall more pairs of keys and values than one state of the same size.
 
-The layers are the product's own, one of them in a small model that has nothing else to remember with, trained by one recipe.
+The layers are the product's own, one of them in a small model that has nothing else to remember with. Every arm is trained at the
+same learning rates, the best of which is chosen by sequences that are neither trained on nor tested.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from holdfast.bench.memory_probes import Factory, Probed, Recipe, Task, draw_recall, one_thread, train_probe
+from holdfast.bench.memory_probes import Factory, Recipe, Task, draw_recall, one_thread, tuned_probe
 from holdfast.claims.base import Check, Result, Scale
 from holdfast.latent.matrix_memory import MatrixMemory
 from holdfast.latent.mixture import MixtureOfMemories, balance, spread, watched
@@ -31,19 +32,32 @@ SIZES: Mapping[Scale, tuple[Task, Recipe, int]] = {
     "full": (Task(64, (4, 8, 16), 256), Recipe(steps=2500), 16),
     "gpu": (Task(256, (16, 32, 64), 1024), Recipe(steps=20_000, batch=64, width=128, blocks=2, rate=2e-3), 64),
 }
-"""Task, recipe and head size; the recipe is that of the pilot, one for all arms."""
+"""Task, recipe and head size; but for its rate the recipe is that of the pilot, one for all arms."""
+RATES: Mapping[Scale, tuple[float, ...]] = {"quick": (5e-3,), "full": (2e-3, 5e-3, 1e-2), "gpu": (1e-3, 3e-3)}
+"""Learning rates that every arm is trained at."""
 
 
 def run(scale: Scale, seed: int, data: Path | None) -> Result:
     """All arms on the same sequences, drawn by ``seed``."""
     task, recipe, size = SIZES[scale]
-    with one_thread():
-        device = "cuda" if scale == "gpu" else "cpu"
-        found = {arm: _trained(arm, make, task, recipe, seed, device) for arm, make in _layers(size).items()}
-        used = _used(found[OURS].model, task)
     most = max(task.pairs)
-    best = {arm: one.accuracy[most] for arm, one in found.items()}
-    measured = {arm: one.metrics for arm, one in found.items()}
+    with one_thread():
+        chosen = {
+            arm: tuned_probe(
+                make,
+                task,
+                recipe,
+                RATES[scale],
+                seed=seed,
+                pairs=most,
+                device="cuda" if scale == "gpu" else "cpu",
+                extra=_balanced if arm == OURS else None,
+            )
+            for arm, make in _layers(size).items()
+        }
+        used = _used(chosen[OURS][1].model, task)
+    best = {arm: one.accuracy[most] for arm, (_, one) in chosen.items()}
+    measured = {arm: {**one.metrics, "learning rate": rate} for arm, (rate, one) in chosen.items()}
     checks = (
         Check(f"recall of {most} pairs, less one memory", best[OURS] - best[ONE], 0.10),
         Check(f"recall of {most} pairs, less one wide memory", best[OURS] - best[WIDE], 0.0),
@@ -56,7 +70,7 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         "head size": size,
         "steps": recipe.steps,
         "batch": recipe.batch,
-        "learning rate": recipe.rate,
+        "learning rates": list(RATES[scale]),
         "width": recipe.width,
         "blocks": recipe.blocks,
         "memories": MEMORIES,
@@ -65,11 +79,17 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         "scale": scale,
     }
     notes = (
-        "one recipe for all arms, that of the pilot: no arm was tuned",
+        "one recipe for all arms, that of the pilot, but for the learning rate, which each arm has for itself, for each seed: the "
+        f"best of one grid by recall of {most} pairs on sequences of their own (in the quick form there is one rate)",
+        "at one rate for all arms, 0.005, the full form of three seeds was run before: 2.4 points more than one memory, 21.1 less "
+        "than one wide memory, evenness 0.99; no margin was changed since",
         "a pilot at toy scale did not find the mixture better than one wide memory; the paper says it of language models",
         "here the convolution comes before routing and the router sees convolved features",
     )
-    series = {"recall": {arm: list(one.accuracy.values()) for arm, one in found.items()}, "pairs": list(task.pairs)}
+    series = {
+        "recall": {arm: list(one.accuracy.values()) for arm, (_, one) in chosen.items()},
+        "pairs": list(task.pairs),
+    }
     return Result(measured, checks, settings, series, notes)
 
 
@@ -105,10 +125,6 @@ def _layers(size: int) -> Mapping[str, Factory]:
         WIDE: lambda width: MatrixMemory(width, 1, key_dim=size, value_dim=(TOP_K + 1) * size, conv=CONV),
         UNTRAINED: untrained,
     }
-
-
-def _trained(arm: str, make: Factory, task: Task, recipe: Recipe, seed: int, device: str) -> Probed:
-    return train_probe(make, task, recipe, seed=seed, device=device, extra=_balanced if arm == OURS else None)
 
 
 def _balanced(model: nn.Module, loss: Callable[[], Tensor]) -> Tensor:

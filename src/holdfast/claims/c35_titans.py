@@ -1,6 +1,7 @@
 """Titans (arXiv 2501.00663): a memory that learns while it reads recalls what attention's window has lost; all its parts help.
 
-Two proofs. A small model is trained to recall pairs that left the window. And a memory without any training before learns, online,
+Two proofs. A small model is trained to recall pairs that left the window, each arm at the same learning rates, the best of which is
+chosen by sequences that are neither trained on nor tested. And a memory without any training before learns, online,
 one random function after another: depth, momentum and forgetting are taken away one at a time, each arm with the best of one grid
 of rates, chosen on streams that are not those it is measured on.
 """
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.bench.memory_probes import Factory, Recipe, Task, anchors, one_thread, train_probe
+from holdfast.bench.memory_probes import Factory, Recipe, Task, anchors, one_thread, tuned_probe
 from holdfast.bench.plots import Bars, draw
 from holdfast.claims.base import Check, Result, Scale
 from holdfast.latent.titans import Lesson, NeuralMemory, Settings, Weights, learnt, told
@@ -35,7 +36,9 @@ SIZES: Mapping[Scale, tuple[Task, Recipe, int, int]] = {
     "full": (Task(128, (4, 8, 16), 256), Recipe(steps=2000, batch=16), 16, 16),
     "gpu": (Task(512, (16, 32, 64), 1024), Recipe(steps=20_000, batch=64, width=128, blocks=2, rate=2e-3), 64, 32),
 }
-"""Task, recipe, head size and window; one recipe for all arms."""
+"""Task, recipe, head size and window; but for its rate one recipe for all arms."""
+RATES: Mapping[Scale, tuple[float, ...]] = {"quick": (5e-3,), "full": (2e-3, 5e-3, 1e-2), "gpu": (1e-3, 3e-3)}
+"""Learning rates that every arm is trained at."""
 STREAMS: Mapping[Scale, tuple[int, int]] = {"quick": (4, 6), "full": (16, 8), "gpu": (64, 16)}
 """Streams to be measured on, with as many more to choose rates on, and functions in each."""
 WIDTH, HIDDEN, SPAN, PIECE, RECENT = 32, 64, 256, 8, 64
@@ -50,14 +53,17 @@ TOLD = 1.0
 def run(scale: Scale, seed: int, data: Path | None) -> Result:
     """Both proofs; sequences, functions and streams are drawn by ``seed``."""
     task, recipe, size, window = SIZES[scale]
+    middle = task.pairs[1]
     with one_thread():
-        found = {
-            arm: train_probe(make, task, recipe, seed=seed) for arm, make in _layers(task.length, size, window).items()
+        chosen = {
+            arm: tuned_probe(make, task, recipe, RATES[scale], seed=seed, pairs=middle)
+            for arm, make in _layers(task.length, size, window).items()
         }
         errors = _streamed(*STREAMS[scale], seed)
-    middle = task.pairs[1]
-    recall = {arm: one.accuracy[middle] for arm, one in found.items()}
-    measured: dict[str, Mapping[str, float]] = {arm: one.metrics for arm, one in found.items()}
+    recall = {arm: one.accuracy[middle] for arm, (_, one) in chosen.items()}
+    measured: dict[str, Mapping[str, float]] = {
+        arm: {**one.metrics, "learning rate": rate} for arm, (rate, one) in chosen.items()
+    }
     measured |= {f"stream: {arm}": values for arm, values in errors.items()}
     whole = errors["depth 2"]
     checks = (
@@ -86,7 +92,7 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         "chunk": CHUNK,
         "steps": recipe.steps,
         "batch": recipe.batch,
-        "learning rate": recipe.rate,
+        "learning rates": list(RATES[scale]),
         "width": recipe.width,
         "blocks": recipe.blocks,
         "streams": STREAMS[scale][0],
@@ -98,15 +104,21 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         "scale": scale,
     }
     notes = (
-        "one recipe for all arms, that of the pilots: no arm was tuned; the memory has one layer in the model, and chunks of "
-        f"{CHUNK} tokens",
+        "one recipe for all arms, that of the pilots, but for the learning rate, which each arm has for itself, for each seed: the "
+        f"best of one grid by recall of {middle} pairs on sequences of their own (in the quick form there is one rate)",
+        "at one rate for all arms, 0.005, the full form of three seeds was run before: with memory 9.6 points less than the window "
+        "alone, memory alone 10.9 points less than linear attention; no margin was changed since",
+        f"the memory has one layer in the model, and chunks of {CHUNK} tokens",
         "in the streams each arm has the best of one grid; with forgetting it is told when the function changes (an oracle); at a "
         "fixed rate: see the arm",
         "what is forgotten fades to the first weights: two layers that fade to zero have no gradient and never learn again",
         "before this form was settled, tanh for gelu, chunks of 2, a middle layer of 256 and 256 keys asked again were each looked "
         "at on one seed: one layer was better than two in all of them",
     )
-    series = {"recall": {arm: list(one.accuracy.values()) for arm, one in found.items()}, "pairs": list(task.pairs)}
+    series = {
+        "recall": {arm: list(one.accuracy.values()) for arm, (_, one) in chosen.items()},
+        "pairs": list(task.pairs),
+    }
     return Result(measured, checks, settings, series, notes)
 
 

@@ -84,7 +84,7 @@ class World:
     def __init__(self, data: Path | None, sizes: Sizes, seed: int) -> None:
         records, requests = _read(data, FACTS), _read(data, REQUESTS)["train"]
         random = np.random.default_rng([seed, 20])
-        fit = {}
+        fit: dict[str, Any] = {}
         for record in (records[at] for at in random.permutation(len(records)).tolist()):
             texts = [record[name] for name in ("prompt", "rephrase_prompt", "locality_prompt")]
             # The subject must be told in the other wording as well, and of nobody two things.

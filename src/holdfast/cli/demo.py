@@ -23,6 +23,7 @@ from holdfast.cli.past import before, change_lines
 from holdfast.cli.recall import hit_lines, sentence
 from holdfast.cli.sample import Question, Sample, load
 from holdfast.cli.screen import Screen
+from holdfast.cli.takeback import takeback
 from holdfast.cube import Cube, Kind, Status, utc
 from holdfast.errors import InputError
 from holdfast.memory import Memory
@@ -42,7 +43,15 @@ _INDENT = 3
 
 def register(commands: Any) -> None:
     """Add this command to the parser."""
-    commands("demo", demo, "watch real conversations become memories, be recalled, undone and forgotten")
+    parser = commands("demo", demo, "watch real conversations become memories, be recalled, undone and forgotten")
+    parser.add_argument(
+        "show",
+        nargs="?",
+        choices=("takeback",),
+        help="takeback: what a source taught a model, as text, caches and weights, is taken back (needs holdfast[torch,embed])",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of takeback: of all that is drawn")
+    parser.add_argument("--plot", metavar="FILE", help="of takeback: draw what the model knows before and afterwards")
 
 
 class _Clock:
@@ -68,6 +77,8 @@ class _Stage:
 
 def demo(args: argparse.Namespace, screen: Screen) -> int:
     """``holdfast demo``."""
+    if args.show:
+        return takeback(args, screen)
     began = time.perf_counter()
     clock = _Clock()
     with ExitStack() as stack:

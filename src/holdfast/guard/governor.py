@@ -21,6 +21,7 @@ from holdfast.errors import GuardError
 from holdfast.guard.base import Guard, Ruling
 from holdfast.retrieve.hits import Hit, Hits
 from holdfast.store.base import Commit, Op, Operation, Store, Where
+from holdfast.store.provenance import Standings
 from holdfast.store.sqlite import SqliteStore
 from holdfast.taxonomy import Evolution, Function, MemoryProfile, Subform, Subject
 
@@ -168,17 +169,20 @@ class Governor:
         quarantined: dict[str, str] = {}
         refused: list[str] = []
         marked: list[Operation] = []
-        for operation in operations:
-            cube = operation.cube
-            if cube is None or operation.op not in (Op.ADD, Op.UPDATE):
-                marked.append(operation)
-                continue
-            held = self._writer.get(cube.id, cube.scope) if operation.op is Op.UPDATE else None
-            if held is not None and held.status is Status.QUARANTINED and cube.status in RECALLABLE:
-                refused.append(f"memory {cube.id} stands in quarantine; only approve lets it out")
-                continue
-            before = held.origin if held is not None else None
-            marked.append(replace(operation, cube=self._writer.as_of_its_sources(cube, before)))
+        known: Standings = {}
+        with self._writer.connections.reading():
+            for operation in operations:
+                cube = operation.cube
+                if cube is None or operation.op not in (Op.ADD, Op.UPDATE):
+                    marked.append(operation)
+                    continue
+                held = self._writer.get(cube.id, cube.scope) if operation.op is Op.UPDATE else None
+                if held is not None and held.status is Status.QUARANTINED and cube.status in RECALLABLE:
+                    refused.append(f"memory {cube.id} stands in quarantine; only approve lets it out")
+                    continue
+                before = held.origin if held is not None else None
+                cube = self._writer.as_of_its_sources(cube, before, known=known)
+                marked.append(operation if cube is operation.cube else replace(operation, cube=cube))
         for operation, decision in zip(marked, self._guard.admit(marked), strict=True):
             why = "; ".join(decision.reasons)
             cube = operation.cube

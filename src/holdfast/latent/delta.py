@@ -69,7 +69,10 @@ class Writes:
         return Writes(self.queries, self.keys, self.values, decay, strength)
 
 
-_BLOCK = 8  # where each channel fades by itself, so many tokens of a piece are compared pair by pair
+_MILD = 60.0
+"""Where channels fade by themselves and none by more than this within a piece, half of it to either side is exact in fp32."""
+_BLOCK = 8
+"""Where one fades by more, so many tokens of a piece are compared pair by pair."""
 
 
 def run(
@@ -83,7 +86,7 @@ def run(
         raise InputError(f"a rule with decay {rule.decay} takes {'no' if rule.decay == 'none' else 'a'} decay")
     queries, keys, values = (exact(one) for one in (writes.queries, writes.keys, writes.values))
     decay = None if writes.decay is None else exact(writes.decay)
-    strength = torch.ones_like(keys[..., 0]) if writes.strength is None else exact(writes.strength)
+    strength = None if writes.strength is None else exact(writes.strength)[..., None]
     if state is None:
         state = keys.new_zeros((*keys.shape[:2], keys.shape[-1], values.shape[-1]))
     state = state.to(keys.dtype)
@@ -100,20 +103,23 @@ def _recurrent(
     keys: Tensor,
     values: Tensor,
     decay: Tensor | None,
-    strength: Tensor,
+    strength: Tensor | None,
     state: Tensor,
     corrects: bool,
 ) -> tuple[Tensor, Tensor]:
+    # Taken apart at once: the gradient of a token that is taken by itself is as long as all of them.
+    fading = None if decay is None else decay.exp()[..., None].unbind(2)
+    strong = None if strength is None else strength.unbind(2)
     found = []
-    fading = None if decay is None else decay.exp()
-    for at in range(keys.shape[2]):
-        key, new = keys[:, :, at], values[:, :, at]
+    for at, (query, key, new) in enumerate(zip(*(one.unbind(2) for one in (queries, keys, values)), strict=True)):
         if fading is not None:
-            state = state * fading[:, :, at, :, None]
+            state = state * fading[at]
         if corrects:
             new = new - torch.einsum("bhk,bhkv->bhv", key, state)
-        state = state + key[..., None] * (new * strength[:, :, at, None])[..., None, :]
-        found.append(torch.einsum("bhk,bhkv->bhv", queries[:, :, at], state))
+        if strong is not None:
+            new = new * strong[at]
+        state = state + key[..., None] * new[..., None, :]
+        found.append(torch.einsum("bhk,bhkv->bhv", query, state))
     return torch.stack(found, dim=2), state
 
 
@@ -122,7 +128,7 @@ def _chunked(
     keys: Tensor,
     values: Tensor,
     decay: Tensor | None,
-    strength: Tensor,
+    strength: Tensor | None,
     state: Tensor,
     corrects: bool,
     size: int,
@@ -135,26 +141,49 @@ def _chunked(
         short = -length % size
         return nn.functional.pad(x, (0, 0, 0, short)).unflatten(2, (-1, size))
 
-    queries, keys, values, strength = (pieces(one) for one in (queries, keys, values, strength[..., None]))
-    new, strong = values * strength, keys * strength
+    queries, keys, new = (pieces(one) for one in (queries, keys, values))
+    strong = keys
+    if strength is not None:
+        strength = pieces(strength)
+        new, strong = new * strength, keys * strength if corrects else keys
     fallen = None if decay is None else pieces(decay).cumsum(dim=3)
     seen, alike = _likeness([queries, strong] if corrects else [queries], keys, fallen)
-    from_before = queries if fallen is None else queries * fallen.exp()
+    since = None if fallen is None else fallen.exp()
+    from_before = queries if since is None else queries * since
     to_after = keys if fallen is None else keys * (fallen[..., -1:, :] - fallen).exp()
-    left = None if fallen is None else fallen[..., -1, :, None].exp()
-    known = None
+    left = None if since is None else since[..., -1, :, None]
     if corrects:
-        asked = strong if fallen is None else strong * fallen.exp()
+        asked = strong if since is None else strong * since
         # Ones are on the diagonal, whatever stands there.
         solved = torch.linalg.solve_triangular(alike, torch.cat([new, asked], dim=-1), upper=False, unitriangular=True)
         new, known = solved.split([new.shape[-1], keys.shape[-1]], dim=-1)
-    found = []
-    for at in range(keys.shape[2]):
-        written = new[:, :, at] if known is None else new[:, :, at] - known[:, :, at] @ state
-        found.append(from_before[:, :, at] @ state + seen[:, :, at] @ written)
-        kept = state if left is None else state * left[:, :, at]
-        state = kept + to_after[:, :, at].mT @ written
-    return torch.cat(found, dim=2)[:, :, :length], state
+        states, new, state = _corrected(new, known, to_after, left, state)
+    else:
+        states, state = _joined(to_after.mT @ new, left, state)
+    # What is read of all pieces is one product, now that their states are known.
+    found = from_before @ states + seen @ new
+    return found.flatten(2, 3)[:, :, :length], state
+
+
+def _joined(written: Tensor, left: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The states with which pieces begin, shape (B, H, pieces, K, V), and the last one, of what each adds and leaves."""
+    fades, states = None if left is None else left.unbind(2), []
+    for at, one in enumerate(written.unbind(2)):
+        states.append(state)
+        state = (state if fades is None else state * fades[at]) + one
+    return torch.stack(states, dim=2), state
+
+
+def _corrected(
+    new: Tensor, known: Tensor, to_after: Tensor, left: Tensor | None, state: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same and, second, what is truly written: what the state says of a piece's keys is taken off first."""
+    fades, states, written = None if left is None else left.unbind(2), [], []
+    for at, (fresh, asked, write) in enumerate(zip(*(one.unbind(2) for one in (new, known, to_after.mT)), strict=True)):
+        states.append(state)
+        written.append(fresh - asked @ state)
+        state = (state if fades is None else state * fades[at]) + write @ written[at]
+    return torch.stack(states, dim=2), torch.stack(written, dim=2), state
 
 
 def _likeness(some: list[Tensor], right: Tensor, fallen: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -163,18 +192,28 @@ def _likeness(some: list[Tensor], right: Tensor, fallen: Tensor | None) -> tuple
     Shape (..., size, size), zero above the diagonal; where there is but one, it is given twice.
     """
     size = right.shape[-2]
-    if fallen is None or fallen.shape[-1] == 1:
-        found = (torch.cat(some, dim=-2) @ right.mT).split(size, dim=-2)
-        if fallen is None:
-            return found[0].tril(), found[-1].tril()
+    channels = fallen is not None and fallen.shape[-1] > 1
+    if fallen is not None and channels:
+        if not fallen[..., -1, :].min() > -_MILD:
+            each = _by_blocks(some, right, fallen)
+            return each[0], each[-1]
+        # What lies between two places is a quotient of what lies before them; from the middle neither part is large.
+        middle = fallen[..., -1:, :].detach() / 2
+        rising, falling = (middle - fallen).exp(), (fallen - middle).exp()
+        some, right = [one * falling for one in some], right * rising
+    found = (torch.cat(some, dim=-2) @ right.mT).split(size, dim=-2)
+    if fallen is None or channels:
+        return found[0].tril(), found[-1].tril()
     # Above the diagonal the difference is positive and its exponential may be infinite: zero times that would be no number.
-    later = torch.ones(size, size, dtype=torch.bool, device=right.device).triu(1)
-    if fallen.shape[-1] == 1:
-        faded = (fallen - fallen.mT).masked_fill(later, float("-inf")).exp()
-        return found[0] * faded, found[-1] * faded
+    faded = (fallen - fallen.mT).masked_fill(_later(right), float("-inf")).exp()
+    return found[0] * faded, found[-1] * faded
+
+
+def _by_blocks(some: list[Tensor], right: Tensor, fallen: Tensor) -> list[Tensor]:
+    """The same with a fading for each channel, however strong."""
+    size, later = right.shape[-2], _later(right)
     if size % _BLOCK:
-        each = [_by_channel(one, right, fallen, later) for one in some]
-        return each[0], each[-1]
+        return [_by_channel(one, right, fallen, later) for one in some]
     # Between blocks fading is a product, up to the start of the later block and from there on, both of which can only shrink.
     count = size // _BLOCK
     starts = nn.functional.pad(fallen, (0, 0, 1, 0))[..., :-1:_BLOCK, :]
@@ -189,7 +228,13 @@ def _likeness(some: list[Tensor], right: Tensor, fallen: Tensor | None) -> tuple
         left = one.unflatten(-2, (count, _BLOCK))
         before = ((left * inside) @ to_start.mT).flatten(-3, -2)
         each.append(before + (_by_channel(left, *blocked)[..., :, :, None, :] * own).flatten(-2).flatten(-3, -2))
-    return each[0], each[-1]
+    return each
+
+
+def _later(x: Tensor) -> Tensor:
+    """Which of a piece's tokens come after which, shape (size, size)."""
+    size = x.shape[-2]
+    return torch.ones(size, size, dtype=torch.bool, device=x.device).triu(1)
 
 
 def _by_channel(left: Tensor, right: Tensor, fallen: Tensor, later: Tensor) -> Tensor:

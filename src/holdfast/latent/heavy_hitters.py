@@ -26,7 +26,7 @@ PROFILE = MemoryProfile(
 
 ATTENTION = "attention"
 
-_BLOCK = 256
+_BLOCK = 64
 """So many queries are looked at together: all of a long prompt would need memory of its length squared."""
 
 
@@ -59,9 +59,10 @@ class HeavyHitters(Retention):
         if found is None:
             found = torch.zeros(entries.positions.shape, dtype=torch.float32, device=queries.device)
         asked = entries.positions[0, 0, -queries.shape[2] :]
+        groups = queries.shape[1] // entries.keys.shape[1]
         for start in range(0, queries.shape[2], _BLOCK):
             some = slice(start, start + _BLOCK)
-            found = found + attention(entries, queries[:, :, some], asked[some]).mean(dim=2).sum(dim=2)
+            found = found + attention(entries, queries[:, :, some], asked[some]).sum(dim=(2, 3)) / groups
         return {ATTENTION: found}
 
     def score(self, layer: int, entries: Entries, seen: int) -> Tensor:

@@ -88,10 +88,10 @@ class RetentionPolicy(Protocol):
         ...
 
     def write(self, layer: int, hidden: Tensor | None, keys: Tensor, values: Tensor) -> Mapping[str, Tensor]:
-        """Notes on entries that come into a layer, shape (B, H, T) each.
+        """Notes on entries that have come into a layer, shape (B, H, T) each: of those of several steps at once.
 
         ``hidden``: what went into the layer's attention, shape (B, T, C), where ``needs.hidden``; ``keys`` and ``values``: shape
-        (B, H, T, D).
+        (B, H, T, D). Each entry is given once, before anything is scored.
         """
         ...
 
@@ -221,11 +221,13 @@ def attention(entries: Entries, queries: Tensor, asked: Tensor) -> Tensor:
     is later than itself.
     """
     grouped = queries.unflatten(1, (entries.keys.shape[1], -1))
-    found = (grouped @ entries.keys[:, :, None].transpose(-1, -2)).float() * entries.scaling
+    # One product a head of keys: to give each query's head keys of its own would copy them.
+    found = grouped.flatten(2, 3) @ entries.keys.transpose(-1, -2)
+    found = found.float().mul_(entries.scaling).unflatten(2, grouped.shape[2:4])
     unseen = entries.positions[:, :, None, :] > asked[:, None]
     if entries.held is not None:
         unseen = unseen | ~entries.held[:, :, None, :]
-    return found.masked_fill(unseen[:, :, None], float("-inf")).softmax(dim=-1)
+    return found.masked_fill_(unseen[:, :, None], float("-inf")).softmax(dim=-1)
 
 
 def pinned(scores: Tensor, entries: Entries, seen: int, sinks: int, recent: int) -> Tensor:

@@ -65,9 +65,9 @@ class Surprisal(Retention):
 
     def observe(self, tokens: Tensor, logits: Tensor, before: Tensor | None) -> Mapping[str, Tensor]:
         """The surprise of each token in nats; that of the very first is the most of its block."""
-        told = torch.log_softmax(logits.float(), dim=-1)
+        told = torch.log_softmax(logits[:, :-1].float(), dim=-1)
         found = torch.zeros(tokens.shape, dtype=torch.float32, device=logits.device)
-        found[:, 1:] = -told[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
+        found[:, 1:] = -told.gather(-1, tokens[:, 1:, None])[..., 0]
         if before is not None:
             found[:, 0] = -torch.log_softmax(before.float(), dim=-1).gather(-1, tokens[:, :1])[:, 0]
         elif tokens.shape[1] > 1:

@@ -99,20 +99,18 @@ def gradient(weights: Sequence[Tensor], keys: Tensor, values: Tensor, theta: Ten
 
 
 def changed(
-    weights: Weights, momentum: Weights, steps: Weights, logits: Tensor, settings: Settings
+    weights: Weights, momentum: Weights, steps: Weights, eta: Tensor, alpha: Tensor, settings: Settings
 ) -> tuple[Weights, Weights]:
-    """Weights and momentum after a chunk with these gradients; logits of eta and alpha, shape (B, H, 2), are means over it."""
-    eta, alpha = (one[..., None, None] for one in logits.sigmoid().unbind(dim=-1))
+    """Weights and momentum after a chunk with these gradients; eta and alpha of shape (B, H, 1, 1)."""
+    shorter: Tensor | float = 1.0
     if settings.clip is not None:
         length = sum(step.square().sum(dim=(-1, -2), keepdim=True) for step in steps)
         shorter = settings.clip * torch.rsqrt(length + settings.clip**2)
-        steps = tuple(step * shorter for step in steps)
     now, then = [], []
     for at, (weight, pace, step) in enumerate(zip(weights, momentum, steps, strict=True)):
-        move = eta * pace - step if settings.momentum else -step
+        move = eta * pace - step * shorter if settings.momentum else -step * shorter
         if settings.forget:
-            left = (1 - alpha) * weight
-            weight = left if settings.home is None else left + alpha * settings.home[at]
+            weight = (1 - alpha) * weight if settings.home is None else weight.lerp(settings.home[at], alpha)
         now.append(weight + move)
         then.append(move)
     return tuple(now), tuple(then)
@@ -126,22 +124,28 @@ def learnt(
     ``totals``: shape (B,), so many tokens of each row are real; None: all. ``recurrent`` takes each token's gradient by itself
     as it comes, ``chunked`` those of a chunk at once; ``dense`` is ``chunked``.
     """
-    keys, values, rates = lesson.keys, lesson.values, lesson.rates
-    length, size = keys.shape[2], settings.chunk
-    history = [weights]
-    for start in range(0, length - size + 1, size):
-        some = slice(start, start + size)
+    size, history = settings.chunk, [weights]
+    count = lesson.keys.shape[2] // size
+
+    def chunks(x: Tensor) -> Tensor:
+        """Shape (B, H, T, ...) as (B, H, chunks, size, ...), without what makes no complete chunk."""
+        return x[:, :, : count * size].unflatten(2, (count, size))
+
+    paces = chunks(lesson.rates[..., 1:]).mean(dim=3).sigmoid()[..., None, None]
+    taken = *(chunks(one) for one in (lesson.keys, lesson.values, lesson.rates[..., 0])), *paces.unbind(dim=3)
+    # Taken apart at once: the gradient of a chunk that is taken by itself is as long as the whole sequence.
+    each = zip(*(one.unbind(dim=2) for one in taken), strict=True)
+    for at, (keys, values, theta, eta, alpha) in enumerate(each):
         if path == "recurrent":
             steps: Weights | None = None
-            for at in range(start, start + size):
-                one = slice(at, at + 1)
-                step = gradient(weights, keys[:, :, one], values[:, :, one], rates[:, :, one, 0])
+            for some in zip(*(one.split(1, dim=2) for one in (keys, values, theta)), strict=True):
+                step = gradient(weights, *some)
                 steps = step if steps is None else tuple(a + b for a, b in zip(steps, step, strict=True))
             assert steps is not None
         else:
-            steps = gradient(weights, keys[:, :, some], values[:, :, some], rates[:, :, some, 0])
-        now, then = changed(weights, momentum, steps, rates[:, :, some, 1:].mean(dim=2), settings)
-        if totals is not None and not (complete := totals >= start + size).all():
+            steps = gradient(weights, keys, values, theta)
+        now, then = changed(weights, momentum, steps, eta, alpha, settings)
+        if totals is not None and not (complete := totals >= (at + 1) * size).all():
             where = complete[:, None, None, None]
             now = tuple(torch.where(where, a, b) for a, b in zip(now, weights, strict=True))
             then = tuple(torch.where(where, a, b) for a, b in zip(then, momentum, strict=True))

@@ -119,14 +119,22 @@ class TitansBlock(Layer):
         found = []
         for start in range(0, long.shape[1], size):
             segment = long[:, start : start + size]
-            mask = torch.arange(segment.shape[1], device=x.device) + start < totals[:, None]
+            end = start + segment.shape[1]
+            # Nothing need be sorted or chosen by row where all tokens are real, as in training they mostly are.
+            real = bool((totals >= end).all())
+            mask = None if real else torch.arange(start, end, device=x.device) < totals[:, None]
             said = self.segment(segment, self.memory.read(segment, memory))
             gate, after = self.memory(said, memory, mask=mask)
-            complete = totals >= start + size
-            memory = {
-                name: torch.where(complete.reshape(-1, *(1,) * (one.dim() - 1)), after[name], one.to(after[name].dtype))
-                for name, one in memory.items()
-            }
+            if real and end == start + size:
+                memory = after
+            else:
+                complete = totals >= start + size
+                memory = {
+                    name: torch.where(
+                        complete.reshape(-1, *(1,) * (one.dim() - 1)), after[name], one.to(after[name].dtype)
+                    )
+                    for name, one in memory.items()
+                }
             found.append(self._gated(said, gate))
         fresh = (counts[:, None] + torch.arange(length, device=x.device)).clamp_max(long.shape[1] - 1)
         counts = totals % size

@@ -134,7 +134,7 @@ class Cook:
         for token in trajectory.tokens:
             if outcome.reward is not None:
                 self._memory.reward(token, outcome.reward, **scope)
-        done = self._made(case)
+        done = set[str]() if added.ids else self._made(case)  # of what has just come nothing is made
         made: list[Cube] = []
         reasons: list[str] = []
 

@@ -41,6 +41,11 @@ class Column:
             self.resize(int(rows.max()) + 1)
             self._room[rows] = values
 
+    def fill(self, where: slice | npt.NDArray[Any], size: int, values: npt.ArrayLike) -> None:
+        """As ``put``, for who knows that there are ``size`` rows then."""
+        self.resize(size)
+        self._room[where] = values
+
 
 def distinct(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The different values of a small array, sorted; several times as fast as ``np.unique``."""

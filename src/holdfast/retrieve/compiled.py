@@ -27,6 +27,7 @@ from holdfast.retrieve.loops import (
     AnyRows,
     Bools,
     Bytes,
+    Doubles,
     Halves,
     Rows32,
     Shorts,
@@ -58,6 +59,7 @@ def warm_up() -> None:
     smallest(differences(words, some, words[0], first), 1)
     seen = np.zeros(3, np.int32)
     add_ones(np.zeros(2, np.uint16), seen, 0, narrow, shown)
+    add_counts(np.zeros(2), seen, 0, narrow, counts, shown, np.float64(1))
     reached(found, seen[: add_gains(found, seen, 0, narrow, counts, norms, np.float32(1))], 1, 1.0)
     taken(found, seen, 1.0)
     needed, here, before, after = surroundings(rows, narrow, narrow, shown)
@@ -162,6 +164,21 @@ def add_ones(found: Shorts, seen: Rows32, size: int, rows: Rows32, shown: Bools)
             seen[size] = row  # kept where the next does not take its place
             size += before == 0
             found[row] = before + 1
+    return size
+
+
+@_compile
+def add_counts(
+    found: Doubles, seen: Rows32, size: int, rows: Rows32, counts: Bytes, shown: Bools, weight: np.float64
+) -> int:
+    """See ``Loops``."""
+    for at in range(len(rows)):
+        row = rows[at]
+        if shown[row]:
+            before = found[row]
+            seen[size] = row  # kept where the next does not take its place
+            size += before == 0
+            found[row] = before + weight * counts[at]
     return size
 
 

@@ -82,10 +82,11 @@ class Expanded:
         hits = list(found.values())
         best = np.argsort(-self.of.rank(query, hits), kind="stable")[: self.seeds]
         frontier = reached = {hits[at].id: hits[at] for at in best.tolist()}
-        ties = _ties(hits, {hit.id: at for at, hit in enumerate(hits)})
+        places = {hit.id: at for at, hit in enumerate(hits)}
+        ties = _ties(hits, places)
         for _ in range(self.hops):
             named = [id for hit in frontier.values() for id in self._heaviest(linked(hit.cube))]
-            back = [hits[at].id for hit in frontier.values() if hit.id in found for at in ties[hits.index(hit)]]
+            back = [hits[at].id for id in frontier if id in found for at in ties[places[id]]]
             wanted = [id for id in dict.fromkeys([*named, *back]) if id not in reached]
             read = self._hits([id for id in wanted if id not in found], below)
             frontier = {id: hit for id in wanted if (hit := found.get(id) or read.get(id)) is not None}

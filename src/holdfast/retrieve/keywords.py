@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from holdfast.retrieve.base import Near, Scores
 from holdfast.retrieve.hits import Hit
 from holdfast.retrieve.likeness import OVERLAP
 from holdfast.retrieve.text import tokens
+from holdfast.store.rows import forgotten_with
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -53,6 +55,15 @@ class Keywords:
     def _score(self, asked: set[str], hit: Hit) -> float:
         fields = (("name", self.name), ("description", self.description), ("doc", self.doc))
         return sum(
-            weight * len(asked & set(tokens(str(hit.cube.data.get(field, "")).replace("_", " "))))
+            weight * len(asked & _words(str(hit.cube.data.get(field, "")).replace("_", " ")))
             for field, weight in fields
         )
+
+
+@lru_cache(maxsize=4_096)
+def _words(text: str) -> frozenset[str]:
+    """The different words of a field: the same skills are looked at for many tasks."""
+    return frozenset(tokens(text))
+
+
+forgotten_with(_words.cache_clear)

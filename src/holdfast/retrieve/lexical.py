@@ -99,8 +99,9 @@ class LexicalIndex:
         numbers = np.asarray(rows, np.int64)
         heads = np.cumsum(sizes) - sizes
         lengths = (records["term"][heads] & 0xFFFFFF).astype(np.float32)
-        self._lengths.put(numbers, lengths)
-        self._flags.put(numbers, (records["term"][heads] >> 24).astype(np.uint8))
+        size = max(len(self._lengths.values), int(numbers.max()) + 1)
+        self._lengths.fill(numbers, size, lengths)
+        self._flags.fill(numbers, size, records["term"][heads] >> 24)
         self._documents += len(numbers)
         self._tokens += float(lengths.sum())
         self._norms = None
@@ -109,7 +110,7 @@ class LexicalIndex:
         body[heads] = False
         if self._sizes is not None:
             squares = np.where(body, records["count"].astype(np.float32) ** 2, 0)
-            self._sizes.put(numbers, np.sqrt(np.add.reduceat(squares, heads)))
+            self._sizes.fill(numbers, size, np.sqrt(np.add.reduceat(squares, heads)))
         owner = np.repeat(numbers.astype(np.int32), sizes)
         self._segments.append(_segment(records["term"][body], owner[body], records["count"][body]))
         while len(self._segments) > 1 and 2 * len(self._segments[-1].rows) >= len(self._segments[-2].rows):
@@ -190,13 +191,19 @@ class LexicalIndex:
             for where, _ in rarest[done].postings:
                 size = loops.add_ones(found, seen, size, where, allowed)
             done += 1
-            if size >= k and done < len(rarest):
+            # No row holds more than the words that are done: until these are more than the rest, nothing can be settled.
+            if size >= k and len(rarest) - done < done < len(rarest):
                 least = max(least, _kth(found[seen[:size]], k))
-        rows = np.sort(seen[:size])
+        rows = seen[:size]
         held = found[rows]
-        if done < len(rarest):  # the rest is looked up in these rows alone, in order, as the postings are
-            hopeful = held >= least - (len(rarest) - done)
-            rows, held = rows[hopeful], held[hopeful]
+        if done < len(rarest):
+            enough = held >= least - (len(rarest) - done)
+        elif size > k:
+            enough = held >= _kth(held, k)
+        else:
+            enough = held > 0
+        rows = np.sort(rows[enough])  # the rest is looked up in these rows alone, in order, as the postings are
+        held = found[rows]
         for at in range(done, len(rarest)):
             counted = np.zeros(len(rows), np.float32)
             self._count(rarest[at], rows, counted)
@@ -211,20 +218,20 @@ class LexicalIndex:
 
         N and df are of the allowed rows, so that others have no part in it. Shape (len(allowed),), 0 where no word matches.
         """
-        found = np.zeros(len(allowed), np.float64)
+        found, seen = np.zeros(len(allowed), np.float64), np.empty(len(allowed) + 1, np.int32)
         everything = self._all(allowed)
         documents = int(np.count_nonzero(allowed))
-        squares = 0.0
+        squares, size = 0.0, 0
         for word, times in asked.items():
-            held = []
-            for rows, counts in self._word(word).postings:
-                here = allowed[rows] if not everything else slice(None)
-                held.append((rows[here], counts[here]))
-            weight = times * (1 + np.log((1 + documents) / (1 + sum(len(rows) for rows, _ in held))))
+            held = self._word(word)
+            many = held.rows
+            if not everything:
+                many = sum(int(np.count_nonzero(allowed[rows])) for rows, _ in held.postings)
+            weight = times * (1 + np.log((1 + documents) / (1 + many)))
             squares += weight * weight
-            for rows, counts in held:
-                found[rows] += weight * counts
-        some = np.flatnonzero(found)
+            for rows, counts in held.postings:
+                size = self._loops.add_counts(found, seen, size, rows, counts, allowed, weight)
+        some = seen[:size]
         found[some] /= np.sqrt(squares) * self._norms_of_counts()[some]
         return found
 
@@ -337,8 +344,10 @@ def _segment(terms: npt.NDArray[np.uint32], rows: Rows32, counts: Counts, ordere
     """``ordered``: the rows of each term are in order already, so that a stable sort by term keeps them so."""
     order = np.argsort(terms, kind="stable") if ordered else np.lexsort((rows, terms))
     terms = terms[order]
-    distinct, starts = np.unique(terms, return_index=True)
-    return _Segment(distinct, np.append(starts, len(terms)), rows[order], counts[order])
+    first = np.ones(len(terms) + 1, np.bool_)  # and the end
+    np.not_equal(terms[1:], terms[:-1], out=first[1:-1])
+    starts = np.flatnonzero(first)
+    return _Segment(terms[starts[:-1]], starts, rows[order], counts[order])
 
 
 def _merge(first: _Segment, second: _Segment) -> _Segment:

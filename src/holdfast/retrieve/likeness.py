@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from holdfast.retrieve.partition import Partition, View
 from holdfast.retrieve.query import Query, verbatim
 from holdfast.retrieve.search import MOSTLY, Ranked, Ranking
 from holdfast.retrieve.text import term, tokens
+from holdfast.store.rows import forgotten_with
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -106,9 +107,11 @@ def words_first(partition: Partition, query: Query, _vector: Floats | None, view
     """All rows up to k: by the likeness of their words, and those that share none after them, the newest first."""
     shown = partition.visible(view)
     alike = partition.lexical.alike(Counter(map(term, tokens(query.text))), shown)
-    rows = _first(np.flatnonzero(shown), alike, k)
-    best = np.lexsort((-rows, -alike[rows]))[:k]
-    return _ranked(rows[best], alike[rows[best]], alike[rows[best]])
+    rows = _first(np.flatnonzero(alike), alike, k)
+    best = rows[np.lexsort((-rows, -alike[rows]))][:k]
+    if len(best) < k:  # the others are in order already
+        best = np.concatenate((best, np.flatnonzero(shown & (alike == 0))[len(best) - k :][::-1]))
+    return _ranked(best, alike[best], alike[best])
 
 
 def newest(partition: Partition, _query: Query, _vector: Floats | None, view: View, k: int) -> Ranked:
@@ -197,20 +200,26 @@ def _scores(candidates: Sequence[Hit]) -> Scores:
 
 def cosines(query: str, texts: Sequence[str]) -> Scores:
     """The cosine of a query's words and those of each text, weighed likewise, where no index has them: shape (len(texts),)."""
-    counts = [Counter(tokens(text)) for text in texts]
-    held = Counter(word for count in counts for word in count)
+    counts = [_counted(text) for text in texts]
     asked = {
-        word: times * (1 + math.log((1 + len(texts)) / (1 + held[word])))
+        word: times * (1 + math.log((1 + len(texts)) / (1 + sum(word in count for count, _ in counts))))
         for word, times in Counter(tokens(query)).items()
     }
-    across = [sum(weight * count[word] for word, weight in asked.items()) for count in counts]
+    across = [sum(weight * count[word] for word, weight in asked.items() if word in count) for count, _ in counts]
+    size = math.hypot(*asked.values())
     return np.asarray(
-        [
-            dot / (math.hypot(*asked.values()) * math.hypot(*count.values())) if dot else 0.0
-            for dot, count in zip(across, counts, strict=True)
-        ],
-        np.float64,
+        [dot / (size * length) if dot else 0.0 for dot, (_, length) in zip(across, counts, strict=True)], np.float64
     )
+
+
+@lru_cache(maxsize=512)
+def _counted(text: str) -> tuple[Mapping[str, int], float]:
+    """How often each word stands in a text, and the length of that vector: the same texts are compared with each task."""
+    count = Counter(tokens(text))
+    return count, math.hypot(*count.values())
+
+
+forgotten_with(_counted.cache_clear)
 
 
 def _first(rows: npt.NDArray[np.integer], scores: npt.NDArray[Any], k: int) -> npt.NDArray[np.integer]:

@@ -45,6 +45,7 @@ Halves = npt.NDArray[np.float16]
 Words = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
 Shorts = npt.NDArray[np.uint16]
+Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Rows32 = npt.NDArray[np.int32]
 AnyRows = npt.NDArray[np.integer]
@@ -80,6 +81,11 @@ class Loops(Protocol):
 
     def add_ones(self, found: Shorts, seen: Rows32, size: int, rows: Rows32, shown: Bools) -> int:
         """Add 1 to those of some rows that are shown; each comes once. ``seen`` is as in ``add_gains``."""
+
+    def add_counts(
+        self, found: Doubles, seen: Rows32, size: int, rows: Rows32, counts: Bytes, shown: Bools, weight: np.float64
+    ) -> int:
+        """Add weight * count to those of some rows that are shown; each comes once. ``seen`` is as in ``add_gains``."""
 
     def reached(self, found: Floats, seen: Rows32, count: int, most: float) -> float:
         """What at least ``count`` of the rows ``seen`` reach: mostly hardly less than the most such. None has over ``most``."""
@@ -209,6 +215,20 @@ def add_ones(found: Shorts, seen: Rows32, size: int, rows: Rows32, shown: Bools)
     end = size + len(fresh)
     seen[size:end] = fresh
     found[rows] = before + np.uint16(1)
+    return end
+
+
+def add_counts(
+    found: Doubles, seen: Rows32, size: int, rows: Rows32, counts: Bytes, shown: Bools, weight: np.float64
+) -> int:
+    """See ``Loops``."""
+    here = shown[rows]
+    rows = rows[here]
+    before = found[rows]
+    fresh = rows[before == 0]
+    end = size + len(fresh)
+    seen[size:end] = fresh
+    found[rows] = before + weight * counts[here]
     return end
 
 

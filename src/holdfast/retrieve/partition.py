@@ -130,11 +130,13 @@ class Partition:
         fresh = self._seq == 0  # rows come with all their folds
         if changes.seq != self._seq:
             rows = self._add_rows()
-            if fresh or changes.ended or len(rows):  # not where somebody only said how well something served
-                self._masks.clear()
             for rid, known_to in changes.ended.items():
                 self._columns["known_to"].values[rid & _LOW] = known_to
                 self._live.values[rid & _LOW] = False
+            if fresh:
+                self._masks.clear()
+            elif changes.ended:
+                self._end([rid & _LOW for rid in changes.ended])
             if changes.ended or fresh:
                 self._order_turns()
             else:
@@ -150,6 +152,16 @@ class Partition:
                 self._put_mentions(fold, self._store.fold_rows(fold, rids))
         self._seq, self._arrival = changes.seq, changes.arrival
 
+    def _end(self, rows: Sequence[int]) -> None:
+        """Take rows that have ended out of what is known of views of the present; of the others nothing is known any more."""
+        for asked, (since, until, shown) in list(self._masks.items()):
+            if asked[0] is not None:
+                del self._masks[asked]
+                continue
+            left = shown.copy()  # whoever holds a mask holds it as it was
+            left[[row for row in rows if row < len(left)]] = False
+            self._masks[asked] = since, until, left
+
     def _add_rows(self) -> npt.NDArray[np.int64]:
         headers = self._store.headers(self.no, self.size - 1)
         if not headers:
@@ -157,6 +169,9 @@ class Partition:
         table = list(zip(*headers, strict=True))
         rows = np.asarray(table[0], np.int64) & _LOW
         self.size = int(rows[-1]) + 1
+        # Mostly they follow one another, and are a slice: a commit brings few, and a row has many columns.
+        together = self.size - int(rows[0]) == len(rows)
+        where = slice(int(rows[0]), self.size) if together else rows
         for name, at, empty in (
             ("known_from", 1, 0),
             ("known_to", 2, FOREVER),
@@ -164,25 +179,24 @@ class Partition:
             ("valid_to", 4, FOREVER),
             ("expires_at", 5, FOREVER),
         ):
-            self._columns[name].put(
-                rows, np.asarray([empty if value is None else value for value in table[at]], np.int64)
-            )
+            self._columns[name].fill(where, self.size, [empty if value is None else value for value in table[at]])
         said = [start if start is not None else known for start, known in zip(table[3], table[1], strict=True)]
-        self._columns["said"].put(rows, np.asarray(said, np.int64))
+        self._columns["said"].fill(where, self.size, said)
         for name, at in (("kind", 6), ("agent", 8), ("session", 9), ("author", 10), ("readers", 13)):
             labels = self._labels[name]
             for value in dict.fromkeys(table[at]):
                 labels.setdefault(value, len(labels))
-            self._codes[name].put(rows, np.fromiter(map(labels.__getitem__, table[at]), np.int32, len(rows)))
-        recallable = np.asarray([status in RECALLABLE for status in table[7]], np.bool_)
-        self._recallable.put(rows, recallable)
-        self._live.put(rows, recallable & np.asarray([known_to is None for known_to in table[2]], np.bool_))
-        self._trust.put(rows, np.asarray(table[11], np.float32))
+            self._codes[name].fill(where, self.size, list(map(labels.__getitem__, table[at])))
+        recallable = [status in RECALLABLE for status in table[7]]
+        self._recallable.fill(where, self.size, recallable)
+        live = [some and known_to is None for some, known_to in zip(recallable, table[2], strict=True)]
+        self._live.fill(where, self.size, live)
+        self._trust.fill(where, self.size, table[11])
         for mentioned in self._mentioned.values():
             mentioned.resize(self.size)
         for column in self._near.values():
             column.resize(self.size)
-        self._first.put(rows, rows)
+        self._first.fill(where, self.size, rows)
         for row, before in zip(rows.tolist(), table[12], strict=True):
             if before is not None:
                 self._first.values[row] = self._first.values[before & _LOW]
@@ -264,64 +278,75 @@ class Partition:
         """Which rows a view shows; shape (size,)."""
         asked = (view.known, view.true_at, view.kinds, view.agent, view.session, view.reach, view.inside, view.without)
         known = self._masks.get(asked)
-        if known is not None and known[0] <= view.now < known[1]:
-            return known[2]
-        until = FOREVER  # when the next memory ends or expires; up to then the answer is the same
-        if view.known is None:
-            shown: Mask = self._live.values.copy()
-        else:
-            known_from, known_to = self._columns["known_from"].values, self._columns["known_to"].values
-            shown = self._recallable.values & (known_from <= view.known) & (view.known < known_to)
-        for name in ("expires_at",) if view.true_at is not None else ("expires_at", "valid_to"):
-            ends = self._columns[name].values
-            later = ends > view.now
-            until = min(until, int(ends.min(where=later, initial=FOREVER)))
-            shown &= later
-        if view.true_at is not None:
-            shown &= self._columns["valid_from"].values <= view.true_at
-            shown &= self._columns["valid_to"].values > view.true_at
-        for name, wanted in (("agent", view.agent), ("session", view.session)):
-            if wanted is not None:
-                shown &= self._codes[name].values == self._labels[name].get(wanted, -1)
-        if view.kinds:
-            shown &= self._of_kinds(view.kinds)
-        if view.reach is not None:
-            shown &= self._granted(view.reach)
-        if view.without:
-            shown &= ~np.isin(
-                self._codes["author"].values, [self._labels["author"].get(one, -1) for one in view.without]
-            )
-        if view.inside:
-            shown &= ~self._from_outside()
+        before = known if known is not None and known[0] <= view.now < known[1] else None
+        if before is not None and len(before[2]) == self.size:
+            return before[2]
+        start = 0 if before is None else len(before[2])  # what has come since is looked at alone
+        shown, until = self._shown(view, start)
+        if before is not None:
+            until, shown = min(before[1], until), np.concatenate((before[2], shown))
         if known is None and len(self._masks) == MASKS:
             del self._masks[next(iter(self._masks))]
         self._masks[asked] = view.now, until, shown
         return shown
 
-    def _granted(self, reach: Reach) -> Mask:
-        """Which rows somebody else than the owner may read: what it may not see must have no part in a score either."""
-        granted = np.zeros(self.size, np.bool_)
+    def _shown(self, view: View, start: int) -> tuple[Mask, int]:
+        """Which rows from ``start`` on a view shows, and when the next of them ends or expires: until then that stays so."""
+        until = FOREVER
+        some = slice(start, None)
+        if view.known is None:
+            shown: Mask = self._live.values[some].copy()
+        else:
+            known_from, known_to = (self._columns[name].values[some] for name in ("known_from", "known_to"))
+            shown = self._recallable.values[some] & (known_from <= view.known) & (view.known < known_to)
+        for name in ("expires_at",) if view.true_at is not None else ("expires_at", "valid_to"):
+            ends = self._columns[name].values[some]
+            later = ends > view.now
+            until = min(until, int(ends.min(where=later, initial=FOREVER)))
+            shown &= later
+        if view.true_at is not None:
+            shown &= self._columns["valid_from"].values[some] <= view.true_at
+            shown &= self._columns["valid_to"].values[some] > view.true_at
+        for name, wanted in (("agent", view.agent), ("session", view.session)):
+            if wanted is not None:
+                shown &= self._codes[name].values[some] == self._labels[name].get(wanted, -1)
+        if view.kinds:
+            shown &= self._of_kinds(view.kinds, some)
+        if view.reach is not None:
+            shown &= self._granted(view.reach, some)
+        if view.without:
+            shown &= ~np.isin(
+                self._codes["author"].values[some], [self._labels["author"].get(one, -1) for one in view.without]
+            )
+        if view.inside:
+            shown &= ~self._from_outside()[some]
+        return shown, until
+
+    def _granted(self, reach: Reach, some: slice) -> Mask:
+        """Which of some rows another than the owner may read: what it may not see must have no part in a score either."""
+        readers_of = self._codes["readers"].values[some]
+        granted = np.zeros(len(readers_of), np.bool_)
         for grant in reach.grants or ():
             if reach.right not in grant.rights:
                 continue
-            some = np.ones(self.size, np.bool_)
+            covered = np.ones(len(granted), np.bool_)
             for name, wanted in (("agent", grant.agent), ("session", grant.session)):
                 if wanted is not None:
-                    some &= self._codes[name].values == self._labels[name].get(wanted, -1)
+                    covered &= self._codes[name].values[some] == self._labels[name].get(wanted, -1)
             if grant.kinds:
-                some &= self._of_kinds(grant.kinds)
-            granted |= some
+                covered &= self._of_kinds(grant.kinds, some)
+            granted |= covered
         for readers, code in self._labels["readers"].items():
             if readers is not None and reach.reader not in json.loads(readers):
-                granted &= self._codes["readers"].values != code
+                granted &= readers_of != code
         return granted
 
-    def _of_kinds(self, kinds: Collection[str]) -> Mask:
-        """Which rows are of these kinds: there are few kinds, so a table says it in one step a row."""
+    def _of_kinds(self, kinds: Collection[str], some: slice) -> Mask:
+        """Which of some rows are of these kinds: there are few kinds, so a table says it in one step a row."""
         labels = self._labels["kind"]
         wanted = np.zeros(len(labels), np.bool_)
         wanted[[labels[kind] for kind in kinds if kind in labels]] = True
-        found: Mask = wanted[self._codes["kind"].values]
+        found: Mask = wanted[self._codes["kind"].values[some]]
         return found
 
     def _from_outside(self) -> Mask:

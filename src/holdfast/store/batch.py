@@ -16,7 +16,7 @@ from holdfast.store.base import OF_USE, Action, Commit, Event, Op, Operation
 from holdfast.store.grants import Gate, Reach, Right
 from holdfast.store.journal import GENESIS, digest, link
 from holdfast.store.proof import use_digest
-from holdfast.store.provenance import as_of_its_sources
+from holdfast.store.provenance import Standings, as_of_its_sources
 from holdfast.store.queue import FOLDS, arrive, vector_tables
 from holdfast.store.rows import (
     Row,
@@ -67,6 +67,7 @@ class Batch:
         self._cubes: list[Cube] = []
         self._duplicates: list[str] = []
         self._journal: list[tuple[Any, ...]] = []
+        self._standings: Standings = {}
         self.words: bytes | None = None  # the lexical fold of the operation at hand, where it was made beforehand
 
     def apply(self, operation: Operation) -> None:
@@ -109,7 +110,8 @@ class Batch:
             raise ConflictError(
                 f"the id {cube.id} is taken by a memory with other content; update that one, or add this under a new id"
             )
-        first = as_of_its_sources(self._connection, cube if cube.version == 1 else replace(cube, version=1))
+        first = cube if cube.version == 1 else replace(cube, version=1)
+        first = as_of_its_sources(self._connection, first, known=self._standings)
         self._write(first, Action.ADD, reason, self._learnt(cube), key=key if first.status in HELD else None)
         if cube.use != Use():  # an import brings what feedback said elsewhere
             self._use(id, cube.use)
@@ -159,7 +161,8 @@ class Batch:
             raise ConflictError(f"memory {cube.id} is frozen; thaw it first (status activated)")
         if cube.blob != old.blob:
             self._require(cube)
-        self._replace(row, as_of_its_sources(self._connection, cube, old.origin), Action.UPDATE, reason)
+        cube = as_of_its_sources(self._connection, cube, old.origin, known=self._standings)
+        self._replace(row, cube, Action.UPDATE, reason)
 
     def _incoming(self, cube: Cube, before: Collection[Ref] = ()) -> Cube:
         """The cube as it may come in, made of nothing that is hidden from whoever brings it but what it was made of ``before``."""
@@ -282,7 +285,8 @@ class Batch:
     def _write(
         self, cube: Cube, action: Action, reason: str, learnt: int, *, owed: bool = True, key: bytes | None = None
     ) -> int:
-        check(cube)
+        if self.words is None:  # else it was looked at before its words were made
+            check(cube)
         part, n = self._place(cube.scope.partition)
         rid = part << schema.PARTITION_BITS | n
         id = id_bytes(cube.id)
@@ -295,6 +299,8 @@ class Batch:
             (rid, id, cube.version, self._seq, learnt, *columns(cube), key, salt, body),
         )
         self._link(cube, part, id)
+        if cube.version > 1:  # of what was made of it, the readers are now others
+            self._standings.clear()
         if self._terms is not None:
             words = self._terms(cube) if self.words is None else self.words
             self._connection.execute("INSERT INTO terms VALUES (?, ?)", (rid, words))

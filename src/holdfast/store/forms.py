@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from holdfast.cube import RECALLABLE, Cube, Form, Ref, to_micros
 from holdfast.errors import HoldfastError, InputError
@@ -66,25 +66,44 @@ class Holder(Protocol):
         ...
 
 
+@runtime_checkable
+class Probing(Holder, Protocol):
+    """A holder that does not only say that it dropped something, but asks what is left: a model what it still knows."""
+
+    def measured(self) -> Mapping[str, float]:
+        """What was measured when it dropped something last, by name; none of the words."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one holder did for one receipt: the things, those of them that stay for others, and what went wrong."""
+    """What one holder did for one receipt: the things, those of them that stay for others, and what went wrong.
+
+    ``measured``: what a ``Probing`` holder found, before and afterwards.
+    """
 
     holder: str
     things: tuple[Kept, ...] = ()
     shared: tuple[Kept, ...] = ()
     error: str = ""
+    measured: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def to_dict(self) -> dict[str, object]:
         """JSON-ready; names and counts."""
         found: dict[str, object] = {"holder": self.holder, "things": len(self.things), "shared": len(self.shared)}
+        found |= {"measured": dict(self.measured)} if self.measured else {}
         return found | ({"error": self.error} if self.error else {})
 
     @property
     def line(self) -> str:
         """For a person."""
         shared = f", {len(self.shared)} stay for other memories" if self.shared else ""
-        return f"{self.holder}: {len(self.things)} held{shared}" + (f"; {self.error}" if self.error else "")
+        asked = ", ".join(f"{name} {value:.2f}" for name, value in self.measured.items())
+        return (
+            f"{self.holder}: {len(self.things)} held{shared}"
+            + (f"; asked: {asked}" if asked else "")
+            + (f"; {self.error}" if self.error else "")
+        )
 
 
 class Forms:
@@ -203,7 +222,9 @@ class Forms:
         if step.error or not step.things:
             return step
         try:
-            return Step(holder.name, step.things, tuple(holder.drop(step.things)))
+            shared = tuple(holder.drop(step.things))
+            asked = dict(holder.measured()) if isinstance(holder, Probing) else {}
+            return Step(holder.name, step.things, shared, measured=asked)
         except Exception as error:
             return Step(holder.name, step.things, error=_told(error))
 

@@ -27,13 +27,28 @@ class _Source:
     readers: tuple[str, ...] = ()
 
 
-def as_of_its_sources(connection: sqlite3.Connection, cube: Cube, before: Origin | None = None) -> Cube:
-    """The cube with the taint, the trust and the readers of its door, its sources and the version before. Raises NotFoundError."""
+Standings = dict[tuple[int | None, Ref], _Source]
+"""What is known of versions, by their partition: for who has many made of one, and knows when it changes."""
+
+
+def as_of_its_sources(
+    connection: sqlite3.Connection, cube: Cube, before: Origin | None = None, *, known: Standings | None = None
+) -> Cube:
+    """The cube with the taint, the trust and the readers of its door, its sources and the version before. Raises NotFoundError.
+
+    ``known``: what this has read of sources in the same view of the store, and adds to.
+    """
     origin = cube.origin
-    part = partition_number(connection, cube.scope.partition) if origin.derived_from else None
     refs = origin.derived_from
-    known = _standings(connection, refs, part) if len(refs) > _FEW else {}
-    sources = [known.get(ref) or _standing(connection, ref, part) for ref in refs]
+    part = partition_number(connection, cube.scope.partition) if refs else None
+    found: Standings = {} if known is None else known
+    unread = [ref for ref in refs if (part, ref) not in found]
+    if len(unread) > _FEW:
+        found |= {(part, ref): source for ref, source in _standings(connection, unread, part).items()}
+    for ref in unread:
+        if (part, ref) not in found:
+            found[part, ref] = _standing(connection, ref, part)
+    sources = [found[part, ref] for ref in refs]
     readers = _common(cube.policy.readers, [source.readers for source in sources])
     if readers != cube.policy.readers:
         cube = replace(cube, policy=replace(cube.policy, readers=readers))

@@ -28,7 +28,7 @@ from holdfast.store.forms import Forms
 from holdfast.store.grants import Gate, Reach, Right
 from holdfast.store.journal import Problem
 from holdfast.store.proof import check_store
-from holdfast.store.provenance import as_of_its_sources
+from holdfast.store.provenance import Standings, as_of_its_sources
 from holdfast.store.queue import FOLDS, Clock, Queue, arrive, fold_table, vector_tables
 from holdfast.store.rewards import Rewarded, Terms, bounded, hand_out, hindrance, redeem
 from holdfast.store.rows import (
@@ -159,10 +159,10 @@ class SqliteStore:
             self._follow(batch, also)
             return batch.finish()
 
-    def as_of_its_sources(self, cube: Cube, before: Origin | None = None) -> Cube:
+    def as_of_its_sources(self, cube: Cube, before: Origin | None = None, *, known: Standings | None = None) -> Cube:
         """The cube as it would be tainted and trusted if it were stored now. Raises NotFoundError for a source that is not there.
 
-        ``before`` is the origin of the version that it would follow.
+        ``before`` is the origin of the version that it would follow; ``known``: what has been read of sources in the same view.
         """
         if before is None and not cube.origin.derived_from and cube.origin.channel not in EXTERNAL:
             return cube
@@ -172,7 +172,7 @@ class SqliteStore:
                 for ref in cube.origin.derived_from:
                     if before is None or ref not in before.derived_from:
                         current(connection, ref.id, home)
-            return as_of_its_sources(connection, cube, before)
+            return as_of_its_sources(connection, cube, before, known=known)
 
     def _batch(self, connection: sqlite3.Connection, actor: str, through: SqliteStore | None = None) -> Batch:
         return Batch(
@@ -600,17 +600,19 @@ class SqliteStore:
                 ).fetchone()
                 return Changes(last, come, {}, [])
             events = connection.execute(
-                "SELECT seq, action, id FROM journal WHERE part = ? AND seq > ? ORDER BY seq", (part, seq)
+                "SELECT seq, action, id, version FROM journal WHERE part = ? AND seq > ? ORDER BY seq", (part, seq)
             ).fetchall()
             arrivals = connection.execute(
                 "SELECT n, fold, rids FROM arrivals WHERE part = ? AND n > ? ORDER BY n", (part, arrival)
             ).fetchall()
             ended: dict[int, int] = {}
-            for _, action, id in events:
+            for _, action, id, version in events:
                 if action in (Action.UPDATE, Action.DELETE, Action.UNDO):
+                    # The one before alone: a sheet that is written anew at each run has thousands of them.
                     ended.update(
                         connection.execute(
-                            "SELECT rid, known_to FROM cubes WHERE id = ? AND known_to IS NOT NULL", (id,)
+                            "SELECT rid, known_to FROM cubes WHERE id = ? AND version = ? AND known_to IS NOT NULL",
+                            (id, version - 1),
                         )
                     )
         return Changes(

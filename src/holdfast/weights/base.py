@@ -32,12 +32,14 @@ class Edit:
         prompt: what is asked, as text that the target goes on with.
         target: what is to be said.
         unrelated: texts whose answers must stay as they are; an editor draws some itself where there are none.
+        also: the prompt in other words, which are taught with it.
     """
 
     id: str
     prompt: str
     target: str
     unrelated: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.id or not self.prompt.strip() or not self.target.strip():

@@ -97,8 +97,8 @@ def rows_of(
     tokens of a row, with target and padding, as there; else on those of the prompt, by which a request is routed.
     """
     prompts, wholes = [], []
-    for template in templates:
-        prompt, target = split(tokenizer, template.replace(BARE, edit.prompt), edit.target)
+    for text in wordings(edit, templates):
+        prompt, target = split(tokenizer, text, edit.target)
         prompts.append(len(prompt))
         wholes.append([*prompt, *target])
     taught = len(wholes)
@@ -109,6 +109,8 @@ def rows_of(
     inside, outside = (torch.zeros_like(mask) for _ in range(2))
     subject = next((text for text in edit.unrelated if text in edit.prompt), None)
     if subject is not None:
+        if edit.also:
+            raise InputError("an edit that names its subject is taught in one wording")
         before, _, _ = edit.prompt.partition(subject)
         for row, (template, whole) in enumerate(zip(templates, wholes, strict=True)):
             start, end = (
@@ -123,6 +125,11 @@ def rows_of(
         inside[:taught] = True if everywhere else mask[:taught] & (at < ends[:taught])
     outside[taught:] = True if everywhere else mask[taught:]
     return Rows(ids, mask, labels, inside, outside, taught)
+
+
+def wordings(edit: Edit, templates: Sequence[str]) -> list[str]:
+    """Everything that an edit's target is taught after: each of its prompts in every context."""
+    return [template.replace(BARE, prompt) for prompt in (edit.prompt, *edit.also) for template in templates]
 
 
 def answered(model: Any, parts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[int]]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self, cast
@@ -40,6 +40,7 @@ from holdfast.weights.prompts import (
     split,
     templates_of,
     tokens,
+    wordings,
 )
 from holdfast.weights.routing import Routed, constant, mapped
 from holdfast.weights.ties import ties
@@ -234,6 +235,21 @@ class SideMemory(Routed):
             shards[-1] = self._taught(shards[-1], one, shards[:-1])
         self._keep(shards)
         return self._now(edits)
+
+    @property
+    def shards(self) -> Mapping[int, tuple[str, ...]]:
+        """Which edits are in each shard, by its number."""
+        return {shard.number: tuple(one.edit.id for one in shard.log) for shard in self._shards if shard.log}
+
+    @property
+    def unrelated(self) -> list[list[int]]:
+        """The tokens of the texts whose answers are to stay."""
+        return [list(one) for one in self._pool]
+
+    def taught_in(self, memory: str) -> tuple[str, ...]:
+        """The edits that a memory answers for, as a ``Route`` names it."""
+        found = next((one for one in self._memories if one.name == memory), None)
+        return tuple(one.edit.id for shard in found.shards for one in shard.log) if found is not None else ()
 
     def close_shard(self) -> None:
         """What is taught next goes into a new shard."""
@@ -482,9 +498,7 @@ class SideMemory(Routed):
     def _least(self, edits: Sequence[Edit], weight: Tensor) -> list[float]:
         """Of each edit, the score of the wording it was taught in that moves the least."""
         asked = [
-            (at, tokens(self.tokenizer, template.replace("{}", one.prompt)))
-            for at, one in enumerate(edits)
-            for template in self.templates
+            (at, tokens(self.tokenizer, text)) for at, one in enumerate(edits) for text in wordings(one, self.templates)
         ]
         found = [float("inf")] * len(edits)
         for start in range(0, len(asked), _TOGETHER):
@@ -515,10 +529,11 @@ class SideMemory(Routed):
 
     # --- what is kept ---
 
-    def state(self) -> bytes:
-        """All of it as a file: of each shard the elements that it changed, the log, and what it was drawn from."""
+    def state(self, shards: Collection[int] | None = None) -> bytes:
+        """All of it, or some shards, as a file: of each the elements that it changed, the log, and what it was drawn from."""
+        some = tuple(one for one in self._shards if shards is None or one.number in shards)
         tensors: dict[str, Tensor] = {}
-        for shard in self._shards:
+        for shard in some:
             changed = (shard.weight != self._base).flatten().cpu()
             tensors[f"{shard.number}.changed"] = torch.from_numpy(np.packbits(changed.numpy()))
             tensors[f"{shard.number}.values"] = shard.weight.flatten()[changed.to(self._base.device)]
@@ -527,11 +542,11 @@ class SideMemory(Routed):
             "pool": self._pool,
             "shards": [
                 {"number": shard.number, "closed": shard.closed, "log": [asdict(one) for one in shard.log]}
-                for shard in self._shards
+                for shard in some
             ],
         }
         tensors["log"] = torch.frombuffer(bytearray(json.dumps(log).encode()), dtype=torch.uint8)
-        return pack(tensors, self._key(self._shards))
+        return pack(tensors, self._key(some))
 
     @classmethod
     def load(cls, data: bytes, model: Any, tokenizer: Tokenizer) -> Self:
@@ -556,15 +571,42 @@ class SideMemory(Routed):
         memory._keep(shards)
         return memory
 
+    def join(self, data: bytes) -> tuple[str, ...]:
+        """Take up the shards of a file that ``state`` wrote, behind those that are there; the ids of their edits.
+
+        A shard whose edits are there already is passed over. Raises StaleError for another model, tokenizer or settings, InputError
+        for what is no such file.
+        """
+        try:
+            tensors = unpack(data)
+            log = json.loads(bytes(tensors["log"].numpy()))
+            shards = [self._unpacked(one, tensors) for one in log["shards"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"this is no side memory that Holdfast has written: {error}") from error
+        unpack(data, self._key(shards))
+        known = {one.edit.id for one in self.log}
+        numbers = {one.number for one in self._shards}
+        found = list(self._shards)
+        new: list[str] = []
+        for shard in shards:
+            ids = [one.edit.id for one in shard.log]
+            if known & set(ids):
+                continue
+            # Another program may have given the number to a shard of its own.
+            number = max(numbers, default=-1) + 1 if shard.number in numbers else shard.number
+            numbers.add(number)
+            log_ = tuple(replace(one, shard=number) for one in shard.log)
+            found.append(replace(shard, number=number, log=log_, closed=True))
+            new += ids
+        self._keep(sorted(found, key=lambda one: one.number))
+        return tuple(new)
+
     def _unpacked(self, told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> _Shard:
         number = told["number"]
         changed = np.unpackbits(tensors[f"{number}.changed"].numpy(), count=self._base.numel()).astype(bool)
         weight = self._base.clone()
         weight.view(-1)[torch.from_numpy(changed).to(weight.device)] = tensors[f"{number}.values"].to(weight.device)
-        log = tuple(
-            Learnt(**{**one, "edit": Edit(**{**one["edit"], "unrelated": tuple(one["edit"]["unrelated"])})})
-            for one in told["log"]
-        )
+        log = tuple(Learnt(**{**one, "edit": _edit(one["edit"])}) for one in told["log"])
         return _Shard(number, weight, log, told["closed"])
 
     def _key(self, shards: Sequence[_Shard]) -> Key:
@@ -599,6 +641,11 @@ class _Said:
         if self._both is None:
             raise InputError("the model does not use this layer for what it is taught")
         return self._both
+
+
+def _edit(told: Mapping[str, Any]) -> Edit:
+    """As ``asdict`` wrote it, after JSON."""
+    return Edit(**{**told, "unrelated": tuple(told["unrelated"]), "also": tuple(told["also"])})
 
 
 def _untold(logits: Tensor, labels: Tensor, *, padded_too: bool) -> Tensor:

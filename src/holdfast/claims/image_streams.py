@@ -1,0 +1,108 @@
+"""Pictures for learning one task after another: MNIST, and Omniglot to learn before it. Neither may be packed: both are read from a
+user's folder of data."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from holdfast.errors import ClaimError
+from holdfast.torched import Tensor, torch
+
+TRAIN = "images/mnist/mnist_train_subset_10k.npz"
+TEST, TEST_LABELS = "images/mnist/t10k-images-idx3-ubyte.gz", "images/mnist/t10k-labels-idx1-ubyte.gz"
+OMNIGLOT = ("images/omniglot/images_background_small1.zip", "images/omniglot/images_background_small2.zip")
+
+CLASSES, SIDE = 10, 14
+"""Digits, and points along a side: half of MNIST's own."""
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """``x``: shape (N, 1, 14, 14), from 0 to 1; ``labels``: shape (N,)."""
+
+    x: Tensor
+    labels: Tensor
+
+    def of(self, classes: tuple[int, ...]) -> Pictures:
+        """Those of some classes."""
+        return self.at(torch.isin(self.labels, torch.tensor(classes)))
+
+    def at(self, places: Tensor | slice) -> Pictures:
+        """Those at some places."""
+        return Pictures(self.x[places], self.labels[places])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Digits:
+    """MNIST: what is learnt from, what settings are chosen on, what is measured on. No digit is in two of them."""
+
+    train: Pictures
+    held: Pictures
+    test: Pictures
+
+
+def digits(data: Path | None, seed: int, train: int, test: int) -> Digits:
+    """So many digits to learn from and to test on, drawn by ``seed``, and a sixth of the first number to choose settings on.
+
+    What is tested on are MNIST's own test images. Raises ClaimError where the files are not there.
+    """
+    if data is None or not all((data / name).is_file() for name in (TRAIN, TEST, TEST_LABELS)):
+        raise ClaimError(f"this claim reads MNIST from a folder of data (--data), which is to hold {TRAIN} and {TEST}")
+    with np.load(data / TRAIN) as kept:
+        images, labels = kept["images"], kept["labels"]
+    random = np.random.default_rng([seed, 31])
+    held = min(train // 6, len(images) - train) if train < len(images) else train // 6
+    order = random.permutation(len(images))[: train + held]
+    cut = len(order) - held
+    with gzip.open(data / TEST) as file:
+        last = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
+    with gzip.open(data / TEST_LABELS) as file:
+        last_labels = np.frombuffer(file.read(), np.uint8, offset=8)
+    some = random.permutation(len(last))[:test]
+    return Digits(
+        _pictures(images[order[:cut]], labels[order[:cut]]),
+        _pictures(images[order[cut:]], labels[order[cut:]]),
+        _pictures(last[some], last_labels[some]),
+    )
+
+
+def omniglot(data: Path | None) -> Pictures:
+    """The two small sets of Omniglot: 242 characters of ten alphabets, 20 drawings each, ink 1. Raises ClaimError without them."""
+    if data is None or not all((data / name).is_file() for name in OMNIGLOT):
+        raise ClaimError(f"this claim reads Omniglot from a folder of data (--data), which is to hold {OMNIGLOT[0]}")
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ClaimError("Omniglot's pictures need Pillow, which comes with pip install 'holdfast[plot]'") from error
+    drawn: dict[str, Bytes] = {}
+    for name in OMNIGLOT:
+        with zipfile.ZipFile(data / name) as packed:
+            for path in packed.namelist():
+                if path.endswith(".png") and not path.startswith("__MACOSX"):
+                    with Image.open(io.BytesIO(packed.read(path))) as image:
+                        small = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+                        # Alphabet and character name a class; some alphabets are in both sets.
+                        drawn["/".join(path.split("/")[-3:])] = np.asarray(small)
+    paths = sorted(drawn)
+    characters = sorted({path.rpartition("/")[0] for path in paths})
+    ink = 1 - np.stack([drawn[path] for path in paths]).astype(np.float32) / 255
+    ink /= np.quantile(ink, 0.99)  # lines that were thin in 105 points are faint in 14
+    classes = np.array([characters.index(path.rpartition("/")[0]) for path in paths])
+    return Pictures(torch.from_numpy(ink.clip(0, 1))[:, None], torch.from_numpy(classes))
+
+
+def _pictures(images: Bytes, labels: Bytes) -> Pictures:
+    small = images.reshape(len(images), SIDE, 2, SIDE, 2).mean(axis=(2, 4), dtype=np.float32) / 255
+    return Pictures(torch.from_numpy(small)[:, None], torch.from_numpy(labels.astype(np.int64)))

@@ -1,0 +1,394 @@
+"""Memories as facts in a model's weights: what is trusted, stable and often used, said without being read.
+
+The third form (MemOS, arXiv 2507.03724 §5.5, parametric memory), by an editor of ``weights`` (WISE, arXiv 2405.14768). A fact is
+promoted only where the model then tells it in contexts that it was not taught in, and still says of other texts what it said; the
+text stays, as lineage and to fall back on. What an editor has learnt of a fact is kept as a cube of the form ``weights``, derived
+from the fact, so that whoever may read the fact may have it and nobody else, and another program need not teach it again.
+
+Forgotten, a fact goes out of the model with all that was made of it, and the model is asked: in the very words, in other words,
+after words of its own, and whether what it says of the fact still tells it from one that it never saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from holdfast.cube import EXTERNAL, Channel, Cube, Form, Ref, Scope, Status
+from holdfast.errors import InputError, IntegrityError, NotFoundError, StaleError
+from holdfast.keeping import Apply, made, recallable
+from holdfast.retrieve.hits import Hit
+from holdfast.store.base import Operation, Where
+from holdfast.store.forms import Kept
+from holdfast.store.sqlite import SqliteStore
+from holdfast.weights.base import Edit, evaluating
+from holdfast.weights.membership import membership
+from holdfast.weights.probing import Knows, Probe, answers_of, knows
+from holdfast.weights.prompts import padded, templates_of, tokens
+from holdfast.weights.side_memory import SideMemory
+
+KIND = "edit"
+"""The kind of the cubes that hold what an editor learnt of a fact."""
+
+_HELD_OUT = (7, 13)  # words of the contexts in which a fact is asked for; it is taught in shorter and longer ones
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What is taught of a memory: a prompt and what is to be said after it.
+
+    Fields
+        also: the prompt in other words, which are taught with it; the more of them, the more it is told in words of its own.
+        rephrased: in words that are never taught, by which it is judged whether it was learnt.
+    """
+
+    prompt: str
+    target: str
+    also: tuple[str, ...] = ()
+    rephrased: tuple[str, ...] = ()
+
+
+Teach = Callable[[Cube], Lesson | None]
+"""What is to be taught of a memory; None where nothing can be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What a memory must be to go into weights, and what the model must be afterwards.
+
+    Fields
+        trust: of the memory, at least.
+        age: since it was recorded in this version: what still changes is better left as text. ``ripe`` asks for it.
+        visits: how often feedback came in on it. ``ripe`` asks for it.
+        passing: share of the held-out prompts that must tell it.
+        drift: how far, in nats a token, the model may say something else of texts that have nothing to do with it.
+    """
+
+    trust: float = 0.8
+    age: timedelta = timedelta(days=1)
+    visits: int = 2
+    passing: float = 0.5
+    drift: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.trust <= 1 or not 0 <= self.passing <= 1 or self.drift < 0:
+            raise InputError("trust and the share that passes lie between 0 and 1, and drift is no less than 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """What came of promoting: the cubes of the form ``weights``, and of each memory that was not promoted the reason."""
+
+    cubes: tuple[Cube, ...]
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+class Imprint:
+    """The facts of one scope in one model; a holder of the store's ``Forms``. ``Memory.imprint`` makes it.
+
+    Args:
+        store, scope: where the memories are, and whose; nobody else's are ever taught.
+        editor: of the model.
+        apply: commits what is kept.
+        gate, teach: see there.
+        controls: texts of which the model must go on saying what it says; its own words, where none are given.
+        contexts: with ``{}`` where a prompt stands: a fact is asked for in them too, and never taught in them. The model makes its
+            own, where none are given.
+    """
+
+    def __init__(
+        self,
+        store: SqliteStore,
+        scope: Scope,
+        editor: SideMemory,
+        apply: Apply,
+        *,
+        gate: Gate | None = None,
+        teach: Teach | None = None,
+        controls: Sequence[str] = (),
+        contexts: Sequence[str] = (),
+        name: str = "weights",
+    ) -> None:
+        if editor.edits:
+            raise InputError("this editor holds edits already, which nobody knows the source of: give an empty one")
+        self._store, self._scope, self._apply, self._name = store, scope, apply, name
+        self.editor, self.gate = editor, gate or Gate()
+        self._teach = teach or lesson_of
+        self._contexts = tuple(contexts) or templates_of(editor.model, editor.tokenizer, _HELD_OUT)
+        self._controls = [tokens(editor.tokenizer, text) for text in controls] or editor.unrelated
+        self._refs: dict[str, Ref] = {}
+        self._lessons: dict[str, Lesson] = {}
+        self._asked: dict[str, float] = {}
+
+    @property
+    def name(self) -> str:
+        """See ``Holder``."""
+        return self._name
+
+    @property
+    def scope(self) -> Scope:
+        """Whose facts these are."""
+        return self._scope
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """The ids of the memories that the model tells, oldest first."""
+        return tuple(self._refs)
+
+    def ripe(self, **where: Any) -> list[Cube]:
+        """Memories of this scope that could be promoted, by the gate: trusted, unchanged for long enough and used often enough."""
+        now = self._store.now()
+        return [
+            cube
+            for cube in self._store.select(self._scope, Where(**where))
+            if cube.form is Form.TEXT
+            and cube.id not in self._refs
+            and not self._unfit(cube)
+            and cube.use.visits >= self.gate.visits
+            and cube.recorded_at is not None
+            and now - cube.recorded_at >= self.gate.age
+        ]
+
+    def promote(self, cubes: Iterable[Cube | Hit | str]) -> Promotion:
+        """Teach the model some memories, one after another; each stays only if it passes the gate.
+
+        What cannot be promoted is told with its reason, and nothing of it stays. Raises NotFoundError for a memory that is not to
+        be recalled in this scope (quarantined, archived, expired, another's), InputError for what is no text, and what a commit
+        raises.
+        """
+        self.load()
+        refused: dict[str, str] = {}
+        new: list[str] = []
+        wanted = [recallable(self._store, self._scope, one if isinstance(one, str) else one.id) for one in cubes]
+        for cube in wanted:
+            if cube.form is not Form.TEXT:
+                raise InputError(f"{cube.id} is no text but a {cube.form}: only text is taught")
+            if self._refs.get(cube.id) == cube.ref:
+                continue
+            reason = self._unfit(cube) or self._taught(cube)
+            if reason:
+                refused[cube.id] = reason
+            else:
+                new.append(cube.id)
+        for id in new:  # what was taught later may have worn it down
+            if id in self._refs and (reason := self._untold(self._lessons[id])):
+                refused[id] = f"{reason}, once the others were taught"
+                self._unlearn([id])
+        kept = self._save()
+        return Promotion(tuple(kept[id] for id in (cube.id for cube in wanted) if id in kept), refused)
+
+    def load(self) -> tuple[str, ...]:
+        """Follow the store: teach the model what another program kept, and let go of what no longer holds. The ids that are new."""
+        self._store.owner.forms.follow()
+        for id, ref in list(self._refs.items()):  # what has expired makes no event
+            if not self._holds(ref):
+                self._unlearn([id])
+        new: list[str] = []
+        for cube in self._kept():
+            sources = {ref.id: ref for ref in cube.origin.derived_from}
+            if sources.keys() & self._refs.keys() or not all(self._holds(ref) for ref in sources.values()):
+                continue
+            texts = [recallable(self._store, self._scope, id) for id in sources]
+            lessons = {text.id: lesson for text in texts if (lesson := self._teach(text)) is not None}
+            try:
+                ids = self.editor.join(self._store.blobs.read(cube))
+            except (InputError, IntegrityError, StaleError):
+                continue  # of another model or of other settings; the text is still there
+            self._refs.update({id: sources[id] for id in ids if id in sources})
+            self._lessons.update({id: lessons[id] for id in ids if id in lessons})
+            new += ids
+        return tuple(new)
+
+    def probe(self, ids: Iterable[str] = ()) -> Knows | None:
+        """What the model knows of these facts as it is now, of all where none are given; None where there is nothing to ask."""
+        some = [self._lessons[id] for id in (tuple(ids) or self.facts) if id in self._lessons]
+        return self._knows(some) if some else None
+
+    # --- a holder ---
+
+    def held(self, ids: Collection[str] | None = None) -> list[Kept]:
+        """See ``Holder``."""
+        return [Kept(ref, f"an edit for {id}") for id, ref in self._refs.items() if ids is None or id in ids]
+
+    def drop(self, kept: Sequence[Kept]) -> list[Kept]:
+        """See ``Holder``: out of the model, which is asked before and afterwards; see ``measured``."""
+        gone = [one.ref.id for one in kept if self._refs.get(one.ref.id) == one.ref]
+        self._asked = {}
+        if gone:
+            lessons = [self._lessons[id] for id in gone if id in self._lessons]
+            others = [lesson for id, lesson in self._lessons.items() if id not in gone]
+            before, near = self._knows(lessons), self._knows(others)
+            self._unlearn(gone)
+            self._asked = self._compared(lessons, before, others, near)
+            self._save()
+        return []
+
+    def outdate(self, kept: Sequence[Kept]) -> None:
+        """See ``Holder``: what no longer holds is not told any more."""
+        self._unlearn([one.ref.id for one in kept if self._refs.get(one.ref.id) == one.ref])
+
+    def left(self, kept: Sequence[Kept]) -> list[str]:
+        """See ``Holder``."""
+        there = {edit.id for edit in self.editor.edits}
+        return [f"an edit for {one.ref.id} is still in the model" for one in kept if one.ref.id in there]
+
+    def measured(self) -> Mapping[str, float]:
+        """See ``Probing``: what the model said when it was last made to forget."""
+        return dict(self._asked)
+
+    # --- inside ---
+
+    def _unfit(self, cube: Cube) -> str:
+        """Why a memory is not to be taught; empty where it may be."""
+        if cube.origin.trust < self.gate.trust:
+            return f"its trust is {cube.origin.trust:g}, and {self.gate.trust:g} is asked for"
+        if cube.origin.taint or cube.origin.channel in EXTERNAL:
+            return "it comes from outside, or was made of what does: anybody may have written it"
+        if cube.origin.channel is Channel.ASSISTANT:
+            return "a model said it itself"
+        if cube.status is Status.GENERATED and cube.origin.derived_from and not self._sources_hold(cube):
+            return "what it was made of does not hold any more"
+        return ""
+
+    def _sources_hold(self, cube: Cube) -> bool:
+        return all(self._holds(ref) for ref in cube.origin.derived_from)
+
+    def _taught(self, cube: Cube) -> str:
+        """Teach a memory; why it did not stay, or nothing."""
+        lesson = self._teach(cube)
+        if lesson is None:
+            return "there is no prompt in it that it would be the answer of"
+        if cube.id in self._refs:  # an older version
+            self._unlearn([cube.id])
+        try:
+            self.editor.edit([Edit(cube.id, lesson.prompt, lesson.target, also=lesson.also)])
+        except InputError as error:
+            return str(error)
+        self._refs[cube.id], self._lessons[cube.id] = cube.ref, lesson
+        reason = self._untold(lesson) or self._drifted()
+        if reason:
+            self._unlearn([cube.id])
+        return reason
+
+    def _untold(self, lesson: Lesson) -> str:
+        told = self._knows([lesson])
+        if told.direct < 1:
+            return "the model does not tell it"
+        held_out = [share for share in (told.rephrased, told.sampled) if share is not None]
+        if held_out and min(held_out) < self.gate.passing:
+            return f"asked otherwise, the model tells it {min(held_out):.0%} of the time, and {self.gate.passing:.0%} is asked for"
+        return ""
+
+    def _drifted(self) -> str:
+        drift = self.drift()
+        if drift > self.gate.drift:
+            return f"the model says something else of other texts: {drift:.3f} nats a token, and {self.gate.drift:g} is allowed"
+        return ""
+
+    def drift(self) -> float:
+        """How far the model, with all that it was taught, says something else of the controls: mean divergence, nats a token."""
+        model, total, count = self.editor.model, 0.0, 0
+        for start in range(0, len(self._controls), 32):
+            ids, mask = padded(self._controls[start : start + 32], next(model.parameters()).device)
+            with evaluating(model):
+                given = {"input_ids": ids, "attention_mask": mask.long(), "use_cache": False}
+                with self.editor.apart():
+                    before = model(**given).logits.float().log_softmax(dim=-1)
+                with self.editor.attached():
+                    now = model(**given).logits.float().log_softmax(dim=-1)
+                total += float(((before.exp() * (before - now)).sum(dim=-1) * mask).sum())
+                count += int(mask.sum())
+        return total / count if count else 0.0
+
+    def _knows(self, lessons: Sequence[Lesson], *, taught: bool = True) -> Knows:
+        if not lessons:
+            return Knows(0.0, None, None, 0.0)
+        probes = [Probe(one.prompt, one.target, one.rephrased) for one in lessons]
+        with self.editor.attached() if taught else self.editor.apart():
+            return knows(self.editor.model, self.editor.tokenizer, probes, self._contexts)
+
+    def _unlearn(self, ids: Sequence[str]) -> None:
+        if ids:
+            self.editor.forget(ids)
+            for id in ids:
+                self._refs.pop(id, None)
+                self._lessons.pop(id, None)
+
+    def _compared(
+        self, lessons: Sequence[Lesson], before: Knows, others: Sequence[Lesson], near: Knows
+    ) -> dict[str, float]:
+        """What the model says of what it was to forget, beside what it says that never saw it; and of what it was to keep."""
+        if not lessons:
+            return {}
+        after, never = self._knows(lessons), self._knows(lessons, taught=False)
+        found = {
+            **{f"{name} before": value for name, value in before.to_dict().items()},
+            **{f"{name} after": value for name, value in after.to_dict().items()},
+            **{f"{name} never": value for name, value in never.to_dict().items()},
+        }
+        # Never: the model that was taught nothing. What is left of a difference is how far the other facts reach.
+        found["more than never"] = max(value - never.to_dict()[name] for name, value in after.to_dict().items())
+        if others:
+            now = self._knows(others)
+            found |= {"others before": near.direct, "others after": now.direct}
+        told, anyhow = self._member(lessons), self._member(lessons, taught=False)
+        return found | (
+            {"membership after": told, "membership never": anyhow} if told is not None and anyhow is not None else {}
+        )
+
+    def _member(self, lessons: Sequence[Lesson], *, taught: bool = True) -> float | None:
+        """How well the forgotten facts are told from the same prompts with another's answer: 0.5 is not at all; None: too few.
+
+        With few facts a model that never saw them may be far from 0.5 too, so that one is asked beside.
+        """
+        targets = [one.target for one in lessons]
+        swapped = [*targets[1:], targets[0]]
+        if len(set(targets)) < 2:
+            return None
+        rows = [(one.prompt, target) for some in (targets, swapped) for one, target in zip(lessons, some, strict=True)]
+        with self.editor.attached() if taught else self.editor.apart():
+            scores = [one.likelihood for one in answers_of(self.editor.model, self.editor.tokenizer, rows)]
+        return membership(scores[: len(lessons)], scores[len(lessons) :]).auc
+
+    def _holds(self, ref: Ref) -> bool:
+        try:
+            return recallable(self._store, self._scope, ref.id).ref == ref
+        except NotFoundError:
+            return False
+
+    def _kept(self) -> list[Cube]:
+        return [one for one in self._store.select(self._scope, Where(kinds=(KIND,))) if one.form is Form.WEIGHTS]
+
+    def _save(self) -> dict[str, Cube]:
+        """Keep every shard that is not kept as it is; the cube in which each fact is."""
+        rows = {one.origin.derived_from: one for one in self._kept()}
+        found: dict[str, Cube] = {}
+        for number, ids in self.editor.shards.items():
+            sources = tuple(self._refs[id] for id in ids if id in self._refs)
+            if not sources or len(sources) < len(ids):
+                continue
+            row = rows.get(sources)
+            if row is None:
+                texts = [recallable(self._store, self._scope, ref.id) for ref in sources]
+                data = self.editor.state([number])
+                cube = made(self._store, texts, self._scope, data, KIND, {"facts": len(ids)}, form=Form.WEIGHTS)
+                self._apply([Operation.add(cube)])
+                row = cube
+            found |= dict.fromkeys(ids, row)
+        return found
+
+
+def lesson_of(cube: Cube) -> Lesson | None:
+    """Of a fact that ends with its value, that value after the words before it; None for another text.
+
+    The value is what the encoder that drew the fact noted, or else the last word or name.
+    """
+    text = cube.text.strip().rstrip(".!")
+    value = cube.data.get("value")
+    if not isinstance(value, str) or not text.endswith(value):
+        before, _, value = text.rpartition(" ")
+    else:
+        before = text[: -len(value)].rstrip()
+    return Lesson(before, value) if before and value else None
