@@ -363,6 +363,10 @@ def test_only_states_are_demoted(memory: Memory) -> None:
     assert files(memory) == [] and memory.get(one).text == TEXTS[0] and memory.attach([one], model=reader).reused == 0
     with pytest.raises(InputError, match="not to 'clay'"):
         memory.promote([one], to="clay", model=reader)
+    with pytest.raises(InputError, match="by what memory.imprint returns"):
+        memory.promote([one], to="state", model=None)
+    with pytest.raises(InputError, match="memory.imprint"):
+        memory.promote([one], to="weights", model=reader)
 
 
 def test_a_search_never_finds_a_state(memory: Memory) -> None:

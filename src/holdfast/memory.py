@@ -694,8 +694,12 @@ class Memory:
             return model.promote(cubes)
         from holdfast.latent.reader import Reader
 
-        if to != Form.STATE or not isinstance(model, Reader):
-            raise InputError("memories are promoted to 'state' by a Reader, or to 'weights' by an Imprint")
+        if to != Form.STATE:
+            raise InputError(f"memories are promoted to 'state' or to 'weights', not to {to!r}")
+        if not isinstance(model, Reader):
+            raise InputError(
+                "memories are promoted to 'state' by a Reader, and to 'weights' by what memory.imprint returns"
+            )
         return self._states(model, here).promote(cubes, exact=exact)
 
     def imprint(
