@@ -123,8 +123,8 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     notes = (
         "tuned in the quick form on the facts and the model of seed 101, by the judged mean: the side memory's rate of 0.03, 0.1 "
         "and 0.3, that of one matrix of 3e-4, 1e-3 and 3e-3, that of all of 1e-4, 3e-4 and 1e-3, the radius of 0.3, 0.6 and 1.2; "
-        "the factor on the side memory's threshold is the best of 1, 0.75, 0.5 and 0.35 there, a choice more than the others had; the "
-        "full form has the same values and was not tuned",
+        "the factor on the side memory's threshold is the best of 1, 0.75, 0.5 and 0.35 there, a choice more than the others had; "
+        "the full form has the same values and was not tuned",
         "reliability, generalisation and locality are those of the final model; locality is far, on requests of another domain, as "
         "in the paper (ZsRE and Natural Questions), and the near one, on other subjects of the same relations, stands beside it",
         "the rewordings of all edited facts are held back from the edits; the model learnt them with the old answers, as the "
