@@ -15,8 +15,11 @@ from holdfast.bench.fact_world import Fact, World, tokenizer, trained, world  # 
 from holdfast.cube import Cube, Form, Origin, Scope  # noqa: E402
 from holdfast.errors import InputError, NotFoundError  # noqa: E402
 from holdfast.imprint import KIND, Gate, Imprint, Lesson, lesson_of  # noqa: E402
+from holdfast.keeping import made  # noqa: E402
 from holdfast.latent.reader import Reader  # noqa: E402
 from holdfast.memory import Memory  # noqa: E402
+from holdfast.store.base import Operation, Where  # noqa: E402
+from holdfast.weights.base import Edit  # noqa: E402
 from holdfast.weights.side_memory import Settings, SideMemory  # noqa: E402
 from support import Clock  # noqa: E402
 
@@ -131,6 +134,33 @@ def test_another_program_need_not_teach_again(folder, clock, memory, model, word
         other.forget(told[0]).verify()
         first.load()
         assert set(first.facts) == {told[1], late}
+
+
+def test_a_shard_that_grows_is_kept_once_and_taken_up_whole(folder, clock, memory, model, words, facts):
+    first = memory.imprint(editor(model, words, facts, shard=3), gate=Gate(passing=0.0, drift=1.0))
+    told = [memory.add(fact.text).ids[0] for fact in facts.new[:2]]
+    for id in told:
+        assert not memory.promote([id], to="weights", model=first).refused
+    (row,) = memory.select(Where(kinds=(KIND,)))
+    assert {ref.id for ref in row.origin.derived_from} == set(told)
+    with opened(folder, clock) as other:
+        second = other.imprint(editor(model, words, facts, shard=3), gate=Gate(passing=0.0, drift=1.0))
+        assert set(second.facts) == set(told) and second.probe().direct == 1.0
+    memory.forget(told[0]).verify()
+    (row,) = memory.select(Where(kinds=(KIND,)))
+    assert [ref.id for ref in row.origin.derived_from] == [told[1]] and first.probe([told[1]]).direct == 1.0
+
+
+def test_a_file_of_other_edits_than_its_sources_is_not_taken_up(memory, model, words, facts):
+    one, two = (memory.add(fact.text).ids[0] for fact in facts.new[:2])
+    planted = editor(model, words, facts)
+    planted.edit([Edit(two, facts.new[1].prompt(), "Rome")])
+    cube = memory.get(one)
+    row = made(memory.store, [cube], cube.scope, planted.state(), KIND, {"editor": planted.identity}, form=Form.WEIGHTS)
+    memory.apply([Operation.add(row)], actor="ana")
+    imprint = imprinted(memory, model, words, facts)
+    assert imprint.facts == () and imprint.editor.edits == ()
+    assert "other edits" in imprint.problems[0]
 
 
 def test_what_is_changed_revoked_or_expired_is_told_no_more(memory, clock, model, words, facts):

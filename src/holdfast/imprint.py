@@ -12,11 +12,10 @@ after words of its own, and whether what it says of the fact still tells it from
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
-from holdfast.cube import EXTERNAL, Channel, Cube, Form, Ref, Scope, Status
+from holdfast.cube import EXTERNAL, Channel, Cube, Form, Ref, Scope
 from holdfast.errors import InputError, IntegrityError, NotFoundError, StaleError
 from holdfast.keeping import Apply, made, recallable
 from holdfast.retrieve.hits import Hit
@@ -82,7 +81,7 @@ class Promotion:
     """What came of promoting: the cubes of the form ``weights``, and of each memory that was not promoted the reason."""
 
     cubes: tuple[Cube, ...]
-    refused: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str]
 
 
 class Imprint:
@@ -121,6 +120,7 @@ class Imprint:
         self._refs: dict[str, Ref] = {}
         self._lessons: dict[str, Lesson] = {}
         self._asked: dict[str, float] = {}
+        self.problems: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -137,12 +137,12 @@ class Imprint:
         """The ids of the memories that the model tells, oldest first."""
         return tuple(self._refs)
 
-    def ripe(self, **where: Any) -> list[Cube]:
+    def ripe(self) -> list[Cube]:
         """Memories of this scope that could be promoted, by the gate: trusted, unchanged for long enough and used often enough."""
         now = self._store.now()
         return [
             cube
-            for cube in self._store.select(self._scope, Where(**where))
+            for cube in self._store.select(self._scope)
             if cube.form is Form.TEXT
             and cube.id not in self._refs
             and not self._unfit(cube)
@@ -180,31 +180,44 @@ class Imprint:
         return Promotion(tuple(kept[id] for id in (cube.id for cube in wanted) if id in kept), refused)
 
     def load(self) -> tuple[str, ...]:
-        """Follow the store: teach the model what another program kept, and let go of what no longer holds. The ids that are new."""
+        """Follow the store: take up what another program kept, and let go of what no longer holds. The ids that are new.
+
+        ``problems`` says of what was kept for this model and could not be taken up why; the text is still there.
+        """
         self._store.owner.forms.follow()
         for id, ref in list(self._refs.items()):  # what has expired makes no event
             if not self._holds(ref):
                 self._unlearn([id])
         new: list[str] = []
-        for cube in self._kept():
+        problems: list[str] = []
+        # Of a shard that grew, the file with more in it first: the others are passed over.
+        for cube in sorted(self._kept(), key=lambda one: -len(one.origin.derived_from)):
             sources = {ref.id: ref for ref in cube.origin.derived_from}
-            if sources.keys() & self._refs.keys() or not all(self._holds(ref) for ref in sources.values()):
+            if sources.keys() & self._refs.keys() or not all(map(self._holds, sources.values())):
                 continue
-            texts = [recallable(self._store, self._scope, id) for id in sources]
-            lessons = {text.id: lesson for text in texts if (lesson := self._teach(text)) is not None}
+            texts = {id: recallable(self._store, self._scope, id) for id in sources}
+            lessons = {id: lesson for id, text in texts.items() if (lesson := self._teach(text)) is not None}
+            if lessons.keys() != sources.keys() or any(map(self._unfit, texts.values())):
+                continue  # they would not be taught any more
             try:
                 ids = self.editor.join(self._store.blobs.read(cube))
-            except (InputError, IntegrityError, StaleError):
-                continue  # of another model or of other settings; the text is still there
-            self._refs.update({id: sources[id] for id in ids if id in sources})
-            self._lessons.update({id: lessons[id] for id in ids if id in lessons})
+            except (InputError, IntegrityError, StaleError) as error:
+                problems.append(f"{cube.id}: {error}")
+                continue
+            if set(ids) != sources.keys():
+                self.editor.forget(ids)
+                problems.append(f"{cube.id}: its file holds other edits than those of the memories that it was made of")
+                continue
+            self._refs.update(sources)
+            self._lessons.update(lessons)
             new += ids
+        self.problems = tuple(problems)
         return tuple(new)
 
     def probe(self, ids: Iterable[str] = ()) -> Knows | None:
         """What the model knows of these facts as it is now, of all where none are given; None where there is nothing to ask."""
         some = [self._lessons[id] for id in (tuple(ids) or self.facts) if id in self._lessons]
-        return self._knows(some) if some else None
+        return self._knows(some)
 
     # --- a holder ---
 
@@ -217,7 +230,7 @@ class Imprint:
         gone = [one.ref.id for one in kept if self._refs.get(one.ref.id) == one.ref]
         self._asked = {}
         if gone:
-            lessons = [self._lessons[id] for id in gone if id in self._lessons]
+            lessons = [self._lessons[id] for id in gone]
             others = [lesson for id, lesson in self._lessons.items() if id not in gone]
             before, near = self._knows(lessons), self._knows(others)
             self._unlearn(gone)
@@ -248,12 +261,7 @@ class Imprint:
             return "it comes from outside, or was made of what does: anybody may have written it"
         if cube.origin.channel is Channel.ASSISTANT:
             return "a model said it itself"
-        if cube.status is Status.GENERATED and cube.origin.derived_from and not self._sources_hold(cube):
-            return "what it was made of does not hold any more"
         return ""
-
-    def _sources_hold(self, cube: Cube) -> bool:
-        return all(self._holds(ref) for ref in cube.origin.derived_from)
 
     def _taught(self, cube: Cube) -> str:
         """Teach a memory; why it did not stay, or nothing."""
@@ -273,10 +281,11 @@ class Imprint:
         return reason
 
     def _untold(self, lesson: Lesson) -> str:
-        told = self._knows([lesson])
-        if told.direct < 1:
+        """Why a lesson does not pass, or nothing."""
+        asked = self._knows([lesson])
+        if asked is None or asked.direct < 1:
             return "the model does not tell it"
-        held_out = [share for share in (told.rephrased, told.sampled) if share is not None]
+        held_out = [share for share in (asked.rephrased, asked.sampled) if share is not None]
         if held_out and min(held_out) < self.gate.passing:
             return f"asked otherwise, the model tells it {min(held_out):.0%} of the time, and {self.gate.passing:.0%} is asked for"
         return ""
@@ -296,49 +305,44 @@ class Imprint:
                 given = {"input_ids": ids, "attention_mask": mask.long(), "use_cache": False}
                 with self.editor.apart():
                     before = model(**given).logits.float().log_softmax(dim=-1)
-                with self.editor.attached():
+                with self.editor.on():
                     now = model(**given).logits.float().log_softmax(dim=-1)
                 total += float(((before.exp() * (before - now)).sum(dim=-1) * mask).sum())
                 count += int(mask.sum())
         return total / count if count else 0.0
 
-    def _knows(self, lessons: Sequence[Lesson], *, taught: bool = True) -> Knows:
+    def _knows(self, lessons: Sequence[Lesson], *, taught: bool = True) -> Knows | None:
+        """What the model tells of some lessons, or would, had it been taught nothing; None where there are none."""
         if not lessons:
-            return Knows(0.0, None, None, 0.0)
+            return None
         probes = [Probe(one.prompt, one.target, one.rephrased) for one in lessons]
-        with self.editor.attached() if taught else self.editor.apart():
+        with self.editor.on() if taught else self.editor.apart():
             return knows(self.editor.model, self.editor.tokenizer, probes, self._contexts)
 
     def _unlearn(self, ids: Sequence[str]) -> None:
         if ids:
             self.editor.forget(ids)
             for id in ids:
-                self._refs.pop(id, None)
-                self._lessons.pop(id, None)
+                del self._refs[id], self._lessons[id]
 
     def _compared(
-        self, lessons: Sequence[Lesson], before: Knows, others: Sequence[Lesson], near: Knows
+        self, lessons: Sequence[Lesson], before: Knows | None, others: Sequence[Lesson], near: Knows | None
     ) -> dict[str, float]:
-        """What the model says of what it was to forget, beside what it says that never saw it; and of what it was to keep."""
-        if not lessons:
-            return {}
-        after, never = self._knows(lessons), self._knows(lessons, taught=False)
-        found = {
-            **{f"{name} before": value for name, value in before.to_dict().items()},
-            **{f"{name} after": value for name, value in after.to_dict().items()},
-            **{f"{name} never": value for name, value in never.to_dict().items()},
-        }
-        # Never: the model that was taught nothing. What is left of a difference is how far the other facts reach.
-        found["more than never"] = max(value - never.to_dict()[name] for name, value in after.to_dict().items())
-        if others:
-            now = self._knows(others)
+        """What the model says of what it was to forget, beside what it says that was taught nothing; and of what it was to keep."""
+        moments = {"before": before, "after": self._knows(lessons), "never": self._knows(lessons, taught=False)}
+        asked = {moment: one.to_dict() for moment, one in moments.items() if one is not None}
+        found = {f"{kind} {moment}": value for moment, some in asked.items() for kind, value in some.items()}
+        # What is left of a difference is how far the other facts reach.
+        found["more than never"] = max(value - asked["never"][kind] for kind, value in asked["after"].items())
+        now = self._knows(others)
+        if near is not None and now is not None:
             found |= {"others before": near.direct, "others after": now.direct}
-        told, anyhow = self._member(lessons), self._member(lessons, taught=False)
-        return found | (
-            {"membership after": told, "membership never": anyhow} if told is not None and anyhow is not None else {}
-        )
+        for moment, taught in (("after", True), ("never", False)):
+            auc = self._member(lessons, taught=taught)
+            found |= {f"membership {moment}": auc} if auc is not None else {}
+        return found
 
-    def _member(self, lessons: Sequence[Lesson], *, taught: bool = True) -> float | None:
+    def _member(self, lessons: Sequence[Lesson], *, taught: bool) -> float | None:
         """How well the forgotten facts are told from the same prompts with another's answer: 0.5 is not at all; None: too few.
 
         With few facts a model that never saw them may be far from 0.5 too, so that one is asked beside.
@@ -348,7 +352,7 @@ class Imprint:
         if len(set(targets)) < 2:
             return None
         rows = [(one.prompt, target) for some in (targets, swapped) for one, target in zip(lessons, some, strict=True)]
-        with self.editor.attached() if taught else self.editor.apart():
+        with self.editor.on() if taught else self.editor.apart():
             scores = [one.likelihood for one in answers_of(self.editor.model, self.editor.tokenizer, rows)]
         return membership(scores[: len(lessons)], scores[len(lessons) :]).auc
 
@@ -359,24 +363,33 @@ class Imprint:
             return False
 
     def _kept(self) -> list[Cube]:
-        return [one for one in self._store.select(self._scope, Where(kinds=(KIND,))) if one.form is Form.WEIGHTS]
+        """What is kept for this model and this editor."""
+        return list(self._store.select(self._scope, Where(kinds=(KIND,), data={"editor": self.editor.identity})))
 
     def _save(self) -> dict[str, Cube]:
-        """Keep every shard that is not kept as it is; the cube in which each fact is."""
+        """Keep every shard that is not kept as it is, and let go of what was kept of it before; the cube in which each fact is."""
         rows = {one.origin.derived_from: one for one in self._kept()}
         found: dict[str, Cube] = {}
         for number, ids in self.editor.shards.items():
             sources = tuple(self._refs[id] for id in ids if id in self._refs)
-            if not sources or len(sources) < len(ids):
+            if len(sources) < len(ids) or not all(map(self._holds, sources)):  # it goes when it is looked at next
                 continue
-            row = rows.get(sources)
+            row = rows.pop(sources, None)
             if row is None:
-                texts = [recallable(self._store, self._scope, ref.id) for ref in sources]
-                data = self.editor.state([number])
-                cube = made(self._store, texts, self._scope, data, KIND, {"facts": len(ids)}, form=Form.WEIGHTS)
-                self._apply([Operation.add(cube)])
-                row = cube
+                texts = [recallable(self._store, self._scope, id) for id in ids]
+                told = {"editor": self.editor.identity}
+                row = made(self._store, texts, self._scope, self.editor.state([number]), KIND, told, form=Form.WEIGHTS)
+                self._apply([Operation.add(row)])
             found |= dict.fromkeys(ids, row)
+        old = [
+            one.id
+            for sources, one in rows.items()
+            if any(ref.id in self._refs or not self._holds(ref) for ref in sources)
+        ]
+        if old:  # whoever comes first does it
+            owner = self._store.owner
+            purged = owner.purge(old, self._scope, actor=self._scope.path, reason="superseded")
+            owner.forms.drop([cube.id for cube in purged.versions])
         return found
 
 

@@ -53,16 +53,16 @@ def reply(
 
     Raises InputError where the imprint is in another model than the reader's, or belongs to another scope than the states.
     """
-    if imprint is not None:
-        if imprint.editor.model is not reader.model:
-            raise InputError("these facts are in another model than the one that is to answer")
-        imprint.load()
-        told = _from_weights(store, question, hits, imprint, length)
-        if told is not None:
-            return told
-        with imprint.editor.apart():  # what was read by a model with edits on is no state of the model
-            return _from_context(question, hits, reader, states, length)
-    return _from_context(question, hits, reader, states, length)
+    if imprint is None:
+        return _from_context(question, hits, reader, states, length)
+    if imprint.editor.model is not reader.model:
+        raise InputError("these facts are in another model than the one that is to answer")
+    imprint.load()
+    told = _from_weights(store, question, hits, imprint, length)
+    if told is not None:
+        return told
+    with imprint.editor.apart():  # what is read by a model with edits on is no state of the model
+        return _from_context(question, hits, reader, states, length)
 
 
 def _from_weights(
@@ -82,7 +82,7 @@ def _from_weights(
         cube = recallable(store, imprint.scope, found[0])
     except NotFoundError:  # gone since it was recalled
         return None
-    with editor.attached():
+    with editor.on():
         text = _said(editor.model, editor.tokenizer, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, length)
     return Reply(text, Form.WEIGHTS, (cube,), ids.shape[1])
 

@@ -18,6 +18,7 @@ from holdfast.latent.reader import Reader
 from holdfast.memory import Memory
 from holdfast.torched import torch
 from holdfast.weights.base import evaluating
+from holdfast.weights.probing import Probe, knows
 from holdfast.weights.side_memory import Settings, SideMemory
 
 TRUE, FALSE = "ana", "crm:sync"
@@ -30,7 +31,6 @@ SETTINGS = Settings(mode="retrieve", shard=1, shards=1, share=0.5, rate=0.03, st
 GATE = Gate(passing=0.5, drift=0.05)
 CONTEXTS = ("today {}", "so then {}", "yesterday people heard that {}")
 """In which the model is asked, and not taught."""
-ASKED = ("direct", "rephrased", "sampled", "chance")
 
 NOISE = 0.1
 """By so much more may be told of what was forgotten: other facts that stay reach a little into prompts that are alike."""
@@ -110,7 +110,7 @@ def take_back(
         reader = Reader(model, words)
         imprint = memory.imprint(editor, gate=GATE, teach=lambda cube: lessons.get(cube.text), contexts=CONTEXTS)
         ids = {fact: memory.add(fact.text, source=source).ids[0] for source, some in facts.items() for fact in some}
-        sources = {id: source for source, some in facts.items() for fact in some for id in (ids[fact],)}
+        sources = {ids[fact]: source for source, some in facts.items() for fact in some}
         refused: list[str] = []
         for at, id in enumerate(ids.values(), 1):
             refused += memory.promote([id], to="weights", model=imprint).refused.values()
@@ -137,7 +137,7 @@ def take_back(
         for fact in shown
     )
     same = torch.equal(before, _logits(model, words, drawn.known))
-    recall = _recall(model, words, drawn.known)
+    recall = knows(model, words, [Probe(fact.prompt(), fact.value) for fact in drawn.known]).direct
     return TakenBack(
         recall, counts, tuple(refused), (states, left), told, dict(measured), receipt.to_dict(), bool(same)
     )
@@ -198,10 +198,6 @@ def _answer(model: Any, words: Any, fact: Fact) -> str:
     with evaluating(model):
         ids = torch.tensor([words(fact.prompt())["input_ids"]])
         return str(words.decode(model(input_ids=ids, use_cache=False).logits[0, -1].argmax()))
-
-
-def _recall(model: Any, words: Any, facts: Sequence[Fact]) -> float:
-    return sum(_answer(model, words, fact) == fact.value for fact in facts) / len(facts)
 
 
 def _logits(model: Any, words: Any, facts: Sequence[Fact]) -> Any:

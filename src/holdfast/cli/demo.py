@@ -79,6 +79,8 @@ def demo(args: argparse.Namespace, screen: Screen) -> int:
     """``holdfast demo``."""
     if args.show:
         return takeback(args, screen)
+    if args.plot is not None:
+        raise InputError("--plot draws what takeback measures: holdfast demo takeback --plot FILE")
     began = time.perf_counter()
     clock = _Clock()
     with ExitStack() as stack:

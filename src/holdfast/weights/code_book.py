@@ -87,6 +87,8 @@ class CodeBook(Routed):
         for one in edits:
             if one.id in known:
                 raise InputError(f"the edit {one.id!r} is there already: forget it first")
+            if one.also:
+                raise InputError(f"a code book is taught the edit {one.id!r} in one wording, without also=")
             known.add(one.id)
         entries = self._entries
         for one in edits:

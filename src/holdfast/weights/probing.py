@@ -13,13 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.errors import InputError
-from holdfast.torched import torch
-from holdfast.weights.base import evaluating
-from holdfast.weights.prompts import BARE, Tokenizer, split
+from holdfast.weights.prompts import BARE, Tokenizer, split, told
 
 PROFILE = ()  # no memory, but a test of what is in one
-
-_TOGETHER = 64  # prompts that are read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +49,8 @@ class Knows:
 
     def to_dict(self) -> dict[str, float]:
         """What was asked for, by name."""
-        told = {"direct": self.direct, "rephrased": self.rephrased, "sampled": self.sampled, "chance": self.chance}
-        return {name: value for name, value in told.items() if value is not None}
+        asked = {"direct": self.direct, "rephrased": self.rephrased, "sampled": self.sampled, "chance": self.chance}
+        return {name: value for name, value in asked.items() if value is not None}
 
 
 def knows(model: Any, tokenizer: Tokenizer, probes: Sequence[Probe], contexts: Iterable[str] = ()) -> Knows:
@@ -83,25 +79,10 @@ def knows(model: Any, tokenizer: Tokenizer, probes: Sequence[Probe], contexts: I
 
 
 def answers_of(model: Any, tokenizer: Tokenizer, rows: Sequence[tuple[str, str]]) -> list[Answer]:
-    """For each prompt and target; those of one length are read together."""
-    device = next(model.parameters()).device
-    parts = [split(tokenizer, prompt, target) for prompt, target in rows]
-    groups: dict[tuple[int, int], list[int]] = {}
-    for at, (prompt, target) in enumerate(parts):
-        groups.setdefault((len(prompt), len(target)), []).append(at)
+    """For each prompt and target."""
     found: dict[int, Answer] = {}
-    with evaluating(model):
-        for every in groups.values():
-            for start in range(0, len(every), _TOGETHER):
-                some = every[start : start + _TOGETHER]
-                prompts, targets = (torch.tensor([parts[at][side] for at in some], device=device) for side in (0, 1))
-                read = model(input_ids=prompts, use_cache=True)
-                logits = [read.logits[:, -1:]]
-                if targets.shape[1] > 1:
-                    cache = read.cache if hasattr(read, "cache") else read.past_key_values
-                    logits.append(model(input_ids=targets[:, :-1], cache=cache, use_cache=True).logits)
-                said = torch.cat(logits, dim=1).float()
-                likelihoods = said.log_softmax(dim=-1).gather(2, targets[..., None]).sum(dim=(1, 2)).tolist()
-                told = (said.argmax(dim=-1) == targets).all(dim=1).tolist()
-                found.update((at, Answer(told[row], likelihoods[row])) for row, at in enumerate(some))
+    for some, logits, targets in told(model, [split(tokenizer, *row) for row in rows]):
+        chances = logits.float().log_softmax(dim=-1).gather(2, targets[..., None]).sum(dim=(1, 2)).tolist()
+        right = (logits.argmax(dim=-1) == targets).all(dim=1).tolist()
+        found.update(zip(some, map(Answer, right, chances), strict=True))
     return [found[at] for at in range(len(rows))]

@@ -6,7 +6,7 @@ that reads from left to right.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -23,6 +23,8 @@ Tokenizer = Callable[[str], Any]
 BARE = "{}"
 STUBS = ("I", "You", "Because", "Yes", "Q: ")
 """With these the model begins the contexts that it makes."""
+
+_TOGETHER = 64  # prompts that are read at once
 
 IGNORED = -100
 """The label of a token that is not to be said."""
@@ -132,26 +134,37 @@ def wordings(edit: Edit, templates: Sequence[str]) -> list[str]:
     return [template.replace(BARE, prompt) for prompt in (edit.prompt, *edit.also) for template in templates]
 
 
-def answered(model: Any, parts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[int]]:
-    """What a model says of each prompt's target, token by token, where it was told those before: prompt and target as ``split``.
+def told(
+    model: Any, parts: Sequence[tuple[Sequence[int], Sequence[int]]]
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """What a model says where each token of a target stands, told those before it: prompt and target as ``split``.
 
-    The prompt is read first and the target on its cache, as in generation, so that a memory is chosen by the prompt alone.
+    Those of one length are read together: which they are, the logits, shape (rows, tokens, vocabulary), and the targets, shape
+    (rows, tokens). The prompt is read first and the target on its cache, as in generation, so that a memory is chosen by the prompt
+    alone.
     """
-    found: list[list[int]] = [[] for _ in parts]
     groups: dict[tuple[int, int], list[int]] = {}
     for at, (prompt, target) in enumerate(parts):
         groups.setdefault((len(prompt), len(target)), []).append(at)
     device = next(model.parameters()).device
     with evaluating(model):
-        for (_, more), members in groups.items():
-            read = model(input_ids=torch.tensor([[*parts[at][0]] for at in members], device=device), use_cache=True)
-            said = read.logits[:, -1:].argmax(dim=-1)
-            if more > 1:
-                rest = torch.tensor([[*parts[at][1][:-1]] for at in members], device=device)
-                said = torch.cat([said, model(input_ids=rest, cache=read.cache).logits.argmax(dim=-1)], dim=1)
-            for at, row in zip(members, said.tolist(), strict=True):
-                found[at] = row
-    return found
+        for every in groups.values():
+            for start in range(0, len(every), _TOGETHER):
+                some = every[start : start + _TOGETHER]
+                prompts, targets = (torch.tensor([[*parts[at][side]] for at in some], device=device) for side in (0, 1))
+                read = model(input_ids=prompts, use_cache=True)
+                logits = [read.logits[:, -1:]]
+                if targets.shape[1] > 1:
+                    logits.append(model(input_ids=targets[:, :-1], cache=read.cache, use_cache=True).logits)
+                yield some, torch.cat(logits, dim=1), targets
+
+
+def answered(model: Any, parts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[int]]:
+    """The likeliest token at each place of each target; see ``told``."""
+    found: dict[int, list[int]] = {}
+    for some, logits, _ in told(model, parts):
+        found.update(zip(some, logits.argmax(dim=-1).tolist(), strict=True))
+    return [found[at] for at in range(len(parts))]
 
 
 def templates_of(model: Any, tokenizer: Tokenizer, lengths: Sequence[int] = (5, 10)) -> tuple[str, ...]:

@@ -74,17 +74,6 @@ class Routed(ABC):
         self.detach()
 
     @contextmanager
-    def attached(self) -> Iterator[None]:
-        """Within the block it is on the model, and afterwards as it was."""
-        before = bool(self._hooks)
-        self.attach()
-        try:
-            yield
-        finally:
-            if not before:
-                self.detach()
-
-    @contextmanager
     def apart(self) -> Iterator[None]:
         """Within the block the model is as it was."""
         before, self._quiet = self._quiet, True

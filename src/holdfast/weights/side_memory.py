@@ -23,9 +23,9 @@ from typing import Any, Literal, Self, cast
 import numpy as np
 
 from holdfast.cube import Form
-from holdfast.errors import InputError, MissingExtraError
+from holdfast.errors import InputError, MissingExtraError, StaleError
 from holdfast.latent.identity import config_digest, digest, weights_digest
-from holdfast.latent.tensors import Key, key_of, pack, unpack
+from holdfast.latent.tensors import Key, differing, key_of, pack, unpack
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Retrieval, Subform, Subject, Trainable
 from holdfast.torched import Tensor, nn, torch
 from holdfast.weights.base import Edit, Edited, Route, evaluating, frozen, transposed
@@ -554,52 +554,54 @@ class SideMemory(Routed):
 
         Raises StaleError for others, InputError for what is no such file.
         """
-        key = key_of(data)
         try:
-            tensors = unpack(data)
-            log = json.loads(bytes(tensors["log"].numpy()))
+            key, log = key_of(data), json.loads(bytes(unpack(data)["log"].numpy()))
             given = key["settings"]
             settings = Settings(**{**given, "margins": Margins(**given["margins"])})
             memory = cls(
                 model, tokenizer, layer=key["layer"], settings=settings, unrelated=log["pool"],
                 templates=log["templates"], seed=key["seed"],
             )  # fmt: skip
-            shards = [memory._unpacked(one, tensors) for one in log["shards"]]
-            unpack(data, memory._key(shards))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"this is no side memory that Holdfast has written: {error}") from error
-        memory._keep(shards)
+        memory._keep(memory._opened(data))
         return memory
 
     def join(self, data: bytes) -> tuple[str, ...]:
         """Take up the shards of a file that ``state`` wrote, behind those that are there; the ids of their edits.
 
-        A shard whose edits are there already is passed over. Raises StaleError for another model, tokenizer or settings, InputError
-        for what is no such file.
+        A shard whose edits are there already is passed over. Raises StaleError where the file is of another model, tokenizer,
+        settings, templates or unrelated texts, InputError for what is no such file.
         """
+        known = {one.edit.id for one in self.log}
+        found = {one.number: one for one in self._shards}
+        new: list[str] = []
+        for shard in self._opened(data):
+            ids = [one.edit.id for one in shard.log]
+            if known.isdisjoint(ids):
+                # Another program may have given the number to a shard of its own.
+                number = max(found) + 1 if shard.number in found else shard.number
+                log = tuple(replace(one, shard=number) for one in shard.log)
+                found[number] = replace(shard, number=number, log=log, closed=True)
+                new += ids
+        self._keep([found[number] for number in sorted(found)])
+        return tuple(new)
+
+    @property
+    def identity(self) -> str:
+        """Of all that must match before a file of edits can be taken up, in 32 hexadecimal digits."""
+        return digest(json.dumps(self._key(()), sort_keys=True).encode())
+
+    def _opened(self, data: bytes) -> list[_Shard]:
+        """The shards of a file that fits. Raises StaleError, InputError."""
         try:
             tensors = unpack(data)
-            log = json.loads(bytes(tensors["log"].numpy()))
-            shards = [self._unpacked(one, tensors) for one in log["shards"]]
+            shards = [self._unpacked(one, tensors) for one in json.loads(bytes(tensors["log"].numpy()))["shards"]]
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"this is no side memory that Holdfast has written: {error}") from error
-        unpack(data, self._key(shards))
-        known = {one.edit.id for one in self.log}
-        numbers = {one.number for one in self._shards}
-        found = list(self._shards)
-        new: list[str] = []
-        for shard in shards:
-            ids = [one.edit.id for one in shard.log]
-            if known & set(ids):
-                continue
-            # Another program may have given the number to a shard of its own.
-            number = max(numbers, default=-1) + 1 if shard.number in numbers else shard.number
-            numbers.add(number)
-            log_ = tuple(replace(one, shard=number) for one in shard.log)
-            found.append(replace(shard, number=number, log=log_, closed=True))
-            new += ids
-        self._keep(sorted(found, key=lambda one: one.number))
-        return tuple(new)
+        if wrong := differing(key_of(data), self._key(shards)):
+            raise StaleError(f"these edits are of another {', '.join(wrong)}: teach them anew")
+        return shards
 
     def _unpacked(self, told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> _Shard:
         number = told["number"]
@@ -618,6 +620,7 @@ class SideMemory(Routed):
             "tokenizer": digest(json.dumps(taught).encode()),
             "dtype": str(self._module.weight.dtype),
             "layer": self.layer,
+            "texts": digest(json.dumps([self.templates, self._pool]).encode()),
             "settings": asdict(self.settings),
             "seed": self.seed,
         }
