@@ -124,7 +124,7 @@ def measured(released: Any, count: int, steps: int, repeats: int) -> dict[str, f
         editor = theirs(released, 5, five._subspace(0))
         teach_theirs(editor, [five._rows(edits[0])])
         five.edit(edits[:1])
-        apart = five._shards[0].weight - editor.get_adapter_layer().new_weight
+        apart = five._shards[0].weight - editor.get_adapter_layer().new_weight.detach()
         moved = five._shards[0].weight - five._base
         found["apart after 5 steps"] = float(apart.abs().max())
         found["moved after 5 steps"] = float(moved.abs().max())
