@@ -341,7 +341,13 @@ def test_a_document_is_on_record_where_it_reached(tmp_path: Path) -> None:
     assert bank.touched_by("d0") == ((0,), (2,), (0, 0), (2, 6))
     assert bank.documents((0,)) == ("d0", "d1", "d2") and bank.documents((2, 6)) == ("d0",)
     assert bank.touched_by("d1") == ((0,), (0, 1)) and bank.touched_by("unknown") == ()
-    assert bank.touched_by("d1", indirectly=True) == ((0,), (2,), (0, 0), (0, 1), (0, 2), (2, 6))
+    assert bank.touched_by("d1", indirectly=True) == (
+        (0,),
+        (0, 0),
+        (0, 1),
+        (0, 2),
+    )  # d0's other branch shares nothing with it
+    assert bank.touched_by("d0", indirectly=True) == ((0,), (2,), (0, 0), (0, 1), (0, 2), (2, 6))
     with pytest.raises(NotFoundError):
         bank.forget("unknown")
 
@@ -393,6 +399,31 @@ def test_to_forget_and_learn_the_rest_again_is_never_to_have_known(tmp_path: Pat
             torch.equal(*both) for both in zip(bank.read(level, numbers), never.read(level, numbers), strict=True)
         )
     assert "d4" not in (tmp_path / "a" / "bank.json").read_text()
+
+
+def test_to_forget_leaves_other_branches_of_those_that_stood_beside_it(tmp_path: Path) -> None:
+    model = llama()
+    first, second, third = documents(3)
+    some = [first, replace(first, address=(2, 6)), second, replace(third, address=(2, 7))]
+    settings = Training(passes=3, batch=2, memory=FAST)
+    bank, never = bank_of(tmp_path / "a", model), bank_of(tmp_path / "b", model)
+    train_memories(bank, model, some, settings)
+    train_memories(never, model, [one for one in some if one is not second], settings)
+    assert bank.forget("d1") == ("d0",)
+    train_memories(bank, model, [first], settings)
+    for level in (1, 2):
+        numbers = [*range(bank.shape.nodes(level))]
+        assert torch.equal(bank.read(level, numbers)[0], never.read(level, numbers)[0])
+
+
+def test_what_the_anchor_learnt_beside_a_document_may_be_anywhere(tmp_path: Path) -> None:
+    model = llama()
+    bank = bank_of(tmp_path, model)
+    first, second, third = documents(3)
+    train_memories(bank, model, [first], Training(memory=FAST))
+    both = [second, replace(third, address=(1, 4))]
+    train_memories(bank, model, both, Training(memory=FAST), anchor=torch.optim.AdamW(model.parameters(), 1e-3))
+    assert bank.touched_by("d0", indirectly=True) == ((0,), (1,), (0, 0), (0, 1), (1, 4))
 
 
 def test_directly_reached_blocks_alone_are_erased_where_that_is_asked_for(tmp_path: Path) -> None:

@@ -304,20 +304,19 @@ class BlockBank:
     def touched_by(self, document: str, *, indirectly: bool = False) -> tuple[Address, ...]:
         """The nodes whose blocks a document has trained, from the root down, ``GENERIC`` among them; none where it is not known.
 
-        ``indirectly``: those too that were trained beside one of these, and whose weights may follow from it: all that documents of
-        the same branches have reached, or of the whole bank where the generic block or the anchor was trained with it.
+        ``indirectly``: those too that were trained beside one of these, and whose weights may follow from it: all that anybody has
+        reached in the same branches, or in the whole bank where one of these branches' documents trained the generic block or the
+        anchor too.
         """
-        known = self._ledger.leaves
-        if document not in known:
+        if document not in self._ledger.leaves:
             return ()
         found = self._reached(document)
         if indirectly:
-            shared = bool(self._ledger.beyond.get(document))
-            branches = {node[0] for node in found if node}
-            for other in known:
-                nodes = self._reached(other)
-                if shared or branches & {node[0] for node in nodes if node}:
-                    found |= nodes
+            every = {one: self._reached(one) for one in self._ledger.leaves}
+            branches = {node[:1] for node in found}
+            beside = {one for one, nodes in every.items() if branches & {node[:1] for node in nodes}}
+            shared = any(self._ledger.beyond.get(one) for one in {document, *beside})
+            found = {node for nodes in every.values() for node in nodes if shared or node[:1] in branches}
         return tuple(sorted(found, key=lambda node: (len(node), node)))
 
     def documents(self, address: Sequence[int]) -> tuple[str, ...]:
@@ -333,8 +332,8 @@ class BlockBank:
         """Erase every block that a document has trained; the documents that had trained these too, which are to be learnt anew.
 
         ``indirectly``: as of ``touched_by``. Where a branch that one call of ``train_memories`` has trained is then trained again
-        by one, with what is left of its documents, its blocks are, to the last bit, what they would be without this one. Raises
-        NotFoundError for one that is not known.
+        by one like it, with what is left of its documents, its blocks are, to the last bit, what they would be without this one.
+        Raises NotFoundError for one that is not known.
         """
         if document not in self._ledger.leaves:
             raise NotFoundError(f"no document {document!r} has trained this bank")
