@@ -183,15 +183,16 @@ def test_addresses_that_are_not_there_are_refused(tmp_path: Path) -> None:
 
 def test_blocks_give_nothing_while_they_are_blocked_and_nor_does_what_is_below(tmp_path: Path) -> None:
     model = llama()
-    bank = bank_of(tmp_path, model)
+    bank = bank_of(tmp_path, model, generic=2)
     filled(bank)
-    bank.block([(1,)])
+    bank.block([(1,), GENERIC])
     bank.block([(0, 2)])
     before = logits(model, IDS)
-    with bank.attach(model, (1, 4)):
-        assert torch.equal(logits(model, IDS), before)
+    for address in ((1, 4), GENERIC):
+        with bank.attach(model, address):
+            assert torch.equal(logits(model, IDS), before)
     assert {*bank.fetch((0, 2))} == {"1.gate", "1.up", "1.down"}
-    again = bank_of(tmp_path, model)
+    again = bank_of(tmp_path, model, generic=2)
     assert not again.fetch((1, 4))
     again.unblock([(1,), (0, 2)])
     assert len(again.fetch((1, 4))) == len(again.fetch((0, 2))) == 6
@@ -605,6 +606,8 @@ def test_a_walk_keeps_out_of_what_it_is_told() -> None:
         assert tree.address(vector, without=[first[:1]])[0] != first[0]
         second = tree.address(vector, without=[first])
         assert second[0] == first[0] and second != first
+        with pytest.raises(InputError, match="keep out"):
+            tree.address(vector, without=[(root,) for root in range(3)])
 
 
 def test_a_tree_grows_by_a_branch_for_a_new_topic() -> None:

@@ -414,10 +414,8 @@ class BlockBank:
     def _path(self, address: Sequence[int]) -> list[tuple[int, int]]:
         """Level and number of the blocks of an address, but for those that are blocked and what is below them."""
         node = self._checked(address)
-        if not node:
-            return [(0, 0)]
         found = []
-        for level, number in enumerate(node, 1):
+        for level, number in enumerate(node, 1) if node else [(0, 0)]:
             if f"{level}/{number}" in self._ledger.blocked:
                 break
             if level in self._levels:
