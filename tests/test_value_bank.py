@@ -376,6 +376,7 @@ def test_rows_are_fetched_ahead_and_the_latest_used_are_kept(tmp_path: Path) -> 
     assert table.kept == (2, 1, 5)
     table.read(torch.tensor([7]))
     assert table.kept == (1, 5, 7)
+    assert all(one.untyped_storage().nbytes() == 3 * 4 for one in table._kept.values())  # and no neighbours with it
     assert table.read(torch.arange(10))[:, 0].tolist() == [*range(10)] and table.kept == (1, 5, 7)  # too many to keep
     table.write(torch.tensor([5]), torch.full((1, 3), -1.0))
     assert table.kept == (1, 7) and table.read(torch.tensor([5])).tolist() == [[-1, -1, -1]]

@@ -453,11 +453,13 @@ class BlockBank:
     def _block(self, level: int, number: int) -> Tensor:
         """One block, of which a copy stays in memory for a while; nobody changes it."""
         at = level, number
-        if at not in self._loaded:
+        if at in self._loaded:
+            self._loaded.move_to_end(at)
+        else:
             self._loaded[at] = self.read(level, [number])[0][0]
-        self._loaded.move_to_end(at)
-        while len(self._loaded) > 1 and sum(one.nbytes for one in self._loaded.values()) > self.keep:
-            self._loaded.popitem(last=False)
+            room = sum(one.nbytes for one in self._loaded.values())
+            while len(self._loaded) > 1 and room > self.keep:
+                room -= self._loaded.popitem(last=False)[1].nbytes
         return self._loaded[at]
 
     def _first(self, level: int, number: int) -> Tensor:
@@ -488,13 +490,15 @@ class BlockBank:
 
     def _erase(self) -> None:
         """Do what the ledger says is to be erased; a process that ended amid it left it there to be done."""
+        numbers: dict[int, list[int]] = {}
         for name in self._ledger.erasing:
             level, number = map(int, name.split("/"))
-            if level in self._levels:
-                for one in self._levels[level].files():
-                    one.erase([number])
+            numbers.setdefault(level, []).append(number)
             self._loaded.pop((level, number), None)
             self._ledger.owners.pop(name, None)
+        for level in numbers.keys() & self._levels.keys():
+            for one in self._levels[level].files():
+                one.erase(numbers[level])  # at once: each call waits for the whole file
         if self._ledger.erasing:
             self._ledger.erasing = []
             self._changed()

@@ -172,7 +172,9 @@ class ValueTable:
     def _load(self, ids: list[int]) -> None:
         missing = [one for one in ids if one not in self._kept]
         if missing:
-            self._kept.update(zip(missing, self._rows.read(torch.tensor(missing)), strict=True))
+            rows = self._rows.read(torch.tensor(missing))
+            # Of memory of its own each: one that stays would keep all that was read with it.
+            self._kept.update((one, row.clone()) for one, row in zip(missing, rows, strict=True))
         for one in ids:
             self._kept.move_to_end(one)
         while len(self._kept) > self._keep:
