@@ -324,7 +324,12 @@ def test_what_cannot_be_learnt_is_refused_before_anything_is(tmp_path: Path) -> 
     model = llama()
     bank = bank_of(tmp_path, model)
     one = documents(1)[0]
-    for wrong in ([], [replace(one, address=(0,))], [replace(one, tokens=one.tokens[:1])]):
+    for wrong in (
+        [],
+        [replace(one, address=(0,))],
+        [replace(one, tokens=one.tokens[:1])],
+        [replace(one, labels=one.tokens[1:])],
+    ):
         with pytest.raises(InputError):
             train_memories(bank, model, wrong)
     with pytest.raises(StaleError):
@@ -457,6 +462,9 @@ def test_a_block_is_its_owners(tmp_path: Path) -> None:
         train_memories(bank, model, [replace(hers[0], address=(1, 4))])
     with pytest.raises(AccessError, match="two owners"):
         train_memories(bank, model, [replace(hers[0], address=(2, 6)), replace(hers[1], address=(2, 7), owner="")])
+    with pytest.raises(AccessError, match="not free"):
+        train_memories(bank, model, [replace(hers[0], address=(2, 6)), replace(hers[1], address=(1, 4), owner="ben")])
+    assert bank.owner((2, 6)) == ""  # nothing is hers that was not trained
     assert bank_of(tmp_path, model).owner((0, 1)) == "ana"
 
 
@@ -479,6 +487,11 @@ def test_a_bank_is_opened_again_as_it_was_and_by_no_other_model(tmp_path: Path) 
         BlockBank(tmp_path, BankShape.of(model, (3, 3), K), model)
     with pytest.raises(InputError, match="layers"):
         BlockBank(tmp_path, BankShape.of(llama(0, 3), RANKS, K), model)
+    with pytest.raises(InputError, match="with a gate"):
+        BlockBank(tmp_path, replace(BankShape.of(model, RANKS, K), gated=False), model)
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="folder"):
+        bank_of(tmp_path / "file", model)
 
 
 def test_a_bank_grows_by_branches_and_nothing_moves(tmp_path: Path) -> None:

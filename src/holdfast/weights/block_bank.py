@@ -173,8 +173,12 @@ class BlockBank:
     """
 
     def __init__(self, folder: Path, shape: BankShape, model: Any, *, seed: int = 0, keep: int = 256 << 20) -> None:
-        if shape.layers != len(feed_forward(model)):
-            raise InputError(f"the shape is of {shape.layers} layers, the model has {len(feed_forward(model))}")
+        fits = BankShape.of(model, shape.ranks, shape.branching, roots=shape.roots, generic=shape.generic)
+        if shape != fits:
+            kind = "with" if fits.gated else "without"
+            raise InputError(
+                f"the model has {fits.layers} layers of width {fits.width} {kind} a gate, not as the shape says"
+            )
         self.folder, self.seed, self.keep = folder, seed, keep
         self._std = float(getattr(model.config, "initializer_range", 0.02))
         told = {**asdict(shape), "ranks": [*shape.ranks]}
@@ -188,10 +192,10 @@ class BlockBank:
             self._shape = BankShape(**{**asdict(shape), "roots": max(shape.roots, self._ledger.roots)})
             self._ledger.roots = self._shape.roots
             self._levels = {level: self._open(level) for level in range(shape.depth + 1) if shape.rank(level)}
+            self._erase()
+            self._write()
         except OSError as error:
             raise StoreError(f"the folder of a bank cannot be used: {error}") from error
-        self._erase()
-        self._write()
 
     @property
     def shape(self) -> BankShape:
@@ -262,14 +266,16 @@ class BlockBank:
         """Whose the block of a node is; "" where it is nobody's."""
         return self._ledger.owners.get(_name(self._checked(address)), "")
 
-    def own(self, addresses: Iterable[Sequence[int]], owner: str) -> None:
-        """Make nodes an owner's. Raises AccessError where one is another's, or where documents of nobody's have trained it."""
-        nodes = [self._checked(one) for one in addresses]
+    def own(self, owners: Mapping[Address, str]) -> None:
+        """Make nodes their owners'; all of them or none.
+
+        Raises AccessError where one is another's, or where documents of nobody's have trained it.
+        """
         trained = {node for document in self._ledger.leaves for node in self._reached(document)}
-        for node in nodes:
+        for node, owner in owners.items():
             if self.owner(node) != owner and (self.owner(node) or node in trained):
                 raise AccessError(f"the block at {node} is not free: others have trained it")
-        self._ledger.owners |= {_name(node): owner for node in nodes if owner}
+        self._ledger.owners |= {_name(node): owner for node, owner in owners.items()}
         self._write()
 
     def allowed(self, address: Sequence[int], owner: str) -> None:

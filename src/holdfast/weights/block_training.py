@@ -76,14 +76,16 @@ def train_memories(
 
     A document may come several times. ``anchor``: an optimiser of the model's own parameters; who gives one lets the model change
     in place, and documents are on record as having reached it. Raises StaleError for another model, AccessError where a document
-    reaches another owner's block, or one of an owner the generic block, InputError for no documents or an address that is no
-    leaf's; nothing is trained then.
+    reaches another owner's block, or one of an owner the generic block, InputError for no documents, an address that is no leaf's,
+    or labels that are not one a token; nothing is trained then.
     """
     bank.check(model)
     reached: dict[str, set[Address]] = {}
     for one in documents:
         if len(one.address) != bank.shape.depth or one.tokens.dim() != 1 or len(one.tokens) < 2:
             raise InputError(f"document {one.id!r} needs two tokens at least and the address of a leaf")
+        if one.labels is not None and one.labels.shape != one.tokens.shape:
+            raise InputError(f"document {one.id!r} has another number of labels than of tokens")
         bank.allowed(one.address, one.owner)
         reached.setdefault(one.id, set()).add(one.address)
     if not reached:
@@ -113,8 +115,8 @@ def _own(bank: BlockBank, documents: Sequence[Document], share: float) -> None:
                 raise AccessError(f"documents of two owners reach the block at {one.address[:level]}")
     if share and any(owners.values()):
         raise AccessError("the generic block is everybody's: documents of an owner train none")
-    for owner in sorted({*owners.values()} - {""}):
-        bank.own([node for node, its in owners.items() if its == owner], owner)
+    if owned := {node: owner for node, owner in owners.items() if owner}:
+        bank.own(owned)
 
 
 def _jobs(documents: Sequence[Document], together: bool) -> list[tuple[int, list[Document]]]:
