@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from holdfast.latent.tensors import differing
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Retrieval, Subform, Subject, Trainable
 from holdfast.torched import Tensor, nn, torch
 from holdfast.weights.cluster_tree import Address
-from holdfast.weights.mapped import MappedTensor
+from holdfast.weights.mapped import MappedTensor, put
 from holdfast.weights.places import FeedForward, feed_forward, hooked, one_route
 
 PROFILE = MemoryProfile(
@@ -530,13 +529,7 @@ class BlockBank:
         return found
 
     def _write(self) -> None:
-        file = self.folder / "bank.json"
-        draft = file.with_name(f".{file.name}.{os.getpid()}")
-        with draft.open("w", encoding="utf-8") as opened:
-            json.dump(asdict(self._ledger), opened)
-            opened.flush()
-            os.fsync(opened.fileno())
-        draft.replace(file)
+        put(self.folder / "bank.json", json.dumps(asdict(self._ledger)).encode())
 
 
 @contextmanager
