@@ -66,7 +66,7 @@ class ValueTable:
         keep: int = 1024,
         zero: Iterable[int] = (),
     ) -> None:
-        self.count, self.width, self.kind = count, width, kind
+        self.count, self.width = count, width
         self.zero = tuple(sorted({*zero}))
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,6 @@ class ValueTable:
         self._rows = file("values", width, kind=kind)
         self._moments = file("moments", 2, width, kind=torch.float32)
         self._steps = file("steps", kind=torch.int32)
-        self._mapped = folder is not None
         self._kept: OrderedDict[int, Tensor] = OrderedDict()
         self._keep, self._lock = keep, Lock()
         self._coming: list[Future[None]] = []
@@ -94,7 +93,7 @@ class ValueTable:
     def read(self, ids: Tensor) -> Tensor:
         """Rows of ids, each of them once, shape (U,): shape (U, width), in memory of their own. Raises InputError."""
         self._check(ids)
-        if not self._mapped or len(ids) > self._keep:
+        if self._reader is None or len(ids) > self._keep:
             return self._rows.read(ids)
         self._arrived()
         with self._lock:
