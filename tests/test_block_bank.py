@@ -246,7 +246,6 @@ def test_a_step_equals_dense_autograd_and_adam(tmp_path: Path) -> None:
     every = torch.arange(4)
     which = torch.tensor([one.address[1] for one in some])
     for _ in range(2):
-        loss = torch.zeros(())
         levels = [
             Fetched(dense[1], every, torch.zeros_like(which)),
             Fetched(dense[2], every[which.argsort(stable=True)], which.sort().values),
