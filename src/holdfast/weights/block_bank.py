@@ -330,7 +330,10 @@ class BlockBank:
         return tuple(sorted(one for one in self._ledger.leaves if node in self._reached(one)))
 
     def reached_anchor(self, document: str) -> bool:
-        """Whether the model itself has learnt from a document: then no erasing of blocks takes it back."""
+        """Whether the model itself was trained on a document: then no erasing of blocks takes it back.
+
+        It may also have learnt from it at second hand, where it was trained beside blocks that the document had trained before.
+        """
         return "anchor" in self._ledger.beyond.get(document, ())
 
     def forget(self, document: str, *, indirectly: bool = True) -> tuple[str, ...]:
@@ -338,7 +341,8 @@ class BlockBank:
 
         ``indirectly``: as of ``touched_by``. Where a branch that one call of ``train_memories`` has trained is then trained again
         by one like it, with what is left of its documents, its blocks are, to the last bit, what they would be without this one.
-        Raises NotFoundError for one that is not known.
+        A document that has reached other branches too is learnt anew in the erased ones alone. Raises NotFoundError for one that is
+        not known.
         """
         if document not in self._ledger.leaves:
             raise NotFoundError(f"no document {document!r} has trained this bank")
