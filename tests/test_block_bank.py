@@ -183,15 +183,16 @@ def test_addresses_that_are_not_there_are_refused(tmp_path: Path) -> None:
 
 def test_blocks_give_nothing_while_they_are_blocked_and_nor_does_what_is_below(tmp_path: Path) -> None:
     model = llama()
-    bank = bank_of(tmp_path, model)
+    bank = bank_of(tmp_path, model, generic=2)
     filled(bank)
-    bank.block([(1,)])
+    bank.block([(1,), GENERIC])
     bank.block([(0, 2)])
     before = logits(model, IDS)
-    with bank.attach(model, (1, 4)):
-        assert torch.equal(logits(model, IDS), before)
+    for address in ((1, 4), GENERIC):
+        with bank.attach(model, address):
+            assert torch.equal(logits(model, IDS), before)
     assert {*bank.fetch((0, 2))} == {"1.gate", "1.up", "1.down"}
-    again = bank_of(tmp_path, model)
+    again = bank_of(tmp_path, model, generic=2)
     assert not again.fetch((1, 4))
     again.unblock([(1,), (0, 2)])
     assert len(again.fetch((1, 4))) == len(again.fetch((0, 2))) == 6
@@ -245,7 +246,6 @@ def test_a_step_equals_dense_autograd_and_adam(tmp_path: Path) -> None:
     every = torch.arange(4)
     which = torch.tensor([one.address[1] for one in some])
     for _ in range(2):
-        loss = torch.zeros(())
         levels = [
             Fetched(dense[1], every, torch.zeros_like(which)),
             Fetched(dense[2], every[which.argsort(stable=True)], which.sort().values),
@@ -323,7 +323,12 @@ def test_what_cannot_be_learnt_is_refused_before_anything_is(tmp_path: Path) -> 
     model = llama()
     bank = bank_of(tmp_path, model)
     one = documents(1)[0]
-    for wrong in ([], [replace(one, address=(0,))], [replace(one, tokens=one.tokens[:1])]):
+    for wrong in (
+        [],
+        [replace(one, address=(0,))],
+        [replace(one, tokens=one.tokens[:1])],
+        [replace(one, labels=one.tokens[1:])],
+    ):
         with pytest.raises(InputError):
             train_memories(bank, model, wrong)
     with pytest.raises(StaleError):
@@ -341,7 +346,13 @@ def test_a_document_is_on_record_where_it_reached(tmp_path: Path) -> None:
     assert bank.touched_by("d0") == ((0,), (2,), (0, 0), (2, 6))
     assert bank.documents((0,)) == ("d0", "d1", "d2") and bank.documents((2, 6)) == ("d0",)
     assert bank.touched_by("d1") == ((0,), (0, 1)) and bank.touched_by("unknown") == ()
-    assert bank.touched_by("d1", indirectly=True) == ((0,), (2,), (0, 0), (0, 1), (0, 2), (2, 6))
+    assert bank.touched_by("d1", indirectly=True) == (
+        (0,),
+        (0, 0),
+        (0, 1),
+        (0, 2),
+    )  # d0's other branch shares nothing with it
+    assert bank.touched_by("d0", indirectly=True) == ((0,), (2,), (0, 0), (0, 1), (0, 2), (2, 6))
     with pytest.raises(NotFoundError):
         bank.forget("unknown")
 
@@ -395,6 +406,31 @@ def test_to_forget_and_learn_the_rest_again_is_never_to_have_known(tmp_path: Pat
     assert "d4" not in (tmp_path / "a" / "bank.json").read_text()
 
 
+def test_to_forget_leaves_other_branches_of_those_that_stood_beside_it(tmp_path: Path) -> None:
+    model = llama()
+    first, second, third = documents(3)
+    some = [first, replace(first, address=(2, 6)), second, replace(third, address=(2, 7))]
+    settings = Training(passes=3, batch=2, memory=FAST)
+    bank, never = bank_of(tmp_path / "a", model), bank_of(tmp_path / "b", model)
+    train_memories(bank, model, some, settings)
+    train_memories(never, model, [one for one in some if one is not second], settings)
+    assert bank.forget("d1") == ("d0",)
+    train_memories(bank, model, [first], settings)
+    for level in (1, 2):
+        numbers = [*range(bank.shape.nodes(level))]
+        assert torch.equal(bank.read(level, numbers)[0], never.read(level, numbers)[0])
+
+
+def test_what_the_anchor_learnt_beside_a_document_may_be_anywhere(tmp_path: Path) -> None:
+    model = llama()
+    bank = bank_of(tmp_path, model)
+    first, second, third = documents(3)
+    train_memories(bank, model, [first], Training(memory=FAST))
+    both = [second, replace(third, address=(1, 4))]
+    train_memories(bank, model, both, Training(memory=FAST), anchor=torch.optim.AdamW(model.parameters(), 1e-3))
+    assert bank.touched_by("d0", indirectly=True) == ((0,), (1,), (0, 0), (0, 1), (1, 4))
+
+
 def test_directly_reached_blocks_alone_are_erased_where_that_is_asked_for(tmp_path: Path) -> None:
     model = llama()
     bank = bank_of(tmp_path, model)
@@ -425,6 +461,9 @@ def test_a_block_is_its_owners(tmp_path: Path) -> None:
         train_memories(bank, model, [replace(hers[0], address=(1, 4))])
     with pytest.raises(AccessError, match="two owners"):
         train_memories(bank, model, [replace(hers[0], address=(2, 6)), replace(hers[1], address=(2, 7), owner="")])
+    with pytest.raises(AccessError, match="not free"):
+        train_memories(bank, model, [replace(hers[0], address=(2, 6)), replace(hers[1], address=(1, 4), owner="ben")])
+    assert bank.owner((2, 6)) == ""  # nothing is hers that was not trained
     assert bank_of(tmp_path, model).owner((0, 1)) == "ana"
 
 
@@ -447,6 +486,11 @@ def test_a_bank_is_opened_again_as_it_was_and_by_no_other_model(tmp_path: Path) 
         BlockBank(tmp_path, BankShape.of(model, (3, 3), K), model)
     with pytest.raises(InputError, match="layers"):
         BlockBank(tmp_path, BankShape.of(llama(0, 3), RANKS, K), model)
+    with pytest.raises(InputError, match="with a gate"):
+        BlockBank(tmp_path, replace(BankShape.of(model, RANKS, K), gated=False), model)
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="folder"):
+        bank_of(tmp_path / "file", model)
 
 
 def test_a_bank_grows_by_branches_and_nothing_moves(tmp_path: Path) -> None:
@@ -574,6 +618,8 @@ def test_a_walk_keeps_out_of_what_it_is_told() -> None:
         assert tree.address(vector, without=[first[:1]])[0] != first[0]
         second = tree.address(vector, without=[first])
         assert second[0] == first[0] and second != first
+        with pytest.raises(InputError, match="keep out"):
+            tree.address(vector, without=[(root,) for root in range(3)])
 
 
 def test_a_tree_grows_by_a_branch_for_a_new_topic() -> None:

@@ -123,7 +123,7 @@ def test_what_is_asked_of_token_facts_stands_as_far_back_as_the_question_says() 
             assert given is None or token == row
 
 
-def test_arms_with_a_table_have_as_many_numbers_and_begin_alike(data: Path) -> None:
+def test_arms_with_a_table_have_as_many_numbers_and_begin_alike() -> None:
     model = c28._model(300, 2, 16, 8, 0)
     banks = {arm: c28.bank_of(arm, model, 2, 0) for arm in c28.arms}
     assert banks[c28.NONE] is None
@@ -137,7 +137,7 @@ def test_arms_with_a_table_have_as_many_numbers_and_begin_alike(data: Path) -> N
                 assert torch.equal(model(ids).logits, before)
 
 
-def test_by_lot_each_layer_reads_another_row(data: Path) -> None:
+def test_by_lot_each_layer_reads_another_row() -> None:
     model = c28._model(300, 2, 16, 8, 0)
     bank = c28.bank_of(c28.LOT, model, 2, 0)
     ids = torch.arange(300)

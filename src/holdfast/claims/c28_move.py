@@ -308,16 +308,14 @@ def _model(vocabulary: int, layers: int, width: int, length: int, seed: int) -> 
 
 def bank_of(arm: str, model: Any, layers: int, seed: int) -> ValueBank | None:
     """The bank of an arm: all of them have as many numbers."""
-    match arm:
-        case "no table":
-            return None
-        case "a table a layer":
-            return ValueBank(model, 1, shared=False, scaled=False)
-        case "no gate on the value":
-            return ValueBank(model, layers, scaled=False)
-        case "rows by lot in each layer":
-            return ByLot(model, layers, seed)
-    return ValueBank(model, layers)
+    made: dict[str, Callable[[], ValueBank | None]] = {
+        OURS: lambda: ValueBank(model, layers),
+        NONE: lambda: None,
+        LAYERED: lambda: ValueBank(model, 1, shared=False, scaled=False),
+        UNSCALED: lambda: ValueBank(model, layers, scaled=False),
+        LOT: lambda: ByLot(model, layers, seed),
+    }
+    return made[arm]()
 
 
 def trained(model: Any, bank: ValueBank | None, batches: Batches, steps: int) -> Iterator[int]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from holdfast.latent.tensors import differing
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Retrieval, Subform, Subject, Trainable
 from holdfast.torched import Tensor, nn, torch
 from holdfast.weights.cluster_tree import Address
-from holdfast.weights.mapped import MappedTensor
+from holdfast.weights.mapped import MappedTensor, put
 from holdfast.weights.places import FeedForward, feed_forward, hooked, one_route
 
 PROFILE = MemoryProfile(
@@ -173,8 +172,12 @@ class BlockBank:
     """
 
     def __init__(self, folder: Path, shape: BankShape, model: Any, *, seed: int = 0, keep: int = 256 << 20) -> None:
-        if shape.layers != len(feed_forward(model)):
-            raise InputError(f"the shape is of {shape.layers} layers, the model has {len(feed_forward(model))}")
+        fits = BankShape.of(model, shape.ranks, shape.branching, roots=shape.roots, generic=shape.generic)
+        if shape != fits:
+            kind = "with" if fits.gated else "without"
+            raise InputError(
+                f"the model has {fits.layers} layers of width {fits.width} {kind} a gate, not as the shape says"
+            )
         self.folder, self.seed, self.keep = folder, seed, keep
         self._std = float(getattr(model.config, "initializer_range", 0.02))
         told = {**asdict(shape), "ranks": [*shape.ranks]}
@@ -188,10 +191,10 @@ class BlockBank:
             self._shape = BankShape(**{**asdict(shape), "roots": max(shape.roots, self._ledger.roots)})
             self._ledger.roots = self._shape.roots
             self._levels = {level: self._open(level) for level in range(shape.depth + 1) if shape.rank(level)}
+            self._erase()
+            self._write()
         except OSError as error:
             raise StoreError(f"the folder of a bank cannot be used: {error}") from error
-        self._erase()
-        self._write()
 
     @property
     def shape(self) -> BankShape:
@@ -262,14 +265,16 @@ class BlockBank:
         """Whose the block of a node is; "" where it is nobody's."""
         return self._ledger.owners.get(_name(self._checked(address)), "")
 
-    def own(self, addresses: Iterable[Sequence[int]], owner: str) -> None:
-        """Make nodes an owner's. Raises AccessError where one is another's, or where documents of nobody's have trained it."""
-        nodes = [self._checked(one) for one in addresses]
+    def own(self, owners: Mapping[Address, str]) -> None:
+        """Make nodes their owners'; all of them or none.
+
+        Raises AccessError where one is another's, or where documents of nobody's have trained it.
+        """
         trained = {node for document in self._ledger.leaves for node in self._reached(document)}
-        for node in nodes:
+        for node, owner in owners.items():
             if self.owner(node) != owner and (self.owner(node) or node in trained):
                 raise AccessError(f"the block at {node} is not free: others have trained it")
-        self._ledger.owners |= {_name(node): owner for node in nodes if owner}
+        self._ledger.owners |= {_name(node): owner for node, owner in owners.items()}
         self._write()
 
     def allowed(self, address: Sequence[int], owner: str) -> None:
@@ -304,20 +309,19 @@ class BlockBank:
     def touched_by(self, document: str, *, indirectly: bool = False) -> tuple[Address, ...]:
         """The nodes whose blocks a document has trained, from the root down, ``GENERIC`` among them; none where it is not known.
 
-        ``indirectly``: those too that were trained beside one of these, and whose weights may follow from it: all that documents of
-        the same branches have reached, or of the whole bank where the generic block or the anchor was trained with it.
+        ``indirectly``: those too that were trained beside one of these, and whose weights may follow from it: all that anybody has
+        reached in the same branches, or in the whole bank where one of these branches' documents trained the generic block or the
+        anchor too.
         """
-        known = self._ledger.leaves
-        if document not in known:
+        if document not in self._ledger.leaves:
             return ()
         found = self._reached(document)
         if indirectly:
-            shared = bool(self._ledger.beyond.get(document))
-            branches = {node[0] for node in found if node}
-            for other in known:
-                nodes = self._reached(other)
-                if shared or branches & {node[0] for node in nodes if node}:
-                    found |= nodes
+            every = {one: self._reached(one) for one in self._ledger.leaves}
+            branches = {node[:1] for node in found}
+            beside = {one for one, nodes in every.items() if branches & {node[:1] for node in nodes}}
+            shared = any(self._ledger.beyond.get(one) for one in {document, *beside})
+            found = {node for nodes in every.values() for node in nodes if shared or node[:1] in branches}
         return tuple(sorted(found, key=lambda node: (len(node), node)))
 
     def documents(self, address: Sequence[int]) -> tuple[str, ...]:
@@ -326,15 +330,19 @@ class BlockBank:
         return tuple(sorted(one for one in self._ledger.leaves if node in self._reached(one)))
 
     def reached_anchor(self, document: str) -> bool:
-        """Whether the model itself has learnt from a document: then no erasing of blocks takes it back."""
+        """Whether the model itself was trained on a document: then no erasing of blocks takes it back.
+
+        It may also have learnt from it at second hand, where it was trained beside blocks that the document had trained before.
+        """
         return "anchor" in self._ledger.beyond.get(document, ())
 
     def forget(self, document: str, *, indirectly: bool = True) -> tuple[str, ...]:
         """Erase every block that a document has trained; the documents that had trained these too, which are to be learnt anew.
 
         ``indirectly``: as of ``touched_by``. Where a branch that one call of ``train_memories`` has trained is then trained again
-        by one, with what is left of its documents, its blocks are, to the last bit, what they would be without this one. Raises
-        NotFoundError for one that is not known.
+        by one like it, with what is left of its documents, its blocks are, to the last bit, what they would be without this one.
+        A document that has reached other branches too is learnt anew in the erased ones alone. Raises NotFoundError for one that is
+        not known.
         """
         if document not in self._ledger.leaves:
             raise NotFoundError(f"no document {document!r} has trained this bank")
@@ -415,10 +423,8 @@ class BlockBank:
     def _path(self, address: Sequence[int]) -> list[tuple[int, int]]:
         """Level and number of the blocks of an address, but for those that are blocked and what is below them."""
         node = self._checked(address)
-        if not node:
-            return [(0, 0)]
         found = []
-        for level, number in enumerate(node, 1):
+        for level, number in enumerate(node, 1) if node else [(0, 0)]:
             if f"{level}/{number}" in self._ledger.blocked:
                 break
             if level in self._levels:
@@ -456,11 +462,13 @@ class BlockBank:
     def _block(self, level: int, number: int) -> Tensor:
         """One block, of which a copy stays in memory for a while; nobody changes it."""
         at = level, number
-        if at not in self._loaded:
+        if at in self._loaded:
+            self._loaded.move_to_end(at)
+        else:
             self._loaded[at] = self.read(level, [number])[0][0]
-        self._loaded.move_to_end(at)
-        while len(self._loaded) > 1 and sum(one.nbytes for one in self._loaded.values()) > self.keep:
-            self._loaded.popitem(last=False)
+            room = sum(one.nbytes for one in self._loaded.values())
+            while len(self._loaded) > 1 and room > self.keep:
+                room -= self._loaded.popitem(last=False)[1].nbytes
         return self._loaded[at]
 
     def _first(self, level: int, number: int) -> Tensor:
@@ -491,13 +499,15 @@ class BlockBank:
 
     def _erase(self) -> None:
         """Do what the ledger says is to be erased; a process that ended amid it left it there to be done."""
+        numbers: dict[int, list[int]] = {}
         for name in self._ledger.erasing:
             level, number = map(int, name.split("/"))
-            if level in self._levels:
-                for one in self._levels[level].files():
-                    one.erase([number])
+            numbers.setdefault(level, []).append(number)
             self._loaded.pop((level, number), None)
             self._ledger.owners.pop(name, None)
+        for level in numbers.keys() & self._levels.keys():
+            for one in self._levels[level].files():
+                one.erase(numbers[level])  # at once: each call waits for the whole file
         if self._ledger.erasing:
             self._ledger.erasing = []
             self._changed()
@@ -523,13 +533,7 @@ class BlockBank:
         return found
 
     def _write(self) -> None:
-        file = self.folder / "bank.json"
-        draft = file.with_name(f".{file.name}.{os.getpid()}")
-        with draft.open("w", encoding="utf-8") as opened:
-            json.dump(asdict(self._ledger), opened)
-            opened.flush()
-            os.fsync(opened.fileno())
-        draft.replace(file)
+        put(self.folder / "bank.json", json.dumps(asdict(self._ledger)).encode())
 
 
 @contextmanager

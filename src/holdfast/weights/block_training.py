@@ -76,14 +76,16 @@ def train_memories(
 
     A document may come several times. ``anchor``: an optimiser of the model's own parameters; who gives one lets the model change
     in place, and documents are on record as having reached it. Raises StaleError for another model, AccessError where a document
-    reaches another owner's block, or one of an owner the generic block, InputError for no documents or an address that is no
-    leaf's; nothing is trained then.
+    reaches another owner's block, or one of an owner the generic block, InputError for no documents, an address that is no leaf's,
+    or labels that are not one a token; nothing is trained then.
     """
     bank.check(model)
     reached: dict[str, set[Address]] = {}
     for one in documents:
         if len(one.address) != bank.shape.depth or one.tokens.dim() != 1 or len(one.tokens) < 2:
             raise InputError(f"document {one.id!r} needs two tokens at least and the address of a leaf")
+        if one.labels is not None and one.labels.shape != one.tokens.shape:
+            raise InputError(f"document {one.id!r} has another number of labels than of tokens")
         bank.allowed(one.address, one.owner)
         reached.setdefault(one.id, set()).add(one.address)
     if not reached:
@@ -113,8 +115,8 @@ def _own(bank: BlockBank, documents: Sequence[Document], share: float) -> None:
                 raise AccessError(f"documents of two owners reach the block at {one.address[:level]}")
     if share and any(owners.values()):
         raise AccessError("the generic block is everybody's: documents of an owner train none")
-    for owner in sorted({*owners.values()} - {""}):
-        bank.own([node for node, its in owners.items() if its == owner], owner)
+    if owned := {node: owner for node, owner in owners.items() if owner}:
+        bank.own(owned)
 
 
 def _jobs(documents: Sequence[Document], together: bool) -> list[tuple[int, list[Document]]]:
@@ -136,10 +138,11 @@ def _trained(
     anchor: torch.optim.Optimizer | None,
     seed: int,
 ) -> list[float]:
-    rows = [(one, at) for one in documents for at in range(0, max(1, len(one.tokens) - 1), training.length)]
+    rows = [(one, at) for one in documents for at in range(0, len(one.tokens) - 1, training.length)]
     generator = torch.Generator().manual_seed(seed)
     steps = training.passes * -(-len(rows) // training.batch)
-    rates = [group["lr"] for group in anchor.param_groups] if anchor else []
+    groups = anchor.param_groups if anchor else []
+    rates = [group["lr"] for group in groups]
     losses: list[float] = []
     for _ in range(training.passes):
         for picked in torch.randperm(len(rows), generator=generator).split(training.batch):
@@ -147,10 +150,10 @@ def _trained(
             lots = torch.rand(len(some), generator=generator).tolist()
             addresses = [GENERIC if lot < share else one.address for (one, _), lot in zip(some, lots, strict=True)]
             now = _schedule(len(losses) / steps, training)
-            for group, rate in zip(anchor.param_groups if anchor else [], rates, strict=True):
+            for group, rate in zip(groups, rates, strict=True):
                 group["lr"] = rate * now
             losses.append(_step(bank, model, some, addresses, training, anchor, now))
-    for group, rate in zip(anchor.param_groups if anchor else [], rates, strict=True):
+    for group, rate in zip(groups, rates, strict=True):
         group["lr"] = rate
     return losses
 
@@ -180,10 +183,7 @@ def _step(
     if anchor is not None:
         anchor.zero_grad()
     loss.backward()
-    learning = [one[2] for one in held] + [
-        one for group in (anchor.param_groups if anchor else []) for one in group["params"]
-    ]
-    torch.nn.utils.clip_grad_norm_(learning, training.clip)
+    torch.nn.utils.clip_grad_norm_([one[2] for one in held] + _wanted(anchor), training.clip)
     for level, numbers, blocks, moments, steps in held:
         gradient = blocks.grad
         assert gradient is not None
@@ -216,15 +216,19 @@ def _schedule(done: float, training: Training) -> float:
     return training.least + (1 - training.least) * 0.5 * (1 + math.cos(math.pi * left))
 
 
+def _wanted(anchor: torch.optim.Optimizer | None) -> list[Any]:
+    """What an optimiser trains."""
+    return [one for group in (anchor.param_groups if anchor else []) for one in group["params"]]
+
+
 @contextmanager
 def _learning(model: Any, anchor: torch.optim.Optimizer | None) -> Iterator[None]:
     """Within the block the model takes gradients where its optimiser wants them, and no others, in the mode for training."""
     before = [(module, module.training) for module in model.modules()]
-    wanted = [one for group in (anchor.param_groups if anchor else []) for one in group["params"]]
     try:
         # Dropout belongs to the model's own training; a frozen one is trained beside as it will be used.
         model.train(anchor is not None)
-        with frozen(model, wanted):
+        with frozen(model, _wanted(anchor)):
             yield
     finally:
         for module, was in before:

@@ -81,7 +81,7 @@ class ClusterTree:
         return len(self.centroids[0])
 
     def address(self, vector: Tensor, without: Sequence[Address] = ()) -> Address:
-        """Of one embedding, shape (D,). ``without``: nodes that the walk keeps out of. Raises InputError."""
+        """Of one embedding, shape (D,). ``without``: nodes that the walk keeps out of. Raises InputError where none is left."""
         return tuple(self.addresses(vector[None], without)[0].tolist())
 
     def addresses(self, vectors: Tensor, without: Sequence[Address] = ()) -> Tensor:
@@ -106,7 +106,7 @@ class ClusterTree:
         A text that is nearer to the new branch than to its own goes there from now on; ``given`` as of ``fit``.
         """
         vectors = _unit(embeddings)
-        if vectors.shape[1] != self.centroids[0].shape[1] or not len(vectors):
+        if vectors.shape[1] != self.centroids[0].shape[1]:
             raise InputError(f"a tree of vectors of {self.centroids[0].shape[1]} numbers grows by one or more of them")
         added = [vectors.mean(0, keepdim=True)]
         if self.depth > 1:
@@ -139,7 +139,10 @@ def _nearest(vectors: Tensor, children: Tensor, at: Tensor) -> Tensor:
     found = []
     for some, of in zip(*(one.split(max(1, _AT_ONCE // children[0].numel())) for one in (vectors, at)), strict=True):
         # Differences, not products: an infinity stays one, and what is equal is equal.
-        found.append((children[of] - some[:, None]).square().sum(-1).argmin(dim=1))
+        least = (children[of] - some[:, None]).square().sum(-1).min(dim=1)
+        if torch.isinf(least.values).any():
+            raise InputError("the walk comes to a node all of whose children it is to keep out of")
+        found.append(least.indices)
     return torch.cat(found)
 
 

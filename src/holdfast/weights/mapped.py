@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,16 @@ _HEADER = 4096
 """Bytes before the rows: the length of the header, the header, blanks. Rows begin at a page of the system."""
 _NAME = "rows"
 _KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int32: "I32"}
+
+
+def put(path: Path, data: bytes) -> None:
+    """A small file beside the rows, on disk when this returns: the whole of it, or after a crash what was there before."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
 
 
 class MappedTensor:

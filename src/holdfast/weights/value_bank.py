@@ -19,9 +19,10 @@ from typing import Any
 from holdfast.cube import Form
 from holdfast.errors import InputError, StaleError
 from holdfast.latent.identity import config_digest, weights_digest
-from holdfast.latent.tensors import pack, unpack
+from holdfast.latent.tensors import differing, pack, unpack
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Retrieval, Subform, Subject, Trainable
 from holdfast.torched import Tensor, nn, torch
+from holdfast.weights.mapped import put
 from holdfast.weights.places import decoder, hooked, one_route, value_maps
 from holdfast.weights.sparse_adam import AdamW
 from holdfast.weights.value_table import ValueTable
@@ -202,8 +203,7 @@ class ValueBank(nn.Module):  # type: ignore[misc]
 
     def check(self, model: Any) -> None:
         """Raises StaleError for another model than the bank's."""
-        wanted = self._key_of(model)
-        if wrong := [name for name in wanted if wanted[name] != self._key[name]]:
+        if wrong := differing(self._key, {**self._key, **self._key_of(model)}):
             raise StaleError(f"the bank is of another {', '.join(wrong)}: make it anew, or rebind it")
 
     def rebind(self, model: Any) -> None:
@@ -218,8 +218,7 @@ class ValueBank(nn.Module):  # type: ignore[misc]
         """Table, gates and the state of the training as one file, for a cube of form ``weights``."""
         every = torch.arange(self.vocabulary)
         moments, steps = self.table.state(every)
-        gates = {f"gate.{at}": one.weight for at, one in enumerate(self.gates)}
-        return pack({"values": self.table.read(every), "moments": moments, "steps": steps, **gates}, self._key)
+        return pack({"values": self.table.read(every), "moments": moments, "steps": steps, **self._gates()}, self._key)
 
     def restore(self, data: bytes) -> None:
         """What ``pack`` gave. Raises StaleError for that of another model or of other slots."""
@@ -231,9 +230,7 @@ class ValueBank(nn.Module):  # type: ignore[misc]
         """Wait until a bank in a folder is on disk, gates and all."""
         self.table.flush()
         if self._folder is not None:
-            draft = self._folder / ".gates"
-            draft.write_bytes(pack({f"gate.{at}": one.weight for at, one in enumerate(self.gates)}, self._key))
-            draft.replace(self._folder / "gates.safetensors")
+            put(self._folder / "gates.safetensors", pack(self._gates(), self._key))
 
     # --- inside ---
 
@@ -273,6 +270,9 @@ class ValueBank(nn.Module):  # type: ignore[misc]
             return torch.cat([kept, own.flatten(-2)], dim=-1)
 
         return mixed
+
+    def _gates(self) -> dict[str, Tensor]:
+        return {f"gate.{at}": one.weight for at, one in enumerate(self.gates)}
 
     def _put_gates(self, found: Mapping[str, Tensor]) -> None:
         with torch.no_grad():

@@ -66,7 +66,7 @@ class ValueTable:
         keep: int = 1024,
         zero: Iterable[int] = (),
     ) -> None:
-        self.count, self.width, self.kind = count, width, kind
+        self.count, self.width = count, width
         self.zero = tuple(sorted({*zero}))
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,6 @@ class ValueTable:
         self._rows = file("values", width, kind=kind)
         self._moments = file("moments", 2, width, kind=torch.float32)
         self._steps = file("steps", kind=torch.int32)
-        self._mapped = folder is not None
         self._kept: OrderedDict[int, Tensor] = OrderedDict()
         self._keep, self._lock = keep, Lock()
         self._coming: list[Future[None]] = []
@@ -94,7 +93,7 @@ class ValueTable:
     def read(self, ids: Tensor) -> Tensor:
         """Rows of ids, each of them once, shape (U,): shape (U, width), in memory of their own. Raises InputError."""
         self._check(ids)
-        if not self._mapped or len(ids) > self._keep:
+        if self._reader is None or len(ids) > self._keep:
             return self._rows.read(ids)
         self._arrived()
         with self._lock:
@@ -172,7 +171,9 @@ class ValueTable:
     def _load(self, ids: list[int]) -> None:
         missing = [one for one in ids if one not in self._kept]
         if missing:
-            self._kept.update(zip(missing, self._rows.read(torch.tensor(missing)), strict=True))
+            rows = self._rows.read(torch.tensor(missing))
+            # Of memory of its own each: one that stays would keep all that was read with it.
+            self._kept.update((one, row.clone()) for one, row in zip(missing, rows, strict=True))
         for one in ids:
             self._kept.move_to_end(one)
         while len(self._kept) > self._keep:
