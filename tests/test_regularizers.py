@@ -236,6 +236,20 @@ def test_features_are_held_at_a_module_and_its_hook_goes() -> None:
         FeatureDistiller("third").start_task(model)
 
 
+def test_features_and_predictions_are_held_beside_each_other() -> None:
+    """The teacher of the one calls the model too: the other must not take its features for the model's."""
+    model, data = net(), batch(6)
+    predictions, features = PredictionDistiller(), FeatureDistiller("second")
+    for one in (predictions, features):
+        one.start_task(model)
+    moved(model)
+    alone = features.penalty(model, data, model(data["x"]))
+    outputs = model(data["x"])
+    predictions.penalty(model, data, outputs)
+    beside = features.penalty(model, data, outputs)
+    assert torch.equal(beside, alone) and beside > 0 and beside.requires_grad
+
+
 # --- put together ---
 
 

@@ -132,6 +132,7 @@ class FeatureDistiller:
         self._holds = pretrained
         self._teacher: Teacher | None = None
         self._seen: Tensor | None = None
+        self._told: Tensor | None = None
         self._hook: Any = None
 
     @property
@@ -159,7 +160,7 @@ class FeatureDistiller:
         if ours is None:
             raise InputError("features are seen as the model is called: call it on the batch first")
         self._teacher(model, batch)
-        theirs, self._seen = self._seen, None
+        theirs, self._seen, self._told = self._told, None, None
         assert theirs is not None
         return self.weight * ((ours - theirs) ** 2).sum() / len(ours)
 
@@ -168,9 +169,14 @@ class FeatureDistiller:
         self._drop()
 
     def _see(self, _module: nn.Module, _given: Any, said: Any) -> None:
-        self._seen = said[0] if isinstance(said, tuple) else said
+        features = said[0] if isinstance(said, tuple) else said
+        # A teacher answers without gradients, that of another regulariser too: it is not what the model itself said.
+        if torch.is_grad_enabled():
+            self._seen = features
+        else:
+            self._told = features
 
     def _drop(self) -> None:
         if self._hook is not None:
             self._hook.remove()
-        self._hook = self._teacher = self._seen = None
+        self._hook = self._teacher = self._seen = self._told = None
