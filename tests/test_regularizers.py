@@ -309,6 +309,31 @@ def test_a_task_that_fails_leaves_the_model_as_it_was() -> None:
     assert model.training and model.norm.training and not model._forward_hooks and plastic.tasks == []
 
 
+def test_a_task_that_could_not_begin_is_not_taken_back_in_the_place_of_another() -> None:
+    plastic = Plastic(net(), adam, hold=[FeatureDistiller("second")])
+    learn(plastic, "a", 1)
+    del plastic.model.second
+    with pytest.raises(InputError, match="no module"), plastic.learning("b"):
+        pass
+    with pytest.raises(InputError, match="no task"):
+        plastic.revert()
+    assert plastic.tasks == ["a"]
+
+
+def test_a_first_task_that_failed_is_still_the_first() -> None:
+    model, data = net(), batch(1)
+    hold = [L2Anchor(pretrained=False), FeatureDistiller("second", pretrained=False)]
+    plastic = Plastic(model, adam, hold=hold)
+    with pytest.raises(ZeroDivisionError), plastic.learning("a"):
+        raise ZeroDivisionError
+    with plastic.learning("a"):
+        moved(model)
+        assert plastic.penalty(data, model(data["x"])) == 0
+    with plastic.learning("b"):
+        moved(model)
+        assert plastic.penalty(data, model(data["x"])) > 0
+
+
 def test_statistics_of_normalisation_stay_whatever_the_loop_says() -> None:
     model = net(norm=True)
     plastic, data = Plastic(model, adam), batch(1)
@@ -380,6 +405,8 @@ def test_what_is_wrong_is_said() -> None:
         plastic.step(torch.zeros(()))
     with pytest.raises(InputError, match="no parameters"):
         Plastic(net(), adam, select=["third"])
+    with pytest.raises(InputError, match="nothing may learn"):
+        Plastic(net(), adam, select=[])
     with pytest.raises(InputError, match="last call"), plastic.learning("a"):
         plastic.step(torch.zeros((), requires_grad=True))
     learn(plastic, "a", 1)

@@ -98,7 +98,6 @@ class L2Anchor:
         """See ``Regularizer``. What does not learn at this moment is not held."""
         learning = scoped(model, self._scope, self._without)
         self._anchor = {name: one.detach().clone() for name, one in learning.items()} if self._holds else {}
-        self._holds = True
 
     def penalty(self, model: nn.Module, batch: Batch, outputs: Any) -> Tensor:
         """See ``Regularizer``."""
@@ -106,6 +105,7 @@ class L2Anchor:
 
     def end_task(self, model: nn.Module, data: Iterable[Batch] = ()) -> None:
         """See ``Regularizer``; the next task begins by looking."""
+        self._holds = True
 
 
 class FisherAnchor:

@@ -150,7 +150,6 @@ class FeatureDistiller:
         if self._holds:
             self._teacher = Teacher(model)
             self._hook = module.register_forward_hook(self._see)
-        self._holds = True
 
     def penalty(self, model: nn.Module, batch: Batch, outputs: Any) -> Tensor:
         """See ``Regularizer``. Raises InputError where the model was not called since the task began."""
@@ -167,6 +166,7 @@ class FeatureDistiller:
     def end_task(self, model: nn.Module, data: Iterable[Batch] = ()) -> None:
         """See ``Regularizer``."""
         self._drop()
+        self._holds = True
 
     def _see(self, _module: nn.Module, _given: Any, said: Any) -> None:
         features = said[0] if isinstance(said, tuple) else said
