@@ -145,6 +145,12 @@ def test_fishers_of_tasks_are_kept_apart_or_fade_and_nothing_else_is_touched() -
         apart.end_task(model, [])
 
 
+def test_a_fisher_reads_no_more_data_than_it_looks_at() -> None:
+    data = iter([batch(1), batch(2), batch(3)])
+    FisherAnchor(samples=8).end_task(net(), data)
+    assert len([*data]) == 1  # the second told that the first was enough
+
+
 def test_a_fisher_outlives_the_data_and_is_refused_by_another_model() -> None:
     model, anchor = net(), FisherAnchor(3.0)
     anchor.end_task(model, [batch(1)])
