@@ -13,7 +13,7 @@ pytest.importorskip("safetensors", reason="the extra torch is not installed")
 from holdfast.claims import c10_lcia as c10  # noqa: E402
 from holdfast.claims import c31_rehearsal_free as c31  # noqa: E402
 from holdfast.claims import c53_kappatune as c53  # noqa: E402
-from holdfast.claims.image_streams import Digits, Pictures  # noqa: E402
+from holdfast.claims.image_streams import Digits, Pictures, disguised  # noqa: E402
 from holdfast.errors import ClaimError  # noqa: E402
 from holdfast.weights.adapter_book import tfidf  # noqa: E402
 
@@ -71,13 +71,13 @@ def test_verdicts_follow_from_the_numbers() -> None:
 def test_guises_change_places_and_lose_no_ink() -> None:
     some = drawn(20, 0)
     for name in ("mirrored", "permuted"):
-        other = c10.disguised(some, name, 0)
+        other = disguised(some, name, 0)
         assert not torch.equal(other.x, some.x)
         assert torch.equal(other.x.flatten(1).sort().values, some.x.flatten(1).sort().values)
-    assert torch.allclose(c10.disguised(some, "turned 0", 0).x, some.x, atol=1e-5)
-    assert torch.allclose(c10.disguised(some, "inverted", 0).x, 1 - some.x)
+    assert torch.allclose(disguised(some, "turned 0", 0).x, some.x, atol=1e-5)
+    assert torch.allclose(disguised(some, "inverted", 0).x, 1 - some.x)
     with pytest.raises(ClaimError):
-        c10.disguised(some, "upside down", 0)
+        disguised(some, "upside down", 0)
 
 
 def test_only_the_adapter_learns_and_a_slow_one_moves_less() -> None:
