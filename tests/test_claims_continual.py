@@ -16,6 +16,7 @@ from holdfast.claims import c53_kappatune as c53  # noqa: E402
 from holdfast.claims.image_streams import Digits, Pictures, disguised  # noqa: E402
 from holdfast.errors import ClaimError  # noqa: E402
 from holdfast.weights.adapter_book import tfidf  # noqa: E402
+from holdfast.weights.plasticity import rank  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -107,7 +108,7 @@ def texts(folder: Path) -> c53.Texts:
     return c53.Texts(folder, TINY.length, 0)
 
 
-def test_arms_have_as_many_weights_and_stop_at_the_same_loss(tmp_path: Path) -> None:
+def test_arms_keep_to_the_budget_and_stop_at_the_same_loss(tmp_path: Path) -> None:
     some = texts(tmp_path)
     start = some.trained(TINY, 0)
     names = [
@@ -115,7 +116,7 @@ def test_arms_have_as_many_weights_and_stop_at_the_same_loss(tmp_path: Path) -> 
         for name, one in start.named_parameters()
         if name.startswith("blocks") and one.dim() == 2 and "router" not in name
     ]
-    arms = c53.chosen(start, names, 2, 0)
+    arms = c53.chosen(rank(start, names=names), names, 2, 0)
     assert set(arms) == set(c53.arms) and len(arms[c53.RANDOM]) == 2
     before = [one.clone() for one in start.parameters()]
     whole, thin, ours = (

@@ -19,6 +19,7 @@ from holdfast.weights.plasticity import (  # noqa: E402
     Ranking,
     expected_kappa,
     rank,
+    ranked,
     select,
     to_peft_targets,
 )
@@ -91,6 +92,7 @@ def test_the_order_of_each_measure() -> None:
     ):
         found = rank(model, by)
         assert [*found] == sorted(found, key=key)
+        assert ranked(rank(model), by) == found
     assert [*Ranking("norm").scores(model)] == [one.name for one in rank(model, "norm")]
     with pytest.raises(InputError):
         rank(model, "beauty")  # type: ignore[arg-type]

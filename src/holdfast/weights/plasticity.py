@@ -94,8 +94,14 @@ def rank(
             known[name] = _looked_at(name, named[name], modules[name.rpartition(".")[0]])
         found.append(known[name])
     _cache(model, known, cache)
-    scored = [_valued(one, by, shape) for one in found]
-    return tuple(sorted(scored, key=lambda one: one.value))  # those that are alike in the order of the model
+    return ranked(found, by, shape=shape)  # those that are alike in the order of the model
+
+
+def ranked(
+    scores: Iterable[Score], by: Measure | Callable[[Score], float] = "kappa", *, shape: bool = False
+) -> tuple[Score, ...]:
+    """Scores in another order, without looking at the matrices again; see ``rank``."""
+    return tuple(sorted((_valued(one, by, shape) for one in scores), key=lambda one: one.value))
 
 
 def select(
