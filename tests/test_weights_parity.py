@@ -112,11 +112,12 @@ def test_what_was_chosen_is_taken_by_peft() -> None:
     assert {one.removeprefix("base_model.model.") for one in paths} == {name.removesuffix(".weight") for name in names}
 
 
-@pytest.mark.parametrize(("accumulate", "many"), [(1, 8), (2, 8), (2, 6)])  # six: the last step of an epoch gathers one batch
+@pytest.mark.parametrize(("accumulate", "many"), [(1, 8), (2, 8), (2, 6)])
 def test_the_trainer_of_transformers_learns_as_the_loop_does(accumulate: int, many: int, tmp_path) -> None:
     pytest.importorskip("accelerate")
     from transformers import Trainer, TrainingArguments
 
+    # Of six rows the last step of an epoch gathers one batch of two, not two.
     rows = [{"input_ids": row, "labels": row} for row in torch.randint(1, 64, (many, 6))]
     names = ["model.layers.1.self_attn.q_proj.weight"]
     found = []

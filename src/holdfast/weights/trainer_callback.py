@@ -44,7 +44,7 @@ class LearningCallback(TrainerCallback):  # type: ignore[misc]
     def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """How many batches this step gathers: at the end of an epoch they may be fewer, which only a loader with a length tells."""
         self._parts = args.gradient_accumulation_steps
-        loader = given.get("train_dataloader")
+        loader: Any = given.get("train_dataloader")
         if has_length(loader):
             firsts = range(0, len(loader), self._parts)
             self._parts = min(self._parts, len(loader) - firsts[state.global_step % len(firsts)])
