@@ -3,9 +3,10 @@ arXiv 1612.00796).
 
     penalty = weight * sum_j F_j (theta_j - theta*_j)^2        (no 1/2; F = 1 for L2)
 
-From a pre-trained model plain L2 towards the weights before the task is the best that needs no old data, and it can hold from the
-first task on. It keeps the features and does nothing for the head: join it with ``distillation.PredictionDistiller``. Normalisation
-statistics are no weights and no anchor holds them; ``learning.Plastic`` keeps them still.
+From a pre-trained model the paper finds plain L2 towards the weights before the task the best that needs no old data; our small
+form of claim 31 does not. It can hold from the first task on. It keeps the features and does nothing for the head: join it with
+``distillation.PredictionDistiller``, or leave old classes out of the loss. Normalisation statistics are no weights and no anchor
+holds them; ``learning.Plastic`` keeps them still.
 
 The pull is not of strength ``weight`` under Adam, which divides by the size of gradients: choose it on a log grid, and on the first
 tasks alone, for choosing it on all of them looks into the future.

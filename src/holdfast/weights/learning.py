@@ -45,9 +45,10 @@ def recommend(
     Claim 31 measures it again, and its small form does not find L2 the best addition (docs/weights.md): compare on your first
     tasks.
 
-    Predictions are distilled always, for nothing else keeps a head. In a model that was trained before an L2 anchor joins from the
-    first task on; where only attention learns, ``scope`` is ``anchors.ATTENTION``. In one that begins at random no anchor joins: it
-    costs more accuracy than it keeps (``FisherAnchor`` forgets less, for those to whom that matters more).
+    Predictions are distilled always, for no anchor keeps a head that learns old classes as noughts. In a model that was trained
+    before an L2 anchor joins from the first task on; where only attention learns, ``scope`` is ``anchors.ATTENTION``. In one that
+    begins at random no anchor joins: it costs more accuracy than it keeps (``FisherAnchor`` forgets less, for those to whom that
+    matters more).
     ``known``: see ``PredictionDistiller``; ``()`` for a head of fixed width whose classes come one task after another.
     """
     distiller = PredictionDistiller(known=known)
