@@ -13,9 +13,10 @@ pytest.importorskip("safetensors", reason="the extra torch is not installed")
 from holdfast.claims import c10_lcia as c10  # noqa: E402
 from holdfast.claims import c31_rehearsal_free as c31  # noqa: E402
 from holdfast.claims import c53_kappatune as c53  # noqa: E402
-from holdfast.claims.image_streams import Digits, Pictures  # noqa: E402
+from holdfast.claims.image_streams import Digits, Pictures, disguised  # noqa: E402
 from holdfast.errors import ClaimError  # noqa: E402
 from holdfast.weights.adapter_book import tfidf  # noqa: E402
+from holdfast.weights.plasticity import rank  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -71,13 +72,13 @@ def test_verdicts_follow_from_the_numbers() -> None:
 def test_guises_change_places_and_lose_no_ink() -> None:
     some = drawn(20, 0)
     for name in ("mirrored", "permuted"):
-        other = c10.disguised(some, name, 0)
+        other = disguised(some, name, 0)
         assert not torch.equal(other.x, some.x)
         assert torch.equal(other.x.flatten(1).sort().values, some.x.flatten(1).sort().values)
-    assert torch.allclose(c10.disguised(some, "turned 0", 0).x, some.x, atol=1e-5)
-    assert torch.allclose(c10.disguised(some, "inverted", 0).x, 1 - some.x)
+    assert torch.allclose(disguised(some, "turned 0", 0).x, some.x, atol=1e-5)
+    assert torch.allclose(disguised(some, "inverted", 0).x, 1 - some.x)
     with pytest.raises(ClaimError):
-        c10.disguised(some, "upside down", 0)
+        disguised(some, "upside down", 0)
 
 
 def test_only_the_adapter_learns_and_a_slow_one_moves_less() -> None:
@@ -107,7 +108,7 @@ def texts(folder: Path) -> c53.Texts:
     return c53.Texts(folder, TINY.length, 0)
 
 
-def test_arms_have_as_many_weights_and_stop_at_the_same_loss(tmp_path: Path) -> None:
+def test_arms_keep_to_the_budget_and_stop_at_the_same_loss(tmp_path: Path) -> None:
     some = texts(tmp_path)
     start = some.trained(TINY, 0)
     names = [
@@ -115,7 +116,7 @@ def test_arms_have_as_many_weights_and_stop_at_the_same_loss(tmp_path: Path) -> 
         for name, one in start.named_parameters()
         if name.startswith("blocks") and one.dim() == 2 and "router" not in name
     ]
-    arms = c53.chosen(start, names, 2, 0)
+    arms = c53.chosen(rank(start, names=names), names, 2, 0)
     assert set(arms) == set(c53.arms) and len(arms[c53.RANDOM]) == 2
     before = [one.clone() for one in start.parameters()]
     whole, thin, ours = (

@@ -145,6 +145,12 @@ def test_fishers_of_tasks_are_kept_apart_or_fade_and_nothing_else_is_touched() -
         apart.end_task(model, [])
 
 
+def test_a_fisher_reads_no_more_data_than_it_looks_at() -> None:
+    data = iter([batch(1), batch(2), batch(3)])
+    FisherAnchor(samples=8).end_task(net(), data)
+    assert len([*data]) == 1  # the second told that the first was enough
+
+
 def test_a_fisher_outlives_the_data_and_is_refused_by_another_model() -> None:
     model, anchor = net(), FisherAnchor(3.0)
     anchor.end_task(model, [batch(1)])
@@ -236,6 +242,20 @@ def test_features_are_held_at_a_module_and_its_hook_goes() -> None:
         FeatureDistiller("third").start_task(model)
 
 
+def test_features_and_predictions_are_held_beside_each_other() -> None:
+    """The teacher of the one calls the model too: the other must not take its features for the model's."""
+    model, data = net(), batch(6)
+    predictions, features = PredictionDistiller(), FeatureDistiller("second")
+    for one in (predictions, features):
+        one.start_task(model)
+    moved(model)
+    alone = features.penalty(model, data, model(data["x"]))
+    outputs = model(data["x"])
+    predictions.penalty(model, data, outputs)
+    beside = features.penalty(model, data, outputs)
+    assert torch.equal(beside, alone) and beside > 0 and beside.requires_grad
+
+
 # --- put together ---
 
 
@@ -293,6 +313,31 @@ def test_a_task_that_fails_leaves_the_model_as_it_was() -> None:
         raise ZeroDivisionError
     assert all(torch.equal(before[name], one) for name, one in model.state_dict().items())
     assert model.training and model.norm.training and not model._forward_hooks and plastic.tasks == []
+
+
+def test_a_task_that_could_not_begin_is_not_taken_back_in_the_place_of_another() -> None:
+    plastic = Plastic(net(), adam, hold=[FeatureDistiller("second")])
+    learn(plastic, "a", 1)
+    del plastic.model.second
+    with pytest.raises(InputError, match="no module"), plastic.learning("b"):
+        pass
+    with pytest.raises(InputError, match="no task"):
+        plastic.revert()
+    assert plastic.tasks == ["a"]
+
+
+def test_a_first_task_that_failed_is_still_the_first() -> None:
+    model, data = net(), batch(1)
+    hold = [L2Anchor(pretrained=False), FeatureDistiller("second", pretrained=False)]
+    plastic = Plastic(model, adam, hold=hold)
+    with pytest.raises(ZeroDivisionError), plastic.learning("a"):
+        raise ZeroDivisionError
+    with plastic.learning("a"):
+        moved(model)
+        assert plastic.penalty(data, model(data["x"])) == 0
+    with plastic.learning("b"):
+        moved(model)
+        assert plastic.penalty(data, model(data["x"])) > 0
 
 
 def test_statistics_of_normalisation_stay_whatever_the_loop_says() -> None:
@@ -366,6 +411,8 @@ def test_what_is_wrong_is_said() -> None:
         plastic.step(torch.zeros(()))
     with pytest.raises(InputError, match="no parameters"):
         Plastic(net(), adam, select=["third"])
+    with pytest.raises(InputError, match="nothing may learn"):
+        Plastic(net(), adam, select=[])
     with pytest.raises(InputError, match="last call"), plastic.learning("a"):
         plastic.step(torch.zeros((), requires_grad=True))
     learn(plastic, "a", 1)

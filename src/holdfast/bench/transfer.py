@@ -9,7 +9,7 @@ step to the next, which the code of CODA-Prompt reports as forgetting, has anoth
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -28,14 +28,12 @@ class Cost:
         stored: bytes that are kept from task to task beside the model.
         passes: forward passes for a batch in training, of which one is the learner's own.
         seconds: of processor time, or of a clock; say which.
-        peak: bytes of memory at most; 0 where nobody looked.
     """
 
     trainable: int
     stored: int = 0
     passes: float = 1.0
     seconds: float = 0.0
-    peak: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,6 @@ class Transfer:
     within: Floats | None = None
     joint: Sequence[float] = ()
     cost: Cost | None = None
-    tasks: int = field(init=False)
 
     def __post_init__(self) -> None:
         rows, columns = np.shape(self.scores)
@@ -68,7 +65,11 @@ class Transfer:
         for name, given in (("sizes", self.sizes), ("joint", self.joint)):
             if len(given) not in (0, columns):
                 raise InputError(f"{name} has one number for each of {columns} tasks, or none")
-        object.__setattr__(self, "tasks", columns)
+
+    @property
+    def tasks(self) -> int:
+        """T."""
+        return int(np.shape(self.scores)[1])
 
     @property
     def average(self) -> float:
@@ -150,7 +151,6 @@ class Transfer:
                 "bytes kept": float(self.cost.stored),
                 "passes a batch": self.cost.passes,
                 "seconds": self.cost.seconds,
-                "bytes at most": float(self.cost.peak),
             }
         return found
 

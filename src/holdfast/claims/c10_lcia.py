@@ -21,7 +21,7 @@ import numpy.typing as npt
 from holdfast.bench.plots import Bars, draw
 from holdfast.bench.transfer import Cost, Transfer
 from holdfast.claims.base import Check, Result, Scale
-from holdfast.claims.image_streams import CLASSES, SIDE, Digits, Pictures, digits
+from holdfast.claims.image_streams import CLASSES, SIDE, Digits, Pictures, batches, digits, disguised
 from holdfast.encode.embedders import default_embedder, why_no_embedder
 from holdfast.errors import ClaimError
 from holdfast.torched import Tensor, nn, torch
@@ -127,14 +127,12 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         "constant 0.99": Setting("constant", 0.99),
         "plain training": Setting(),
     }
-    learnt = {arm: {stream: streams.learnt(one, stream) for stream in STREAMS} for arm, one in best.items()}
-    measured = {arm: _measured(of) for arm, of in learnt.items()}
-    measured["all at once"] = {f"average, {stream}": streams.joint(stream) for stream in STREAMS}
     # The claim is of every constant, and so of the best of them on the very digits that are measured on.
-    every = {
-        beta: {stream: streams.learnt(Setting("constant", beta), stream)[0].average for stream in STREAMS}
-        for beta in (0.9, 0.98, 0.99, 0.995, 0.999)
-    }
+    constants = [Setting("constant", beta) for beta in (0.9, 0.98, 0.99, 0.995, 0.999)]
+    learnt = {one: {stream: streams.learnt(one, stream) for stream in STREAMS} for one in {*best.values(), *constants}}
+    measured = {arm: _measured(learnt[one]) for arm, one in best.items()}
+    measured["all at once"] = {f"average, {stream}": streams.joint(stream) for stream in STREAMS}
+    every = {one.beta: {stream: learnt[one][stream][0].average for stream in STREAMS} for one in constants}
     likenesses = _likenesses()
     routed = {**_templates(likenesses), **_requests(likenesses, data, sizes)}
     checks = judged(measured, every, routed)
@@ -258,7 +256,7 @@ class Streams:
         for at, task in enumerate(tasks):
             some = self._guises[task].train
             with plastic.learning(task):
-                for x, labels in batches(some, [self._seed, at], self._epochs):
+                for x, labels in batches(some, [self._seed, at], self._epochs, BATCH):
                     plastic.step(nn.functional.cross_entropy(model(x), labels))
             if plastic.averaged is not None:
                 reports.append(plastic.averaged)
@@ -276,44 +274,11 @@ class Streams:
         tasks = [self._guises[task] for task in STREAMS[stream]]
         whole = Pictures(torch.cat([one.train.x for one in tasks]), torch.cat([one.train.labels for one in tasks]))
         optimizer = torch.optim.Adam([one for one in model.parameters() if one.requires_grad], RATE)
-        for x, labels in batches(whole, [self._seed, 99], self._epochs):
+        for x, labels in batches(whole, [self._seed, 99], self._epochs, BATCH):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(x), labels).backward()
             optimizer.step()
         return float(np.mean([right(model, one.test) for one in tasks]))
-
-
-def disguised(some: Pictures, name: str, seed: int) -> Pictures:
-    """The same digits in a guise; noise and the permutation are drawn by ``seed``."""
-    g = torch.Generator().manual_seed(1000 + seed)
-    x = some.x
-    if name == "noisy":
-        x = (x + 0.3 * torch.randn(x.shape, generator=g)).clamp(0, 1)
-    elif name == "inverted":
-        x = 1 - x
-    elif name == "mirrored":
-        x = x.flip(-1)
-    elif name == "permuted":  # squares of 7 by 7 points, each turned over within itself by one drawn order
-        order = torch.randperm(49, generator=g)
-        squares = x.reshape(-1, 2, 7, 2, 7).transpose(2, 3).reshape(-1, 2, 2, 49)[..., order]
-        x = squares.reshape(-1, 2, 2, 7, 7).transpose(2, 3).reshape(-1, 1, SIDE, SIDE)
-    elif name.startswith("turned"):
-        angle = np.deg2rad(float(name.removeprefix("turned ")))
-        turn = torch.tensor(
-            [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]], dtype=torch.float32
-        )
-        grid = nn.functional.affine_grid(turn.expand(len(x), 2, 3), list(x.shape), align_corners=False)
-        x = nn.functional.grid_sample(x, grid, align_corners=False)
-    elif name != "plain":
-        raise ClaimError(f"there is no guise {name!r}")
-    return Pictures(x, some.labels)
-
-
-def batches(some: Pictures, seed: Sequence[int], epochs: int) -> list[tuple[Tensor, Tensor]]:
-    """Rows in an order that is drawn for each pass."""
-    random = np.random.default_rng([*seed])
-    orders = [torch.from_numpy(random.permutation(len(some))) for _ in range(epochs)]
-    return [(some.x[at], some.labels[at]) for order in orders for at in order.split(BATCH)]
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -328,7 +293,7 @@ def _start(train: Pictures, seed: int, epochs: int) -> nn.Module:
     layers = [nn.Linear(SIDE * SIDE, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, CLASSES)]
     model = nn.Sequential(nn.Flatten(), layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    for x, labels in batches(train, [seed, 98], 2 * epochs):
+    for x, labels in batches(train, [seed, 98], 2 * epochs, BATCH):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x), labels).backward()
         optimizer.step()

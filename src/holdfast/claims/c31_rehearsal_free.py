@@ -18,7 +18,7 @@ import numpy as np
 from holdfast.bench.plots import Bars, draw
 from holdfast.bench.transfer import Cost, Transfer
 from holdfast.claims.base import Check, Result, Scale
-from holdfast.claims.image_streams import CLASSES, Digits, Pictures, digits, omniglot
+from holdfast.claims.image_streams import CLASSES, Digits, Pictures, batches, digits, omniglot
 from holdfast.torched import Tensor, nn, torch
 from holdfast.weights.anchors import FisherAnchor, L2Anchor
 from holdfast.weights.base import Batch, Regularizer
@@ -239,7 +239,7 @@ def learnt(
         classes = task if arm.predictions or arm.new_alone else tuple(one for each in tasks[: at + 1] for one in each)
         began = time.process_time()
         with plastic.learning(str(task), data):
-            for x, labels in _batches(some, [seed, at], EPOCHS):
+            for x, labels in batches(some, [seed, at], EPOCHS, BATCH):
                 plastic.step(sigmoid_loss(model(x), labels, classes))
             kept = max(kept, sum(int(getattr(one, "size", 0)) for one in hold))
         spent += time.process_time() - began
@@ -283,21 +283,12 @@ def _pretrained(drawn: Pictures, epochs: int, seed: int) -> Net:
     torch.manual_seed(seed)
     model = Net(int(drawn.labels.max()) + 1)
     optimizer = torch.optim.Adam(model.parameters(), RATE)
-    for x, labels in _batches(drawn, [seed, 20], epochs, size=64):
+    for x, labels in batches(drawn, [seed, 20], epochs, 64):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x), labels).backward()
         optimizer.step()
     model.head = nn.Linear(model.head.in_features, CLASSES)
     return model
-
-
-def _batches(some: Pictures, seed: list[int], epochs: int, size: int = BATCH) -> list[tuple[Tensor, Tensor]]:
-    random = np.random.default_rng(seed)
-    found = []
-    for _ in range(epochs):
-        order = torch.from_numpy(random.permutation(len(some)))
-        found += [(some.x[at], some.labels[at]) for at in order.split(size)]
-    return found
 
 
 def _renamed(some: Pictures, order: np.ndarray) -> Pictures:

@@ -1,8 +1,9 @@
 """KappaTune (arXiv 2506.16289): does what is learnt in matrices of low condition number cost less of what was known before?
 
 A decoder of many small experts is trained on Shakespeare's plays and then learns bank customers' questions, in a fifth of its
-matrices. Every arm stops at the same loss on what is new, has as many weights, chosen in equal shares at every depth, and its
-own learning rate, chosen on one half of the old text and measured on the other.
+matrices. Every arm stops at the same loss on what is new, and has its own learning rate, chosen on one half of the old text and
+measured on the other. All choose within the same share of the weights at every depth. Matrices are taken whole, so that what an
+arm fills of its share differs: those of highest condition number had the fewest weights.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from holdfast.errors import ClaimError
 from holdfast.torched import Tensor, nn, torch
 from holdfast.weights.base import evaluating
 from holdfast.weights.learning import Plastic
-from holdfast.weights.plasticity import Score, rank, select
+from holdfast.weights.plasticity import Score, rank, ranked, select
 
 number = 53
 name = "kappatune"
 statement = (
-    "At an equal loss on new text and with as many weights that learn, learning in the matrices of lowest condition number forgets "
-    "at most 0.8 times what matrices drawn at random do, and 0.8 times those of highest; and condition number and what learning in "
+    "At an equal loss on new text and within one budget of weights, learning in the matrices of lowest condition number forgets at "
+    "most 0.8 times what matrices drawn at random do, and 0.8 times those of highest; and condition number and what learning in "
     "one matrix alone forgets rise together (Spearman above 0.3)."
 )
 arms = (
@@ -161,7 +162,9 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     texts = Texts(data, sizes.length, seed, "cuda" if scale == "gpu" else "cpu")
     start = texts.trained(sizes, seed)
     names = [name for name, _ in start.named_parameters() if ".experts." in name or name.split(".")[2:3] in _ATTENTION]
-    choices = chosen(start, names, sizes.draws, seed)
+    found = rank(start, names=names)
+    scores = {one.name: one for one in found}
+    choices = chosen(found, names, sizes.draws, seed)
     measured: dict[str, dict[str, float]] = {}
     for arm, some in choices.items():
         each = [
@@ -169,9 +172,7 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
             for one in some
         ]
         measured[arm] = {metric: float(np.mean([one[metric] for one in each])) for metric in each[0]}
-    scores = {one.name: one for one in rank(start, "kappa", names=names)}
-    spread = sorted(names, key=lambda one: scores[one].kappa)
-    tried = [spread[at] for at in np.linspace(0, len(spread) - 1, sizes.alone).round().astype(int)]
+    tried = [found[at].name for at in np.linspace(0, len(found) - 1, sizes.alone).round().astype(int)]
     alone = {one: texts.learnt(start, (one,), sizes.rates[-1], GAIN_ALONE, sizes.most).forgotten for one in tried}
     reached = [one for one in tried if not np.isnan(alone[one])]
     together = spearman([scores[one].kappa for one in reached], [alone[one] for one in reached])
@@ -206,8 +207,9 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         "each arm's learning rate is the one that forgets least on one half of the held plays; what is told is of the other half",
         "the gain was set at what all arms reach, after a run in which seven of nine arms did not reach a tenth, whose forgetting "
         "was seen: a tenth was more than a decoder of this size learns with its embeddings frozen",
-        "every arm but 'any depth', 'everything' and 'low rank' chooses a fifth of the weights of each layer; router, head, "
-        "embeddings and norms are frozen in all, and low rank has a fifth of the weights too",
+        "every arm but 'any depth', 'everything' and 'low rank' chooses whole matrices within a fifth of the weights of "
+        "each layer, and 'weights' says how many that gave; router, head, embeddings and norms are frozen in all, and low rank has "
+        "about a fifth of the weights too",
     )
     series = {
         "kappa": [scores[one].kappa for one in reached],
@@ -247,13 +249,13 @@ def plot(result: Result, path: Path) -> None:
     )
 
 
-def chosen(model: nn.Module, names: Sequence[str], draws: int, seed: int) -> dict[str, list[tuple[str, ...]]]:
+def chosen(scores: Sequence[Score], names: Sequence[str], draws: int, seed: int) -> dict[str, list[tuple[str, ...]]]:
     """The matrices that learn, by arm; of what is drawn at random, several."""
     random = np.random.default_rng([seed, 53])
     lots = [dict(zip(names, random.permutation(len(names)).tolist(), strict=True)) for _ in range(draws)]
 
     def some(by: object, *, shape: bool = False, balanced: bool = True) -> tuple[str, ...]:
-        return select(rank(model, by, shape=shape, names=names), BUDGET, balanced=balanced)  # type: ignore[arg-type]
+        return select(ranked(scores, by, shape=shape), BUDGET, balanced=balanced)  # type: ignore[arg-type]
 
     def highest(one: Score) -> float:
         return -one.kappa

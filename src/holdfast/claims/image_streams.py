@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.errors import ClaimError
-from holdfast.torched import Tensor, torch
+from holdfast.torched import Tensor, nn, torch
 
 TRAIN = "images/mnist/mnist_train_subset_10k.npz"
 TEST, TEST_LABELS = "images/mnist/t10k-images-idx3-ubyte.gz", "images/mnist/t10k-labels-idx1-ubyte.gz"
@@ -63,17 +64,15 @@ def digits(data: Path | None, seed: int, train: int, test: int) -> Digits:
     with np.load(data / TRAIN) as kept:
         images, labels = kept["images"], kept["labels"]
     random = np.random.default_rng([seed, 31])
-    held = min(train // 6, len(images) - train) if train < len(images) else train // 6
-    order = random.permutation(len(images))[: train + held]
-    cut = len(order) - held
+    order = random.permutation(len(images))[: train + train // 6]
     with gzip.open(data / TEST) as file:
         last = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
     with gzip.open(data / TEST_LABELS) as file:
         last_labels = np.frombuffer(file.read(), np.uint8, offset=8)
     some = random.permutation(len(last))[:test]
     return Digits(
-        _pictures(images[order[:cut]], labels[order[:cut]]),
-        _pictures(images[order[cut:]], labels[order[cut:]]),
+        _pictures(images[order[:train]], labels[order[:train]]),
+        _pictures(images[order[train:]], labels[order[train:]]),
         _pictures(last[some], last_labels[some]),
     )
 
@@ -101,6 +100,39 @@ def omniglot(data: Path | None) -> Pictures:
     ink /= np.quantile(ink, 0.99)  # lines that were thin in 105 points are faint in 14
     classes = np.array([characters.index(path.rpartition("/")[0]) for path in paths])
     return Pictures(torch.from_numpy(ink.clip(0, 1))[:, None], torch.from_numpy(classes))
+
+
+def disguised(some: Pictures, name: str, seed: int) -> Pictures:
+    """The same digits in a guise; noise and the permutation are drawn by ``seed``."""
+    g = torch.Generator().manual_seed(1000 + seed)
+    x = some.x
+    if name == "noisy":
+        x = (x + 0.3 * torch.randn(x.shape, generator=g)).clamp(0, 1)
+    elif name == "inverted":
+        x = 1 - x
+    elif name == "mirrored":
+        x = x.flip(-1)
+    elif name == "permuted":  # squares of 7 by 7 points, each turned over within itself by one drawn order
+        order = torch.randperm(49, generator=g)
+        squares = x.reshape(-1, 2, 7, 2, 7).transpose(2, 3).reshape(-1, 2, 2, 49)[..., order]
+        x = squares.reshape(-1, 2, 2, 7, 7).transpose(2, 3).reshape(-1, 1, SIDE, SIDE)
+    elif name.startswith("turned"):
+        angle = np.deg2rad(float(name.removeprefix("turned ")))
+        turn = torch.tensor(
+            [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]], dtype=torch.float32
+        )
+        grid = nn.functional.affine_grid(turn.expand(len(x), 2, 3), list(x.shape), align_corners=False)
+        x = nn.functional.grid_sample(x, grid, align_corners=False)
+    elif name != "plain":
+        raise ClaimError(f"there is no guise {name!r}")
+    return Pictures(x, some.labels)
+
+
+def batches(some: Pictures, seed: Sequence[int], epochs: int, size: int) -> list[tuple[Tensor, Tensor]]:
+    """Rows, ``size`` at a time, in an order that is drawn for each pass."""
+    random = np.random.default_rng([*seed])
+    orders = [torch.from_numpy(random.permutation(len(some))) for _ in range(epochs)]
+    return [(some.x[at], some.labels[at]) for order in orders for at in order.split(size)]
 
 
 def _pictures(images: Bytes, labels: Bytes) -> Pictures:

@@ -3,9 +3,10 @@ arXiv 1612.00796).
 
     penalty = weight * sum_j F_j (theta_j - theta*_j)^2        (no 1/2; F = 1 for L2)
 
-From a pre-trained model plain L2 towards the weights before the task is the best that needs no old data, and it can hold from the
-first task on. It keeps the features and does nothing for the head: join it with ``distillation.PredictionDistiller``. Normalisation
-statistics are no weights and no anchor holds them; ``learning.Plastic`` keeps them still.
+From a pre-trained model the paper finds plain L2 towards the weights before the task the best that needs no old data; our small
+form of claim 31 does not. It can hold from the first task on. It keeps the features and does nothing for the head: join it with
+``distillation.PredictionDistiller``, or leave old classes out of the loss. Normalisation statistics are no weights and no anchor
+holds them; ``learning.Plastic`` keeps them still.
 
 The pull is not of strength ``weight`` under Adam, which divides by the size of gradients: choose it on a log grid, and on the first
 tasks alone, for choosing it on all of them looks into the future.
@@ -23,8 +24,9 @@ from holdfast.latent.identity import weights_digest
 from holdfast.latent.tensors import pack, unpack
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Subform, Subject, Trainable
 from holdfast.torched import Tensor, nn, torch
-from holdfast.weights.base import Batch
-from holdfast.weights.calls import LABELS, inputs, kept, logits_of, own_loss
+from holdfast.weights.answers import answers, in_batches, rows_in
+from holdfast.weights.base import Batch, evaluating
+from holdfast.weights.calls import inputs, kept, logits_of
 
 PROFILE = MemoryProfile(
     Form.WEIGHTS,
@@ -98,7 +100,6 @@ class L2Anchor:
         """See ``Regularizer``. What does not learn at this moment is not held."""
         learning = scoped(model, self._scope, self._without)
         self._anchor = {name: one.detach().clone() for name, one in learning.items()} if self._holds else {}
-        self._holds = True
 
     def penalty(self, model: nn.Module, batch: Batch, outputs: Any) -> Tensor:
         """See ``Regularizer``."""
@@ -106,6 +107,7 @@ class L2Anchor:
 
     def end_task(self, model: nn.Module, data: Iterable[Batch] = ()) -> None:
         """See ``Regularizer``; the next task begins by looking."""
+        self._holds = True
 
 
 class FisherAnchor:
@@ -202,35 +204,23 @@ class FisherAnchor:
         learning = scoped(model, self._scope, self._without)
         found = {name: torch.zeros_like(one) for name, one in learning.items()}
         seen = parts = 0
-        modes = [(module, module.training) for module in model.modules()]
-        model.eval()
-        try:
-            for batch in data:
-                for some in _split(batch, self._rows):
-                    if self._samples is not None and seen >= self._samples:
-                        break
-                    # Not ``backward``: what a caller has gathered in ``grad`` stays his.
-                    gradients = torch.autograd.grad(self._loss(model, some), [*learning.values()], allow_unused=True)
-                    for name, gradient in zip(found, gradients, strict=True):
-                        if gradient is not None:
-                            found[name].add_(gradient.detach() ** 2)
-                    seen, parts = seen + len(next(iter(some.values()))), parts + 1
-        finally:
-            for module, was in modes:
-                module.training = was
+        with evaluating(model), torch.enable_grad():
+            for some in (part for batch in data for part in in_batches(batch, self._rows)):
+                if self._samples is not None and seen >= self._samples:
+                    break
+                # Not ``backward``: what a caller has gathered in ``grad`` stays his.
+                gradients = torch.autograd.grad(self._loss(model, some), [*learning.values()], allow_unused=True)
+                for name, gradient in zip(found, gradients, strict=True):
+                    if gradient is not None:
+                        found[name].add_(gradient.detach() ** 2)
+                seen, parts = seen + rows_in(some), parts + 1
         if not parts:
             raise InputError("a Fisher information is measured on data: give end_task batches of the task")
         return {name: one / parts for name, one in found.items()}
 
     def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
         if self._labels == "true":
-            if LABELS not in batch:
-                raise InputError(f"batches hold no {LABELS!r}, which a Fisher information by true labels needs")
-            own = own_loss(model, batch)
-            if own is not None:
-                return own
-            logits = logits_of(model(**inputs(batch)))
-            return nn.functional.cross_entropy(logits.flatten(0, -2), batch[LABELS].flatten())
+            return answers(model, batch).loss
         likely = kept(batch, logits_of(model(**inputs(batch))))
         return nn.functional.cross_entropy(likely, likely.argmax(-1))
 
@@ -239,12 +229,6 @@ def _weight(weight: float) -> float:
     if not weight >= 0:
         raise InputError(f"a penalty's weight is 0 or more, not {weight}")
     return weight
-
-
-def _split(batch: Batch, rows: int) -> Iterable[Batch]:
-    many = len(next(iter(batch.values())))
-    for at in range(0, many, rows):
-        yield {name: one[at : at + rows] for name, one in batch.items()}
 
 
 def _distance(model: nn.Module, anchor: Mapping[str, Tensor], fisher: Mapping[str, Tensor] | None) -> Tensor:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from holdfast.errors import InputError
-from holdfast.torched import Tensor, nn
+from holdfast.torched import Tensor
+from holdfast.weights.answers import LABELS
 from holdfast.weights.base import Batch
 
 PROFILE = ()  # no memory
-
-LABELS = "labels"
-"""Under which name a batch holds what is right."""
 
 
 def inputs(batch: Batch) -> dict[str, Tensor]:
@@ -37,13 +34,3 @@ def kept(batch: Batch, logits: Tensor) -> Tensor:
     if logits.dim() == 3 and mask is not None and mask.shape == logits.shape[:2]:
         return logits[mask.bool()]
     return logits.flatten(0, -2)
-
-
-def own_loss(model: nn.Module, batch: Batch) -> Tensor | None:
-    """The loss that a model of ``transformers`` counts itself where it is given labels; None for a model that takes none."""
-    taken = inspect.signature(model.forward).parameters.values()
-    if LABELS not in batch or not any(one.name == LABELS or one.kind is one.VAR_KEYWORD for one in taken):
-        return None
-    outputs = model(**batch)
-    found = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
-    return found if isinstance(found, Tensor) else None

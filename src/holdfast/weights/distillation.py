@@ -18,8 +18,9 @@ from holdfast.cube import Form
 from holdfast.errors import InputError
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Subform, Subject, Trainable
 from holdfast.torched import Tensor, nn, torch
+from holdfast.weights.answers import LABELS
 from holdfast.weights.base import Batch, evaluating
-from holdfast.weights.calls import LABELS, inputs, kept, logits_of
+from holdfast.weights.calls import inputs, kept, logits_of
 
 PROFILE = MemoryProfile(
     Form.WEIGHTS,
@@ -132,6 +133,7 @@ class FeatureDistiller:
         self._holds = pretrained
         self._teacher: Teacher | None = None
         self._seen: Tensor | None = None
+        self._told: Tensor | None = None
         self._hook: Any = None
 
     @property
@@ -149,7 +151,6 @@ class FeatureDistiller:
         if self._holds:
             self._teacher = Teacher(model)
             self._hook = module.register_forward_hook(self._see)
-        self._holds = True
 
     def penalty(self, model: nn.Module, batch: Batch, outputs: Any) -> Tensor:
         """See ``Regularizer``. Raises InputError where the model was not called since the task began."""
@@ -159,18 +160,24 @@ class FeatureDistiller:
         if ours is None:
             raise InputError("features are seen as the model is called: call it on the batch first")
         self._teacher(model, batch)
-        theirs, self._seen = self._seen, None
+        theirs, self._seen, self._told = self._told, None, None
         assert theirs is not None
         return self.weight * ((ours - theirs) ** 2).sum() / len(ours)
 
     def end_task(self, model: nn.Module, data: Iterable[Batch] = ()) -> None:
         """See ``Regularizer``."""
         self._drop()
+        self._holds = True
 
     def _see(self, _module: nn.Module, _given: Any, said: Any) -> None:
-        self._seen = said[0] if isinstance(said, tuple) else said
+        features = said[0] if isinstance(said, tuple) else said
+        # A teacher answers without gradients, that of another regulariser too: it is not what the model itself said.
+        if torch.is_grad_enabled():
+            self._seen = features
+        else:
+            self._told = features
 
     def _drop(self) -> None:
         if self._hook is not None:
             self._hook.remove()
-        self._hook = self._teacher = self._seen = None
+        self._hook = self._teacher = self._seen = self._told = None

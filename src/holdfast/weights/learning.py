@@ -45,9 +45,10 @@ def recommend(
     Claim 31 measures it again, and its small form does not find L2 the best addition (docs/weights.md): compare on your first
     tasks.
 
-    Predictions are distilled always, for nothing else keeps a head. In a model that was trained before an L2 anchor joins from the
-    first task on; where only attention learns, ``scope`` is ``anchors.ATTENTION``. In one that begins at random no anchor joins: it
-    costs more accuracy than it keeps (``FisherAnchor`` forgets less, for those to whom that matters more).
+    Predictions are distilled always, for no anchor keeps a head that learns old classes as noughts. In a model that was trained
+    before an L2 anchor joins from the first task on; where only attention learns, ``scope`` is ``anchors.ATTENTION``. In one that
+    begins at random no anchor joins: it costs more accuracy than it keeps (``FisherAnchor`` forgets less, for those to whom that
+    matters more).
     ``known``: see ``PredictionDistiller``; ``()`` for a head of fixed width whose classes come one task after another.
     """
     distiller = PredictionDistiller(known=known)
@@ -81,6 +82,8 @@ class Plastic:
         named = dict(model.named_parameters())
         if select is not None and (strange := set(select) - set(named)):
             raise InputError(f"the model has no parameters {sorted(strange)}: name those of named_parameters()")
+        if select is not None and not select:
+            raise InputError("nothing may learn: select a parameter at least, or None for all")
         self.model = model
         self.tasks: list[str] = []
         self.averaged: Report | None = None
@@ -170,11 +173,11 @@ class Plastic:
                     stack.callback(module.train, module.training)
                     stack.callback(module.register_forward_pre_hook(_still).remove)
             stack.callback(self.model.register_forward_hook(self._watch, with_kwargs=True).remove)
-            for one in self._hold:
-                one.start_task(self.model)
-            averaging = self._slow_of is not None and self._averages
-            self._slow = self._slow_of(self.model.parameters()) if self._slow_of and averaging else None
             try:
+                for one in self._hold:
+                    one.start_task(self.model)
+                if self._slow_of is not None and self._averages:
+                    self._slow = self._slow_of(self.model.parameters())
                 yield
             except BaseException:
                 self._restore()
@@ -188,7 +191,7 @@ class Plastic:
             self._slow.commit()
             self.averaged = self._slow.report()
         self._last = None
-        batches = data if isinstance(data, Sequence) else [*data] if len(self._hold) > 1 else data
+        batches = [*data] if isinstance(data, Iterator) and len(self._hold) > 1 else data  # read by each of them
         for one in self._hold:
             one.end_task(self.model, batches)
         self.tasks.append(task)

@@ -19,7 +19,6 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,7 +26,6 @@ from typing import Literal
 from holdfast.errors import InputError
 from holdfast.latent.identity import weights_digest
 from holdfast.torched import Tensor, nn, torch
-from holdfast.weights.base import frozen
 
 PROFILE = ()  # a choice of weights, and no memory by itself
 
@@ -96,8 +94,14 @@ def rank(
             known[name] = _looked_at(name, named[name], modules[name.rpartition(".")[0]])
         found.append(known[name])
     _cache(model, known, cache)
-    scored = [_valued(one, by, shape) for one in found]
-    return tuple(sorted(scored, key=lambda one: one.value))  # those that are alike in the order of the model
+    return ranked(found, by, shape=shape)  # those that are alike in the order of the model
+
+
+def ranked(
+    scores: Iterable[Score], by: Measure | Callable[[Score], float] = "kappa", *, shape: bool = False
+) -> tuple[Score, ...]:
+    """Scores in another order, without looking at the matrices again; see ``rank``."""
+    return tuple(sorted((_valued(one, by, shape) for one in scores), key=lambda one: one.value))
 
 
 def select(
@@ -140,15 +144,6 @@ class Ranking:
     def scores(self, model: nn.Module) -> Mapping[str, float]:
         """See ``Selector``."""
         return {one.name: one.value for one in rank(model, self.by, shape=self.shape, cache=self.cache)}
-
-
-def freeze_except(model: nn.Module, names: Iterable[str]) -> AbstractContextManager[None]:
-    """Within the block only these parameters take gradients. Raises InputError for a name that the model does not have."""
-    named = dict(model.named_parameters())
-    wanted = [*names]
-    if strange := [name for name in wanted if name not in named]:
-        raise InputError(f"the model has no parameters {strange}: name those of named_parameters()")
-    return frozen(model, [named[name] for name in wanted])
 
 
 def to_peft_targets(model: nn.Module, names: Iterable[str]) -> dict[str, list[str]]:

@@ -17,8 +17,7 @@ In our measurements (claim 10) no rule beats a constant that was chosen as caref
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,7 +37,6 @@ PROFILE = MemoryProfile(
 )
 
 Rule = Literal["constant", "paper", "elementwise", "reference"]
-BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +47,11 @@ class Report:
         steps: how many there were.
         in_range: the share of tensors and steps whose formula gave a number between 0 and 1 (of numbers, for ``elementwise``).
         beta: the mean over them of the weight of the old.
-        histogram: their shares in ten equal bins from 0 to 1.
     """
 
     steps: int
     in_range: float
     beta: float
-    histogram: tuple[float, ...]
 
 
 class SlowWeights:
@@ -90,7 +86,6 @@ class SlowWeights:
         self._gradients: list[Tensor | None] = [None] * len(self._fast)
         self._steps = 0
         self._asked = self._hit = self._sum = 0.0
-        self._bins = torch.zeros(BINS, dtype=torch.float64)
 
     @property
     def size(self) -> int:
@@ -114,37 +109,24 @@ class SlowWeights:
                 self._before[at] = now
         self._steps += 1
 
-    @contextmanager
-    def swap(self) -> Iterator[None]:
-        """Within the block the model computes with the slow weights; afterwards with the fast ones, to the last bit."""
-        before = [one.detach().clone() for one in self._fast]
-        try:
-            self._write(self._slow)
-            yield
-        finally:
-            self._write(before)
-
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def commit(self) -> None:
         """Take the slow weights over into the model."""
-        self._write(self._slow)
+        for fast, slow in zip(self._fast, self._slow, strict=True):
+            fast.copy_(slow)
 
     def report(self) -> Report:
         """How it went so far; shares are 0 of nothing."""
         asked = max(self._asked, 1.0)
-        shares = tuple((self._bins / asked).tolist())
-        return Report(self._steps, self._hit / asked, self._sum / asked, shares)
-
-    def _write(self, values: Iterable[Tensor]) -> None:
-        with torch.no_grad():
-            for fast, value in zip(self._fast, values, strict=True):
-                fast.copy_(value)
+        return Report(self._steps, self._hit / asked, self._sum / asked)
 
     def _beta(self, at: int, now: Tensor, gradient: Tensor | None) -> Tensor | float:
         """The weight of the old for one tensor, or for each of its numbers."""
         last = self._gradients[at]
         if self.rule == "constant":
-            found, right = torch.tensor([self.beta]), torch.tensor([True])
-        elif gradient is None or last is None:  # the first step: there is no curvature yet
+            self._asked, self._hit, self._sum = self._asked + 1, self._hit + 1, self._sum + self.beta
+            return self.beta
+        if gradient is None or last is None:  # the first step: there is no curvature yet
             found, right = torch.tensor([self.beta]), torch.tensor([False])
         else:
             g = _precise(gradient)
@@ -164,7 +146,6 @@ class SlowWeights:
         self._asked += right.numel()
         self._hit += float(right.sum())
         self._sum += float(found.double().sum())
-        self._bins += torch.histc(found.double().cpu(), BINS, 0.0, 1.0)
         return found if found.numel() > 1 else float(found)
 
 

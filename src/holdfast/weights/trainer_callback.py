@@ -12,6 +12,7 @@ from holdfast.weights.base import Batch
 
 try:
     from transformers import TrainerCallback
+    from transformers.trainer_utils import has_length
 except ImportError as error:
     raise MissingExtraError("this needs the extra: pip install 'holdfast[torch]'") from error
 
@@ -34,12 +35,19 @@ class LearningCallback(TrainerCallback):  # type: ignore[misc]
         model = given.get("model")
         if model is not None and model is not self._plastic.model:
             raise InputError("the trainer trains another model than the one that is to learn: give both the same")
-        self._parts = args.gradient_accumulation_steps
         with ExitStack() as stack:
             stack.enter_context(self._plastic._prepared(self._task))
             hook = self._plastic.model.register_forward_hook(self._hold, with_kwargs=True)
             stack.callback(hook.remove)
             self._stack = stack.pop_all()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """How many batches this step gathers: at the end of an epoch they may be fewer, which only a loader with a length tells."""
+        self._parts = args.gradient_accumulation_steps
+        loader: Any = given.get("train_dataloader")
+        if has_length(loader):
+            firsts = range(0, len(loader), self._parts)
+            self._parts = min(self._parts, len(loader) - firsts[state.global_step % len(firsts)])
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Average, while the gradients are there."""
