@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
 
-from holdfast.cube import Channel, Cube, Kind, Origin, Scope, Status, to_micros, utc
+from holdfast.cube import Channel, Cube, Kind, Origin, Policy, Scope, Status, to_micros, utc
 from holdfast.enrichment import Enrichment
 from holdfast.errors import HoldfastError
 from holdfast.retrieve import loops
 from holdfast.retrieve import vectors as vectors_module
 from holdfast.retrieve.arrays import Column, top
 from holdfast.retrieve.lexical import K1, B, LexicalIndex
-from holdfast.retrieve.partition import Partition, View
+from holdfast.retrieve.partition import MASKS, Partition, View
 from holdfast.retrieve.text import ROLES, fold_terms, pack_terms, term, tokens
 from holdfast.retrieve.vectors import VectorIndex
 from holdfast.store.base import Operation
@@ -322,6 +323,9 @@ class Follower(RuleBasedStateMachine):
         add(self.stores[0], Cube(ANA, "tea in Porto"))
         self.partition = Partition(self.stores[0], 1)
         self.partition.catch_up()
+        self.watching = [Partition(store, 1) for store in self.stores]
+        for watcher in self.watching:
+            watcher.catch_up()
 
     def teardown(self) -> None:
         self.same()
@@ -338,6 +342,7 @@ class Follower(RuleBasedStateMachine):
         begins=st.sampled_from([None, START, utc("2025-01-01")]),
         status=st.sampled_from([Status.GENERATED, Status.GENERATED, Status.ARCHIVED]),
         author=st.sampled_from([None, "user", "Ana", "Ben", "Caro"]),
+        expires=st.sampled_from([None, None, START + timedelta(seconds=12)]),
     )
     def add(
         self,
@@ -348,10 +353,11 @@ class Follower(RuleBasedStateMachine):
         begins: object,
         status: Status,
         author: str | None,
+        expires: datetime | None,
     ) -> str:
         self.clock.tick()
-        origin = Origin(Channel.USER, author)
-        cube = Cube(Scope("acme", "ana", None, session), text, kind, valid_from=begins, status=status, origin=origin)  # type: ignore[arg-type]
+        given = {"origin": Origin(Channel.USER, author), "policy": Policy(expires_at=expires)}
+        cube = Cube(Scope("acme", "ana", None, session), text, kind, valid_from=begins, status=status, **given)  # type: ignore[arg-type]
         done = add(self.stores[store], cube)
         return done.cubes[0].id if done.cubes else done.duplicates[0]
 
@@ -367,6 +373,12 @@ class Follower(RuleBasedStateMachine):
         self.clock.tick()
         with suppress(HoldfastError):
             self.stores[store].commit([Operation.delete(self.stores[store].get(id, ANA))])
+
+    @rule(store=st.integers(0, 1), back=st.integers(0, 4))
+    def undo(self, store: int, back: int) -> None:
+        self.clock.tick()
+        with suppress(HoldfastError):
+            self.stores[store].undo(self.stores[store].head()[0] - back, ANA)
 
     @rule(store=st.integers(0, 1), id=consumes(memories))
     def purge(self, store: int, id: str) -> None:
@@ -395,6 +407,24 @@ class Follower(RuleBasedStateMachine):
     @rule()
     def somebody_else_writes(self) -> None:
         add(self.stores[1], Cube(BEN, "tea"))
+
+    @rule(store=st.integers(0, 1))
+    def look(self, store: int) -> None:
+        """The same few views again and again: a partition changes what it knows of them, and never looks at all rows anew."""
+        now, then = to_micros(self.clock()), to_micros(START) + 8_000_000
+        grant = Grant("g", "bot", "acme", "ana", None, "s", frozenset({Right.READ}), frozenset())
+        views = [
+            View(now=now),
+            View(now=now, known=then),
+            View(now=now, true_at=then, kinds=("message",)),
+            View(now=now, reach=Reach(ANA, Right.READ, (grant,), "bot"), without=("Ana",)),
+        ]
+        assert len(views) == MASKS
+        fresh = Partition(self.stores[store], 1)
+        for partition in (self.watching[store], fresh):
+            partition.catch_up()
+        for view in views:
+            assert self.watching[store].visible(view).tolist() == fresh.visible(view).tolist(), view
 
     @rule()
     def same(self) -> None:
