@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -323,9 +323,6 @@ class Follower(RuleBasedStateMachine):
         add(self.stores[0], Cube(ANA, "tea in Porto"))
         self.partition = Partition(self.stores[0], 1)
         self.partition.catch_up()
-        self.watching = [Partition(store, 1) for store in self.stores]
-        for watcher in self.watching:
-            watcher.catch_up()
 
     def teardown(self) -> None:
         self.same()
@@ -342,7 +339,7 @@ class Follower(RuleBasedStateMachine):
         begins=st.sampled_from([None, START, utc("2025-01-01")]),
         status=st.sampled_from([Status.GENERATED, Status.GENERATED, Status.ARCHIVED]),
         author=st.sampled_from([None, "user", "Ana", "Ben", "Caro"]),
-        expires=st.sampled_from([None, None, START + timedelta(seconds=12)]),
+        lasts=st.sampled_from([None, None, 3, 9]),
     )
     def add(
         self,
@@ -353,9 +350,10 @@ class Follower(RuleBasedStateMachine):
         begins: object,
         status: Status,
         author: str | None,
-        expires: datetime | None,
+        lasts: int | None,
     ) -> str:
         self.clock.tick()
+        expires = None if lasts is None else self.clock() + timedelta(seconds=lasts)
         given = {"origin": Origin(Channel.USER, author), "policy": Policy(expires_at=expires)}
         cube = Cube(Scope("acme", "ana", None, session), text, kind, valid_from=begins, status=status, **given)  # type: ignore[arg-type]
         done = add(self.stores[store], cube)
@@ -408,24 +406,6 @@ class Follower(RuleBasedStateMachine):
     def somebody_else_writes(self) -> None:
         add(self.stores[1], Cube(BEN, "tea"))
 
-    @rule(store=st.integers(0, 1))
-    def look(self, store: int) -> None:
-        """The same few views again and again: a partition changes what it knows of them, and never looks at all rows anew."""
-        now, then = to_micros(self.clock()), to_micros(START) + 8_000_000
-        grant = Grant("g", "bot", "acme", "ana", None, "s", frozenset({Right.READ}), frozenset())
-        views = [
-            View(now=now),
-            View(now=now, known=then),
-            View(now=now, true_at=then, kinds=("message",)),
-            View(now=now, reach=Reach(ANA, Right.READ, (grant,), "bot"), without=("Ana",)),
-        ]
-        assert len(views) == MASKS
-        fresh = Partition(self.stores[store], 1)
-        for partition in (self.watching[store], fresh):
-            partition.catch_up()
-        for view in views:
-            assert self.watching[store].visible(view).tolist() == fresh.visible(view).tolist(), view
-
     @rule()
     def same(self) -> None:
         self.partition.catch_up()
@@ -440,6 +420,53 @@ class Follower(RuleBasedStateMachine):
 
 
 TestFollower = Follower.TestCase
+
+
+ACTS = ("add", "add", "correct", "retract", "restore", "undo", "forget", "wait")
+
+
+@given(st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 99), st.booleans()), min_size=5, max_size=30))
+def test_views_that_follow_two_programs_are_as_views_made_anew(acts: list[tuple[str, int, bool]]) -> None:
+    """The same few views again and again: a partition changes what it knows of them, and does not look at all rows anew."""
+    clock, ids = Clock(), []
+    grant = Grant("g", "bot", "acme", "ana", None, "s", frozenset({Right.READ}), frozenset())
+    reach = Reach(ANA, Right.READ, (grant,), "bot")
+    with tempfile.TemporaryDirectory(dir=MEMORY) as home:
+        stores = [open_store(Path(home), clock=clock) for _ in range(2)]
+        for n in range(3):
+            ids.append(add(stores[0], Cube(ANA, f"tea {n}")).cubes[0].id)
+        known = to_micros(clock())
+        watching = [Partition(store, 1) for store in stores]
+        for act, number, look in acts:
+            clock.tick(8 if act == "wait" else 1)
+            store, id = stores[number % 2], ids[number % len(ids)]
+            with suppress(HoldfastError):  # what is refused changes nothing
+                if act == "add":
+                    ends = (None, clock.at + timedelta(seconds=4))[number % 3 == 0]
+                    scope = Scope("acme", "ana", None, (None, "s")[number % 2])
+                    cube = Cube(scope, f"coffee {len(ids)}", policy=Policy(expires_at=ends))
+                    ids.append(add(store, cube).cubes[0].id)
+                elif act == "correct":
+                    update(store, store.get(id, ANA), text=f"milk {number}")
+                elif act == "retract":
+                    store.commit([Operation.delete(store.get(id, ANA))])
+                elif act == "restore":
+                    update(store, store.get(id, ANA), status=Status.ACTIVATED)
+                elif act == "undo":
+                    store.undo(store.head()[0] - number % 5, ANA)
+                elif act == "forget" and number % 4 == 0:
+                    store.purge([id], ANA)
+            if look:
+                now = to_micros(clock())
+                views = [View(now), View(now, known), View(now, true_at=known), View(now, reach=reach)]
+                assert len(views) == MASKS
+                fresh, watcher = Partition(store, 1), watching[number % 2]
+                fresh.catch_up()
+                watcher.catch_up()
+                for view in views:
+                    assert watcher.visible(view).tolist() == fresh.visible(view).tolist(), view
+        for store in stores:
+            store.close()
 
 
 def test_who_wrote_half_of_what_is_left_of_some_rows_crowds(folder: Path) -> None:
