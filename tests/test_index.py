@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
 
-from holdfast.cube import Channel, Cube, Kind, Origin, Scope, Status, to_micros, utc
+from holdfast.cube import Channel, Cube, Kind, Origin, Policy, Scope, Status, to_micros, utc
 from holdfast.enrichment import Enrichment
 from holdfast.errors import HoldfastError
 from holdfast.retrieve import loops
 from holdfast.retrieve import vectors as vectors_module
 from holdfast.retrieve.arrays import Column, top
 from holdfast.retrieve.lexical import K1, B, LexicalIndex
-from holdfast.retrieve.partition import Partition, View
+from holdfast.retrieve.partition import MASKS, Partition, View
 from holdfast.retrieve.text import ROLES, fold_terms, pack_terms, term, tokens
 from holdfast.retrieve.vectors import VectorIndex
 from holdfast.store.base import Operation
@@ -338,6 +339,7 @@ class Follower(RuleBasedStateMachine):
         begins=st.sampled_from([None, START, utc("2025-01-01")]),
         status=st.sampled_from([Status.GENERATED, Status.GENERATED, Status.ARCHIVED]),
         author=st.sampled_from([None, "user", "Ana", "Ben", "Caro"]),
+        lasts=st.sampled_from([None, None, 3, 9]),
     )
     def add(
         self,
@@ -348,10 +350,12 @@ class Follower(RuleBasedStateMachine):
         begins: object,
         status: Status,
         author: str | None,
+        lasts: int | None,
     ) -> str:
         self.clock.tick()
-        origin = Origin(Channel.USER, author)
-        cube = Cube(Scope("acme", "ana", None, session), text, kind, valid_from=begins, status=status, origin=origin)  # type: ignore[arg-type]
+        expires = None if lasts is None else self.clock() + timedelta(seconds=lasts)
+        given = {"origin": Origin(Channel.USER, author), "policy": Policy(expires_at=expires)}
+        cube = Cube(Scope("acme", "ana", None, session), text, kind, valid_from=begins, status=status, **given)  # type: ignore[arg-type]
         done = add(self.stores[store], cube)
         return done.cubes[0].id if done.cubes else done.duplicates[0]
 
@@ -367,6 +371,12 @@ class Follower(RuleBasedStateMachine):
         self.clock.tick()
         with suppress(HoldfastError):
             self.stores[store].commit([Operation.delete(self.stores[store].get(id, ANA))])
+
+    @rule(store=st.integers(0, 1), back=st.integers(0, 4))
+    def undo(self, store: int, back: int) -> None:
+        self.clock.tick()
+        with suppress(HoldfastError):
+            self.stores[store].undo(self.stores[store].head()[0] - back, ANA)
 
     @rule(store=st.integers(0, 1), id=consumes(memories))
     def purge(self, store: int, id: str) -> None:
@@ -410,6 +420,53 @@ class Follower(RuleBasedStateMachine):
 
 
 TestFollower = Follower.TestCase
+
+
+ACTS = ("add", "add", "correct", "retract", "restore", "undo", "forget", "wait")
+
+
+@given(st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 99), st.booleans()), min_size=5, max_size=30))
+def test_views_that_follow_two_programs_are_as_views_made_anew(acts: list[tuple[str, int, bool]]) -> None:
+    """The same few views again and again: a partition changes what it knows of them, and does not look at all rows anew."""
+    clock, ids = Clock(), []
+    grant = Grant("g", "bot", "acme", "ana", None, "s", frozenset({Right.READ}), frozenset())
+    reach = Reach(ANA, Right.READ, (grant,), "bot")
+    with tempfile.TemporaryDirectory(dir=MEMORY) as home:
+        stores = [open_store(Path(home), clock=clock) for _ in range(2)]
+        for n in range(3):
+            ids.append(add(stores[0], Cube(ANA, f"tea {n}")).cubes[0].id)
+        known = to_micros(clock())
+        watching = [Partition(store, 1) for store in stores]
+        for act, number, look in acts:
+            clock.tick(8 if act == "wait" else 1)
+            store, id = stores[number % 2], ids[number % len(ids)]
+            with suppress(HoldfastError):  # what is refused changes nothing
+                if act == "add":
+                    ends = (None, clock.at + timedelta(seconds=4))[number % 3 == 0]
+                    scope = Scope("acme", "ana", None, (None, "s")[number % 2])
+                    cube = Cube(scope, f"coffee {len(ids)}", policy=Policy(expires_at=ends))
+                    ids.append(add(store, cube).cubes[0].id)
+                elif act == "correct":
+                    update(store, store.get(id, ANA), text=f"milk {number}")
+                elif act == "retract":
+                    store.commit([Operation.delete(store.get(id, ANA))])
+                elif act == "restore":
+                    update(store, store.get(id, ANA), status=Status.ACTIVATED)
+                elif act == "undo":
+                    store.undo(store.head()[0] - number % 5, ANA)
+                elif act == "forget" and number % 4 == 0:
+                    store.purge([id], ANA)
+            if look:
+                now = to_micros(clock())
+                views = [View(now), View(now, known), View(now, true_at=known), View(now, reach=reach)]
+                assert len(views) == MASKS
+                fresh, watcher = Partition(store, 1), watching[number % 2]
+                fresh.catch_up()
+                watcher.catch_up()
+                for view in views:
+                    assert watcher.visible(view).tolist() == fresh.visible(view).tolist(), view
+        for store in stores:
+            store.close()
 
 
 def test_who_wrote_half_of_what_is_left_of_some_rows_crowds(folder: Path) -> None:

@@ -17,6 +17,7 @@ from holdfast.chat import count_tokens
 from holdfast.cube import Form
 from holdfast.encode.sheet_items import Check, Item, Written, render, words
 from holdfast.encode.sheet_trials import Found
+from holdfast.store.rows import forgotten_with
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -221,3 +222,6 @@ def _laid_out(code: str) -> str:
         return ast.dump(ast.parse(code))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return code
+
+
+forgotten_with(_laid_out.cache_clear)

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 from holdfast.encode.sheet_items import Check
+from holdfast.store.rows import forgotten_with
 
 PROFILE = ()  # no memory
 
@@ -103,6 +104,9 @@ def defined(code: str) -> frozenset[str] | None:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
+
+
+forgotten_with(defined.cache_clear)
 
 
 def _votes(runner: Runner, checks: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Counter[tuple[str, str]]:

@@ -293,29 +293,35 @@ class _Reading:
 def _stepwise(reading: _Reading) -> Tensor:
     """What each query is told, shape (B, T, H, d): token by token, with a store that takes in what leaves the window."""
     window, most = reading.window, reading.eidetic
-    rows, length = reading.queries.shape[:2]
-    device = reading.queries.device
+    length, device = reading.queries.shape[1], reading.queries.device
     near = torch.arange(window, device=device)
-    held = torch.arange(most, device=device).expand(rows, -1)
     scale = reading.queries.shape[-1] ** -0.5
+
+    def windows(x: Tensor) -> tuple[Tensor, ...]:
+        """What each query sees of it, shape (B, w, H, d), taken apart at once: the gradient of a slice is as long as all of it."""
+        found: tuple[Tensor, ...] = x.unfold(1, window, 1)[:, :length].movedim(-1, 2).unbind(1)
+        return found
+
+    recent = [windows(one[:, most:]) for one in (reading.keys, reading.values)]
+    faded = [windows(one) for one in (reading.said_keys, reading.said_values)]
+    held = [one[:, :most] for one in (reading.keys, reading.values)]
+    best = None if reading.innovations is None else reading.innovations[:, :most]
     found = []
-    for at in range(length):
-        recent, faded = slice(most + at, most + at + window), slice(at, at + window)
+    for at, (query, asking) in enumerate(zip(reading.queries.unbind(1), reading.asking.unbind(1), strict=True)):
         masks = [
             at + near >= window - 1 - reading.seen[:, None],
             at + near >= 2 * window - 1 - reading.seen[:, None],
         ]
-        parts = [
-            (reading.queries, reading.keys[:, recent], reading.values[:, recent]),
-            (reading.asking, reading.said_keys[:, faded], reading.said_values[:, faded]),
-        ]
-        if reading.innovations is not None:
+        parts = [(query, *(one[at] for one in recent)), (asking, *(one[at] for one in faded))]
+        if best is not None and reading.innovations is not None:
             if at:  # one token has left the window
-                held = torch.cat([held, torch.full_like(held[:, :1], most + at - 1)], dim=1)
-                held = held.gather(1, _best(reading.innovations.gather(1, held), most)[1])
-            masks.append(reading.innovations.gather(1, held) > _NEVER)
-            parts.append((reading.queries, moved(reading.keys, held), moved(reading.values, held)))
-        scores = torch.cat([torch.einsum("bhd,bnhd->bhn", one[:, at], keys) for one, keys, _ in parts], dim=-1)
+                best = torch.cat([best, reading.innovations[:, most + at - 1, None]], dim=1)
+                best, order = _best(best, most)
+                left = (one[at - 1][:, :1] for one in recent)
+                held = [moved(torch.cat(pair, dim=1), order) for pair in zip(held, left, strict=True)]
+            masks.append(best > _NEVER)
+            parts.append((query, *held))
+        scores = torch.cat([torch.einsum("bhd,bnhd->bhn", asked, keys) for asked, keys, _ in parts], dim=-1)
         scores = exact(scores).masked_fill(~torch.cat(masks, dim=1)[:, None], _NEVER)
         weights = (scores * scale).softmax(dim=-1).to(reading.values.dtype)
         found.append(torch.einsum("bhn,bnhd->bhd", weights, torch.cat([values for _, _, values in parts], dim=1)))

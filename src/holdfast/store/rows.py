@@ -221,7 +221,10 @@ def _read_bare(id: bytes, version: int, body: str) -> Cube:
 
 
 def forget_read() -> None:
-    """For who erases: no process keeps in mind what is no longer in the file."""
+    """For who erases, and for who follows an erasure: this process keeps in mind nothing that is no longer in the file.
+
+    A program that has not followed it yet may hold such words until they make room; what it serves is read by the file.
+    """
     for clear in _CACHES:
         clear()
 
