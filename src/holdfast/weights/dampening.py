@@ -22,7 +22,7 @@ from holdfast.latent.tensors import key_of, pack, unpack
 from holdfast.taxonomy import Evolution, Function, MemoryProfile, Subform, Subject, Trainable
 from holdfast.torched import Tensor, nn, torch
 from holdfast.weights.answers import Read, answers, rows_in
-from holdfast.weights.base import Batch
+from holdfast.weights.base import Batch, evaluating, frozen
 
 PROFILE = MemoryProfile(
     Form.WEIGHTS,
@@ -113,7 +113,7 @@ def importances(
     parameters = [known[name] for name in chosen]
     sums = [torch.zeros(one.shape, dtype=_wide(one), device=one.device) for one in parameters]
     digest, count, short = weights_digest(model), 0, False
-    with _watching(model, parameters):
+    with evaluating(model), frozen(model, parameters), torch.enable_grad():
         for batch in batches:
             rows = rows_in(batch)
             if short or rows > size:
@@ -316,25 +316,6 @@ def _comparable(original: Importances, flagged: Importances) -> None:
         )
     if original.values.keys() != flagged.values.keys():
         raise InputError("importances are compared that are of the same parameters")
-
-
-@contextmanager
-def _watching(model: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Within the block no dropout, batch statistics held, and gradients to these parameters."""
-    modes = [(module, module.training) for module in model.modules()]
-    wanted = [(one, one.requires_grad) for one in model.parameters()]
-    chosen = {id(one) for one in parameters}
-    try:
-        model.eval()
-        for one, _ in wanted:
-            one.requires_grad_(id(one) in chosen)
-        with torch.enable_grad():
-            yield
-    finally:
-        for one, was in wanted:
-            one.requires_grad_(was)
-        for module, mode in modes:
-            module.training = mode
 
 
 def _wide(parameter: Tensor) -> Any:
