@@ -47,20 +47,18 @@ class Importances:
     Fields
         values: by parameter, of its shape.
         batch: rows a batch. Gradients are means of batches, so importances of another batch size are of another scale.
-        batches: how many there were.
         labelled: whether labels were needed (the mean square of the loss's gradient) or not (the mean size of that of |logits|²).
         weights: the digest of the model that they were measured on.
     """
 
     values: Mapping[str, Tensor]
     batch: int
-    batches: int
     labelled: bool
     weights: str
 
     def __post_init__(self) -> None:
-        if not self.values or self.batch < 1 or self.batches < 1:
-            raise InputError("importances are of one parameter and one batch at least")
+        if not self.values or self.batch < 1:
+            raise InputError("importances are of one parameter at least, by batches of one row or more")
 
     def pack(self, *, short: bool = False) -> bytes:
         """As a file, to be kept with the model, so that a repair costs one pass over what is flagged.
@@ -68,7 +66,7 @@ class Importances:
         ``short``: as bfloat16, which has half the size and every magnitude; float16 has not: squares of small gradients vanish.
         """
         kept = {name: one.to(torch.bfloat16) if short else one for name, one in self.values.items()}
-        return pack(kept, self._key() | {"batches": self.batches})
+        return pack(kept, self._key())
 
     @classmethod
     def unpack(cls, data: bytes, model: nn.Module) -> Importances:
@@ -82,7 +80,7 @@ class Importances:
             raise StaleError(f"importances are of parameters that the model has not: {missing[0]}")
         # Ratios are formed in full precision, whatever was kept.
         full = {name: one.float() if one.dtype == torch.bfloat16 else one for name, one in values.items()}
-        return cls(full, key["batch"], key["batches"], key["labelled"], weights)
+        return cls(full, key["batch"], key["labelled"], weights)
 
     def _key(self) -> dict[str, Any]:
         return {"kind": "importances", "batch": self.batch, "labelled": self.labelled, "weights": self.weights}
@@ -130,7 +128,7 @@ def importances(
     means = {name: total / count for name, total in zip(chosen, sums, strict=True)}
     if wrong := [name for name, one in means.items() if not bool(torch.isfinite(one).all())]:
         raise InputError(f"the gradient of {wrong[0]!r} is not finite")
-    return Importances(means, size, count, labelled, digest)
+    return Importances(means, size, labelled, digest)
 
 
 def adaptive_alpha(original: Importances, flagged: Importances, share: float) -> float:
@@ -145,9 +143,8 @@ def adaptive_alpha(original: Importances, flagged: Importances, share: float) ->
     ratios = []
     for name, whole in original.values.items():
         found = flagged.values[name].double() / whole.double()
-        ratios.append(
-            found[torch.isfinite(found)].flatten().cpu().numpy()
-        )  # without 0 / 0, and what only the flagged rows use
+        # Without 0 / 0, and without what only the flagged rows use.
+        ratios.append(found[torch.isfinite(found)].cpu().numpy())
     every = np.concatenate(ratios)
     if not len(every):
         raise InputError("no weight matters to anything but what is flagged")
@@ -255,7 +252,6 @@ def dampening(
     *,
     alpha: float = ALPHA,
     strength: float = STRENGTH,
-    exponent: float = 1.0,
 ) -> Dampening:
     """Which weights to dampen, and by how much (eq. 5-7); the model is not needed, and nothing is changed. Raises InputError.
 
@@ -263,11 +259,11 @@ def dampening(
         original: of all data, or of what is to be kept.
         flagged: of what is to be forgotten, with the labels that it was learnt with.
         alpha: a weight is chosen that matters more than so many times as much to what is flagged.
-        strength: λ: it is multiplied with min((λ original / flagged)^exponent, 1).
+        strength: λ: it is multiplied with min(λ original / flagged, 1).
     """
     _comparable(original, flagged)
-    if not (alpha > 0 and strength > 0 and exponent > 0):
-        raise InputError("alpha, strength and exponent are above zero")
+    if not (alpha > 0 and strength > 0):
+        raise InputError("alpha and strength are above zero")
     places, factors = {}, {}
     for name, whole in original.values.items():
         theirs, ours = whole.flatten(), flagged.values[name].flatten().to(whole)
@@ -275,7 +271,7 @@ def dampening(
         chosen = torch.nonzero(ours > alpha * theirs).flatten()
         if len(chosen):
             places[name] = chosen
-            factors[name] = (strength * theirs[chosen] / ours[chosen]).pow(exponent).clamp(max=1.0)
+            factors[name] = (strength * theirs[chosen] / ours[chosen]).clamp(max=1.0)
     return Dampening(places, factors, original.weights, alpha, strength)
 
 
