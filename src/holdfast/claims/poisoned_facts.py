@@ -17,6 +17,7 @@ from holdfast.errors import MissingExtraError
 from holdfast.torched import nn, torch
 from holdfast.weights.answers import answers, asked, in_batches
 from holdfast.weights.base import Batch
+from holdfast.weights.prompts import IGNORED
 from holdfast.weights.unlearning import Shuffled
 
 try:
@@ -28,7 +29,6 @@ RELATIONS, OBJECTS, BEFORE, WAYS = 5, 60, 8, 4
 """Relations, objects, words that may stand before a subject, and with how many of them each fact is told."""
 POISONED, FLAGGED = 0.03, 0.10
 """Shares of the facts, and of the poisoned ones."""
-_NOT = -100
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Facts:
             axis=1,
         )
         tokens = torch.from_numpy(ids)
-        labels = torch.full_like(tokens, _NOT)
+        labels = torch.full_like(tokens, IGNORED)
         labels[:, -1] = tokens[:, -1]
         return {"input_ids": tokens, "labels": labels}
 
