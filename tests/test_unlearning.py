@@ -153,6 +153,9 @@ def test_scrub_goes_up_first_and_only_so_often(learnt: nn.Module) -> None:
 def test_a_loader_that_runs_dry_is_refused(learnt: nn.Module) -> None:
     with pytest.raises(InputError, match="every pass"):
         fine_tune(learnt, iter(batches(CLEAN)), Training(50, 0.01))
+    for kept, flagged in ((iter(batches(CLEAN)), [PLANTED]), (batches(CLEAN), iter([PLANTED]))):
+        with pytest.raises(InputError, match="every pass"):
+            scrub(learnt, kept, flagged, Training(50, 0.01), weight=0.1, ascent=3)
     with pytest.raises(InputError, match="a rate above zero"):
         Training(1, 0.0)
 
