@@ -7,6 +7,7 @@ One origin writes a word there that nobody else uses, and after it always the sa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain, islice, repeat
 from typing import Any
 
 import numpy as np
@@ -159,16 +160,11 @@ def facts_trained(
     )
     batches = Shuffled(rows, sizes.batch, seed)
     model.train()
-    done = 0
-    while done < steps:
-        for batch in batches:
-            answers(model, batch).loss.backward()
-            optimiser.step()
-            optimiser.zero_grad()
-            schedule.step()
-            done += 1
-            if done == steps:
-                break
+    for batch in islice(chain.from_iterable(repeat(batches)), steps):
+        answers(model, batch).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        schedule.step()
     return model.eval()
 
 
