@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the extra torch is not installed")
 pytest.importorskip("safetensors", reason="the extra torch is not installed")
 
+import numpy as np  # noqa: E402
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
@@ -131,7 +132,7 @@ def test_what_is_chosen_and_by_how_much_follows_the_formula(values, alpha: float
         torch.testing.assert_close(model.weight.detach()[0], wanted, rtol=1e-5, atol=1e-7)
         assert (model.weight.abs() <= before.abs()).all() and torch.isfinite(model.weight).all()
     assert torch.equal(model.weight, before)
-    assert delta.changed == sum(int((one < 1).sum()) for one in delta.factors.values())
+    assert delta.changed == int(((theirs > alpha * whole) & (strength * whole / theirs < 1)).sum())
     # A higher threshold never chooses more.
     fewer = dampening(original, flagged, alpha=2 * alpha, strength=strength)
     chosen = {*delta.places.get("weight", torch.empty(0)).tolist()}
@@ -204,13 +205,10 @@ def test_squares_of_small_gradients_survive_short_storage() -> None:
 
 
 def test_the_threshold_without_a_search_is_a_percentile_of_the_ratios() -> None:
-    model = network()
     whole, theirs = torch.arange(1.0, 65), torch.arange(1.0, 65).flip(0) ** 2
     original = Importances({"5.weight": whole}, 8, True, "w")
     flagged = Importances({"5.weight": theirs}, 8, True, "w")
     ratios = (theirs / whole).double().numpy()
-    import numpy as np
-
     for share in (0.01, 0.5, 1.0):
         wanted = np.percentile(ratios, 100 - np.log(1 + 100 * share))
         assert adaptive_alpha(original, flagged, share) == pytest.approx(wanted)
@@ -219,7 +217,6 @@ def test_the_threshold_without_a_search_is_a_percentile_of_the_ratios() -> None:
     nothing = Importances({"5.weight": torch.zeros(64)}, 8, True, "w")
     with pytest.raises(InputError, match="no weight matters"):
         adaptive_alpha(nothing, flagged, 0.1)
-    assert model is not None
 
 
 def test_a_batch_says_what_was_to_be_said() -> None:
@@ -232,25 +229,3 @@ def test_a_batch_says_what_was_to_be_said() -> None:
         answers(model, {**rows(4), "labels": torch.zeros(4, 2).long()})
     with pytest.raises(InputError, match="as many rows"):
         next(in_batches({"images": torch.zeros(2, 1), "labels": torch.zeros(3)}, 2))
-
-
-def test_a_language_model_is_asked_at_every_label_as_its_own_loss_is() -> None:
-    transformers = pytest.importorskip("transformers", reason="the extra torch is not installed")
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=19,
-        hidden_size=8,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-    )
-    model = transformers.LlamaForCausalLM(config).eval()
-    ids = torch.randint(19, (3, 6))
-    labels = ids.clone()
-    labels[0, :4] = labels[1] = -100
-    said = answers(model, {"input_ids": ids, "labels": labels})
-    assert said.rows.tolist() == [0, 0, 2, 2, 2, 2, 2]
-    torch.testing.assert_close(said.loss, model(input_ids=ids, labels=labels).loss)
-    with pytest.raises(InputError, match="nothing is asked"):
-        answers(model, {"input_ids": ids, "labels": torch.full_like(ids, -100)})
