@@ -426,7 +426,7 @@ def _halved(images: npt.NDArray[np.uint8]) -> Floats:
 
 
 def _pretrained(data: Path | None, sizes: Sizes, seed: int) -> nn.Module:
-    """The network that learnt to tell 242 characters; frozen by all that use it."""
+    """The network that learnt to tell the characters; frozen by all that use it."""
     images, labels = _characters(data)
     model = network(int(labels.max()) + 1, seed).train()
     _fit(
@@ -441,7 +441,10 @@ def _pretrained(data: Path | None, sizes: Sizes, seed: int) -> nn.Module:
 
 
 def _characters(data: Path | None) -> tuple[Tensor, Tensor]:
-    """Omniglot's two small sets: drawings of 14×14 points, white on black as MNIST, and the number of the character."""
+    """Omniglot's two small sets: drawings of 14×14 points, white on black as MNIST, and the number of the character.
+
+    There are 242 characters; the fifty that are in both sets count as two kinds each, which makes 292.
+    """
     try:
         from PIL import Image
     except ImportError as error:

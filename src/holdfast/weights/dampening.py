@@ -61,7 +61,7 @@ class Importances:
             raise InputError("importances are of one parameter at least, by batches of one row or more")
 
     def pack(self, *, short: bool = False) -> bytes:
-        """As a file, to be kept with the model, so that a repair costs one pass over what is flagged.
+        """As a file, to be kept with the model, so that only what is flagged must be measured anew.
 
         ``short``: as bfloat16, which has half the size and every magnitude; float16 has not: squares of small gradients vanish.
         """
