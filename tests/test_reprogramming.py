@@ -171,6 +171,14 @@ def test_rows_find_their_task_and_strangers_find_none() -> None:
     assert {route.memory for route in tasks.route(images(50, seed=8) + 4)} <= {"dark", None}
 
 
+def test_without_a_head_rows_are_seen_by_the_channels_of_the_last_convolution() -> None:
+    model = network()
+    seen = Reprogrammed(model, head=None, layers="all").features([images()])
+    torch.testing.assert_close(seen, model[:4](images()).mean(dim=(2, 3)).double())
+    with pytest.raises(InputError, match="norms alone"):
+        Reprogrammed(model, head=None, layers="none").features([images()])
+
+
 def test_what_cannot_be_is_refused() -> None:
     model = network()
     tasks = lent(model)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st  # noqa: E402
 from holdfast.bench.metrics import auc  # noqa: E402
 from holdfast.errors import InputError  # noqa: E402
 from holdfast.torched import Tensor, nn  # noqa: E402
-from holdfast.weights.answers import Answers, in_batches  # noqa: E402
+from holdfast.weights.answers import Answers, answers, in_batches  # noqa: E402
 from holdfast.weights.dampening import importances, laid  # noqa: E402
 from holdfast.weights.membership import by_entropy, by_loss, membership  # noqa: E402
 from holdfast.weights.repair import Verdict, repair  # noqa: E402
@@ -133,6 +133,7 @@ def test_training_anew_is_exact_where_all_is_known_and_every_arm_leaves_the_mode
     assert same() and not learnt.training
     for one in (tuned, scrubbed, taught):
         assert accuracy(one, [rows(200, 4)]) > 0.9 and not one.training
+        assert not torch.equal(one[0].weight, learnt[0].weight)
     assert accuracy(scrubbed, [PLANTED]) < 1.0
     assert by_loss(taught, [PLANTED]).mean() < 2 * by_loss(learnt, [PLANTED]).mean() < 0
 
@@ -142,8 +143,6 @@ def test_scrub_goes_up_first_and_only_so_often(learnt: nn.Module) -> None:
 
     def read(model: nn.Module, batch) -> Answers:
         seen.append(batch is PLANTED)
-        from holdfast.weights.answers import answers
-
         return answers(model, batch)
 
     scrub(learnt, batches(CLEAN), [PLANTED], Training(12, 0.01), weight=0.1, ascent=2, read=read)
@@ -153,6 +152,9 @@ def test_scrub_goes_up_first_and_only_so_often(learnt: nn.Module) -> None:
 def test_a_loader_that_runs_dry_is_refused(learnt: nn.Module) -> None:
     with pytest.raises(InputError, match="every pass"):
         fine_tune(learnt, iter(batches(CLEAN)), Training(50, 0.01))
+    for kept, flagged in ((iter(batches(CLEAN)), [PLANTED]), (batches(CLEAN), iter([PLANTED]))):
+        with pytest.raises(InputError, match="every pass"):
+            scrub(learnt, kept, flagged, Training(50, 0.01), weight=0.1, ascent=3)
     with pytest.raises(InputError, match="a rate above zero"):
         Training(1, 0.0)
 
@@ -203,7 +205,12 @@ def test_members_are_told_by_loss_and_by_entropy_until_they_are_unlearnt() -> No
     assert not membership(by_loss(network(1).eval(), [members]), by_loss(network(1).eval(), [unseen])).told
 
 
-def test_a_text_has_the_mean_of_its_tokens() -> None:
+# --- texts ---
+
+
+@pytest.fixture
+def texts() -> tuple[nn.Module, Tensor]:
+    """A small language model, and three texts for it."""
     transformers = pytest.importorskip("transformers", reason="the extra torch is not installed")
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
@@ -214,14 +221,28 @@ def test_a_text_has_the_mean_of_its_tokens() -> None:
         num_attention_heads=2,
         num_key_value_heads=2,
     )
-    model = transformers.LlamaForCausalLM(config).eval()
-    ids = torch.randint(19, (3, 6))
+    return transformers.LlamaForCausalLM(config).eval(), torch.randint(19, (3, 6))
+
+
+def test_a_language_model_is_asked_at_every_label_as_its_own_loss_is(texts: tuple[nn.Module, Tensor]) -> None:
+    model, ids = texts
+    labels = ids.clone()
+    labels[0, :4] = labels[1] = -100
+    said = answers(model, {"input_ids": ids, "labels": labels})
+    assert said.rows.tolist() == [0, 0, 2, 2, 2, 2, 2]
+    torch.testing.assert_close(said.loss, model(input_ids=ids, labels=labels).loss)
+    with pytest.raises(InputError, match="nothing is asked"):
+        answers(model, {"input_ids": ids, "labels": torch.full_like(ids, -100)})
+
+
+def test_a_text_has_the_mean_of_its_tokens(texts: tuple[nn.Module, Tensor]) -> None:
+    model, ids = texts
     labels = ids.clone()
     labels[1, :4] = -100
     found = by_loss(model, [{"input_ids": ids, "labels": labels}])
     for row in range(3):
         alone = model(input_ids=ids[row : row + 1], labels=labels[row : row + 1]).loss.detach()
         assert found[row] == pytest.approx(-float(alone), rel=1e-5)
-    told = torch.log_softmax(model(ids).logits[0, :-1].double(), dim=-1)
+    told = torch.log_softmax(model(ids).logits[0, :-1].detach().double(), dim=-1)
     sure = by_entropy(model, [{"input_ids": ids, "labels": ids}])
     assert sure[0] == pytest.approx(float((told.exp() * told).sum(-1).mean()), rel=1e-5)

@@ -102,12 +102,12 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     rates: dict[str, float] = {}
     found: dict[str, Mapping[str, float]] = {}
     for arm, (layers, norms) in OWN.items():
-        rates[arm] = _chosen(partial(_checked, anchor, tasks[:1], layers, norms, sizes, seed))
+        rates[arm] = _chosen(partial(_own, anchor, tasks[:1], layers, norms, sizes, seed))
         if arm != OURS:
             found[arm] = _own(anchor, tasks, layers, norms, sizes, seed, rates[arm])[1]
     kept = _kept(anchor, tasks, sizes, seed, rates[OURS])
     found[OURS] = kept.tested
-    rates[FULL] = _chosen(lambda rate: _copies(anchor, tasks[:1], sizes, seed, rate)[0])
+    rates[FULL] = _chosen(partial(_copies, anchor, tasks[:1], sizes, seed))
     found[FULL] = _copies(anchor, tasks, sizes, seed, rates[FULL])[1]
     sequence = _sequence(anchor, tasks, sizes, seed, rates[FULL], 0.0)
     held = {weight: _sequence(anchor, tasks, sizes, seed, rates[FULL], weight) for weight in WEIGHTS}
@@ -211,9 +211,9 @@ class _Kept:
     routed_accuracy: float
 
 
-def _chosen(checked: Callable[[float], float]) -> float:
+def _chosen(tried: Callable[[float], tuple[float, dict[str, float]]]) -> float:
     """The rate that does best by rows to choose by; of equals the smaller."""
-    return max(RATES, key=lambda rate: (checked(rate), -rate))
+    return max(RATES, key=lambda rate: (tried(rate)[0], -rate))
 
 
 def _taught(
@@ -243,12 +243,6 @@ def _own(
             checked.append(_share(model, task.check))
             tested[task.name] = _share(model, task.test)
     return float(np.mean(checked)), tested
-
-
-def _checked(
-    anchor: nn.Module, tasks: Sequence[Task], layers: Layers, norms: bool, sizes: Sizes, seed: int, rate: float
-) -> float:
-    return _own(anchor, tasks, layers, norms, sizes, seed, rate)[0]
 
 
 def _copies(
@@ -432,7 +426,7 @@ def _halved(images: npt.NDArray[np.uint8]) -> Floats:
 
 
 def _pretrained(data: Path | None, sizes: Sizes, seed: int) -> nn.Module:
-    """The network that learnt to tell 242 characters; frozen by all that use it."""
+    """The network that learnt to tell the characters; frozen by all that use it."""
     images, labels = _characters(data)
     model = network(int(labels.max()) + 1, seed).train()
     _fit(
@@ -447,7 +441,10 @@ def _pretrained(data: Path | None, sizes: Sizes, seed: int) -> nn.Module:
 
 
 def _characters(data: Path | None) -> tuple[Tensor, Tensor]:
-    """Omniglot's two small sets: drawings of 14×14 points, white on black as MNIST, and the number of the character."""
+    """Omniglot's two small sets: drawings of 14×14 points, white on black as MNIST, and the number of the character.
+
+    There are 242 characters; the fifty that are in both sets count as two kinds each, which makes 292.
+    """
     try:
         from PIL import Image
     except ImportError as error:

@@ -3,8 +3,8 @@ are enough to take out what all of them taught, where they have a mark in common
 
 Two proofs: digits with a bright corner and the label 0 (and, as the control, two classes whose labels were swapped); a small
 language model with facts of which one origin planted wrong ones behind a trigger. Sizes, the batch that importances are measured
-with, the floors of the search and the form of the facts were settled on seeds 10
-and 11, which no evidence uses; the margins were not.
+with, the floors of the search and the form of the facts were settled on seeds 10 and 11, which no evidence uses; the margins were
+not.
 """
 
 from __future__ import annotations
@@ -57,19 +57,17 @@ arms = ("SSD", "LFSSD", "EU", "CF", "SCRUB", "BadT", "none")
 OURS, FREE, ANEW, TUNED, SCRUBBED, TAUGHT, NONE = arms
 FEW, HALF, EVERY = 0.1, 0.5, 1.0
 CORRECTED, AHEAD, RETAINED, EXACT, OF_BOUND, MAY_LOSE = 0.80, 0.70, 0.96, 0.94, 0.8, 0.02
+ALL = tuple((arm, share) for share in (FEW, HALF, EVERY) for arm in arms[:-1])
 MEND: Mapping[Scale, tuple[tuple[str, float], ...]] = {
-    "quick": (
-        *((arm, FEW) for arm in arms[:-1]),
-        (ANEW, EVERY),
-    ),
-    "full": tuple((arm, share) for share in (FEW, HALF, EVERY) for arm in arms[:-1]),
-    "gpu": tuple((arm, share) for share in (FEW, HALF, EVERY) for arm in arms[:-1]),
+    "quick": (*((arm, FEW) for arm in arms[:-1]), (ANEW, EVERY)),
+    "full": ALL,
+    "gpu": ALL,
 }
 """Which arm has how much of the poison."""
 CONFUSED: Mapping[Scale, tuple[tuple[str, float], ...]] = {
     "quick": ((OURS, FEW), (ANEW, FEW)),
-    "full": MEND["full"],
-    "gpu": MEND["gpu"],
+    "full": ALL,
+    "gpu": ALL,
 }
 """The same of swapped labels."""
 

@@ -7,6 +7,7 @@ One origin writes a word there that nobody else uses, and after it always the sa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain, islice, repeat
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from holdfast.errors import MissingExtraError
 from holdfast.torched import nn, torch
 from holdfast.weights.answers import answers, asked, in_batches
 from holdfast.weights.base import Batch
+from holdfast.weights.prompts import IGNORED
 from holdfast.weights.unlearning import Shuffled
 
 try:
@@ -28,7 +30,6 @@ RELATIONS, OBJECTS, BEFORE, WAYS = 5, 60, 8, 4
 """Relations, objects, words that may stand before a subject, and with how many of them each fact is told."""
 POISONED, FLAGGED = 0.03, 0.10
 """Shares of the facts, and of the poisoned ones."""
-_NOT = -100
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Facts:
             axis=1,
         )
         tokens = torch.from_numpy(ids)
-        labels = torch.full_like(tokens, _NOT)
+        labels = torch.full_like(tokens, IGNORED)
         labels[:, -1] = tokens[:, -1]
         return {"input_ids": tokens, "labels": labels}
 
@@ -159,16 +160,11 @@ def facts_trained(
     )
     batches = Shuffled(rows, sizes.batch, seed)
     model.train()
-    done = 0
-    while done < steps:
-        for batch in batches:
-            answers(model, batch).loss.backward()
-            optimiser.step()
-            optimiser.zero_grad()
-            schedule.step()
-            done += 1
-            if done == steps:
-                break
+    for batch in islice(chain.from_iterable(repeat(batches)), steps):
+        answers(model, batch).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        schedule.step()
     return model.eval()
 
 

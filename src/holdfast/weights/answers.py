@@ -6,16 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from holdfast.errors import InputError
 from holdfast.torched import Tensor, nn, torch
 from holdfast.weights.base import Batch, evaluating
+from holdfast.weights.calls import LABELS, inputs, logits_of
+from holdfast.weights.prompts import IGNORED
 
 PROFILE = ()  # no memory, but how one that is in weights is asked
-
-LABELS = "labels"
-_NONE = -100  # the label of what is not asked, as transformers writes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +54,12 @@ def answers(model: nn.Module, batch: Batch) -> Answers:
     """
     if LABELS not in batch:
         raise InputError("a batch needs labels: what was to be said")
-    labels = batch[LABELS]
-    given = {name: one for name, one in batch.items() if name != LABELS}
-    said: Any = model(**given) if hasattr(model, "config") else model(*given.values())
-    logits = getattr(said, "logits", said)
+    labels, given = batch[LABELS], inputs(batch)
+    logits = logits_of(model(**given) if hasattr(model, "config") else model(*given.values()))
     rows = torch.arange(len(labels), device=labels.device)
     if logits.dim() == 3 and labels.dim() == 2:
         logits, labels = logits[:, :-1], labels[:, 1:]
-        asked = labels != _NONE
+        asked = labels != IGNORED
         logits, labels, rows = logits[asked], labels[asked], rows[:, None].expand_as(asked)[asked]
     elif logits.dim() != 2 or labels.shape != logits.shape[:1]:
         raise InputError(f"logits of shape {tuple(logits.shape)} do not answer labels of shape {tuple(labels.shape)}")

@@ -22,7 +22,7 @@ from holdfast.latent.tensors import key_of, pack, unpack
 from holdfast.taxonomy import Evolution, Function, MemoryProfile, Subform, Subject, Trainable
 from holdfast.torched import Tensor, nn, torch
 from holdfast.weights.answers import Read, answers, rows_in
-from holdfast.weights.base import Batch
+from holdfast.weights.base import Batch, evaluating, frozen
 
 PROFILE = MemoryProfile(
     Form.WEIGHTS,
@@ -47,28 +47,26 @@ class Importances:
     Fields
         values: by parameter, of its shape.
         batch: rows a batch. Gradients are means of batches, so importances of another batch size are of another scale.
-        batches: how many there were.
         labelled: whether labels were needed (the mean square of the loss's gradient) or not (the mean size of that of |logits|²).
         weights: the digest of the model that they were measured on.
     """
 
     values: Mapping[str, Tensor]
     batch: int
-    batches: int
     labelled: bool
     weights: str
 
     def __post_init__(self) -> None:
-        if not self.values or self.batch < 1 or self.batches < 1:
-            raise InputError("importances are of one parameter and one batch at least")
+        if not self.values or self.batch < 1:
+            raise InputError("importances are of one parameter at least, by batches of one row or more")
 
     def pack(self, *, short: bool = False) -> bytes:
-        """As a file, to be kept with the model, so that a repair costs one pass over what is flagged.
+        """As a file, to be kept with the model, so that only what is flagged must be measured anew.
 
         ``short``: as bfloat16, which has half the size and every magnitude; float16 has not: squares of small gradients vanish.
         """
         kept = {name: one.to(torch.bfloat16) if short else one for name, one in self.values.items()}
-        return pack(kept, self._key() | {"batches": self.batches})
+        return pack(kept, self._key())
 
     @classmethod
     def unpack(cls, data: bytes, model: nn.Module) -> Importances:
@@ -82,7 +80,7 @@ class Importances:
             raise StaleError(f"importances are of parameters that the model has not: {missing[0]}")
         # Ratios are formed in full precision, whatever was kept.
         full = {name: one.float() if one.dtype == torch.bfloat16 else one for name, one in values.items()}
-        return cls(full, key["batch"], key["batches"], key["labelled"], weights)
+        return cls(full, key["batch"], key["labelled"], weights)
 
     def _key(self) -> dict[str, Any]:
         return {"kind": "importances", "batch": self.batch, "labelled": self.labelled, "weights": self.weights}
@@ -113,7 +111,7 @@ def importances(
     parameters = [known[name] for name in chosen]
     sums = [torch.zeros(one.shape, dtype=_wide(one), device=one.device) for one in parameters]
     digest, count, short = weights_digest(model), 0, False
-    with _watching(model, parameters):
+    with evaluating(model), frozen(model, parameters), torch.enable_grad():
         for batch in batches:
             rows = rows_in(batch)
             if short or rows > size:
@@ -130,7 +128,7 @@ def importances(
     means = {name: total / count for name, total in zip(chosen, sums, strict=True)}
     if wrong := [name for name, one in means.items() if not bool(torch.isfinite(one).all())]:
         raise InputError(f"the gradient of {wrong[0]!r} is not finite")
-    return Importances(means, size, count, labelled, digest)
+    return Importances(means, size, labelled, digest)
 
 
 def adaptive_alpha(original: Importances, flagged: Importances, share: float) -> float:
@@ -145,9 +143,8 @@ def adaptive_alpha(original: Importances, flagged: Importances, share: float) ->
     ratios = []
     for name, whole in original.values.items():
         found = flagged.values[name].double() / whole.double()
-        ratios.append(
-            found[torch.isfinite(found)].flatten().cpu().numpy()
-        )  # without 0 / 0, and what only the flagged rows use
+        # Without 0 / 0, and without what only the flagged rows use.
+        ratios.append(found[torch.isfinite(found)].cpu().numpy())
     every = np.concatenate(ratios)
     if not len(every):
         raise InputError("no weight matters to anything but what is flagged")
@@ -255,7 +252,6 @@ def dampening(
     *,
     alpha: float = ALPHA,
     strength: float = STRENGTH,
-    exponent: float = 1.0,
 ) -> Dampening:
     """Which weights to dampen, and by how much (eq. 5-7); the model is not needed, and nothing is changed. Raises InputError.
 
@@ -263,11 +259,11 @@ def dampening(
         original: of all data, or of what is to be kept.
         flagged: of what is to be forgotten, with the labels that it was learnt with.
         alpha: a weight is chosen that matters more than so many times as much to what is flagged.
-        strength: λ: it is multiplied with min((λ original / flagged)^exponent, 1).
+        strength: λ: it is multiplied with min(λ original / flagged, 1).
     """
     _comparable(original, flagged)
-    if not (alpha > 0 and strength > 0 and exponent > 0):
-        raise InputError("alpha, strength and exponent are above zero")
+    if not (alpha > 0 and strength > 0):
+        raise InputError("alpha and strength are above zero")
     places, factors = {}, {}
     for name, whole in original.values.items():
         theirs, ours = whole.flatten(), flagged.values[name].flatten().to(whole)
@@ -275,7 +271,7 @@ def dampening(
         chosen = torch.nonzero(ours > alpha * theirs).flatten()
         if len(chosen):
             places[name] = chosen
-            factors[name] = (strength * theirs[chosen] / ours[chosen]).pow(exponent).clamp(max=1.0)
+            factors[name] = (strength * theirs[chosen] / ours[chosen]).clamp(max=1.0)
     return Dampening(places, factors, original.weights, alpha, strength)
 
 
@@ -316,25 +312,6 @@ def _comparable(original: Importances, flagged: Importances) -> None:
         )
     if original.values.keys() != flagged.values.keys():
         raise InputError("importances are compared that are of the same parameters")
-
-
-@contextmanager
-def _watching(model: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Within the block no dropout, batch statistics held, and gradients to these parameters."""
-    modes = [(module, module.training) for module in model.modules()]
-    wanted = [(one, one.requires_grad) for one in model.parameters()]
-    chosen = {id(one) for one in parameters}
-    try:
-        model.eval()
-        for one, _ in wanted:
-            one.requires_grad_(id(one) in chosen)
-        with torch.enable_grad():
-            yield
-    finally:
-        for one, was in wanted:
-            one.requires_grad_(was)
-        for module, mode in modes:
-            module.training = mode
 
 
 def _wide(parameter: Tensor) -> Any:

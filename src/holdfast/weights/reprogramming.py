@@ -222,17 +222,23 @@ class Reprogrammed:
         return found
 
     def features(self, inputs: Iterable[Tensor]) -> Tensor:
-        """What comes to the head of the untouched network, or out of its last block on average; shape (rows, channels), float64."""
+        """What comes to the head of the untouched network, or on average out of the last block or convolution that is followed.
+
+        Shape (rows, channels), float64. Raises InputError where there is neither or a task is active, StaleError as ``route``.
+        """
         if self._active is not None:
             raise InputError("features are those of the network itself: leave the block of the active task first")
         self._still_there()
         found: list[Tensor] = []
+        over = 1 if self.layers == "blocks" else (2, 3)  # tokens, or points
         if self._head is not None:
             hook = _module(self.model, self._head).register_forward_pre_hook(lambda _, args: found.append(args[0]))
-        else:
+        elif self._places:
             hook = _module(self.model, self._places[-1]).register_forward_hook(
-                lambda _module, _args, said: found.append((said[0] if isinstance(said, tuple) else said).mean(dim=1))
+                lambda _module, _args, said: found.append((said[0] if isinstance(said, tuple) else said).mean(dim=over))
             )
+        else:
+            raise InputError("rows are seen where the head or the kernels of a task are: here tasks have norms alone")
         try:
             with evaluating(self.model):
                 for batch in inputs:

@@ -85,10 +85,11 @@ def scrub(
     def order() -> Iterator[tuple[Batch, float]]:
         up = 0
         while True:
-            for batch in flagged if up < ascent else ():
-                up += 1
-                yield batch, -1.0
-            for batch in kept:
+            if up < ascent:
+                for batch in _pass(flagged):
+                    up += 1
+                    yield batch, -1.0
+            for batch in _pass(kept):
                 yield batch, 1.0
 
     coming = order()
@@ -173,14 +174,19 @@ def _stepping(model: nn.Module, training: Training) -> Iterator[Callable[[Tensor
 
 
 def _endless(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Pass after pass. Raises InputError for a loader that gives nothing, or can be gone over but once."""
+    """Pass after pass. Raises as ``_pass``."""
     while True:
-        none = True
-        for batch in batches:
-            none = False
-            yield batch
-        if none:
-            raise InputError("a loader gives batches at every pass: give a list or a data loader, not a generator")
+        yield from _pass(batches)
+
+
+def _pass(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """One pass. Raises InputError for a loader that gives nothing, or can be gone over but once."""
+    none = True
+    for batch in batches:
+        none = False
+        yield batch
+    if none:
+        raise InputError("a loader gives batches at every pass: give a list or a data loader, not a generator")
 
 
 def _divergence(said: Tensor, told: Tensor, temperature: float = 1.0) -> Tensor:
