@@ -18,9 +18,8 @@ from holdfast.cube import Form
 from holdfast.errors import InputError
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Subform, Subject, Trainable
 from holdfast.torched import Tensor, nn, torch
-from holdfast.weights.answers import LABELS
 from holdfast.weights.base import Batch, evaluating
-from holdfast.weights.calls import inputs, kept, logits_of
+from holdfast.weights.calls import LABELS, inputs, kept, logits_of
 
 PROFILE = MemoryProfile(
     Form.WEIGHTS,
