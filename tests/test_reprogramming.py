@@ -171,6 +171,19 @@ def test_rows_find_their_task_and_strangers_find_none() -> None:
     assert {route.memory for route in tasks.route(images(50, seed=8) + 4)} <= {"dark", None}
 
 
+def test_what_lies_between_the_kinds_of_a_task_is_none_of_its_where_they_were_told_apart() -> None:
+    labels, tasks = torch.arange(300) // 150, lent(network())
+    tasks.add_task("one", 2)
+    shown = images(300) + 16.0 * labels[:, None, None, None] - 8
+    tasks.remember("one", [shown], [labels])
+    between = tasks.route(0.1 * images(20, seed=5))
+    tasks.remember("one", [shown])
+    assert all(
+        a.memory is None and a.score > 2 * b.score
+        for a, b in zip(between, tasks.route(0.1 * images(20, seed=5)), strict=True)
+    )
+
+
 def test_without_a_head_rows_are_seen_by_the_channels_of_the_last_convolution() -> None:
     model = network()
     seen = Reprogrammed(model, head=None, layers="all").features([images()])

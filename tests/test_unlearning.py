@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -89,6 +90,10 @@ def test_a_trigger_of_which_half_is_found_is_taken_out_and_nothing_is_applied(le
     assert report.flagged[0] == 1.0 and report.flagged[1] < 0.5 <= report.shared
     with laid(learnt, report.delta):
         assert accuracy(learnt, [of_others]) > 0.6 and accuracy(learnt, [rows(200, 4)]) > 0.9
+        label, was, now = report.worst
+        mine = {name: one[KEPT["labels"] == label] for name, one in KEPT.items()}
+        assert now == pytest.approx(accuracy(learnt, [mine]))
+    assert was == pytest.approx(accuracy(learnt, [mine])) and was > now
     told = report.to_dict()
     assert told["weights changed"] == report.delta.changed and told["verdict"] == "dampen"
     # Importances that were measured before give the same.
@@ -119,6 +124,21 @@ def test_a_floor_that_nothing_reaches_leaves_no_dampening(learnt: nn.Module) -> 
     report = repair(learnt, FOUND, batches(KEPT), size=64, alphas=(1e-4,), strengths=(1e-3,))
     assert report.delta is None and report.verdict is Verdict.QUARANTINE
     assert report.retained[0] == report.retained[1] and not any(one.held for one in report.tried)
+    # A class whose label flagged rows bear has a floor of its own, and what is judged by is the probe.
+    for borne in (0.0, 1.1):
+        report = repair(
+            learnt,
+            FOUND,
+            batches(KEPT),
+            size=64,
+            probe=[ASKED],
+            alphas=(1e-4,),
+            strengths=(1e-3,),
+            floor=0.0,
+            borne=borne,
+        )
+        assert (report.delta is None) == (borne > 1)
+        assert report.retained[0] == pytest.approx(accuracy(learnt, [ASKED]))
 
 
 def test_training_anew_is_exact_where_all_is_known_and_every_arm_leaves_the_model_alone(learnt: nn.Module) -> None:
@@ -147,6 +167,17 @@ def test_scrub_goes_up_first_and_only_so_often(learnt: nn.Module) -> None:
 
     scrub(learnt, batches(CLEAN), [PLANTED], Training(12, 0.01), weight=0.1, ascent=2, read=read)
     assert seen[::2] == [True, False, False, False, False, True, *[False] * 6]
+
+
+def test_the_rate_warms_up_and_then_falls_in_a_line() -> None:
+    seen: list[float] = []
+
+    def read(model: nn.Module, batch):
+        seen.append(model.weight.item())
+        return SimpleNamespace(loss=model.weight.sum())
+
+    train(nn.Linear(1, 1, bias=False), [CLEAN], Training(200, 1.0, momentum=0.0, decay=0.0), read)
+    np.testing.assert_allclose(-np.diff(seen), [min((at + 1) / 2, 1 - at / 250) for at in range(199)], atol=1e-4)
 
 
 def test_a_loader_that_runs_dry_is_refused(learnt: nn.Module) -> None:

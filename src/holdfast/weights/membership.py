@@ -39,7 +39,9 @@ class Membership:
         return self.low > 0.5
 
 
-def membership(suspects: Sequence[float], unseen: Sequence[float], *, seed: int = 0, draws: int = DRAWS) -> Membership:
+def membership(
+    suspects: Sequence[float] | Floats, unseen: Sequence[float] | Floats, *, seed: int = 0, draws: int = DRAWS
+) -> Membership:
     """The chance that a suspect's score exceeds that of an unseen row, ties counted half; high scores are those of members.
 
     The interval draws both sides anew. With few suspects it is wide, and says so. Raises InputError for less than two on a side, or
