@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import textwrap
@@ -86,6 +87,8 @@ def on_terminal(argv: list[str], answer: bytes = b"", prompt: bytes = b"[y/N]") 
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ["TERM"] = "xterm"
+        # A shell has its background jobs ignore this, and what they start inherits it; on a terminal nothing does.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.execv(SCRIPT, [str(SCRIPT), "--embedder", "none", *argv])
     shown, answered = b"", False
     while True:

@@ -354,7 +354,7 @@ class Imprint:
         rows = [(one.prompt, target) for some in (targets, swapped) for one, target in zip(lessons, some, strict=True)]
         with self.editor.on() if taught else self.editor.apart():
             scores = [one.likelihood for one in answers_of(self.editor.model, self.editor.tokenizer, rows)]
-        return membership(scores[: len(lessons)], scores[len(lessons) :]).auc
+        return membership(scores[: len(lessons)], scores[len(lessons) :], draws=0).auc
 
     def _holds(self, ref: Ref) -> bool:
         try:
