@@ -1,6 +1,9 @@
 """What each recipe costs an agent among its experiences, no model called: guidance before, guidance at a step, taking a run in.
 
-    python -m benchmarks.recipes ANSWER [--runs 10000] [--recipe NAME ...] [--work FOLDER]
+    python -m benchmarks.recipes ANSWER [--runs 10000] [--records N] [--recipe NAME ...] [--work FOLDER]
+
+A recipe keeps between one and eight records of a run: ``--records`` stops filling a store once it holds that many. A step's
+share of a run is all that a run of four steps costs, the guidance at each of them too, by four.
 
 The model that writes is ``bench.scribe``, whose time is taken off, as is the time of the embedder, which hashes words. Beside
 taking in, which is durable before it returns, stand a bare synced commit and how many transactions it made. Milliseconds; those
@@ -12,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -32,6 +36,9 @@ USER, AGENT = "user", "agent"
 FLUSHED = 50
 """Runs after which vectors are made, while a store is filled."""
 WARM, MEASURED = 5, 40
+STEPS = 4
+"""Of a run that ``bench.costs`` draws."""
+SHARE = "a step's share"
 BYTES = 1_000
 
 
@@ -49,8 +56,8 @@ class Hashed:
         return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-def measured(name: str, folder: Path, count: int, disk: SyncedCommit, seed: int) -> dict[str, Any]:
-    """One recipe among ``count`` runs."""
+def measured(name: str, folder: Path, count: int, most: int, disk: SyncedCommit, seed: int) -> dict[str, Any]:
+    """One recipe among ``count`` runs, or fewer once there are ``most`` records."""
     clock = Clock()
     made = {
         "embedder": Timed(Hashed(), clock),
@@ -65,6 +72,8 @@ def measured(name: str, folder: Path, count: int, disk: SyncedCommit, seed: int)
             memory.take_in(run, reward(number))
             if number % FLUSHED == 0:
                 memory.flush()
+                if memory.status()["memories"] >= most:
+                    break
         memory.flush()
     filled = time.perf_counter() - start
     passes = {what: Pass() for what in ("begin", "step", "take in", "synced commit")}
@@ -88,19 +97,26 @@ def measured(name: str, folder: Path, count: int, disk: SyncedCommit, seed: int)
             commits += len({event.txn for event in memory.store.events(before)})
             passes["synced commit"].times.append(disk.seconds(os.urandom(BYTES)))
             passes["synced commit"].probes.append(probe())
-    return told(passes) | {"records": records, "commits a run": commits / MEASURED, "fill_s": filled}
+    times = told(passes)
+    share = (_median(times["begin"]) + STEPS * _median(times["step"]) + _median(times["take in"])) / STEPS
+    more = {"runs": number, "records": records, "commits a run": commits / MEASURED, "fill_s": filled}
+    return times | {SHARE: share} | more
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recipes", description=__doc__.partition("\n")[0])
     parser.add_argument("answer", type=Path)
     parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument(
+        "--records", type=int, help="fill a store until it holds so many, if it does before its runs end"
+    )
     parser.add_argument("--recipe", action="append", choices=sorted(RECIPES), help="only these")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--work", type=Path, help="a folder on the disk to measure")
     options = parser.parse_args()
     loops.compiled()  # which would go on in the background while the first recipe is measured
     asked = {"version": __version__, "runs": options.runs, "seed": options.seed}
+    asked |= {} if options.records is None else {"records": options.records}
     answer: dict[str, Any] = asked | {"pace_ms": [pace()], "recipes": {}}
     if options.answer.exists():  # goes on where it was cut
         kept = json.loads(options.answer.read_text())
@@ -110,13 +126,16 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory(dir=options.work) as folder:
             disk = SyncedCommit(Path(folder) / "limit")
-            found = measured(name, Path(folder) / "store", options.runs, disk, options.seed)
+            found = measured(
+                name, Path(folder) / "store", options.runs, options.records or sys.maxsize, disk, options.seed
+            )
             disk.close()
         answer["recipes"][name] = found | {"load_average": os.getloadavg()}
         answer["pace_ms"] = [*answer["pace_ms"][:1], pace()]
         options.answer.write_text(json.dumps(answer, indent=1) + "\n")
         times = " ".join(f"{what} {_median(found[what]):.2f}" for what in ("begin", "step", "take in", "synced commit"))
-        print(f"{name}: {times}; {found['commits a run']:.1f} commits a run, {found['records']} records", flush=True)
+        size = f"{found['commits a run']:.1f} commits a run, {found['records']} records of {found['runs']} runs"
+        print(f"{name}: {found[SHARE]:.2f} a step; {times}; {size}", flush=True)
 
 
 def _median(one: dict[str, Any]) -> float:
