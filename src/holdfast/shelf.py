@@ -14,6 +14,7 @@ from holdfast.cube import Cube, Form, Ref, Scope
 from holdfast.errors import InputError, NotFoundError
 from holdfast.keeping import recallable
 from holdfast.latent.document_bank import DocumentBank
+from holdfast.latent.interleave import label
 from holdfast.latent.sparse_attention import Documents
 from holdfast.retrieve.context import line
 from holdfast.retrieve.hits import Hit
@@ -42,7 +43,7 @@ class Shelf:
         return self._name
 
     def put(self, cubes: Iterable[Cube | Hit | str]) -> tuple[str, ...]:
-        """Let the model read memories, as fenced lines with their source; the ids of those that were not there in this version.
+        """Let the model read memories, as fenced lines with a label and a source; the ids of those that were not there in this version.
 
         Raises NotFoundError for one that is not to be recalled in this scope, StaleError where the model has learnt since.
         """
@@ -54,7 +55,8 @@ class Shelf:
                 raise InputError(f"{cube.id} is no text but a {cube.form}: only text is read")
             if self._refs.get(cube.id) == cube.ref:
                 continue
-            ids = self._tokenizer(line(cube), add_special_tokens=False)["input_ids"]
+            told = f"[{label(cube.id)}] {line(cube)}"  # by which the model may name it
+            ids = self._tokenizer(told, add_special_tokens=False)["input_ids"]
             if cube.id in self._refs:
                 self._remove(cube.id)
             self._bank.add(cube.id, torch.tensor(ids), owner=self._owner)
@@ -69,6 +71,11 @@ class Shelf:
             if not self._holds(id, ref):
                 self._remove(id)
         return self._bank.documents(owner=self._owner)
+
+    def texts(self) -> dict[str, str]:
+        """For ``interleave``: what is pasted where the model names a memory, as fenced lines; of those that still hold."""
+        self.documents()
+        return {id: line(recallable(self._store, self._scope, id)) for id in self._refs}
 
     def held(self, ids: Collection[str] | None = None) -> list[Kept]:
         """See ``Holder``."""
