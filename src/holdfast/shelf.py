@@ -43,7 +43,7 @@ class Shelf:
         return self._name
 
     def put(self, cubes: Iterable[Cube | Hit | str]) -> tuple[str, ...]:
-        """Let the model read memories, as fenced lines with a label and a source; the ids of those that were not there in this version.
+        """Let the model read memories, as fenced lines with a label and a source; the ids of those that were not yet there.
 
         Raises NotFoundError for one that is not to be recalled in this scope, StaleError where the model has learnt since.
         """

@@ -1,4 +1,4 @@
-"""Memory Interleave (MSA, arXiv 2603.23516, Fig. 3): a model names documents, is given their words, and goes on until it can answer.
+"""Memory Interleave (MSA, arXiv 2603.23516, Fig. 3): a model names documents, gets their words, and goes on until it can answer.
 
 Means of chunks hold no text word for word, and what a second document must be found by often stands in the first. So in a round all
 that was asked and pasted until then is routed anew, within one call and never while tokens are generated; the model says labels,
