@@ -405,7 +405,7 @@ def _tool(function: Callable[..., str], annotations: ToolAnnotations) -> Tool:
     base = tool.fn_metadata.arg_model
 
     class Arguments(base):  # type: ignore[valid-type, misc]
-        model_config = ConfigDict(extra="forbid")
+        model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     tool.fn_metadata.arg_model = Arguments
     tool.parameters = _terse(Arguments.model_json_schema())
