@@ -1,6 +1,6 @@
 """The ``Memory`` that mem0's users know, over ours: ``from holdfast.adapters.mem0 import Memory``.
 
-Calls, errors and results have the shapes of mem0 2 (``{"results": [...]}``, ``filters`` with ``user_id``, ``agent_id``, ``run_id``).
+Calls, errors and results have mem0 2's shapes (``{"results": [...]}``, ``filters`` with ``user_id``, ``agent_id``, ``run_id``).
 What differs does so on purpose: no language model and no key are needed, nothing leaves the machine, a user is a wall that no
 filter crosses, and what is deleted can be undone, or is erased with all that was made of it where ``erase`` is set.
 """
