@@ -220,7 +220,7 @@ def _puts(folder: Path, name: str, barrier: Any) -> None:
 
 def test_two_processes_write_the_same_keys_and_each_is_there_once(folder: Path) -> None:
     open_memory(folder).close()
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # the store is closed, and this module slow to import
     barrier = context.Barrier(2)
     writers = [context.Process(target=_puts, args=(folder, name, barrier)) for name in ("left", "right")]
     for writer in writers:

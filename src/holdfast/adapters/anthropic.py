@@ -35,7 +35,7 @@ except ImportError as error:
     raise MissingExtraError("this needs Anthropic's SDK: pip install anthropic") from error
 
 ROOT = "/memories"
-NOTE = "note"
+FILE = "memo"
 """The kind of a file."""
 
 OUTSIDE = f"{Channel.TOOL}:memory"
@@ -77,7 +77,7 @@ class HoldfastMemoryTool(BetaAbstractMemoryTool):
         **scope: str | None,
     ) -> None:
         super().__init__(cache_control=cache_control)
-        self._files = Named(memory, NOTE, Channel.ASSISTANT, erase=erase)
+        self._files = Named(memory, FILE, Channel.ASSISTANT, erase=erase)
         self._scope = memory.scope(**scope)
         self._taint = () if closed else (OUTSIDE,)
 
