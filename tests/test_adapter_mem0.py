@@ -104,6 +104,12 @@ def test_facts_are_drawn_without_a_model_and_the_same_again_is_known(mem0: Memor
     assert mem0.get_all(filters={"user_id": "ana"})["results"] == [], "what was drawn from it goes with it"
 
 
+def test_where_nothing_is_to_be_inferred_nothing_is(mem0: Memory) -> None:
+    mem0.add("My favourite colour is green.", user_id="ana", infer=False)
+    mem0.holdfast.flush()
+    assert texts(mem0.get_all(filters={"user_id": "ana"})) == ["My favourite colour is green."]
+
+
 def test_ids_scope_as_in_mem0_and_no_filter_crosses_a_user(mem0: Memory) -> None:
     mem0.add("ana of a, run 1", user_id="ana", agent_id="a", run_id="1", infer=False)
     mem0.add("ana of b", user_id="ana", agent_id="b", infer=False)
@@ -147,7 +153,9 @@ def test_filters(mem0: Memory) -> None:
         and of(NOT=[{"n": 1}, {"n": 2}]) == "23"
         and of(AND=[{"n": {"gt": 0}}, {"t": "green"}]) == "1"
     )
-    assert len(mem0.get_all(filters={"user_id": "ana"}, top_k=2)["results"]) == 2
+    for most in ({"top_k": 2}, {"limit": 2}):
+        assert len(mem0.get_all(filters={"user_id": "ana"}, **most)["results"]) == 2
+        assert len(mem0.search("thing number", filters={"user_id": "ana"}, threshold=0.0, **most)["results"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -172,7 +180,7 @@ def test_filters(mem0: Memory) -> None:
         lambda m: m.search("tea", user_id="ana"),
         lambda m: m.search(" ", filters={"user_id": "ana"}),
         lambda m: m.search("tea", filters={"user_id": "ana"}, threshold=2),
-        lambda m: m.search("tea", filters={"user_id": "ana"}, limit=3),
+        lambda m: m.search("tea", filters={"user_id": "ana"}, keyword_search=True),
         lambda m: m.update("00000000-0000-7000-8000-000000000000", "x"),
         lambda m: m.update("00000000-0000-7000-8000-000000000000"),
         lambda m: m.delete("00000000-0000-7000-8000-000000000000"),

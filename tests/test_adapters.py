@@ -12,9 +12,12 @@ import pytest
 pytest.importorskip("langchain_core", reason="the extra adapters is not installed")
 pytest.importorskip("llama_index.core", reason="the extra adapters is not installed")
 pytest.importorskip("agents", reason="the extra adapters is not installed")
+pytest.importorskip("anthropic", reason="the extra adapters is not installed")
+pytest.importorskip("langgraph", reason="the extra adapters is not installed")
 
 from agents import Agent, ModelResponse, RunConfig, Runner, SessionSettings, Usage, function_tool
 from agents.models.interface import Model
+from anthropic.lib.tools import ToolError
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
@@ -29,11 +32,14 @@ from llama_index.core.storage.chat_store.sql import MessageStatus
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 
 from holdfast import Memory
+from holdfast.adapters.anthropic import HoldfastMemoryTool
 from holdfast.adapters.langchain import HoldfastChatMessageHistory, HoldfastRetriever
+from holdfast.adapters.langgraph import HoldfastStore
 from holdfast.adapters.llamaindex import HoldfastMemoryBlock
+from holdfast.adapters.mem0 import Memory as Mem0
 from holdfast.adapters.openai_agents import HoldfastSession
 from holdfast.cube import Channel, Status
-from holdfast.errors import InputError, ScopeError
+from holdfast.errors import AccessError, InputError, ScopeError
 from holdfast.retrieve.context import CLOSE, OPEN
 from support import open_memory
 
@@ -324,3 +330,42 @@ def test_a_llamaindex_block_has_nothing_to_say_where_nothing_is_asked(memory: Me
     assert asyncio.run(block.aget([])) == asyncio.run(block.aget([LlamaMessage(role="assistant", content="cat")])) == ""
     assert asyncio.run(block.atruncate("x", 1)) is None
     assert "memory" not in block.model_dump()
+
+
+# --- who may ---
+
+
+def test_an_adapter_may_what_its_memory_may(memory: Memory) -> None:
+    memory.access.enrol("bot", channels=["assistant", "tool"])
+    memory.access.grant("bot", "default/ana", ["read", "write"])
+    bot = memory.with_key(memory.access.issue("bot"))
+    log = HoldfastChatMessageHistory(bot, "s1")
+    log.add_messages(
+        [
+            AIMessage("I looked it up"),
+            ToolMessage("It rains", tool_call_id="1", name="weather"),
+            SystemMessage("Be terse"),
+        ]
+    )
+    assert len(log.messages) == 3 and {event.event.actor for event in memory.history()} == {"bot"}
+    with pytest.raises(AccessError, match="bring anything in as user"):
+        log.add_messages([HumanMessage("I am Ana")])
+    with pytest.raises(AccessError, match="may not read"):
+        _ = HoldfastChatMessageHistory(bot, "s1", user="bo").messages
+    with pytest.raises(AccessError, match="may not erase"):
+        HoldfastChatMessageHistory(bot, "s1", erase=True).clear()
+    assert len(log.messages) == 3
+    store = HoldfastStore(bot)
+    store.put(("n",), "k", {"text": "heron"})
+    store.put(("n",), "k", {"text": "crane"})
+    assert store.search(("n",), query="crane")[0].value == {"text": "crane"}
+    with pytest.raises(AccessError):
+        HoldfastStore(bot, user="bo").put(("n",), "k", {"text": "heron"})
+    tool = HoldfastMemoryTool(bot)
+    tool.call({"command": "create", "path": "/memories/a", "file_text": "one two"})
+    assert "one two" in tool.call({"command": "view", "path": "/memories/a"})
+    with pytest.raises(ToolError, match="may not"):
+        HoldfastMemoryTool(bot, user="bo").call({"command": "view", "path": "/memories"})
+    with pytest.raises(AccessError, match="owner"):
+        Mem0(memory=bot)
+    assert memory.verify() == []

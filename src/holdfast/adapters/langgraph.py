@@ -155,11 +155,12 @@ class HoldfastStore(BaseStore):
 
     def _search(self, op: SearchOp) -> list[SearchItem]:
         scope = self._scope(op.namespace_prefix)
-        found = {cube.id: cube for cube in self._within(scope, op.namespace_prefix) if _passes(cube, op.filter)}
+        cubes = self._named.all(scope)
+        within_it = self._within(cubes.values(), op.namespace_prefix)
+        found = {cube.id: cube for cube in within_it if _passes(cube, op.filter)}
         scores: dict[str, float] = {}
         if op.query and op.query.strip() and found:
-            most = len(self._named.all(scope))
-            for hit in self._memory.search(op.query, k=most, kinds=(ITEM,), **within(scope)):
+            for hit in self._memory.search(op.query, k=len(cubes), kinds=(ITEM,), **within(scope)):
                 if hit.id in found and hit.cube.data["searched"]:
                     scores[hit.id] = hit.relevance
         ranked = sorted(found.values(), key=lambda cube: -scores.get(cube.id, -1.0))[op.offset : op.offset + op.limit]
@@ -170,12 +171,13 @@ class HoldfastStore(BaseStore):
     def _namespaces(self, op: ListNamespacesOp) -> list[Namespace]:
         conditions = op.match_conditions or ()
         prefix = next((tuple(one.path) for one in conditions if one.match_type == "prefix"), ())
-        some = {_place(cube) for cube in self._within(self._scope(prefix), ())}
+        cubes = self._named.all(self._scope(prefix)).values()
+        some = {_place(cube) for cube in self._within(cubes, ())}
         found = {place[: op.max_depth] for place in some if all(_matches(one, place) for one in conditions)}
         return sorted(found)[op.offset : op.offset + op.limit]
 
-    def _within(self, scope: Scope, prefix: Namespace) -> Iterator[Cube]:
-        for cube in self._named.all(scope).values():
+    def _within(self, cubes: Iterable[Cube], prefix: Namespace) -> Iterator[Cube]:
+        for cube in cubes:
             if _place(cube)[: len(prefix)] == tuple(prefix) and not self._gone(cube):
                 yield cube
 

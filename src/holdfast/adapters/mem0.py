@@ -18,11 +18,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from holdfast import memory as ours
-from holdfast.cube import RECALLABLE, Cube, Scope
+from holdfast.cube import RECALLABLE, Cube, Kind, Scope
 from holdfast.encode.turns import to_cubes
-from holdfast.errors import HoldfastError, InputError, NotFoundError
+from holdfast.errors import AccessError, HoldfastError, InputError, NotFoundError
 from holdfast.guard.governor import Purpose
 from holdfast.retrieve.context import without_recalled
+from holdfast.store.access import HeldStore
 from holdfast.store.base import Action, Operation, Where
 
 TENANT = "mem0"
@@ -46,6 +47,8 @@ class Memory:
         path: the store's folder (default: $HOLDFAST_STORE, else ./memory.holdfast).
         erase: ``delete`` and ``delete_all`` forget for good; else memories go out of recall and stay in history.
         options: as ``holdfast.Memory`` takes them, for example ``embedder``.
+
+    Raises AccessError for a memory in the hands of a principal.
     """
 
     def __init__(
@@ -62,6 +65,10 @@ class Memory:
         place = path or named.get("path") or os.environ.get("HOLDFAST_STORE") or "memory.holdfast"
         self._closes = memory is None
         self._memory = ours.Memory(place, **options) if memory is None else memory
+        if isinstance(self._memory.store, HeldStore):
+            raise AccessError(
+                "mem0's calls name a memory by its id alone, and only the store's owner can tell whose it is"
+            )
         self._erase = erase
 
     @classmethod
@@ -90,9 +97,10 @@ class Memory:
         memory_type: str | None = None,
         prompt: str | None = None,  # noqa: ARG002  (there is no model to be told)
     ) -> dict[str, Any]:
-        """Keep messages; with ``infer`` the facts in them too, by rules. An ``event`` is ADD; NONE for what is known already.
+        """Keep messages; with ``infer`` also the facts in them, which are drawn by rules.
 
-        Quarantined ones are QUARANTINE. Raises ValueError as mem0 does, GuardError where the guard refuses everything.
+        An ``event`` is ADD, NONE for what is known already, QUARANTINE for what waits for a person; what the guard refuses has none.
+        Raises ValueError as mem0 does.
         """
         if memory_type is not None:
             raise InputError(
@@ -109,7 +117,8 @@ class Memory:
         said = {name: value for name, value in (metadata or {}).items() if name not in _IDENTITY}
         ends = _day(expiration_date)
         data = {"metadata": said, **({"expiration_date": ends} if ends else {})}
-        cubes, _ = to_cubes(some, scope, at=timestamp, data=data, clean=without_recalled)
+        kind = Kind.MESSAGE if infer else Kind.FACT  # facts are drawn from messages, whenever the queue is worked off
+        cubes, _ = to_cubes(some, scope, kind=kind, at=timestamp, data=data, clean=without_recalled)
         cubes = [cube.with_(policy=replace(cube.policy, expires_at=_end(ends))) for cube in cubes]
         done = self._memory.add(cubes, **_named(scope))
         results = [_event(self._get(scope, id), "ADD") for id in done.ids]
@@ -187,6 +196,7 @@ class Memory:
         **others: Any,
     ) -> dict[str, Any]:
         """The memories that pass a filter, ``top_k`` at most."""
+        top_k = others.pop("limit", top_k)  # as mem0 called it before
         scope, passes = _filtered(filters, others, "get_all")
         _checked(top_k)
         found = [_item(cube) for cube in self._kept(scope, show_expired)]
@@ -209,6 +219,7 @@ class Memory:
 
         ``reference_date`` is the moment from which "last week" counts. ``explain`` adds the share of each channel.
         """
+        top_k = others.pop("limit", top_k)
         scope, passes = _filtered(filters, others, "search")
         _checked(top_k, threshold)
         if not isinstance(query, str) or not query.strip():
