@@ -99,8 +99,8 @@ class Memory:
     ) -> dict[str, Any]:
         """Keep messages; with ``infer`` also the facts in them, which are drawn by rules.
 
-        An ``event`` is ADD, NONE for what is known already, QUARANTINE for what waits for a person; what the guard refuses has none.
-        Raises ValueError as mem0 does.
+        An ``event`` is ADD, NONE for what is known already, QUARANTINE for what waits for a person; what the guard refuses has
+        none. Raises ValueError as mem0 does.
         """
         if memory_type is not None:
             raise InputError(
