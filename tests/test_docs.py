@@ -11,14 +11,20 @@ from holdfast import Memory
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NEEDS = [
+    ("import torch", "torch", "torch"),
+    ("holdfast.serve.mcp", "mcp", "mcp"),
+    ("holdfast.adapters", "langgraph", "adapters"),
+]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_examples_of_a_page_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    if "import torch" in "".join(BLOCK.findall(page.read_text())):
-        pytest.importorskip("torch", reason="the extra torch is not installed")
+    for words, library, extra in NEEDS:
+        if words in "".join(BLOCK.findall(page.read_text())):
+            pytest.importorskip(library, reason=f"the extra {extra} is not installed")
     names: dict[str, object] = {}
     for number, block in enumerate(BLOCK.findall(page.read_text()), 1):
         exec(compile(block, f"{page.name}, example {number}", "exec"), names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 import threading
@@ -74,3 +75,28 @@ def test_the_chat_remembers_explains_and_forgets(tmp_path: Path, model: tuple[st
     chat(tmp_path, url, f"/forget {source.id}")
     with Memory(tmp_path / "chat", user="ana", embedder=None, background=False) as memory:
         assert not [cube for cube in memory.select() if cube.id in {source.id, *derived}]
+
+
+@pytest.mark.parametrize(
+    ("name", "needs", "words"),
+    [
+        ("langgraph_store", "langgraph", "['I moved to Lisbon in May']"),
+        ("langchain_chat", "langchain_core", "I moved to Lisbon in May</memory>\n[('human', 'Where did I move to?'), ('ai', 'In Lisbon.')]"),
+        ("llamaindex_block", "llama_index.core", "My cat is called Miso</memory>"),
+        ("openai_agents_session", "agents", "I was given 1 items\nI was given 3 items\n"),
+        ("anthropic_memory_tool", "anthropic", "Ana lives in Lisbon\n     2\t\nHere's the content of /memories/ana.md with line numbers:\n     1\tAna lives in Porto"),
+        ("mem0_switch", "holdfast.adapters.mem0", "I moved to Lisbon in May\n['ADD', 'UPDATE']"),
+    ],
+)  # fmt: skip
+def test_each_adapter_has_an_example_that_runs(
+    name: str,
+    needs: str,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip(needs, reason="the extra adapters is not installed")
+    monkeypatch.setattr(sys, "argv", [name, str(tmp_path / "store")])
+    runpy.run_path(str(EXAMPLES / "adapters" / f"{name}.py"), run_name="__main__")  # these libraries are slow to import
+    assert words in capsys.readouterr().out

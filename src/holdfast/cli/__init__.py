@@ -112,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         erase,
         evolve,
         guard,
+        mcp,
         past,
         precedents,
         prove,
@@ -148,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
         evolve,
         skills,
         run,
+        mcp,
         demo,
     ):
         group.register(commands)

@@ -60,11 +60,19 @@ def scope(args: argparse.Namespace) -> Scope:
     return Scope(args.tenant, whose, args.agent, args.session)
 
 
-def open_memory(args: argparse.Namespace, *, create: bool = False, embed: bool = True, personal: bool = True) -> Memory:
+def open_memory(
+    args: argparse.Namespace,
+    *,
+    create: bool = False,
+    embed: bool = True,
+    personal: bool = True,
+    background: bool = False,
+) -> Memory:
     """Open the store that the options name.
 
     ``create``: make it where it is absent (only commands that add do). ``embed``: open an embedder too. ``personal``: the
-    command is about one user's memory, so a user must be named. Raises ScopeError, StoreError.
+    command is about one user's memory, so a user must be named. ``background``: embed and enrich in a thread.
+    Raises ScopeError, StoreError.
     """
     if personal:
         scope(args)
@@ -78,7 +86,7 @@ def open_memory(args: argparse.Namespace, *, create: bool = False, embed: bool =
         agent=args.agent,
         session=args.session,
         embedder=embedder(args.embedder) if embed else None,
-        background=False,
+        background=background,
     )
     key = args.key or os.environ.get("HOLDFAST_KEY")
     if not key:
