@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from holdfast.replying import Reply
     from holdfast.shelf import Shelf
     from holdfast.states import Attached, Resident, States
-    from holdfast.weights.side_memory import SideMemory
+    from holdfast.weights.base import Teachable
 
 BATCH = 512
 MAX_QUERY = 100_000
@@ -704,7 +704,7 @@ class Memory:
 
     def imprint(
         self,
-        editor: SideMemory,
+        editor: Teachable,
         *,
         gate: Gate | None = None,
         teach: Teach | None = None,
