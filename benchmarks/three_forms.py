@@ -1,14 +1,15 @@
 """One fact in three forms: read as text, kept as a KV cache, distilled into a low-rank adapter (MemOS, arXiv 2507.03724, figure 1).
 
-    python -m benchmarks.three_forms three-forms.json [--seeds 3]
+    python -m benchmarks.three_forms three-forms.json [--seed 0]      (runs of other seeds are kept)
 
 A small model, trained here, reads a memory as ``Memory.attach`` frames it and tells what it says of somebody in other words. 64 facts
 about people whom it has never read of are asked for in all three forms: after the sentence that they were taught by, after two
 wordings and in three contexts that they were not. Written down before it was run, and what ``passed`` says:
 
 - by the KV cache every answer is the one by text, and no logit differs by more than 1e-4;
-- without a token of any memory before it, the model with adapters of rank 8 tells at least 0.9 of what it tells by text of the prompts
-  that were not taught, distilled in under three minutes on one thread, through the gate (``of_read`` 0.9; drift 0.05 nats at most);
+- without a token of any memory before it, the model with adapters of rank 8 tells at least 0.9 of what it tells by text of the
+  prompts that were not taught, distilled in under three minutes on one thread, through the gate (``of_read`` 0.9; drift 0.05 nats
+  at most); what the gate refuses counts as not told;
 - with the adapters taken off, every logit is what it was, to the last bit, and so is the digest of the weights;
 - a model that was given nothing tells at most a quarter of them (the control, which must fail).
 
@@ -71,7 +72,8 @@ def measure(facts: World, model: Any, words: Any, seed: int, settings: Settings,
     """What is told of some facts in each form, and what it took."""
     asked = facts.new[:count]
     lessons = {
-        one.text: Lesson(one.prompt(), one.value, one.rephrased[:1], one.rephrased[1:], framed(one.text)) for one in asked
+        one.text: Lesson(one.prompt(), one.value, one.rephrased[:1], one.rephrased[1:], framed(one.text))
+        for one in asked
     }
     controls = [one.prompt(at % 4) for at, one in enumerate(facts.known)]
     weights, before = weights_digest(model), _logits(model, words, controls[:32])
@@ -133,28 +135,30 @@ def passed(found: dict[str, Any]) -> dict[str, bool]:
 
 
 def main() -> None:
-    """Measure with every seed and write it down."""
+    """Measure with a seed and write it down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("answer", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     settings = Settings(rank=8, rate=5e-3, steps=300)
-    runs = []
-    for seed in range(options.seeds):
-        facts = world(PEOPLE, -(-FACTS // 3), seed)
-        began = time.perf_counter()
-        model, words = reads(facts, seed)
-        trained_in = time.perf_counter() - began
-        found = measure(facts, model, words, seed, settings)
-        runs.append({"seed": seed, "model trained in, s": trained_in, **found, "passed": passed(found)})
-        print(json.dumps(runs[-1]))
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__}
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    seed, facts = options.seed, world(PEOPLE, -(-FACTS // 3), options.seed)
+    began = time.perf_counter()
+    model, words = reads(facts, seed)
+    trained_in = time.perf_counter() - began
+    found = measure(facts, model, words, seed, settings)
+    run = {"seed": seed, "model trained in, s": trained_in, **found, "passed": passed(found), "load": os.getloadavg()}
+    print(json.dumps(run))
+    earlier = json.loads(options.answer.read_text())["runs"] if options.answer.exists() else []
     answer = {
         "settings": {"facts": FACTS, "people": PEOPLE, "rank": settings.rank, "rate": settings.rate, "threads": 1},
         "versions": versions | {"peft": peft.__version__},
-        "load": os.getloadavg(),
-        "runs": runs,
+        "runs": sorted([*(one for one in earlier if one["seed"] != seed), run], key=lambda one: one["seed"]),
     }
     options.answer.write_text(json.dumps(answer, indent=1) + "\n")
 

@@ -2,12 +2,13 @@
 memory's text before it, an adapter learns to say without, KL(p(. | text, x) || p'(. | x)) over probes x that are made of a fact.
 
 The adapters are PEFT's LoRA (arXiv 2106.09685), one for all facts that were taught together. Nothing of them is in the model but
-while they are on it, and a request that none was taught gets the model's own answer, to the last bit. Which adapter it is by words: the
-one with the prompt most like the request, where words that few prompts have count most. Whether it answers is by what it changes: as
-much, on a log scale, as lies halfway between the most that it changes of unrelated texts and the least of what it was taught.
+while they are on it, and a request that none was taught gets the model's own answer, to the last bit. Which adapter it is by words:
+the one with the prompt most like the request, where words that few prompts have count most. Whether it answers is by what it
+changes: more than lies halfway, on a log scale, between the most that it changes of unrelated texts and the least of what it was
+taught.
 
-What an adapter becomes follows from the model, the facts in it and the seed alone. One that a fact is taken out of is distilled anew
-from the model without it, and is then what it would be had the fact never been there.
+What an adapter becomes follows from the model, the facts in it and the seed alone. One that a fact is taken out of is distilled
+anew from the model without it, and is then what it would be had the fact never been there.
 """
 
 from __future__ import annotations
@@ -326,7 +327,9 @@ class DistilledAdapter:
             with evaluating(self.model), torch.enable_grad(), frozen(self.model), _worn(self.model, layers):
                 steps = self._learn(list(_parameters(layers, _LEARNING)), rows, others)
                 with torch.no_grad():
-                    losses = torch.cat([self._apart_by(rows[at : at + _TOGETHER]) for at in range(0, len(rows), _TOGETHER)])
+                    losses = torch.cat(
+                        [self._apart_by(rows[at : at + _TOGETHER]) for at in range(0, len(rows), _TOGETHER)]
+                    )
         of = torch.tensor([row.edit for row in rows], device=losses.device)
         log = tuple(Distilled(one, float(losses[of == at].mean()), steps) for at, one in enumerate(edits))
         tensors = {name: one.detach().clone() for name, one in _tensors(layers, _LEARNING).items()}
@@ -536,9 +539,9 @@ class DistilledAdapter:
         for piece in pieces:
             for name, one in _tensors(layers, piece.name).items():
                 one.data.copy_(piece.tensors[name])
+                one.requires_grad_(False)
         for layer in layers.values():
             layer.register_forward_pre_hook(self._named, with_kwargs=True)
-            layer.requires_grad_(False)
         known, self._layers, self._pieces = self._thresholds, layers, tuple(pieces)
         self._thresholds = {}
         self._by_cache.clear()
@@ -561,12 +564,12 @@ class DistilledAdapter:
                     torch.manual_seed(self.seed)  # every adapter begins alike
                     config = LoraConfig(r=given.rank, lora_alpha=given.alpha, target_modules=targets, lora_dropout=0.0)
                     inject_adapter_in_model(config, model, name)
+                    vars(model).pop("peft_config", None)
             except ValueError as error:
                 raise InputError(f"no adapter goes on this model: {error}") from error
             finally:
                 layers = {path: one for path, one in model.named_modules() if isinstance(one, LoraLayer)}
                 _off(model, layers)
-                vars(model).pop("peft_config", None)
         for layer in layers.values():
             for name in names:
                 if name not in layer.lora_A:
@@ -590,7 +593,9 @@ class DistilledAdapter:
                 for told in log
             ]
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"this is no file of adapters that Holdfast has written: {type(error).__name__}") from error
+            raise InputError(
+                f"this is no file of adapters that Holdfast has written: {type(error).__name__}"
+            ) from error
         if wrong := differing(key_of(data), self._key(pieces)):
             raise StaleError(f"these adapters are of another {', '.join(wrong)}: teach them anew")
         for piece in pieces:
@@ -617,7 +622,7 @@ class DistilledAdapter:
 
 def _tensors(layers: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     """The two matrices of an adapter on every map."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for path, layer in layers.items():
         found |= {f"{path}.A": layer.lora_A[name].weight, f"{path}.B": layer.lora_B[name].weight}
     return found
