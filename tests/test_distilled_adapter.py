@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch", reason="the extra torch is not installed")
-pytest.importorskip("transformers", reason="the extra torch is not installed")
+transformers = pytest.importorskip("transformers", reason="the extra torch is not installed")
 pytest.importorskip("tokenizers", reason="the extra embed is not installed")
 pytest.importorskip("peft", reason="the extra peft is not installed")
+
+from benchmarks import three_forms  # noqa: E402
 
 from holdfast.bench.fact_world import World, overheard, tokenizer, trained, world  # noqa: E402
 from holdfast.cube import Form, Status  # noqa: E402
@@ -234,6 +236,8 @@ def test_a_file_that_was_cut_or_made_up_is_refused_and_changes_nothing(model, wo
     tensors, key = unpack(kept), key_of(kept)
     name = next(one for one in tensors if one.endswith(".A"))
     log = json.loads(bytes(tensors["log"].numpy()))
+    typed = {**log["pieces"][0]["log"][0], "edit": log["pieces"][0]["log"][0]["edit"] | {"prompt": 7}}
+    typed = {"pieces": [{"number": 0, "log": [typed]}]}
     none = {**log, "pieces": [{**log["pieces"][0], "log": []}]}
     for made_up in (
         {one: value for one, value in tensors.items() if one != name},
@@ -241,6 +245,7 @@ def test_a_file_that_was_cut_or_made_up_is_refused_and_changes_nothing(model, wo
         tensors | {name: torch.full_like(tensors[name], float("nan"))},
         tensors | {"log": torch.zeros(3, dtype=torch.uint8)},
         tensors | {"log": torch.tensor([*b'{"pieces": 7}'], dtype=torch.uint8)},
+        tensors | {"log": torch.tensor([*json.dumps(typed).encode()], dtype=torch.uint8)},
         tensors | {"log": torch.tensor([*json.dumps(none).encode()], dtype=torch.uint8)},
     ):
         with pytest.raises((InputError, StaleError)):
@@ -267,6 +272,24 @@ def test_what_cannot_be_taught_is_refused_before_anything_is(model, words, facts
         editor(model, words, facts, targets=("nowhere",))
     with pytest.raises(InputError, match="linear maps alone"):
         editor(model, words, facts, targets=("embed_tokens",))
+
+
+def test_a_model_of_another_make_is_itself_again_too(words, facts):
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=len(words), n_embd=24, n_layer=2, n_head=2, n_positions=64, initializer_range=0.3, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    other = transformers.GPT2LMHeadModel(config).eval()
+    other.transformer.h[1].requires_grad_(False)
+    before, digest, grads = told(other), weights_digest(other), [one.requires_grad for one in other.parameters()]
+    adapter = editor(other, words, facts)
+    one = edits(facts, 0)[0]
+    value = says(other, words, f"{one.context} {one.prompt}")[0]
+    (found,) = adapter.edit([replace(one, target=value)])
+    with adapter:
+        assert found.learnt and says(other, words, one.prompt) == [value]
+    assert torch.equal(told(other), before) and weights_digest(other) == digest
+    assert [one.requires_grad for one in other.parameters()] == grads
 
 
 # --- as memories ---
@@ -359,6 +382,30 @@ def test_a_fact_quarantined_after_it_was_promoted_is_told_no_more_and_its_neighb
     with imprint.editor.on():
         assert says(model, words, facts.new[1].prompt()) == [facts.new[1].value]
     assert [ref.id for row in memory.select(Where(kinds=(KIND,))) for ref in row.origin.derived_from].count(ids[0]) == 0
+
+
+def test_a_source_that_is_revoked_is_told_no_more_and_what_was_taught_with_it_is(memory, model, words, facts):
+    imprint = imprinted(memory, model, words, facts)
+    (theirs,), ids = remembered(memory, facts, 0, source="crm"), remembered(memory, facts, 1, 4)
+    memory.promote([theirs, *ids], to="weights", model=imprint)
+    memory.revoke(source="crm").verify()
+    assert set(imprint.facts) == {*ids} and imprint.probe().direct == 1.0
+    memory.correct(ids[0], f"{facts.new[1].prompt()} Rome")
+    imprint.load()
+    assert imprint.facts == (ids[1],)
+    (promoted,) = memory.promote([ids[1]], to="weights", model=imprint).cubes
+    assert [ref.id for ref in promoted.origin.derived_from] == [ids[1]]
+
+
+def test_one_fact_in_three_forms_in_miniature():
+    small = world(4, 2, seed=1)
+    reader, its_words = three_forms.reads(small, 1, steps=20, width=32, hidden=64)
+    found = three_forms.measure(small, reader, its_words, 1, Settings(rank=2, steps=5, batch=16), count=3)
+    held = three_forms.passed(found)
+    assert held["the cache is exact"] and held["the same afterwards"] and json.dumps(found)
+    assert found["told"]["text"] == found["told"]["KV cache"]
+    assert found["memory tokens read a question"]["KV cache"] == 0 < found["memory tokens read a question"]["text"]
+    assert len(found["refused"]) <= 3
 
 
 def test_what_is_forgotten_while_it_is_taught_does_not_stay(memory, model, words, facts, monkeypatch):

@@ -19,6 +19,8 @@ def test_the_examples_of_a_page_run_in_order(page: Path, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     if "import torch" in "".join(BLOCK.findall(page.read_text())):
         pytest.importorskip("torch", reason="the extra torch is not installed")
+    if "distilled_adapter" in "".join(BLOCK.findall(page.read_text())):
+        pytest.importorskip("peft", reason="the extra peft is not installed")
     names: dict[str, object] = {}
     for number, block in enumerate(BLOCK.findall(page.read_text()), 1):
         exec(compile(block, f"{page.name}, example {number}", "exec"), names)

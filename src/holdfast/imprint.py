@@ -1,10 +1,10 @@
 """Memories as facts in a model's weights: what is trusted, stable and often used, said without being read.
 
 The third form (MemOS, arXiv 2507.03724 §5.5, parametric memory), by an editor of ``weights``: a side memory (WISE, arXiv
-2405.14768), or adapters that the model distils from the text. A fact is promoted only where the model then tells it in contexts that
-it was not taught in, and still says of other texts what it said; the
-text stays, as lineage and to fall back on. What an editor has learnt of a fact is kept as a cube of the form ``weights``, derived
-from the fact, so that whoever may read the fact may have it and nobody else, and another program need not teach it again.
+2405.14768), or adapters that the model distils from the text. A fact is promoted only where the model then tells it in contexts
+that it was not taught in, and still says of other texts what it said; the text stays, as lineage and to fall back on. What an
+editor has learnt of a fact is kept as a cube of the form ``weights``, derived from the fact, so that whoever may read the fact may
+have it and nobody else, and another program need not teach it again.
 
 Forgotten, a fact goes out of the model with all that was made of it, and the model is asked: in the very words, in other words,
 after words of its own, and whether what it says of the fact still tells it from one that it never saw.

@@ -592,7 +592,7 @@ class DistilledAdapter:
                 )
                 for told in log
             ]
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"this is no file of adapters that Holdfast has written: {type(error).__name__}"
             ) from error
