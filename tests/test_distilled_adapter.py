@@ -92,7 +92,7 @@ def told(model):
 
 
 def editor(model, words, facts: World, **given) -> DistilledAdapter:
-    settings = Settings(**({"rank": 4, "rate": 2e-2, "steps": 60, "batch": 32} | given))
+    settings = Settings(**({"rank": 4, "rate": 1e-2, "steps": 60, "batch": 32} | given))
     return DistilledAdapter(
         model, words, settings=settings, templates=("{}",), unrelated=[one.prompt(at % 4) for at, one in enumerate(facts.known)],
     )  # fmt: skip
@@ -324,7 +324,7 @@ def test_what_was_promoted_together_is_one_cube_and_is_told_in_another_program(
 def test_forgotten_it_is_as_if_never_taught_and_the_receipt_says_so(memory, model, words, facts):
     imprint = imprinted(memory, model, words, facts)
     mail, kept = remembered(memory, facts, 0, 1, source="mail:7"), remembered(memory, facts, 4, 5)
-    memory.promote([*mail, *kept], to="weights", model=imprint)
+    assert memory.promote([*mail, *kept], to="weights", model=imprint).refused == {}
     receipt = memory.forget(source="mail:7").verify()
     (step,) = [one for one in receipt.forms if one.holder == "weights"]
     assert step.measured["direct before"] == step.measured["others before"] == step.measured["others after"] == 1.0
@@ -387,7 +387,7 @@ def test_a_fact_quarantined_after_it_was_promoted_is_told_no_more_and_its_neighb
 def test_a_source_that_is_revoked_is_told_no_more_and_what_was_taught_with_it_is(memory, model, words, facts):
     imprint = imprinted(memory, model, words, facts)
     (theirs,), ids = remembered(memory, facts, 0, source="crm"), remembered(memory, facts, 1, 4)
-    memory.promote([theirs, *ids], to="weights", model=imprint)
+    assert memory.promote([theirs, *ids], to="weights", model=imprint).refused == {}
     memory.revoke(source="crm").verify()
     assert set(imprint.facts) == {*ids} and imprint.probe().direct == 1.0
     memory.correct(ids[0], f"{facts.new[1].prompt()} Rome")
