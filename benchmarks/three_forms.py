@@ -4,8 +4,8 @@
 
 A small model, trained here, reads a memory as ``Memory.attach`` frames it and tells what it says of somebody in other words. 64
 facts about people whom it has never read of are asked for in all three forms: after the sentence that they were taught by, after
-two wordings and in three contexts that they were not. Written down before it was run, and what ``passed`` says (what ``of_read`` asks,
-and for how long the model learns, was changed after a first run, of which docs/weights.md tells):
+two wordings and in three contexts that they were not. Written down before it was run, and what ``passed`` says (what ``of_read``
+asks, and for how long the model learns, was changed after a first run, of which docs/weights.md tells):
 
 - by the KV cache every answer is the one by text, and no logit differs by more than 1e-4;
 - without a token of any memory before it, the model with adapters of rank 8 tells at least 0.9 of what it tells by text of the
