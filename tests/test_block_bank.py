@@ -443,6 +443,21 @@ def test_directly_reached_blocks_alone_are_erased_where_that_is_asked_for(tmp_pa
 # --- owners ---
 
 
+def test_what_is_learnt_anew_after_another_was_forgotten_is_still_its_owners(tmp_path: Path) -> None:
+    model = llama()
+    bank = bank_of(tmp_path, model)
+    hers = [replace(one, owner="ana", address=(0, at % 2)) for at, one in enumerate(documents(4))]
+    train_memories(bank, model, hers, Training(memory=FAST))
+    again = bank.forget(hers[0].id)
+    assert again and bank.owner((0,)) == "ana"
+    with pytest.raises(AccessError):
+        train_memories(bank, model, [replace(hers[1], id="x", owner="ben")])
+    train_memories(bank, model, [one for one in hers if one.id in again], Training(memory=FAST))
+    for one in hers[1:]:
+        bank.forget(one.id)
+    assert bank.owner((0,)) == ""
+
+
 def test_a_block_is_its_owners(tmp_path: Path) -> None:
     model = llama()
     bank = bank_of(tmp_path, model)

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NEEDS = [
     ("import torch", "torch", "torch"),
+    ("distilled_adapter", "peft", "peft"),
     ("holdfast.serve.mcp", "mcp", "mcp"),
     ("holdfast.adapters", "langgraph", "adapters"),
 ]

@@ -67,7 +67,7 @@ def opened(folder: Path, clock: Clock, **given) -> Memory:
 
 
 def editor(model, words, facts: World, **settings) -> SideMemory:
-    given = {"mode": "retrieve", "shard": 1, "shards": 1, "share": 0.5, "steps": 60, "unrelated": 8, "rate": 0.03}
+    given = {"mode": "retrieve", "shard": 1, "shards": 1, "share": 0.5, "steps": 60, "unrelated": 24, "rate": 0.03}
     unrelated = tuple(fact.prompt(at % 4) for at, fact in enumerate(facts.known[:24]))
     return SideMemory(
         model, words, layer=LAYER, settings=Settings(**given | settings), unrelated=unrelated, templates=("{}", "we heard that {}"),
@@ -103,7 +103,9 @@ def test_forgotten_facts_are_out_of_the_model_as_if_never_there_and_the_receipt_
     imprint = imprinted(memory, model, words, facts)
     mail = [memory.add(fact.text, source="mail:7").ids[0] for fact in facts.new[:3]]
     kept = memory.add(facts.new[4].text, source="ana").ids[0]
-    edits = memory.promote([*mail, kept], to="weights", model=imprint).cubes
+    promotion = memory.promote([*mail, kept], to="weights", model=imprint)
+    assert promotion.refused == {}
+    edits = promotion.cubes
     assert imprint.probe(mail).direct == 1.0
     receipt = memory.forget(source="mail:7")
     assert {*mail, *(cube.id for cube in edits[:3])} == set(receipt.ids)

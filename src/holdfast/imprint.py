@@ -1,9 +1,10 @@
 """Memories as facts in a model's weights: what is trusted, stable and often used, said without being read.
 
-The third form (MemOS, arXiv 2507.03724 §5.5, parametric memory), by an editor of ``weights`` (WISE, arXiv 2405.14768). A fact is
-promoted only where the model then tells it in contexts that it was not taught in, and still says of other texts what it said; the
-text stays, as lineage and to fall back on. What an editor has learnt of a fact is kept as a cube of the form ``weights``, derived
-from the fact, so that whoever may read the fact may have it and nobody else, and another program need not teach it again.
+The third form (MemOS, arXiv 2507.03724 §5.5, parametric memory), by an editor of ``weights``: a side memory (WISE, arXiv
+2405.14768), or adapters that the model distils from the text. A fact is promoted only where the model then tells it in contexts
+that it was not taught in, and still says of other texts what it said; the text stays, as lineage and to fall back on. What an
+editor has learnt of a fact is kept as a cube of the form ``weights``, derived from the fact, so that whoever may read the fact may
+have it and nobody else, and another program need not teach it again.
 
 Forgotten, a fact goes out of the model with all that was made of it, and the model is asked: in the very words, in other words,
 after words of its own, and whether what it says of the fact still tells it from one that it never saw.
@@ -12,7 +13,7 @@ after words of its own, and whether what it says of the fact still tells it from
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from holdfast.cube import EXTERNAL, Channel, Cube, Form, Ref, Scope
@@ -22,11 +23,10 @@ from holdfast.retrieve.hits import Hit
 from holdfast.store.base import Operation, Where
 from holdfast.store.forms import Kept
 from holdfast.store.sqlite import SqliteStore
-from holdfast.weights.base import Edit, evaluating
+from holdfast.weights.base import Edit, Teachable, evaluating
 from holdfast.weights.membership import membership
 from holdfast.weights.probing import Knows, Probe, answers_of, knows
-from holdfast.weights.prompts import padded, templates_of, tokens
-from holdfast.weights.side_memory import SideMemory
+from holdfast.weights.prompts import BARE, padded, split, templates_of, tokens
 
 KIND = "edit"
 """The kind of the cubes that hold what an editor learnt of a fact."""
@@ -41,12 +41,15 @@ class Lesson:
     Fields
         also: the prompt in other words, which are taught with it; the more of them, the more it is told in words of its own.
         rephrased: in words that are never taught, by which it is judged whether it was learnt.
+        context: the words that the model reads before the prompt to tell the target; the memory's own and a new line, where none
+            are given.
     """
 
     prompt: str
     target: str
     also: tuple[str, ...] = ()
     rephrased: tuple[str, ...] = ()
+    context: str = ""
 
 
 Teach = Callable[[Cube], Lesson | None]
@@ -62,6 +65,8 @@ class Gate:
         age: since it was recorded in this version: what still changes is better left as text. ``ripe`` asks for it.
         visits: how often feedback came in on it. ``ripe`` asks for it.
         passing: share of the held-out prompts that must tell it.
+        of_read: of what is taught together, the share of all held-out prompts that tell it, as a share of those that do where the
+            model reads the memory first; 0: not asked. Where it is too little, those that fall short of it go.
         drift: how far, in nats a token, the model may say something else of texts that have nothing to do with it.
     """
 
@@ -70,10 +75,11 @@ class Gate:
     visits: int = 2
     passing: float = 0.5
     drift: float = 0.01
+    of_read: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.trust <= 1 or not 0 <= self.passing <= 1 or self.drift < 0:
-            raise InputError("trust and the share that passes lie between 0 and 1, and drift is no less than 0")
+        if not all(0 <= one <= 1 for one in (self.trust, self.passing, self.of_read)) or self.drift < 0:
+            raise InputError("trust and the shares that pass lie between 0 and 1, and drift is no less than 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,7 @@ class Imprint:
         self,
         store: SqliteStore,
         scope: Scope,
-        editor: SideMemory,
+        editor: Teachable,
         apply: Apply,
         *,
         gate: Gate | None = None,
@@ -114,7 +120,7 @@ class Imprint:
             raise InputError("this editor holds edits already, which nobody knows the source of: give an empty one")
         self._store, self._scope, self._apply, self._name = store, scope, apply, name
         self.editor, self.gate = editor, gate or Gate()
-        self._teach = teach or lesson_of
+        self._teach = _reading(teach or lesson_of)
         self._contexts = tuple(contexts) or templates_of(editor.model, editor.tokenizer, _HELD_OUT)
         self._controls = [tokens(editor.tokenizer, text) for text in controls] or editor.unrelated
         self._refs: dict[str, Ref] = {}
@@ -152,30 +158,39 @@ class Imprint:
         ]
 
     def promote(self, cubes: Iterable[Cube | Hit | str]) -> Promotion:
-        """Teach the model some memories, one after another; each stays only if it passes the gate.
+        """Teach the model some memories; each stays only if it passes the gate.
 
-        What cannot be promoted is told with its reason, and nothing of it stays. Raises NotFoundError for a memory that is not to
-        be recalled in this scope (quarantined, archived, expired, another's), InputError for what is no text, and what a commit
-        raises.
+        They are taught one after another, or together by an editor that learns them in one piece. What cannot be promoted is told
+        with its reason, and nothing of it stays. Raises NotFoundError for a memory that is not to be recalled in this scope
+        (quarantined, archived, expired, another's), InputError for what is no text, and what a commit raises.
         """
         self.load()
         refused: dict[str, str] = {}
-        new: list[str] = []
+        ready: dict[str, tuple[Cube, Lesson]] = {}
         wanted = [recallable(self._store, self._scope, one if isinstance(one, str) else one.id) for one in cubes]
         for cube in wanted:
             if cube.form is not Form.TEXT:
                 raise InputError(f"{cube.id} is no text but a {cube.form}: only text is taught")
             if self._refs.get(cube.id) == cube.ref:
                 continue
-            reason = self._unfit(cube) or self._taught(cube)
+            lesson = self._teach(cube)
+            reason = self._unfit(cube) or self._unsaid(lesson)
             if reason:
                 refused[cube.id] = reason
-            else:
-                new.append(cube.id)
-        for id in new:  # what was taught later may have worn it down
-            if id in self._refs and (reason := self._untold(self._lessons[id])):
+            elif lesson is not None:
+                ready[cube.id] = cube, lesson
+        for ids in [list(ready)] if self.editor.together else [[id] for id in ready]:
+            refused |= self._taught({id: ready[id] for id in ids})
+        for id in ready:  # what was taught later may have worn it down, and what was forgotten meanwhile is not to stay
+            if id not in self._refs:
+                continue
+            if not self._holds(self._refs[id]):
+                refused[id] = "it was changed or taken back while it was taught"
+            elif reason := self._untold(self._lessons[id]):
                 refused[id] = f"{reason}, once the others were taught"
-                self._unlearn([id])
+            else:
+                continue
+            self._unlearn([id])
         kept = self._save()
         return Promotion(tuple(kept[id] for id in (cube.id for cube in wanted) if id in kept), refused)
 
@@ -185,9 +200,7 @@ class Imprint:
         ``problems`` says of what was kept for this model and could not be taken up why; the text is still there.
         """
         self._store.owner.forms.follow()
-        for id, ref in list(self._refs.items()):  # what has expired makes no event
-            if not self._holds(ref):
-                self._unlearn([id])
+        self._let_go([id for id, ref in self._refs.items() if not self._holds(ref)])  # what has expired makes no event
         new: list[str] = []
         problems: list[str] = []
         # Of a shard that grew, the file with more in it first: the others are passed over.
@@ -240,7 +253,7 @@ class Imprint:
 
     def outdate(self, kept: Sequence[Kept]) -> None:
         """See ``Holder``: what no longer holds is not told any more."""
-        self._unlearn([one.ref.id for one in kept if self._refs.get(one.ref.id) == one.ref])
+        self._let_go([one.ref.id for one in kept if self._refs.get(one.ref.id) == one.ref])
 
     def left(self, kept: Sequence[Kept]) -> list[str]:
         """See ``Holder``."""
@@ -263,22 +276,38 @@ class Imprint:
             return "a model said it itself"
         return ""
 
-    def _taught(self, cube: Cube) -> str:
-        """Teach a memory; why it did not stay, or nothing."""
-        lesson = self._teach(cube)
+    def _unsaid(self, lesson: Lesson | None) -> str:
+        """Why nothing can be taught of a memory; empty where something can."""
         if lesson is None:
             return "there is no prompt in it that it would be the answer of"
-        if cube.id in self._refs:  # an older version
-            self._unlearn([cube.id])
         try:
-            self.editor.edit([Edit(cube.id, lesson.prompt, lesson.target, also=lesson.also)])
+            split(self.editor.tokenizer, lesson.prompt, lesson.target)
         except InputError as error:
             return str(error)
-        self._refs[cube.id], self._lessons[cube.id] = cube.ref, lesson
-        reason = self._untold(lesson) or self._drifted()
-        if reason:
-            self._unlearn([cube.id])
-        return reason
+        return ""
+
+    def _taught(self, some: Mapping[str, tuple[Cube, Lesson]]) -> dict[str, str]:
+        """Teach some memories in one call; of each that did not stay, why."""
+        if not some:
+            return {}
+        self._unlearn([id for id in some if id in self._refs])  # older versions
+        try:
+            self.editor.edit([_edit(cube, lesson) for cube, lesson in some.values()])
+        except InputError as error:
+            return dict.fromkeys(some, str(error))
+        for id, (cube, lesson) in some.items():
+            self._refs[id], self._lessons[id] = cube.ref, lesson
+        refused: dict[str, str] = {}
+        while staying := [id for id in some if id not in refused]:
+            failing = {id: reason for id in staying if (reason := self._untold(self._lessons[id]))}
+            failing = failing or self._unread(staying)
+            if not failing and (reason := self._drifted()):
+                failing = dict.fromkeys(staying, reason)
+            if not failing:
+                break
+            self._unlearn(list(failing))
+            refused |= failing  # what is left was learnt again without them, and is asked again
+        return refused
 
     def _untold(self, lesson: Lesson) -> str:
         """Why a lesson does not pass, or nothing."""
@@ -286,9 +315,39 @@ class Imprint:
         if asked is None or asked.direct < 1:
             return "the model does not tell it"
         held_out = [share for share in (asked.rephrased, asked.sampled) if share is not None]
-        if held_out and min(held_out) < self.gate.passing:
+        if not held_out:
+            return ""
+        if min(held_out) < self.gate.passing:
             return f"asked otherwise, the model tells it {min(held_out):.0%} of the time, and {self.gate.passing:.0%} is asked for"
         return ""
+
+    def _unread(self, ids: Sequence[str]) -> dict[str, str]:
+        """Where too little is told of what the model tells when it reads these memories: by which of them, and why."""
+        if not self.gate.of_read:
+            return {}
+        lessons = [self._lessons[id] for id in ids]
+        told, read = self._held_out(lessons), self._held_out(lessons, read=True)
+        if sum(told) >= self.gate.of_read * sum(read):
+            return {}
+        return {
+            id: f"asked otherwise, the model tells it {ours:.0%} of the time, and {theirs:.0%} when it reads it"
+            for id, ours, theirs in zip(ids, told, read, strict=True)
+            if ours < self.gate.of_read * theirs
+        }
+
+    def _held_out(self, lessons: Sequence[Lesson], *, read: bool = False) -> list[float]:
+        """Of each lesson the share of prompts that it was not taught after, and that it is told after.
+
+        ``read``: by the model as it was, with the memory's words before each.
+        """
+        rows = []
+        for one in lessons:
+            contexts = (context.replace(BARE, one.prompt) for context in self._contexts if context != BARE)
+            before = one.context if read else ""
+            rows.append([(before + prompt, one.target) for prompt in (*one.rephrased, *contexts)])
+        with self.editor.apart() if read else self.editor.on():
+            found = iter(answers_of(self.editor.model, self.editor.tokenizer, [row for some in rows for row in some]))
+        return [sum(next(found).told for _ in some) / max(1, len(some)) for some in rows]
 
     def _drifted(self) -> str:
         drift = self.drift()
@@ -356,6 +415,12 @@ class Imprint:
             scores = [one.likelihood for one in answers_of(self.editor.model, self.editor.tokenizer, rows)]
         return membership(scores[: len(lessons)], scores[len(lessons) :], draws=0).auc
 
+    def _let_go(self, ids: Sequence[str]) -> None:
+        """Out of the model, which goes on telling what else was learnt with it; and that is kept again."""
+        if ids:
+            self._unlearn(ids)
+            self._save()
+
     def _holds(self, ref: Ref) -> bool:
         try:
             return recallable(self._store, self._scope, ref.id).ref == ref
@@ -391,6 +456,20 @@ class Imprint:
             purged = owner.purge(old, self._scope, actor=self._scope.path, reason="superseded")
             owner.forms.drop([cube.id for cube in purged.versions])
         return found
+
+
+def _reading(teach: Teach) -> Teach:
+    """With the words to be read of every lesson."""
+
+    def taught(cube: Cube) -> Lesson | None:
+        lesson = teach(cube)
+        return lesson if lesson is None or lesson.context else replace(lesson, context=f"{cube.text}\n")
+
+    return taught
+
+
+def _edit(cube: Cube, lesson: Lesson) -> Edit:
+    return Edit(cube.id, lesson.prompt, lesson.target, also=lesson.also, context=lesson.context)
 
 
 def lesson_of(cube: Cube) -> Lesson | None:

@@ -61,7 +61,10 @@ if TYPE_CHECKING:
     from holdfast.replying import Reply
     from holdfast.shelf import Shelf
     from holdfast.states import Attached, Resident, States
-    from holdfast.weights.side_memory import SideMemory
+    from holdfast.trained import Place, TrainedBank, TrainedModel, Unlearn
+    from holdfast.weights.base import Batch, Teachable
+    from holdfast.weights.block_bank import BlockBank
+    from holdfast.weights.block_training import Training
 
 BATCH = 512
 MAX_QUERY = 100_000
@@ -704,7 +707,7 @@ class Memory:
 
     def imprint(
         self,
-        editor: SideMemory,
+        editor: Teachable,
         *,
         gate: Gate | None = None,
         teach: Teach | None = None,
@@ -931,6 +934,55 @@ class Memory:
         shelf = Shelf(self._store, self.scope(**scope), bank, tokenizer, name)
         self._owner.forms.join(shelf)
         return shelf
+
+    def bank(
+        self,
+        bank: BlockBank,
+        model: Any,
+        tokenizer: Any,
+        *,
+        place: Place,
+        training: Training | None = None,
+        name: str = "bank",
+        **scope: str | None,
+    ) -> TrainedBank:
+        """A bank of blocks that memories of one scope train; what is forgotten or changed goes with the blocks that it reached.
+
+        ``place``: where in the bank's tree a memory is learnt. ``name``: what it is called in receipts. Raises InputError where a
+        holder of that name has joined, StaleError for another model than the bank's.
+        """
+        from holdfast.trained import TrainedBank
+        from holdfast.weights.block_training import Training
+
+        chosen = training or Training()
+        made = TrainedBank(
+            self._store, self.scope(**scope), bank, model, tokenizer, place=place, training=chosen, name=name
+        )
+        self._owner.forms.join(made)
+        return made
+
+    def trained(
+        self,
+        model: Any,
+        *,
+        unlearn: Unlearn,
+        unseen: Batch,
+        exact: bool = False,
+        size: int = 64,
+        name: str = "model",
+        **scope: str | None,
+    ) -> TrainedModel:
+        """A model whose own weights were trained on memories of one scope; what is forgotten is unlearnt, and it is said how well.
+
+        ``unlearn``: how; ``exact``: that trains anew. ``unseen``: rows that the model never saw, for the test. Raises InputError.
+        """
+        from holdfast.trained import TrainedModel
+
+        made = TrainedModel(
+            self._store, self.scope(**scope), model, unlearn=unlearn, unseen=unseen, exact=exact, size=size, name=name
+        )
+        self._owner.forms.join(made)
+        return made
 
     def _states(self, model: Reader, here: Scope, budget: int | None = None, half_life: float = 3600.0) -> States:
         from holdfast.states import Resident, States

@@ -7,7 +7,7 @@ there are people of whom it has read nothing. Words are tokens, so that an answe
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,14 +91,27 @@ def world(people: int, strangers: int, seed: int) -> World:
     return World(tuple(facts[:cut]), tuple(facts[cut:]))
 
 
-def tokenizer() -> Any:
-    """Of ``transformers``: a word is a token."""
+def tokenizer(also: Iterable[str] = ()) -> Any:
+    """Of ``transformers``: a word is a token. ``also``: other texts that it is to have the words of; then signs are tokens too."""
     said = {word for texts in WORDINGS.values() for text in texts for word in text.split() if word != "{}"}
     words = sorted(said | {*FIRST, *LAST, *_CHATTER, "."} | {value for some in VALUES.values() for value in some})
-    vocabulary = {word: at for at, word in enumerate((_PAD, _BEGIN, _UNKNOWN, *words))}
+    signs = pre_tokenizers.Whitespace()
+    more = {word for text in also for word, _ in signs.pre_tokenize_str(text)}
+    vocabulary = {word: at for at, word in enumerate((_PAD, _BEGIN, _UNKNOWN, *words, *sorted(more - {*words})))}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token=_UNKNOWN))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.pre_tokenizer = signs if more else pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=made, unk_token=_UNKNOWN, pad_token=_PAD, bos_token=_BEGIN)
+
+
+def overheard(drawn: random.Random, said: Callable[[str], str] = str) -> str:
+    """Something about anybody, and then the same in words of another wording: what a model learns to read by.
+
+    ``said``: how a sentence stands before the prompt.
+    """
+    relation = drawn.choice(list(VALUES))
+    fact = Fact(f"{drawn.choice(FIRST)} {drawn.choice(LAST)}", relation, drawn.choice(VALUES[relation]))
+    told, asked = (drawn.randrange(len(WORDINGS[relation])) for _ in range(2))
+    return f"{said(f'{fact.prompt(told)} {fact.value}')} {fact.prompt(asked)} {fact.value}"
 
 
 def trained(
@@ -111,9 +124,13 @@ def trained(
     layers: int = 2,
     batch: int = 64,
     seed: int = 0,
+    reading: Callable[[random.Random], str] | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> Any:
-    """A ``LlamaForCausalLM`` that has read the facts in all wordings, among chatter, for so many steps; in ``eval`` mode."""
+    """A ``LlamaForCausalLM`` that has read the facts in all wordings, among chatter, for so many steps; in ``eval`` mode.
+
+    ``reading``: makes texts such as ``overheard``, of which it reads as many; of these the last word alone is to be said.
+    """
     rows = [(fact.prompt(at), fact.value) for fact in facts for at in range(len(WORDINGS[fact.relation]))]
     drawn = random.Random(seed)
     torch.manual_seed(seed)
@@ -133,14 +150,19 @@ def trained(
     adam = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 3e-3, total_steps=steps)
     for _ in range(steps):
-        texts = []
+        texts: list[tuple[int, list[int]]] = []
         for prompt, value in drawn.choices(rows, k=batch):
             before = " ".join(drawn.choices(_CHATTER, k=drawn.choice((0, 0, 2, 4))))
-            texts.append(f"{before} {prompt} {value} .".split())
-        long = max(map(len, texts))
-        ids = torch.tensor([words.convert_tokens_to_ids([*text, *[_PAD] * (long - len(text))]) for text in texts])
-        real = torch.arange(long) < torch.tensor([len(text) for text in texts])[:, None]
-        loss = model(input_ids=ids, attention_mask=real.long(), labels=ids.masked_fill(~real, _IGNORED)).loss
+            texts.append((0, words.convert_tokens_to_ids(f"{before} {prompt} {value} .".split())))
+        if reading is not None:
+            read = [words(reading(drawn))["input_ids"] for _ in range(batch)]
+            texts += [(len(one) - 1, one) for one in read]
+        long = max(len(text) for _, text in texts)
+        ids = torch.tensor([[*text, *[0] * (long - len(text))] for _, text in texts])
+        places = torch.arange(long)
+        real = places < torch.tensor([len(text) for _, text in texts])[:, None]
+        asked = real & (places >= torch.tensor([first for first, _ in texts])[:, None])
+        loss = model(input_ids=ids, attention_mask=real.long(), labels=ids.masked_fill(~asked, _IGNORED)).loss
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adam.step()

@@ -8,7 +8,7 @@ and values never mixes two.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -33,6 +33,7 @@ class Edit:
         target: what is to be said.
         unrelated: texts whose answers must stay as they are; an editor draws some itself where there are none.
         also: the prompt in other words, which are taught with it.
+        context: what the model reads before the prompt to say the target by itself; an editor that distils learns from that.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Edit:
     target: str
     unrelated: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    context: str = ""
 
     def __post_init__(self) -> None:
         if not self.id or not self.prompt.strip() or not self.target.strip():
@@ -84,6 +86,59 @@ class Editor(Protocol):
 
     def detach(self) -> None:
         """Take everything off the model, which then computes what it did before, to the last bit."""
+        ...
+
+
+class Teachable(Editor, Protocol):
+    """An editor whose edits are kept as files and are on the model for the length of a block: what ``imprint`` works with.
+
+    What is learnt lies in pieces, each of which is kept, taken up and learnt again by itself.
+    """
+
+    model: Any
+    tokenizer: Any
+
+    together: bool
+    """Whether the edits of one call are learnt in one piece, and so are judged together; else they are given one by one."""
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """What has been taught and not forgotten, oldest first."""
+        ...
+
+    @property
+    def shards(self) -> Mapping[int, tuple[str, ...]]:
+        """Which edits are in each piece, by its number."""
+        ...
+
+    @property
+    def unrelated(self) -> list[list[int]]:
+        """The tokens of the texts whose answers are to stay."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Of all that must match before a file of edits can be taken up."""
+        ...
+
+    def taught_in(self, memory: str) -> tuple[str, ...]:
+        """The edits that a memory answers for, as a ``Route`` names it."""
+        ...
+
+    def state(self, shards: Collection[int] | None = None) -> bytes:
+        """All of it, or some pieces, as a file."""
+        ...
+
+    def join(self, data: bytes) -> tuple[str, ...]:
+        """Take up the pieces of such a file; the ids of their edits. Raises StaleError, InputError."""
+        ...
+
+    def on(self) -> AbstractContextManager[None]:
+        """Within the block it is on the model; afterwards as it was before."""
+        ...
+
+    def apart(self) -> AbstractContextManager[None]:
+        """Within the block the model is as it was, to the last bit."""
         ...
 
 

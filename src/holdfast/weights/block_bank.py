@@ -306,6 +306,11 @@ class BlockBank:
                 self._ledger.beyond[document] = more
         self._write()
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The documents that are on record, in order."""
+        return tuple(sorted(self._ledger.leaves))
+
     def touched_by(self, document: str, *, indirectly: bool = False) -> tuple[Address, ...]:
         """The nodes whose blocks a document has trained, from the root down, ``GENERIC`` among them; none where it is not known.
 
@@ -500,11 +505,13 @@ class BlockBank:
     def _erase(self) -> None:
         """Do what the ledger says is to be erased; a process that ended amid it left it there to be done."""
         numbers: dict[int, list[int]] = {}
+        trained = {_name(node) for document in self._ledger.leaves for node in self._reached(document)}
         for name in self._ledger.erasing:
             level, number = map(int, name.split("/"))
             numbers.setdefault(level, []).append(number)
             self._loaded.pop((level, number), None)
-            self._ledger.owners.pop(name, None)
+            if name not in trained:  # else it is learnt anew, by the same owner's
+                self._ledger.owners.pop(name, None)
         for level in numbers.keys() & self._levels.keys():
             for one in self._levels[level].files():
                 one.erase(numbers[level])  # at once: each call waits for the whole file

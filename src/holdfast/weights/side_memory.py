@@ -185,6 +185,8 @@ class SideMemory(Routed):
     Raises InputError for what does not fit the model.
     """
 
+    together = False
+
     def __init__(
         self,
         model: Any,
