@@ -200,6 +200,7 @@ async function show() {
   const id = Object.hasOwn(VIEWS, path) ? path : "search";
   shown?.leave?.();
   shown = null;
+  delete app.dataset.ready;
   const old = document.getElementById("main");
   if (!old) return;
   const root = h("div", {});

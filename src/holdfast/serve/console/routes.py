@@ -242,7 +242,8 @@ def router(opened: Opened, evidence: Path | None = None) -> APIRouter:
         if evidence is None:
             return {"claims": []}
         rows: Sequence[Any] = importlib.import_module("holdfast.claims.runner").list_claims(evidence)
-        return {"claims": [row.to_dict() for row in rows]}
+        paper = importlib.import_module("holdfast.claims.catalogue").paper
+        return {"claims": [{**row.to_dict(), "title": paper(row.number).title} for row in rows]}
 
     @routes.get("/claims/{number}")
     def claim(_: Held, number: int) -> Any:

@@ -90,7 +90,7 @@ export async function render(root, params, ctx) {
     ["Source", source && words(source)],
     ["Trust", fixed(origin.trust)],
     ["Outside", origin.taint.map(words).join(", ")],
-    ["Scope", words(cube.scope)],
+    ["Scope", cube.scope.split("/").filter((part) => part !== "-").map((part) => words(decodeURIComponent(part))).join(" / ")],
     ["Expires", moment(cube.policy.expires_at)],
     ["Used", cube.use.visits ? `${count(cube.use.visits, "time")}, utility ${fixed(cube.use.utility)}` : ""],
     ...Object.entries(cube.data).slice(0, 12).map(([name, value]) => [words(name), oneLine(typeof value === "string" ? value : JSON.stringify(value), 160)]),
@@ -153,8 +153,7 @@ function change(before, after) {
 
 /** Words that stayed, went and came, by the longest common sequence; of long texts only their ends are compared. */
 export function diff(before, after) {
-  const a = before.split(/(\s+)/).filter(Boolean);
-  const b = after.split(/(\s+)/).filter(Boolean);
+  const [a, b] = [before, after].map((text) => text.match(/[\p{L}\p{N}_]+|\s+|[^\p{L}\p{N}_\s]/gu) ?? []);
   let head = 0;
   while (head < a.length && head < b.length && a[head] === b[head]) head++;
   let tail = 0;

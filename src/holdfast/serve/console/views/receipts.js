@@ -19,7 +19,7 @@ export async function render(root, params, ctx) {
     h(
       "div",
       { class: "page wide stack loose" },
-      h("div", { class: "head" }, h("h1", {}, "Receipts and audit"), h("div", { class: "row wrap" }, checked, chain, filter)),
+      h("div", { class: "head" }, h("h1", {}, "Receipts and audit"), h("div", { class: "row wrap" }, chain, filter, checked)),
       ctx.receipts.length > 0 && h("section", { class: "stack", "aria-label": "Receipts" }, h("h2", {}, "Receipts of this session"), ctx.receipts.map(receipt)),
       h("section", {}, h("h2", { class: "unseen" }, "Audit"), h("div", { class: "scroll" }, h("table", { class: "audit" }, h("thead", {}, h("tr", {}, h("th", { class: "n" }, "Event"), h("th", {}, "When (UTC)"), h("th", {}, "Action"), h("th", {}, "Who"), h("th", {}, "Memory"), h("th", {}, "Reason"))), list)), told, h("div", { class: "row" }, more)),
     ),

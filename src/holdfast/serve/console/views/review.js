@@ -46,7 +46,7 @@ export async function render(root, params, ctx) {
           { class: "in stack" },
           h("p", { class: "words", "data-words": true }, shown(memory)),
           meta(memory),
-          h("p", { class: "notice warn" }, words(reason || "it waits for somebody to look at it")),
+          h("p", { class: "notice warn" }, words(reason || "it waits for somebody to look at it").replace(/^quarantined: /, "")),
           h("dl", { class: "facts" }, [["Recorded", moment(memory.recorded_at)], ["Source", words(source ?? "")], ["Outside", memory.origin.taint.map(words).join(", ")]].filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
           h(
             "div",
@@ -90,7 +90,7 @@ export async function render(root, params, ctx) {
     const answer = await confirm({
       title: `Revoke ${oneLine(source, 60)}?`,
       about: [
-        h("p", {}, `${count(plan.said.length, "memory", "memories")} that it said and ${number(plan.derived.length)} made of them leave recall; ${number(plan.doubted.length)} that others had a part in wait here; ${number(plan.reopened.length)} that it had ended hold again. Undo brings all back.`),
+        h("p", {}, `${count(plan.said.length, "memory", "memories")} that it said and ${number(plan.derived.length)} made of them leave recall; ${number(plan.doubted.length)} that others had a part in wait here; ${number(plan.reopened.length)} that it had ended hold again. What of it waits here goes on waiting. Undo brings all back.`),
         plan.diff?.length ? h("ul", { class: "list" }, plan.diff.slice(0, 20).map((line) => h("li", {}, oneLine(line, 200)))) : null,
       ],
       action: "Revoke",
