@@ -285,7 +285,7 @@ def test_the_timeline_moves_in_both_times(served, open_page):
 
             memory.apply([Operation.update(held.with_(valid_to=utc(end)), "it ended")], actor="test")
     page = enter(open_page(), served, "timeline")
-    rows = page.locator(".line")
+    rows = page.locator(".line[href]:visible")
     told = page.locator("[data-told]")
     now = served.memory.page(limit=100)
     expect(told).to_contain_text(f"{now.total} memories")

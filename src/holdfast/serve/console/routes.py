@@ -266,7 +266,7 @@ def _report(evidence: Path | None, number: int, ending: str) -> Path:
 def _status(memory: Memory, scope: dict[str, Any]) -> dict[str, Any]:
     """Of a principal's scope, what it may know; of the store as a whole, only for its owner."""
     here = memory.page(limit=1, **scope)
-    told: dict[str, Any] = {"memories": here.total, "degraded": memory.degraded}
+    told = {"memories": here.total, "first": _iso(here.first), "last": _iso(here.last), "degraded": memory.degraded}
     try:
         return {**memory.status(), **told}
     except AccessError:

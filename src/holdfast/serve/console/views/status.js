@@ -27,7 +27,7 @@ export async function render(root, params, ctx) {
     else if (!work.hasChildNodes()) fill(work, h("p", { class: "soft" }, "Nothing waits."));
     fill(wrong, (status.degraded ?? []).map((why) => h("p", { class: "notice warn" }, words(why))));
     if (!wrong.hasChildNodes()) fill(wrong, h("p", { class: "soft" }, "Nothing: everything that can be used is."));
-    fill(facts, [["Embedder", status.embedder === null ? "none: by words only" : status.embedder], ["Durability", status.durability], ["Journal’s head", status.head && h("span", { class: "mono" }, `${status.head.seq}:${status.head.hash}`)], ["Place", status.path && words(status.path)], ["Version", status.version], ["Seen", moment(new Date().toISOString())]].filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+    fill(facts, [["Embedder", status.embedder === null ? "none: by words only" : status.embedder], ["Durability", status.durability], ["Journal’s head", status.head && h("span", { class: "mono" }, `${status.head.seq}:${status.head.hash}`)], ["Oldest", moment(status.first)], ["Newest", moment(status.last)], ["Place", status.path && words(status.path)], ["Version", status.version], ["Seen", moment(new Date().toISOString())]].filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   }
 
   const stop = ctx.api.watch({

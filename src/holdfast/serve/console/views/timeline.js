@@ -4,8 +4,8 @@ import { h, fill, words, oneLine, day, count, say } from "../dom.js";
 import { asOf, shown, empty } from "../parts.js";
 
 const ROW = 40;
-const PAGE = 200;
-const SPARE = 12;
+const PAGE = 120;
+const BLOCK = 10;
 
 export const title = "Timeline";
 
@@ -41,30 +41,33 @@ export async function render(root, params, ctx) {
     ),
   );
 
-  // A fixed pool of rows is moved over the list: the page holds as many as are seen, however many there are.
-  const pool = new Map();
-  const spare = [];
+  // Blocks of rows lie over the list where it is seen, and those that are left behind are used again. Between two blocks a scroll
+  // changes nothing in the page, and the page holds as many rows as are seen, however many there are.
+  const blocks = new Map();
   let drawn = false;
   const draw = () => {
     drawn = false;
-    const first = Math.max(0, Math.floor(view.scrollTop / ROW) - SPARE);
-    const last = Math.min(total, Math.ceil((view.scrollTop + view.clientHeight) / ROW) + SPARE);
-    for (const [index, line] of pool) {
-      if (index < first || index >= last || (line.pending && rows[index])) {
-        pool.delete(index);
-        spare.push(line);
+    const first = Math.max(0, Math.floor(view.scrollTop / ROW / BLOCK) - 2);
+    const last = Math.min(Math.ceil(total / BLOCK), Math.ceil((view.scrollTop + view.clientHeight) / ROW / BLOCK) + 2);
+    const free = [];
+    for (const [index, block] of blocks) {
+      if (index < first || index >= last) {
+        blocks.delete(index);
+        free.push(block);
       }
     }
     for (let index = first; index < last; index++) {
-      if (!pool.has(index)) {
-        const line = spare.pop() ?? blank();
-        put(line, index);
-        pool.set(index, line);
-        if (!line.isConnected) canvas.append(line);
+      if (!blocks.has(index)) {
+        const block = free.pop() ?? canvas.appendChild(h("div", { class: "block" }, Array.from({ length: BLOCK }, blank)));
+        block.style.top = `${index * BLOCK * ROW}px`;
+        blocks.set(index, block);
+        put(block, index);
+      } else if (blocks.get(index).pending) {
+        put(blocks.get(index), index);
       }
     }
-    while (spare.length) spare.pop().remove();
-    if (last > rows.length) fetchOn();
+    for (const block of free) block.remove();
+    if (last * BLOCK > rows.length) fetchOn();
   };
   const plan = () => {
     if (!drawn) {
@@ -77,14 +80,20 @@ export async function render(root, params, ctx) {
 
   function blank() {
     const line = h("a", { class: "line", role: "listitem" }, h("span", { class: "when" }), h("span", { class: "what" }), h("span", { class: "text" }), h("span", { class: "from" }));
-    [line.when, line.what, line.text_, line.from] = line.children;
     return line;
   }
 
-  function put(line, index) {
+  const lineOf = (index) => blocks.get(Math.floor(index / BLOCK))?.children[index % BLOCK];
+
+  function put(block, place) {
+    block.pending = rows.length < Math.min(total, (place + 1) * BLOCK);
+    Array.from(block.children).forEach((line, n) => write(line, place * BLOCK + n));
+  }
+
+  function write(line, index) {
     const cube = rows[index];
-    line.pending = !cube;
-    line.style.transform = `translateY(${index * ROW}px)`;
+    const [when, what, text, from] = line.children;
+    line.hidden = index >= total;
     line.className = cube ? (cube.valid_to ? "line ended" : "line") : "line waiting";
     line.classList.toggle("sel", index === selected);
     line.setAttribute("aria-posinset", index + 1);
@@ -95,10 +104,10 @@ export async function render(root, params, ctx) {
       return;
     }
     line.href = ctx.link("memory", { id: cube.id });
-    line.when.textContent = day(cube.recorded_at);
-    line.what.textContent = cube.form === "text" ? cube.kind : `${cube.kind}, ${cube.form}`;
-    line.text_.textContent = cube.text ? oneLine(cube.text, 240) : shown(cube);
-    line.from.textContent = words(cube.origin.author ?? cube.origin.reference ?? cube.origin.channel);
+    when.textContent = day(cube.recorded_at);
+    what.textContent = oneLine(cube.form === "text" ? cube.kind : `${cube.kind}, ${cube.form}`, 16);
+    text.textContent = cube.text ? oneLine(cube.text, 200) : shown(cube);
+    from.textContent = oneLine(cube.origin.author ?? cube.origin.reference ?? cube.origin.channel, 22);
   }
 
   async function fetchOn() {
@@ -132,8 +141,7 @@ export async function render(root, params, ctx) {
     next = null;
     total = 0;
     selected = -1;
-    pool.clear();
-    spare.length = 0;
+    blocks.clear();
     fill(canvas);
     view.scrollTop = 0;
     await fetchOn();
@@ -142,19 +150,19 @@ export async function render(root, params, ctx) {
 
   const move = (by) => {
     if (!rows.length) return;
-    pool.get(selected)?.classList.remove("sel");
+    lineOf(selected)?.classList.remove("sel");
     selected = Math.max(0, Math.min(rows.length - 1, selected + by));
     const top = selected * ROW;
     if (top < view.scrollTop) view.scrollTop = top;
     else if (top + ROW > view.scrollTop + view.clientHeight) view.scrollTop = top + ROW - view.clientHeight;
     draw();
-    const line = pool.get(selected);
+    const line = lineOf(selected);
     line?.classList.add("sel");
     line?.focus({ preventScroll: true });
   };
   await restart();
   return {
-    keys: { j: () => move(1), k: () => move(-1), Enter: () => pool.get(selected)?.click() },
+    keys: { j: () => move(1), k: () => move(-1), Enter: () => lineOf(selected)?.click() },
     leave: () => window.removeEventListener("resize", plan),
   };
 }
