@@ -519,6 +519,71 @@ def test_what_is_too_large_is_stepped_over(monkeypatch):
     assert [one.value for one in lines] == [{"a": 1}, None, {"b": 2}]
 
 
+def mutated(value: Any, draw: st.DrawFn) -> Any:
+    """The same with some parts of it replaced by others."""
+    if draw(st.integers(0, 11)) == 0:
+        return draw(junk)
+    if isinstance(value, list):
+        return [mutated(one, draw) for one in value]
+    if isinstance(value, dict):
+        return {key: mutated(one, draw) for key, one in value.items() if draw(st.integers(0, 19))}
+    return value
+
+
+junk = st.sampled_from(
+    [
+        None,
+        True,
+        -1,
+        1e308,
+        10**30,
+        "",
+        "\ud800",
+        "\u0000",
+        "x" * 600,
+        "2025-13-45",
+        [],
+        {},
+        [[]],
+        [None],
+        {"": {}},
+        {"a": [1]},
+    ]
+)
+SAMPLES = {
+    format: (DATA / name).read_text().splitlines() if name.endswith("l") else json.loads((DATA / name).read_text())
+    for format, name in {
+        "chatgpt": "chatgpt/conversations.json",
+        "claude": "claude/conversations.json",
+        "mem0": "mem0.json",
+        "zep": "zep.json",
+        "letta": "letta.af",
+        "langgraph": "langgraph.json",
+        "mcp": "mcp.jsonl",
+    }.items()
+}
+
+
+@pytest.mark.parametrize("format", importers.FORMATS)
+@given(data=st.data())
+def test_nothing_in_an_archive_breaks_an_import(format, tmp_path, data):
+    whole = SAMPLES[format]
+    draw = data.draw
+    if format == "mcp":
+        text = "\n".join(json.dumps(mutated(json.loads(line), draw)) for line in whole)
+    else:
+        text = json.dumps(mutated(whole, draw))
+    path = tmp_path / "archive.json"
+    path.write_text(text)
+    for asked in (None, format):
+        try:
+            found = importers.survey(Archive(path), Scope("default", "ana"), format=asked, whose="*")
+        except InputError as error:
+            assert "\n" not in str(error)
+        else:
+            assert found.memories == sum(found.kinds.values())
+
+
 # --- the command ---
 
 

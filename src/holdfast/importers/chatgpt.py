@@ -84,9 +84,9 @@ def _message(
     message: Mapping[str, Any], conversation: str, key: str, title: object, current: bool, saved: set[str], make: Maker
 ) -> Iterator[Found | Left]:
     item = f"{conversation}/{message.get('id') or key}"
-    role = _field(message.get("author"), "role")
+    role = str(_field(message.get("author"), "role"))
     content = message.get("content")
-    kind = _field(content, "content_type")
+    kind = str(_field(content, "content_type"))
     said = message.get("create_time")
     if kind == "user_editable_context":
         yield from _about(content, make)

@@ -63,9 +63,9 @@ def _conversation(one: Mapping[str, Any], place: str, make: Maker, sure: bool) -
             yield Left(f"{id}/{number}", "it is no message")
             continue
         item = f"{id}/{message.get('uuid') or number}"
-        sender = message.get("sender")
+        sender = str(message.get("sender"))
         if sender not in _CHANNELS:
-            yield Left(item, f"its sender {str(sender)[:40]!r} is neither human nor assistant")
+            yield Left(item, f"its sender {sender[:40]!r} is neither human nor assistant")
             continue
         text = _said(message)
         held = [*rows(message.get("attachments")), *rows(message.get("files"))]
