@@ -21,7 +21,7 @@ import numpy as np
 
 from holdfast.as_of import RECALLED, AsOf
 from holdfast.chat import Chat, count_tokens
-from holdfast.cube import Channel, Cube, Form, Kind, Ref, Scope, Status, to_micros, utc
+from holdfast.cube import Channel, Cube, Form, Kind, Ref, Scope, Status, from_micros, to_micros, utc
 from holdfast.encode.base import Embedder, Encoder, Outcome, Trajectory
 from holdfast.encode.turns import Content, to_cubes
 from holdfast.enrichment import Enrichment, Progress
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from holdfast.weights.block_training import Training
 
 BATCH = 512
+MAX_PAGE = 1_000
 MAX_QUERY = 100_000
 
 
@@ -84,6 +85,20 @@ class Added:
 
     def __bool__(self) -> bool:
         return bool(self.ids or self.duplicates or self.quarantined)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some memories of many, the newest first. ``next``: where the page after this one begins; None where this is the last.
+
+    ``total``: how many there are on all pages. ``first``, ``last``: when the oldest and the newest of them were recorded.
+    """
+
+    cubes: tuple[Cube, ...]
+    total: int
+    next: str | None = None
+    first: datetime | None = None
+    last: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,6 +424,42 @@ class Memory:
         """
         times = [None if when is None else utc(when) for when in (known, true_at)]
         return AsOf(self._store, self.scope, self._search, self._pack, *times)
+
+    def page(
+        self,
+        *,
+        limit: int = 100,
+        after: str | None = None,
+        known: datetime | str | None = None,
+        true_at: datetime | str | None = None,
+        kinds: Sequence[str] = (),
+        **scope: str | None,
+    ) -> Page:
+        """Memories by when they were recorded, the newest first, a page at a time; ``after`` is the ``next`` of the page before.
+
+        ``known``, ``true_at``: as it was known, and what was true, at some time. What is recorded meanwhile moves no page.
+        Raises InputError, ScopeError.
+        """
+        if not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
+            raise InputError(f"limit must be a whole number from 1 to {MAX_PAGE}, not {limit!r}")
+        begin = None
+        if after is not None:
+            moment, _, row = after.partition(".")
+            if not (moment.lstrip("-").isdecimal() and row.isdecimal() and len(after) < 64):
+                raise InputError(f"{after!r} is no place in a list; use the 'next' of the page before")
+            begin = int(moment), int(row)
+        reach = self._store.reach(self.scope(**scope))
+        times = [None if when is None else utc(when) for when in (known, true_at)]
+        view = self._view(reach, kinds, *times)
+        if view is None:
+            return Page((), 0)
+        cubes, total, following, ends = self.recall.page(reach.scope, view, limit, begin)
+        return Page(
+            tuple(cubes),
+            total,
+            None if following is None else f"{following[0]}.{following[1]}",
+            *(from_micros(when) for when in ends or ()),
+        )
 
     # --- take back ---
 

@@ -6,11 +6,13 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from holdfast import importers
 from holdfast.cli import chats
 from holdfast.cli.options import announce_new, open_memory, scope
 from holdfast.cli.recall import notes
@@ -19,7 +21,15 @@ from holdfast.cli.work import finish_queue
 from holdfast.cube import Cube, Scope
 from holdfast.errors import InputError, NotFoundError, ScopeError, StoreError
 from holdfast.memory import Memory
-from holdfast.store.transfer import bring_in, everything, export_jsonl, export_markdown, read_jsonl, read_markdown
+from holdfast.store.transfer import (
+    bring_in,
+    everything,
+    export_folder,
+    export_jsonl,
+    export_markdown,
+    read_jsonl,
+    read_markdown,
+)
 
 BATCH = 256
 _NOTES = 5
@@ -27,8 +37,20 @@ _NOTES = 5
 
 def register(commands: Any) -> None:
     """Add these commands to the parser."""
-    come = commands("import", bring, "bring in an export, Markdown, or chats; running it again is safe")
-    come.add_argument("file", help="a file, or '-' for standard input")
+    come = commands(
+        "import", bring, "bring in an export, chats, or what another system remembers; running it again is safe"
+    )
+    come.add_argument("file", help="a file, a folder or a zip file, or '-' for standard input")
+    come.add_argument(
+        "--from",
+        dest="system",
+        choices=importers.FORMATS,
+        help="another system's archive (default: guessed from what is in it)",
+    )
+    come.add_argument(
+        "--whose", metavar="NAME", help="of an archive with several users, whose memories; '*' for everybody's"
+    )
+    come.add_argument("--dry-run", action="store_true", help="count what would come, and keep nothing")
     come.add_argument("--format", choices=("auto", "jsonl", "markdown", "chat"), default="auto")
     come.add_argument("--source", help="chats: where they come from (default: file:NAME)")
     come.add_argument(
@@ -37,6 +59,7 @@ def register(commands: Any) -> None:
 
     go = commands("export", take, "write memories as JSON lines (complete) or Markdown (to read and edit)")
     go.add_argument("--format", choices=("auto", "jsonl", "markdown"), default="auto")
+    go.add_argument("folder", nargs="?", help="with --format markdown: a folder to read, a file for each kind")
     go.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
 
 
@@ -53,6 +76,12 @@ class _Tally:
 
 def bring(args: argparse.Namespace, screen: Screen) -> int:
     """``holdfast import``."""
+    archive = _foreign(args)
+    if archive is not None:
+        with closing(archive):
+            return _bring_archive(args, archive, screen)
+    if args.whose:
+        raise InputError("--whose is for other systems' archives; this file is Holdfast's own, or a chat")
     text = _read(args.file)
     form = _form(args.format, args.file, text)
     if form != "chat" and (args.source or args.backdate):
@@ -64,6 +93,8 @@ def bring(args: argparse.Namespace, screen: Screen) -> int:
         found = _cubes(args, home, form, text, tally)
     except (InputError, ScopeError) as error:
         raise InputError(f"{args.file}: {error}") from error
+    if args.dry_run:
+        return _would(args, screen, form, found, tally)
     new = announce_new(args)
     with open_memory(args, create=True) as memory:
         try:
@@ -90,9 +121,152 @@ def bring(args: argparse.Namespace, screen: Screen) -> int:
     return 0
 
 
+def _foreign(args: argparse.Namespace) -> importers.Archive | None:
+    """The file, if it is another system's archive."""
+    if args.file == "-" or args.format != "auto":
+        if args.system:
+            raise InputError("--from takes a file, a folder or a zip file, and no --format")
+        return None
+    archive = importers.Archive(args.file)
+    try:
+        head = b""
+        if archive.is_file and not args.system:
+            with archive.open(archive.names[0]) as stream:
+                head = stream.read(4096)
+        own = b'"holdfast"' in head.split(b"\n", 1)[0] or b'"scope"' in head.split(b"\n", 1)[0]
+        if args.system is None and not own:
+            args.system = importers.guess(archive)
+            args.guessed = True
+        if args.system is None and not archive.is_file:
+            raise InputError(f"{args.file} looks like no archive that is known; say which with --from {_names()}")
+    except BaseException:
+        archive.close()
+        raise
+    if args.system is None:
+        archive.close()
+        return None
+    return archive
+
+
+def _names() -> str:
+    return ", ".join(importers.FORMATS)
+
+
+def _bring_archive(args: argparse.Namespace, archive: importers.Archive, screen: Screen) -> int:
+    if args.source or args.backdate:
+        raise InputError(
+            "--source and --backdate are for chats; an archive says for itself where each memory is from and when"
+        )
+    guessed = bool(getattr(args, "guessed", False))
+    left, degraded, new = 0, list[str](), ""
+    with screen.bar(None, "reading", unit=" items") as reading:
+
+        def saw(_: str, some: int, __: int | None) -> None:
+            reading.update(some)
+
+        found = importers.survey(archive, scope(args), format=args.system, whose=args.whose, progress=saw)
+    done = importers.Brought(found)
+    if guessed:
+        screen.note(f"{args.file} looks like {found.title} (--from {found.format} says so)")
+    if not args.dry_run and found.memories:
+        new = announce_new(args)
+        with open_memory(args, create=True) as memory:
+            try:
+                with screen.bar(found.memories, "importing") as bar:
+
+                    def tick(_: str, some: int, __: int | None) -> None:
+                        bar.update(some)
+
+                    done = importers.keep(memory, archive, memory.scope(), found, whose=args.whose, progress=tick)
+                left = finish_queue(memory, screen)
+            except KeyboardInterrupt:
+                screen.note("stopped; what was imported so far is kept. Run the same command again to go on")
+                raise
+            degraded = memory.degraded
+    if screen.json:
+        screen.data(
+            {
+                "file": args.file,
+                "format": found.format,
+                "guessed": guessed,
+                "dry_run": args.dry_run,
+                "memories": found.memories,
+                "kinds": dict(found.kinds),
+                "owners": dict(found.owners),
+                "added": done.added,
+                "duplicates": done.duplicates,
+                "changed": done.changed,
+                "quarantined": done.quarantined,
+                "left_out": _reasons(found.left_out),
+                "remarks": _reasons(found.remarks),
+                "notes": list(done.notes),
+                "waiting": left,
+                "degraded": degraded,
+            }
+        )
+        return 0
+    if new:
+        screen.note(new)
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(found.kinds.items()))
+    if args.dry_run or not found.memories:
+        some = count(found.memories, "memory", "memories")
+        screen.line(
+            f"would import {some} from {args.file} ({found.format}){f': {kinds}' if kinds else ''}; nothing was kept"
+        )
+    else:
+        known = f"; {done.duplicates:,} were there already" if done.duplicates else ""
+        edited = f"; {count(done.changed, 'memory', 'memories')} got other words" if done.changed else ""
+        screen.line(
+            f"imported {count(done.added, 'memory', 'memories')} from {args.file} ({found.format}){known}{edited}"
+        )
+        if done.quarantined:
+            screen.note(
+                f"{count(done.quarantined, 'memory waits', 'memories wait')} in quarantine; see: holdfast quarantine"
+            )
+    _some(screen, [_told("left out", why, *counted) for why, counted in found.left_out.items()])
+    _some(screen, [_told("kept", why, *counted) for why, counted in found.remarks.items()])
+    _some(screen, done.notes)
+    if left:
+        screen.note(f"not indexed yet: {count(left, 'memory', 'memories')}; see: holdfast status")
+    notes(screen, degraded)
+    return 0
+
+
+def _told(what: str, why: str, number: int, first: str) -> str:
+    more = f" and {number - 1:,} more" if number > 1 else ""
+    return f"{what}: {first[:120]}{more}: {why}"
+
+
+def _reasons(counted: Mapping[str, tuple[int, str]]) -> list[dict[str, object]]:
+    return [{"why": why, "count": number, "first": first} for why, (number, first) in counted.items()]
+
+
+def _would(args: argparse.Namespace, screen: Screen, form: str, found: Sequence[Cube], tally: _Tally) -> int:
+    """What an import of Holdfast's own, or of chats, would bring."""
+    if screen.json:
+        screen.data({"file": args.file, "format": form, "dry_run": True, "memories": len(found), **asdict(tally)})
+        return 0
+    screen.line(f"would import {count(len(found), 'memory', 'memories')} from {args.file} ({form}); nothing was kept")
+    _some(screen, [f"left out: {reason}" for reason in tally.left_out])
+    return 0
+
+
 def take(args: argparse.Namespace, screen: Screen) -> int:
     """``holdfast export``."""
     form = args.format
+    if args.folder is not None:
+        if form != "markdown" or args.output is not None:
+            raise InputError(
+                "a folder is for --format markdown, without -o; a complete copy is: holdfast export -o FILE"
+            )
+        with open_memory(args, embed=False) as memory:
+            cubes = list(memory.select())
+            written = export_folder(_counted(cubes, screen, "exporting"), Path(args.folder).expanduser())
+        if screen.json:
+            screen.data({"folder": args.folder, "format": form, "memories": written})
+        else:
+            screen.line(f"exported {count(written, 'memory', 'memories')} to {args.folder} ({form})")
+        return 0
     if form == "auto":
         form = "markdown" if args.output and args.output.lower().endswith((".md", ".markdown")) else "jsonl"
     if screen.json and args.output is None and form == "markdown":

@@ -289,6 +289,32 @@ class Recall:
             rows = np.flatnonzero(fresh).tolist()
             return list(self._read(no, scope, rows, {}).values())
 
+    def page(
+        self, scope: Scope, view: View, limit: int, after: tuple[int, int] | None
+    ) -> tuple[list[Cube], int, tuple[int, int] | None, tuple[int, int] | None]:
+        """What a view shows, the newest first: some cubes, how many there are in all, where the next page begins, and the first
+        and last moment (microseconds) at which any was recorded. ``after``: where this page begins."""
+        no = self._seen.partition(scope)
+        if no is None:
+            return [], 0, None, None
+        partition = self.partition(no)
+        with partition.lock, self._store.connections.reading():
+            partition.catch_up()
+            rows = np.flatnonzero(partition.visible(view))
+            known = partition.column("known_from")[rows]
+            if not len(rows):
+                return [], 0, None, None
+            count, ends = len(rows), (int(known.min()), int(known.max()))
+            if after is not None:
+                rest = (known < after[0]) | ((known == after[0]) & (rows < after[1]))
+                rows, known = rows[rest], known[rest]
+            order = np.lexsort((rows, known))[::-1][: limit + 1]
+            some = rows[order[:limit]].tolist()
+            cubes = self._read(no, scope, some, {})
+            last = order[limit - 1] if len(order) > limit else None
+            following = None if last is None else (int(known[last]), int(rows[last]))
+            return [cubes[row] for row in some if row in cubes], count, following, ends
+
     def alike(self, texts: Sequence[str], scope: Scope, view: View, k: int) -> list[Likeness]:
         """The k sessions whose visible rows are most like some texts. Raises EmbedderError where nothing can embed them."""
         if self.embedder is None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TextIO
 
-from holdfast.cube import Channel, Cube, Kind, Ref, Scope
-from holdfast.errors import ConflictError, InputError, NotFoundError, ScopeError
+from holdfast.cube import Channel, Cube, Kind, Ref, Scope, escaped
+from holdfast.errors import ConflictError, InputError, NotFoundError, ScopeError, StoreError
 from holdfast.store.base import Operation, Store, Where
 
 FORMAT = 1
@@ -86,6 +88,90 @@ def export_markdown(cubes: Iterable[Cube], out: TextIO) -> int:
         out.write(f"- <!-- {comment} --> **{_plain(label)}**\n{_item(shown)}\n")
         count += 1
     return count
+
+
+PAGE = 1_000
+"""Memories in one file of ``export_folder``."""
+
+
+def export_folder(cubes: Iterable[Cube], folder: Path) -> int:
+    """A folder to read: for each user and kind a Markdown file, for more than PAGE memories several. Returns how many memories.
+
+    A file begins with what is known of each memory (ids, times, source), as YAML; then follow their words, between fences that
+    no text can close. The folder must be new or empty. Raises StoreError; what was begun is taken away then.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise StoreError(f"{folder} is not empty; name a new folder, so that nothing there is overwritten")
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written: {error.strerror or error}") from error
+    pages: dict[tuple[str, str], list[Cube]] = {}
+    files: dict[tuple[str, str], int] = {}
+    count = 0
+
+    def write(key: tuple[str, str]) -> None:
+        files[key] = files.get(key, 0) + 1
+        user, kind = key
+        # A name may be "..", and a folder of that name is another.
+        home = folder / re.sub(r"^\.+", lambda dots: "%2E" * len(dots[0]), escaped(user))
+        home.mkdir(exist_ok=True)
+        name = f"{kind}.md" if files[key] == 1 else f"{kind}-{files[key]}.md"
+        (home / name).write_text(_page(user, kind, pages.pop(key)), encoding="utf-8", newline="\n")
+
+    try:
+        for cube in cubes:
+            key = cube.scope.user, str(cube.kind)
+            pages.setdefault(key, []).append(cube)
+            count += 1
+            if len(pages[key]) == PAGE:
+                write(key)
+        for key in list(pages):
+            write(key)
+    except BaseException as error:
+        for inside in folder.iterdir():
+            shutil.rmtree(inside)
+        if isinstance(error, OSError):
+            raise StoreError(
+                f"{folder} cannot be written: {error.strerror or error}; nothing was left there"
+            ) from error
+        raise
+    return count
+
+
+def _page(user: str, kind: str, cubes: Sequence[Cube]) -> str:
+    head = ["---", f"user: {_quoted(user)}", f"kind: {kind}", "memories:"]
+    body = []
+    for number, cube in enumerate(cubes, 1):
+        origin = cube.origin
+        known = {
+            "id": cube.id,
+            "version": cube.version,
+            "status": str(cube.status),
+            "recorded": None if cube.recorded_at is None else cube.recorded_at.isoformat(),
+            "true from": None if cube.valid_from is None else cube.valid_from.isoformat(),
+            "true until": None if cube.valid_to is None else cube.valid_to.isoformat(),
+            "channel": str(origin.channel),
+            "author": origin.author,
+            "source": origin.reference,
+            "trust": origin.trust,
+            "derived from": [ref.id for ref in origin.derived_from],
+            "outside": list(origin.taint),
+            "session": cube.scope.session,
+        }
+        head.append(f"  - {_quoted({name: value for name, value in known.items() if value not in (None, [])})}")
+        when = cube.valid_from or cube.recorded_at
+        label = " ".join(part for part in (f"{when:%Y-%m-%d}" if when else "", _plain(origin.author or "")) if part)
+        longest = max(map(len, re.findall("`+", cube.text)), default=0)
+        fence = "`" * max(3, longest + 1)
+        text = cube.text.encode("utf-8", "replace").decode() or f"(a file of tensors: {cube.blob})"
+        body.append(f"## {number}. {label}\n\n`{cube.id}`\n\n{fence}text\n{text}\n{fence}\n")
+    return "\n".join([*head, "---", "", f"# {kind.capitalize()}", "", *body])
+
+
+def _quoted(value: Any) -> str:
+    """JSON is YAML; in ASCII no letter of it ends a line or a block."""
+    return json.dumps(value, ensure_ascii=True)
 
 
 _ITEM = re.compile(r"-(?: (?:<!-- (?P<record>\{.*?\}) -->(?: \*\*.*?\*\*)?)?(?P<words>.*))?")

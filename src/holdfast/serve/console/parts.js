@@ -1,0 +1,153 @@
+// What several views share: the as-of control, what is known of a memory, dialogs, and words that pass.
+
+import { h, fill, words, oneLine, day, moment, count, number, say } from "./dom.js";
+
+/** A slider over recorded time. `changed(iso or null)`: null is now. `range`: the first and last moment, in milliseconds. */
+export function asOf({ label, range, at, changed, off = "now", id }) {
+  const [first, last] = range;
+  const steps = 1000;
+  const output = h("output", { for: id });
+  const slider = h("input", { type: "range", id, min: 0, max: steps, step: 1, "aria-label": label, value: steps });
+  const box = h("div", { class: "asof now" }, h("label", { for: id }, label), slider, output);
+  const time = (n) => new Date(first + ((last - first) * n) / steps).toISOString();
+  const paint = () => {
+    const n = Number(slider.value);
+    const now = n >= steps;
+    box.classList.toggle("now", now);
+    output.textContent = now ? off : `${time(n).slice(0, 16).replace("T", " ")}`;
+    slider.setAttribute("aria-valuetext", now ? off : moment(time(n)));
+    slider.style.setProperty("--at", `${(100 * n) / steps}%`);
+  };
+  let waiting;
+  slider.addEventListener("input", () => {
+    paint();
+    clearTimeout(waiting);
+    waiting = setTimeout(() => changed(Number(slider.value) >= steps ? null : time(Number(slider.value))), 120);
+  });
+  // One arrow is a thousandth; with Page keys a tenth comes by itself, and Home and End are the ends.
+  if (at) slider.value = String(Math.max(0, Math.min(steps - 1, Math.round(((Date.parse(at) - first) / Math.max(1, last - first)) * steps))));
+  paint();
+  box.clear = () => {
+    slider.value = String(steps);
+    paint();
+  };
+  return box;
+}
+
+/** Who says so, when, from where, and how far that is trusted. */
+export function meta(cube, { link = null } = {}) {
+  const origin = cube.origin;
+  const when = cube.valid_from ?? cube.recorded_at;
+  return h(
+    "div",
+    { class: "meta" },
+    cube.kind !== "message" && h("span", { class: "tag" }, cube.kind),
+    cube.form !== "text" && h("span", { class: "tag accent" }, cube.form),
+    !["generated", "activated"].includes(cube.status) && h("span", { class: cube.status === "quarantined" ? "tag warn" : "tag" }, cube.status),
+    when && h("time", { datetime: when, title: `recorded ${moment(cube.recorded_at)}` }, day(when)),
+    h("span", {}, origin.author ? `${words(origin.author)} (${origin.channel})` : origin.channel),
+    origin.reference && h("span", { title: words(origin.reference) }, oneLine(origin.reference, 60)),
+    h("span", {}, `trust ${origin.trust.toFixed(2)}`),
+    origin.taint.length > 0 && h("span", { class: "warn", title: origin.taint.map(words).join("\n") }, "from outside"),
+    link,
+  );
+}
+
+export function shown(cube) {
+  return cube.text ? words(cube.text) : `(${cube.form}, ${number(cube.data?.bytes ?? 0)} bytes)`;
+}
+
+/** A dialog that answers once. `build(close)` makes what is in it. */
+export function dialog(label, build) {
+  return new Promise((done) => {
+    const before = document.activeElement;
+    const box = h("dialog", { "aria-label": label });
+    let answer;
+    const close = (value) => {
+      answer = value;
+      box.close();
+    };
+    box.append(build(close));
+    box.addEventListener("close", () => {
+      box.remove();
+      before?.focus?.();
+      done(answer);
+    });
+    box.addEventListener("click", (event) => event.target === box && close());
+    document.body.append(box);
+    box.showModal();
+    box.querySelector("[autofocus]")?.focus();
+  });
+}
+
+/** Ask for a reason; undefined where nobody confirms. `about`: what is said before. */
+export function confirm({ title, about = [], action = "Confirm", danger = false, field = null, reason = true }) {
+  return dialog(title, (close) => {
+    const why = h("input", { class: "input", name: "reason", autocomplete: "off", placeholder: "kept in the journal" });
+    const form = h(
+      "form",
+      {
+        method: "dialog",
+        submit: (event) => {
+          event.preventDefault();
+          close({ reason: why.value.trim(), value: field?.value });
+        },
+      },
+      h("h1", {}, title),
+      about,
+      field && h("label", {}, h("span", {}, "New words"), field),
+      reason && h("label", {}, h("span", {}, "Reason"), why),
+      h(
+        "div",
+        { class: "row" },
+        h("button", { type: "button", class: "button", click: () => close() }, "Cancel"),
+        h("button", { type: "submit", class: danger ? "button main danger" : "button main", autofocus: !field }, action),
+      ),
+    );
+    return form;
+  });
+}
+
+export function toast(text, undo = null) {
+  const box = h("div", { class: "toast" }, h("span", { class: "grow" }, text));
+  if (undo) box.append(h("button", { type: "button", click: () => (box.remove(), undo()) }, "Undo"));
+  document.getElementById("toasts").append(box);
+  say(text);
+  setTimeout(() => box.remove(), undo ? 9000 : 5000);
+}
+
+export function empty(title, text, ...more) {
+  return h("div", { class: "empty" }, h("b", {}, title), text, more);
+}
+
+/** A forget's receipt, as it may be kept. */
+export function receipt(one) {
+  const text = JSON.stringify(one, null, 2);
+  const save = () => {
+    const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+    h("a", { href: url, download: `receipt-${one.seq || "plan"}.json` }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 1000);
+  };
+  const forms = (one.forms ?? []).filter((step) => step.things?.length || step.error);
+  return h(
+    "div",
+    { class: "card receipt", "data-receipt": one.seq },
+    h(
+      "div",
+      { class: "in stack" },
+      h(
+        "div",
+        { class: "row spread" },
+        h("h2", {}, one.planned ? "What would be erased" : `Erased at event ${number(one.seq)}`),
+        h("button", { class: "button plain", type: "button", click: save }, "Save JSON"),
+      ),
+      h("p", {}, `${count(one.erased.length, "memory", "memories")}${one.derived.length ? `, of which ${number(one.derived.length)} derived` : ""}`, one.verified === true && h("span", { class: "good" }, " · nothing of it was found again"), one.verified === false && h("span", { class: "bad" }, ` · ${words(one.problem ?? "not verified")}`)),
+      one.reason && h("p", { class: "soft" }, words(one.reason)),
+      h("ul", { class: "mono faint" }, one.erased.slice(0, 8).map((id) => h("li", {}, id)), one.erased.length > 8 && h("li", {}, `and ${number(one.erased.length - 8)} more`)),
+      forms.map((step) => h("p", { class: step.error ? "small bad" : "small soft" }, `${words(step.holder)}: ${step.error ? words(step.error) : count(step.things.length, "thing")}`)),
+      (one.notes ?? []).map((note) => h("p", { class: "small warn" }, words(note))),
+    ),
+  );
+}
+
+export { fill };
