@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # What the tests of the rooms `train` and `latent` need; `make test TORCH=` leaves it out, and they are skipped.
-TORCH  ?= torch==2.13.0 safetensors 'transformers>=5.24'
+TORCH  ?= torch==2.13.0 safetensors 'transformers>=5.24' 'peft>=0.17'
 
 .PHONY: demo test lint format claims bench fuzz clean
 .DEFAULT_GOAL := demo

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import socket
 import statistics
 import tempfile
@@ -19,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
 from playwright.sync_api import Page, sync_playwright
 
 from holdfast import Memory
-from holdfast.serve.console.routes import mount
+from holdfast.serve.app import create_app
+from holdfast.serve.limits import Limits
 
 _ARGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run"
 _WORDS = "ferry harbour invoice oboe garden meeting train recipe balcony choir lecture passport bicycle dentist".split()
@@ -62,8 +63,7 @@ def main() -> None:
         memory.access.enrol("desk")
         memory.access.grant("desk", "default/ana", ["read", "write", "judge", "erase"])
         key = memory.access.issue("desk")
-        app = FastAPI()
-        mount(app, lambda given: memory.with_key(given or ""))
+        app = create_app(memory, secrets.token_urlsafe(32), limits=Limits(rate=0))
         place = socket.socket()
         place.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from holdfast.cube import Channel, Status, utc
-from holdfast.errors import AccessError
 from holdfast.memory import Memory
 from support import Clock, HashEmbedder, open_memory
 
@@ -31,6 +30,7 @@ if not REQUIRED:
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
+OWNER = "the-owners-own-key-of-these-tests-0123456789"
 EVIDENCE = Path(__file__).parents[1] / "evidence"
 ARGS = ("--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
         "--no-first-run").split()  # fmt: skip
@@ -94,21 +94,13 @@ def served(folder: Path) -> Iterator[Served]:
 class serving:
     """A server on a free port of this machine, for as long as the block lasts."""
 
-    def __init__(self, memory: Memory, *, owner: bool = False) -> None:
+    def __init__(self, memory: Memory) -> None:
         import uvicorn
-        from fastapi import FastAPI
 
-        from holdfast.serve.console.routes import mount
+        from holdfast.serve.app import create_app
+        from holdfast.serve.limits import Limits
 
-        def opened(key: str | None) -> Memory:
-            if key is None and owner:
-                return memory
-            if key is None:
-                raise AccessError("a key is needed")
-            return memory.with_key(key)
-
-        app = FastAPI()
-        mount(app, opened, evidence=EVIDENCE)
+        app = create_app(memory, OWNER, evidence=EVIDENCE, limits=Limits(rate=0))
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
@@ -505,7 +497,7 @@ def test_status_is_live_and_says_what_is_degraded(served, open_page):
 
 
 def test_the_owner_sees_the_queue_shrink_and_checks_the_chain(folder, open_page):
-    with open_memory(folder, user="ana", embedder=HashEmbedder()) as memory, serving(memory, owner=True) as address:
+    with open_memory(folder, user="ana", embedder=HashEmbedder()) as memory, serving(memory) as address:
         memory.add([f"note {n}" for n in range(40)])
         page = open_page()
         page.goto(address)

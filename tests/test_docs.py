@@ -14,6 +14,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NEEDS = [
     ("import torch", "torch", "torch"),
     ("distilled_adapter", "peft", "peft"),
+    ("holdfast.serve.app", "fastapi", "serve"),
     ("holdfast.serve.mcp", "mcp", "mcp"),
     ("holdfast.adapters", "langgraph", "adapters"),
 ]

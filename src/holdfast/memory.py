@@ -151,6 +151,7 @@ class Memory:
         self._store = SqliteStore(path, terms=fold_terms, tasks=("embed", "enrich"), clock=clock, durability=durability)
         self._owner, self._closes = self._store, True
         self._resident: list[Resident] = []
+        self._access: Access | None = None
         try:
             if self._store.meta("analyser") != ANALYSER:
                 self._store.rebuild(fold_terms, ANALYSER)
@@ -843,7 +844,9 @@ class Memory:
     @property
     def access(self) -> Access:
         """Who may do what here: principals, grants and keys. Raises AccessError for anybody but the owner."""
-        return Access(self._store)
+        if self._access is None or self._access.store is not self._store:
+            self._access = Access(self._store)  # it remembers what it read, until the journal of it moves
+        return self._access
 
     def with_key(self, key: str, *, closes: bool = False) -> Memory:
         """This memory in the hands of a key's holder. ``closes``: to close that one closes this. Raises AccessError."""

@@ -120,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         redteam,
         remember,
         run,
+        serve,
         skills,
     )
 
@@ -150,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         skills,
         run,
         mcp,
+        serve,
         demo,
     ):
         group.register(commands)

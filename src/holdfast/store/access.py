@@ -82,6 +82,11 @@ class Access:
         self._store = store
         self._book = _Book(-1, {}, {}, {})
 
+    @property
+    def store(self) -> SqliteStore:
+        """Whose they are."""
+        return self._store
+
     # --- giving ---
 
     def enrol(

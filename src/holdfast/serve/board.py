@@ -1,115 +1,50 @@
-"""The addresses that the console asks, as a router of FastAPI: thin words around ``Memory``, and the console's own files.
-
-Who calls is known by a key in the header ``Authorization: Bearer``; what that key may do is checked in the store, at every call.
-"""
+"""What the console asks, and programs too: searching, looking, judging, taking back, the journal, claims, what goes on now."""
 
 import asyncio
 import importlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response, StreamingResponse
 
 from holdfast.cube import Cube, Scope
-from holdfast.errors import (
-    AccessError,
-    ConflictError,
-    GuardError,
-    HoldfastError,
-    InputError,
-    MissingExtraError,
-    NotFoundError,
-    ScopeError,
-)
+from holdfast.errors import AccessError, HoldfastError, NotFoundError
 from holdfast.memory import Change, Memory
-from holdfast.serve.console import HEADERS, assets
+from holdfast.serve.calls import PROBLEMS, Held, Named
 from holdfast.store.base import Action, Event
-
-try:
-    from fastapi import APIRouter, Body, Depends, FastAPI, Header, Query, Request
-    from fastapi.concurrency import run_in_threadpool
-    from fastapi.responses import JSONResponse, Response, StreamingResponse
-except ImportError as error:
-    raise MissingExtraError("the console needs the extra: pip install 'holdfast[serve]'") from error
-
-Opened = Callable[[str | None], Memory]
-"""The memory as the holder of a key sees it; raises AccessError for a key that opens nothing, or where one is needed."""
 
 _BEAT = 1.0  # seconds between two looks at the status
 _WINDOW = 512  # events that are read at once, looking backwards
-_STATUS = {
-    AccessError: 403,
-    ScopeError: 403,
-    InputError: 422,
-    NotFoundError: 404,
-    ConflictError: 409,
-    GuardError: 409,
-}
 
 
-def mount(app: FastAPI, opened: Opened, *, evidence: Path | None = None) -> None:
-    """Serve the console's files under ``/`` and what it asks under ``/v1``. ``evidence``: the folder of the claims' reports."""
-    files = assets()
-
-    def page(name: str) -> Response:
-        if name not in files:
-            return JSONResponse({"detail": "there is nothing here"}, 404, dict(HEADERS))
-        content, kind = files[name]
-        return Response(content, media_type=kind, headers=dict(HEADERS))
-
-    app.include_router(router(opened, evidence), prefix="/v1")
-    app.add_exception_handler(HoldfastError, _refused)
-    for name in files:
-        app.get(f"/{name}", include_in_schema=False)(partial(page, name))
-
-
-def _refused(_: Request, error: Exception) -> JSONResponse:
-    status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
-    if getattr(error, "unknown_key", False):
-        status = 401
-    return JSONResponse({"detail": str(error)}, status, {"Cache-Control": "no-store"})
-
-
-def router(opened: Opened, evidence: Path | None = None) -> APIRouter:
+def router(evidence: Path | None = None) -> APIRouter:
     """The routes themselves."""
-    routes = APIRouter(tags=["console"])
-
-    def memory_of(authorization: Annotated[str | None, Header()] = None) -> Memory:
-        kind, _, key = (authorization or "").partition(" ")
-        try:
-            return opened(key.strip() if kind.lower() == "bearer" and key.strip() else None)
-        except AccessError as error:
-            error.unknown_key = True  # type: ignore[attr-defined]
-            raise
-
-    def scope_of(
-        user: str, tenant: str = "default", agent: str | None = None, session: str | None = None
-    ) -> dict[str, str | None]:
-        return {"tenant": tenant, "user": user, "agent": agent, "session": session}
-
-    Held = Annotated[Memory, Depends(memory_of)]
-    Where = Annotated[dict[str, Any], Depends(scope_of)]
+    routes = APIRouter(tags=["memory"], responses=PROBLEMS)
 
     @routes.post("/search")
     def search(
         memory: Held,
-        scope: Where,
+        scope: Named,
         query: Annotated[str, Body()],
-        k: Annotated[int, Body()] = 10,
+        k: Annotated[int, Body(ge=1, le=200)] = 10,
         kinds: Annotated[list[str], Body()] = [],  # noqa: B006  (read, never changed)
         as_of: Annotated[str | None, Body()] = None,
+        true_at: Annotated[str | None, Body()] = None,
     ) -> dict[str, Any]:
-        view = memory.as_of(as_of) if as_of else memory
-        hits = view.search(query, k=min(k, 200), kinds=kinds, **scope)
+        view = memory.as_of(as_of, true_at=true_at) if as_of or true_at else memory
+        hits = view.search(query, k=k, kinds=kinds, **scope)
         told = [hit.to_dict() for hit in hits]
         return {"hits": told, "abstain": hits.abstain, "reason": hits.reason, "degraded": list(hits.degraded)}
 
     @routes.get("/timeline")
     def timeline(
         memory: Held,
-        scope: Where,
+        scope: Named,
         known: str | None = None,
         true_at: str | None = None,
         kind: Annotated[list[str], Query()] = [],  # noqa: B006
@@ -120,20 +55,20 @@ def router(opened: Opened, evidence: Path | None = None) -> APIRouter:
         return {"memories": [_short(cube) for cube in page.cubes], "total": page.total, "next": page.next}
 
     @routes.get("/timeline/range")
-    def reach(memory: Held, scope: Where) -> dict[str, Any]:
+    def reach(memory: Held, scope: Named) -> dict[str, Any]:
         page = memory.page(limit=1, **scope)
         return {"first": _iso(page.first), "last": _iso(page.last), "total": page.total}
 
     @routes.get("/memories/{id}")
-    def get(memory: Held, scope: Where, id: str, version: int | None = None) -> dict[str, Any]:
+    def get(memory: Held, scope: Named, id: str, version: int | None = None) -> dict[str, Any]:
         return memory.get(id, version=version, **scope).to_dict()
 
     @routes.get("/memories/{id}/history")
-    def history(memory: Held, scope: Where, id: str) -> dict[str, Any]:
+    def history(memory: Held, scope: Named, id: str) -> dict[str, Any]:
         return {"changes": [_change(one) for one in memory.history(id, **scope)]}
 
     @routes.get("/memories/{id}/lineage")
-    def lineage(memory: Held, scope: Where, id: str) -> dict[str, Any]:
+    def lineage(memory: Held, scope: Named, id: str) -> dict[str, Any]:
         cube = memory.get(id, **scope)
         home = Scope(cube.scope.tenant, cube.scope.user)
         up = memory.store.several([ref.id for ref in memory.lineage(id, down=False, **scope)], home)
@@ -143,9 +78,9 @@ def router(opened: Opened, evidence: Path | None = None) -> APIRouter:
     @routes.post("/memories/{id}/{what}")
     def act(
         memory: Held,
-        scope: Where,
+        scope: Named,
         id: str,
-        what: str,
+        what: Literal["correct", "retract", "restore", "freeze", "thaw", "approve", "reject"],
         reason: Annotated[str, Body()] = "",
         text: Annotated[str | None, Body()] = None,
     ) -> dict[str, Any]:
@@ -154,15 +89,13 @@ def router(opened: Opened, evidence: Path | None = None) -> APIRouter:
         if what == "retract":
             memory.retract(id, reason=reason, **scope)
             return memory.get(id, **scope).to_dict()
-        if what in ("restore", "freeze", "thaw", "approve", "reject"):
-            changed: Cube = getattr(memory, what)(id, reason=reason, **scope)
-            return changed.to_dict()
-        raise NotFoundError(f"a memory cannot be asked to {what!r}")
+        changed: Cube = getattr(memory, what)(id, reason=reason, **scope)
+        return changed.to_dict()
 
     @routes.post("/forget")
     def forget(
         memory: Held,
-        scope: Where,
+        scope: Named,
         ids: Annotated[list[str], Body()] = [],  # noqa: B006
         source: Annotated[str | None, Body()] = None,
         reason: Annotated[str, Body()] = "",
@@ -181,7 +114,7 @@ def router(opened: Opened, evidence: Path | None = None) -> APIRouter:
     @routes.post("/revoke")
     def revoke(
         memory: Held,
-        scope: Where,
+        scope: Named,
         source: Annotated[str | None, Body()] = None,
         author: Annotated[str | None, Body()] = None,
         reason: Annotated[str, Body()] = "",
@@ -191,11 +124,11 @@ def router(opened: Opened, evidence: Path | None = None) -> APIRouter:
         return {**done.to_dict(), "diff": list(done.diff)}
 
     @routes.post("/undo")
-    def undo(memory: Held, scope: Where, seq: Annotated[int, Body(embed=True)]) -> dict[str, Any]:
+    def undo(memory: Held, scope: Named, seq: Annotated[int, Body(embed=True)]) -> dict[str, Any]:
         return {"memories": [cube.to_dict() for cube in memory.undo(seq, **scope)]}
 
     @routes.get("/quarantine")
-    def quarantine(memory: Held, scope: Where) -> dict[str, Any]:
+    def quarantine(memory: Held, scope: Named) -> dict[str, Any]:
         waiting = []
         for cube in memory.quarantined(**scope):
             events = [one.event for one in memory.history(cube.id, **scope)]
@@ -205,7 +138,7 @@ def router(opened: Opened, evidence: Path | None = None) -> APIRouter:
 
     @routes.get("/audit")
     def audit(
-        memory: Held, scope: Where, before: int | None = None, action: str | None = None, limit: int = 100
+        memory: Held, scope: Named, before: int | None = None, action: str | None = None, limit: int = 100
     ) -> dict[str, Any]:
         home = memory.scope(**scope)
         found = list(_backwards(memory, home, before, action, min(max(limit, 1), 1000) + 1))
@@ -217,11 +150,11 @@ def router(opened: Opened, evidence: Path | None = None) -> APIRouter:
         return {"problems": [str(problem) for problem in memory.verify()]}
 
     @routes.get("/status")
-    def status(memory: Held, scope: Where) -> dict[str, Any]:
+    def status(memory: Held, scope: Named) -> dict[str, Any]:
         return _status(memory, scope)
 
     @routes.get("/events")
-    async def events(request: Request, memory: Held, scope: Where) -> Response:
+    async def events(request: Request, memory: Held, scope: Named) -> Response:
         await run_in_threadpool(_status, memory, scope)  # what is refused is refused before a stream begins
 
         async def beat() -> AsyncIterator[str]:

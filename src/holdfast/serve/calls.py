@@ -1,0 +1,178 @@
+"""What every route needs: the memory in the caller's hands, the scope that is named, and errors that say what to do.
+
+Who calls is told by ``Authorization: Bearer KEY``. What a key may do is checked in the store at every call, and nowhere here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated, Any
+
+from holdfast.errors import (
+    AccessError,
+    ConflictError,
+    GuardError,
+    HoldfastError,
+    InputError,
+    MissingExtraError,
+    NotFoundError,
+    ScopeError,
+    StoreError,
+)
+from holdfast.memory import Memory
+
+try:
+    from fastapi import Depends, FastAPI, Header, Request
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+    from starlette.exceptions import HTTPException
+except ImportError as error:
+    raise MissingExtraError("this needs the extra: pip install 'holdfast[serve]'") from error
+
+KEY_BYTES = 32
+
+
+class UnknownKeyError(AccessError):
+    """No key came with the call, or one that opens nothing."""
+
+
+_STATUS: tuple[tuple[type[HoldfastError], int], ...] = (
+    (UnknownKeyError, 401),
+    (ScopeError, 403),
+    (NotFoundError, 404),
+    (ConflictError, 409),
+    (GuardError, 409),
+    (InputError, 422),
+    (StoreError, 503),
+)
+
+
+class Door:
+    """Opens a memory for the holder of a key: the owner's own, of which only the hash is held, or a principal's.
+
+    Args:
+        memory: the owner's. Raises AccessError for another.
+        owner_key: opens everything. ``own_key`` makes one.
+    """
+
+    def __init__(self, memory: Memory, owner_key: str) -> None:
+        _ = memory.access
+        if len(owner_key) < KEY_BYTES:
+            raise InputError(f"the owner's key needs {KEY_BYTES} characters at least; let holdfast serve make one")
+        self._memory, self._owner = memory, _digest(owner_key)
+
+    def __call__(self, key: str | None) -> Memory:
+        """Raises UnknownKeyError."""
+        if key is None:
+            raise UnknownKeyError("this call brings no key; send one as: Authorization: Bearer KEY")
+        if hmac.compare_digest(_digest(key), self._owner):
+            return self._memory
+        try:
+            return self._memory.with_key(key)
+        except AccessError as error:
+            raise UnknownKeyError(str(error)) from error
+
+
+def own_key(file: Path) -> tuple[str, bool]:
+    """The owner's key in a file that only its owner may read, and whether it was made just now. Raises InputError."""
+    try:
+        try:
+            opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            if os.name == "posix" and file.stat().st_mode & 0o077:
+                raise InputError(f"others may read {file}; change that with: chmod 600 {file}") from None
+            return file.read_text("ascii").strip(), False
+        key = secrets.token_urlsafe(KEY_BYTES)
+        with os.fdopen(opened, "w") as out:
+            out.write(key + "\n")
+        return key, True
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the owner's key cannot be kept in {file}: {error}") from error
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+# --- what routes depend on ---
+
+
+def _memory(request: Request, authorization: Annotated[str | None, Header()] = None) -> Memory:
+    kind, _, key = (authorization or "").partition(" ")
+    opened: Memory = request.app.state.door(key.strip() if kind.lower() == "bearer" and key.strip() else None)
+    return opened
+
+
+def _scope(
+    user: str, tenant: str = "default", agent: str | None = None, session: str | None = None
+) -> dict[str, str | None]:
+    return {"tenant": tenant, "user": user, "agent": agent, "session": session}
+
+
+Held = Annotated[Memory, Depends(_memory)]
+"""The memory as whoever calls may use it."""
+
+Named = Annotated[dict[str, Any], Depends(_scope)]
+"""The scope that the address names: ``?user=ana&tenant=default&agent=&session=``."""
+
+
+# --- what went wrong ---
+
+
+def told(status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """A problem in the words of RFC 9457; ``title`` is the name of Holdfast's error where it is one."""
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    more = {"Cache-Control": "no-store", **(headers or {})}
+    return JSONResponse(body, status, more, media_type="application/problem+json")
+
+
+def add_problems(app: FastAPI) -> None:
+    """Let every error leave ``app`` as such a problem."""
+
+    def ours(_: Request, error: Exception) -> JSONResponse:
+        status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+        more = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+        return told(status, type(error).__name__.lstrip("_"), str(error), more)
+
+    def malformed(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        return told(422, "InputError", wrong)
+
+    def plain(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        title = "NotFoundError" if error.status_code == 404 else "InputError"
+        return told(error.status_code, title, str(error.detail), dict(error.headers or {}))
+
+    app.add_exception_handler(HoldfastError, ours)
+    app.add_exception_handler(RequestValidationError, malformed)
+    app.add_exception_handler(HTTPException, plain)
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    code: {
+        "description": what,
+        "content": {"application/problem+json": {"schema": {"type": "object", "required": ["title", "detail"]}}},
+    }
+    for code, what in {
+        401: "no key, or one that opens nothing",
+        403: "the key's holder may not do this here",
+        404: "there is no such memory in this scope",
+        409: "the memory has changed, its status forbids this, or the guard does",
+        413: "the body is too large",
+        422: "the input cannot be used as it is",
+        429: "too many calls; Retry-After says when to come again",
+        503: "the store cannot be read or written",
+    }.items()
+}
+"""What any route may answer instead, for the OpenAPI document."""
+
+
+def line(record: Any) -> bytes:
+    """One line of newline-delimited JSON."""
+    return json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"

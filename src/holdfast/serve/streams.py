@@ -1,0 +1,124 @@
+"""Memories in and out, any number of them, in memory that does not grow: newline-delimited JSON.
+
+An import acknowledges batch after batch, each once it is durable. Whoever was cut off sends all of it again: what is there already
+is counted as known, and nothing is kept twice.
+"""
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Annotated, Any, TextIO, cast
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from starlette.background import BackgroundTask
+from starlette.responses import FileResponse
+from starlette.types import Receive, Scope, Send
+
+from holdfast.cube import Scope as Place
+from holdfast.errors import HoldfastError, InputError
+from holdfast.memory import Memory
+from holdfast.serve.calls import PROBLEMS, Held, Named, line
+from holdfast.store.grants import Right
+from holdfast.store.transfer import Imported, bring_in, export_jsonl, read_jsonl
+
+routes = APIRouter(tags=["transfer"], responses=PROBLEMS)
+
+BATCH, BATCH_BYTES, LONGEST = 256, 2**20, 64 * 2**20
+"""Lines and bytes of a batch, and bytes of one line."""
+
+_RECORDS = "Cubes as `GET /v1/export` gives them, one a line."
+
+
+class _Told(Response):
+    """Lines that are sent as they come, while the body of the request is still read."""
+
+    media_type = "application/x-ndjson"
+
+    def __init__(self, lines: AsyncIterator[bytes]) -> None:
+        super().__init__()
+        self._lines = lines
+        del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  (ASGI)
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async for one in self._lines:
+            await send({"type": "http.response.body", "body": one, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+@routes.post(
+    "/import",
+    operation_id="bring",
+    response_class=Response,
+    openapi_extra={
+        "requestBody": {"content": {"application/x-ndjson": {"schema": {"type": "string", "description": _RECORDS}}}}
+    },
+)
+async def bring(request: Request, memory: Held, scope: Named) -> Response:
+    """Bring memories in; a line of the answer for each batch that is durable, and one that ends with an error or ``done``."""
+    here = await run_in_threadpool(_writable, memory, scope)
+
+    async def answers() -> AsyncIterator[bytes]:
+        number, kept, known = 0, 0, 0
+        try:
+            async for batch in _batches(request):
+                done = await run_in_threadpool(_brought, memory, batch, here)
+                number, kept, known = number + len(batch), kept + len(done.ids), known + done.duplicates
+                yield line({"line": number, "kept": kept, "known": known, "notes": done.notes, "edited": done.edited})
+        except HoldfastError as error:
+            told = {"error": type(error).__name__, "detail": f"after line {number}: {error}"}
+            yield line({"line": number, "kept": kept, "known": known, **told})
+            return
+        yield line({"line": number, "kept": kept, "known": known, "done": True})
+
+    return _Told(answers())
+
+
+def _writable(memory: Memory, scope: dict[str, Any]) -> Place:
+    """The scope; what is refused is refused before the answer begins."""
+    here = memory.scope(**scope)
+    memory.store.reach(here, Right.WRITE)
+    return here
+
+
+def _brought(memory: Memory, lines: list[str], here: Place) -> Imported:
+    return bring_in(memory.door, read_jsonl(lines, here), actor=here.path)
+
+
+async def _batches(request: Request) -> AsyncIterator[list[str]]:
+    rest, batch, size = b"", list[str](), 0
+    async for chunk in request.stream():
+        *whole, rest = (rest + chunk).split(b"\n")
+        for one in whole:
+            batch.append(one.decode("utf-8", "replace"))
+            size += len(one)
+            if len(batch) >= BATCH or size >= BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+        if len(rest) > LONGEST:
+            raise InputError(f"a line may have {LONGEST:,} bytes")
+    if rest:
+        batch.append(rest.decode("utf-8", "replace"))
+    if batch:
+        yield batch
+
+
+def _exported(memory: Held, scope: Named) -> Iterator[tuple[Memory, dict[str, Any]]]:
+    yield memory, scope
+
+
+@routes.get("/export", operation_id="take", response_class=FileResponse)
+def take(of: Annotated[tuple[Memory, dict[str, Any]], Depends(_exported)]) -> Response:
+    """All memories of a scope as they are at this moment, one a line."""
+    memory, scope = of
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".jsonl", delete=False) as out:
+        file = Path(out.name)
+        try:
+            export_jsonl(memory.select(**scope), cast(TextIO, out))
+        except BaseException:
+            file.unlink()
+            raise
+    away = BackgroundTask(file.unlink)
+    return FileResponse(file, media_type="application/x-ndjson", filename="memories.jsonl", background=away)
