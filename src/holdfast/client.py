@@ -307,6 +307,7 @@ def _error(title: str, detail: str) -> HoldfastError:
     if not (isinstance(kind, type) and issubclass(kind, HoldfastError)) or kind is HoldfastError:
         kind = InputError
     try:
-        return kind(detail)
+        error: HoldfastError = kind(detail)
     except TypeError:  # of a kind that takes more
         return InputError(detail)
+    return error
