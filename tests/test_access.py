@@ -22,6 +22,7 @@ from holdfast.errors import AccessError, ConflictError, GuardError, HoldfastErro
 from holdfast.store.access import OWNERS, Access, HeldStore
 from holdfast.store.base import Operation, Where
 from holdfast.store.grants import PLACE, Right
+from holdfast.store.sql import SqlStore
 from holdfast.store.sqlite import SqliteStore
 from support import MEMORY
 
@@ -570,4 +571,4 @@ def test_an_audit_sees_a_rewritten_journal(tmp_path: Path, capsys: pytest.Captur
 
 def test_errors_are_of_the_house() -> None:
     assert issubclass(AccessError, HoldfastError) and issubclass(AccessError, PermissionError)
-    assert issubclass(HeldStore, SqliteStore)
+    assert issubclass(HeldStore, SqlStore)

@@ -48,6 +48,7 @@ from holdfast.store.forget import Receipt, forget
 from holdfast.store.grants import Reach, Right
 from holdfast.store.journal import Problem
 from holdfast.store.rewards import Rewarded
+from holdfast.store.sql import SqlStore
 from holdfast.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -130,7 +131,9 @@ class Memory:
     ) -> None:
         self._defaults = {"tenant": tenant, "user": user, "agent": agent, "session": session}
         self._recipe, self._chat = _recipe(recipe), chat
-        self._store = SqliteStore(path, terms=fold_terms, tasks=("embed", "enrich"), clock=clock, durability=durability)
+        self._store: SqlStore = SqliteStore(
+            path, terms=fold_terms, tasks=("embed", "enrich"), clock=clock, durability=durability
+        )
         self._owner, self._closes = self._store, True
         self._resident: list[Resident] = []
         try:
@@ -821,7 +824,7 @@ class Memory:
             for task, (waiting, failed, error) in self._store.queue.backlog().items()
         }
         return {
-            "path": str(self._store.folder),
+            "path": self._store.name,
             **self._store.counts(),
             "head": {"seq": seq, "hash": head},
             "durability": self._store.connections.durability,
@@ -847,7 +850,7 @@ class Memory:
         return self._governor.guarded
 
     @property
-    def store(self) -> SqliteStore:
+    def store(self) -> SqlStore:
         """The store beneath, for managers and tools."""
         return self._store
 

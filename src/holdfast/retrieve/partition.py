@@ -26,7 +26,7 @@ from holdfast.retrieve.vectors import VectorIndex
 from holdfast.store.grants import Reach
 from holdfast.store.rows import forget_read
 from holdfast.store.schema import PARTITION_BITS
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 
 FOREVER = np.iinfo(np.int64).max
 _LOW = (1 << PARTITION_BITS) - 1
@@ -61,7 +61,7 @@ class View:
 class Partition:
     """The rows of one tenant/user with their lexical, vector, name and date folds; row n of the store is row n here."""
 
-    def __init__(self, store: SqliteStore, no: int) -> None:
+    def __init__(self, store: SqlStore, no: int) -> None:
         self.no = no
         self.lock = threading.RLock()
         self._store = store

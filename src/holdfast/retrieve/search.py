@@ -46,7 +46,7 @@ from holdfast.retrieve.query import Query, Want, analyse
 from holdfast.retrieve.resemblance import Likeness, nearest_sessions
 from holdfast.retrieve.text import term
 from holdfast.store.schema import PARTITION_BITS
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -131,7 +131,7 @@ class Ranking:
 class Recall:
     """Searches a store; holds the partitions it has loaded and the queries it has embedded."""
 
-    def __init__(self, store: SqliteStore, embedder: Embedder | None) -> None:
+    def __init__(self, store: SqlStore, embedder: Embedder | None) -> None:
         self._store = self._seen = store
         self.embedder = embedder
         self._partitions: OrderedDict[int, Partition] = OrderedDict()
@@ -139,7 +139,7 @@ class Recall:
         self._lock = threading.Lock()
         self._trouble: str | None = None
 
-    def through(self, store: SqliteStore) -> Recall:
+    def through(self, store: SqlStore) -> Recall:
         """The same partitions and queries, for somebody who sees the store through another."""
         recall = copy(self)
         recall._seen = store

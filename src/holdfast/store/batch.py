@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -13,6 +12,7 @@ from holdfast.cube import HELD, TRANSITIONS, Cube, Ref, Scope, Status, Use, from
 from holdfast.errors import AccessError, ConflictError, InputError, NotFoundError, StoreError
 from holdfast.store import schema
 from holdfast.store.base import OF_USE, Action, Commit, Event, Op, Operation
+from holdfast.store.engine import Database
 from holdfast.store.grants import Gate, Reach, Right
 from holdfast.store.journal import GENESIS, digest, link
 from holdfast.store.proof import use_digest
@@ -34,6 +34,14 @@ from holdfast.store.rows import (
     wording,
 )
 
+_SAID = (
+    "INSERT INTO uses (id, visits, last_use, utility, uncertainty) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+    "visits = excluded.visits, last_use = excluded.last_use, utility = excluded.utility, uncertainty = excluded.uncertainty"
+)
+_MOVED_AWAY = (
+    "DELETE FROM jobs WHERE rid = ?1 AND task = ?2 AND EXISTS (SELECT 1 FROM jobs WHERE task = ?2 AND rid = ?3)"
+)
+
 
 class Batch:
     """One write transaction while it is being made: the state that its operations share.
@@ -44,7 +52,7 @@ class Batch:
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        connection: Database,
         actor: str,
         gate: Gate,
         *,
@@ -71,7 +79,7 @@ class Batch:
         self.words: bytes | None = None  # the lexical fold of the operation at hand, where it was made beforehand
 
     def apply(self, operation: Operation) -> None:
-        """Do one operation. Raises as ``SqliteStore.commit`` does."""
+        """Do one operation. Raises as ``SqlStore.commit`` does."""
         if operation.op is Op.NONE:
             return
         cube = operation.cube
@@ -216,7 +224,7 @@ class Batch:
     def _use(self, id: bytes, use: Use) -> bytes:
         """Note what feedback says of a cube; return the digest that an event vouches for it with."""
         values = (use.visits, micros(use.last_use), use.utility, use.uncertainty)
-        self._connection.execute("INSERT OR REPLACE INTO uses VALUES (?, ?, ?, ?, ?)", (id, *values))
+        self._connection.execute(_SAID, (id, *values))
         return use_digest(values)
 
     def purge(self, rows: Sequence[Row], reason: str) -> None:
@@ -261,8 +269,10 @@ class Batch:
                     f"INSERT INTO {table} SELECT ?, body FROM {table} WHERE rid = ?", (rid, row.rid)
                 )
             # What was still owed to the old version is owed to the new one.
-            move = "UPDATE OR REPLACE jobs SET rid = ? WHERE task = ? AND rid = ?"
-            self._connection.executemany(move, [(rid, task, row.rid) for task in self._owed()])
+            moves = [(rid, task, row.rid) for task in self._owed()]
+            if owed:
+                self._connection.executemany(_MOVED_AWAY, moves)
+            self._connection.executemany("UPDATE jobs SET rid = ? WHERE task = ? AND rid = ?", moves)
         else:
             drop = "DELETE FROM jobs WHERE task = ? AND rid = ?"
             self._connection.executemany(drop, [(task, row.rid) for task in self._owed()])
@@ -328,7 +338,7 @@ class Batch:
             there = dict(
                 self._connection.execute(
                     f"SELECT id, rid FROM cubes WHERE id IN ({marks})", [parent for _, parent in some]
-                )
+                ).fetchall()
             )
             for ref, parent in some:
                 rid = there.get(parent)
@@ -336,7 +346,7 @@ class Batch:
                 if rid is None or rid >> schema.PARTITION_BITS != part:
                     raise NotFoundError(f"a memory cannot be derived from {ref.id}: there is no such memory")
             self._connection.executemany(
-                "INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?)",
+                "INSERT INTO links VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 [(id, cube.version, parent, ref.version) for ref, parent in some],
             )
 
@@ -345,8 +355,8 @@ class Batch:
         if path not in self._parts:
             found = self._connection.execute("SELECT no, next FROM partitions WHERE path = ?", (path,)).fetchone()
             if found is None:
-                cursor = self._connection.execute("INSERT INTO partitions (path, next) VALUES (?, 0)", (path,))
-                found = cursor.lastrowid, 0
+                new = "INSERT INTO partitions (path, next) VALUES (?, 0) RETURNING no, next"
+                (found,) = self._connection.execute(new, (path,)).fetchall()
             self._parts[path] = found
         part, n = self._parts[path]
         if n >> schema.PARTITION_BITS:  # the row's number would lie in another's range
@@ -381,7 +391,7 @@ class Batch:
         return Commit(self._seq if self._journal else 0, tuple(self._cubes), tuple(self._duplicates))
 
 
-def newest(connection: sqlite3.Connection) -> tuple[int, bytes, int]:
+def newest(connection: Database) -> tuple[int, bytes, int]:
     """The newest event's seq, hash and time: what the next one is linked to."""
     found = connection.execute("SELECT seq, hash, at FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
     return found or (0, GENESIS, 0)

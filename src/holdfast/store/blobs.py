@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import sqlite3
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -21,9 +20,10 @@ from pathlib import Path
 
 from holdfast.cube import Cube, Ref, Scope
 from holdfast.errors import ConflictError, InputError, IntegrityError
-from holdfast.store.connection import Connections, translated
+from holdfast.store.connection import translated
+from holdfast.store.engine import Database, Engine
 from holdfast.store.forms import Freshness, Kept
-from holdfast.store.rows import UNREADABLE, id_bytes, id_text
+from holdfast.store.rows import NOTE, UNREADABLE, id_bytes, id_text
 
 NAME = "blobs"
 """What this holder is called in receipts."""
@@ -47,7 +47,7 @@ class Blobs:
         durability: "full" also waits for the disk, as the store's commits do.
     """
 
-    def __init__(self, folder: Path, connections: Connections, clock: Callable[[], datetime], durability: str) -> None:
+    def __init__(self, folder: Path, connections: Engine, clock: Callable[[], datetime], durability: str) -> None:
         self.folder = folder
         self._connections = connections
         self._clock = clock
@@ -154,7 +154,7 @@ class Blobs:
 
     # --- owing and mending ---
 
-    def owe(self, connection: sqlite3.Connection, cubes: Iterable[Cube]) -> None:
+    def owe(self, connection: Database, cubes: Iterable[Cube]) -> None:
         """Note, in the transaction that purges some versions, that their files are to be deleted."""
         owed: dict[str, set[Ref]] = {}
         for cube in cubes:
@@ -165,7 +165,7 @@ class Blobs:
             before = self._owed(connection)
             for name, refs in owed.items():
                 both = sorted((ref.id, ref.version) for ref in refs.union(before.get(name, ())))
-                connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_NOTE + name, json.dumps(both)))
+                connection.execute(NOTE, (_NOTE + name, json.dumps(both)))
 
     def strays(self) -> tuple[list[str], list[str], list[str]]:
         """(files still owed, files that belong to nothing, files that a memory names and that are missing or damaged)."""
@@ -204,7 +204,7 @@ class Blobs:
             raise InputError(f"memory {cube.id} has no tensor file; its form is {cube.form}")
         return self.file(cube.blob, cube.scope)
 
-    def _delete(self, connection: sqlite3.Connection) -> set[str]:
+    def _delete(self, connection: Database) -> set[str]:
         owed = set(self._owed(connection))
         stay = owed & self._named(connection) if owed else set()
         for name in owed - stay:
@@ -218,13 +218,13 @@ class Blobs:
         return stay
 
     @staticmethod
-    def _owed(connection: sqlite3.Connection) -> dict[str, list[Ref]]:
+    def _owed(connection: Database) -> dict[str, list[Ref]]:
         query = "SELECT key, value FROM meta WHERE key >= ? AND key < ?"
         rows = connection.execute(query, (_NOTE, _NOTE[:-1] + ";"))
         return {key[len(_NOTE) :]: [Ref(id, version) for id, version in json.loads(value)] for key, value in rows}
 
     @staticmethod
-    def _named(connection: sqlite3.Connection) -> set[str]:
+    def _named(connection: Database) -> set[str]:
         """The files that any version of any memory names."""
         query = f"SELECT DISTINCT {_NAMES}, json_extract(body, '$.scope') FROM cubes WHERE {_NAMING}"
         return {
