@@ -32,7 +32,7 @@ from holdfast.guard.revocation import Revocation, put_back, revoke
 from holdfast.guard.voices import WIDER, heard
 from holdfast.keeping import Apply, keep, kept
 from holdfast.manage.retraction import consequences
-from holdfast.opening import choose, default_encoders, default_guard, opened
+from holdfast.opening import choose, default_encoders, default_guard, open_store, opened
 from holdfast.recipes.base import Guidance, Phase, Provider, Recipe, Taken
 from holdfast.retrieve.context import Packed, pack, without_recalled
 from holdfast.retrieve.hits import Hit, Hits
@@ -49,7 +49,6 @@ from holdfast.store.grants import Reach, Right
 from holdfast.store.journal import Problem
 from holdfast.store.rewards import Rewarded
 from holdfast.store.sql import SqlStore
-from holdfast.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from holdfast.guard.chains import Ask, Extractor
@@ -131,9 +130,7 @@ class Memory:
     ) -> None:
         self._defaults = {"tenant": tenant, "user": user, "agent": agent, "session": session}
         self._recipe, self._chat = _recipe(recipe), chat
-        self._store: SqlStore = SqliteStore(
-            path, terms=fold_terms, tasks=("embed", "enrich"), clock=clock, durability=durability
-        )
+        self._store = open_store(path, terms=fold_terms, tasks=("embed", "enrich"), clock=clock, durability=durability)
         self._owner, self._closes = self._store, True
         self._resident: list[Resident] = []
         try:

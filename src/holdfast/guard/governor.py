@@ -22,7 +22,7 @@ from holdfast.guard.base import Guard, Ruling
 from holdfast.retrieve.hits import Hit, Hits
 from holdfast.store.base import Commit, Op, Operation, Store, Where
 from holdfast.store.provenance import Standings
-from holdfast.store.sql import SqlStore
+from holdfast.store.sql import SqlStore, tenant
 from holdfast.taxonomy import Evolution, Function, MemoryProfile, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -170,7 +170,7 @@ class Governor:
         refused: list[str] = []
         marked: list[Operation] = []
         known: Standings = {}
-        with self._writer.connections.reading():
+        with self._writer.connections.reading(tenant(operations)):
             for operation in operations:
                 cube = operation.cube
                 if cube is None or operation.op not in (Op.ADD, Op.UPDATE):

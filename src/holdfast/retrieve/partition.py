@@ -102,11 +102,11 @@ class Partition:
     def catch_up(self) -> None:
         """Fold in everything that any process has committed. Costs microseconds when nothing has changed."""
         with self.lock:
-            connection, version = self._store.data_version()
+            connection, version = self._store.data_version(self.no)
             if self._seen.get(connection) == version:
                 return
             try:
-                with self._store.connections.reading():
+                with self._store.connections.reading(self._store.connections.tenant_of(self.no)):
                     self._follow()
             except BaseException as error:
                 self._seen.clear()  # half a step would look like a whole one; the next search loads afresh

@@ -179,7 +179,7 @@ class Recall:
             embeds = bool(read.spoken) and model is not None and model == self._model
             vector = self.embed(read.spoken, scope.partition) if embeds else None
             # One view of the store: what is ranked is what is read.
-            with partition.lock, self._store.connections.reading():
+            with partition.lock, self._store.connections.reading(scope.tenant):
                 partition.catch_up()
                 if again and (partition.speakers(view), partition.model) != (authors, model):
                     continue  # somebody has spoken here for the first time: the query may name them
@@ -246,7 +246,7 @@ class Recall:
         if len(seen.rows) < wanted:
             return
         partition = self.partition(no)
-        with partition.lock, self._store.connections.reading():
+        with partition.lock, self._store.connections.reading(scope.tenant):
             partition.catch_up()
             vector = vector if partition.model == self._model else None
             view = replace(view, without=partition.crowding(seen.rows)) if everyone else replace(view, inside=True)
@@ -283,7 +283,7 @@ class Recall:
         if no is None:
             return []
         partition = self.partition(no)
-        with partition.lock, self._store.connections.reading():
+        with partition.lock, self._store.connections.reading(scope.tenant):
             partition.catch_up()
             fresh = partition.visible(view) & (partition.column("known_from") >= to_micros(since))
             rows = np.flatnonzero(fresh).tolist()

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-WHOLE = "@whole store"
-"""In place of a tenant: the transaction is the owner's, and sees the rows of everybody."""
+WHOLE = "\0"
+"""In place of a tenant, whose name it cannot be: the transaction is the owner's, and sees the rows of everybody."""
 
 QUEUE_ALL = (
     "INSERT INTO jobs (task, rid) SELECT ?, rid FROM cubes WHERE known_to IS NULL "

@@ -136,7 +136,7 @@ class SqlStore:
         if not any(operation.op is not Op.NONE for operation in operations):
             return Commit(0)
         words = [self._words(operation) for operation in operations]  # before the lock: a long text takes a second
-        with self.connections.writing(_tenant(operations, also)) as connection:
+        with self.connections.writing(tenant(operations, also)) as connection:
             batch = self._batch(connection, actor, through)
             for operation, batch.words in zip(operations, words, strict=True):
                 batch.apply(operation)
@@ -825,7 +825,7 @@ def _steps(connection: Database, ids: Sequence[bytes], down: bool) -> Iterator[t
         yield step, frontier
 
 
-def _tenant(operations: Iterable[Operation], also: Iterable[Operation] = ()) -> str | None:
+def tenant(operations: Iterable[Operation], also: Iterable[Operation] = ()) -> str | None:
     """Whose memories some operations change; of several tenants, None."""
     named = {operation.cube.scope.tenant for operation in (*operations, *also) if operation.cube is not None}
     return named.pop() if len(named) == 1 else None
