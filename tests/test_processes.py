@@ -197,8 +197,8 @@ def test_a_reader_finds_what_another_process_committed_a_moment_ago(folder: Path
         assert reader.communicate()[0] == "" and reader.returncode == 0
 
 
-def test_readers_do_not_wait_for_a_long_writer(folder: Path) -> None:
-    with open_memory(folder) as memory, open_memory(folder) as other:
+def test_readers_do_not_wait_for_a_long_writer(place: Path | str) -> None:
+    with open_memory(place) as memory, open_memory(place) as other:
         memory.add("tea with Ben")
         other.search("tea")
         with memory.store.connections.writing() as connection:
@@ -301,9 +301,9 @@ def test_eight_programs_make_one_store_at_the_same_time(folder: Path) -> None:
 # --- threads and loops ---
 
 
-def test_threads_share_one_memory(folder: Path) -> None:
+def test_threads_share_one_memory(place: Path | str) -> None:
     troubles: list[BaseException] = []
-    with open_memory(folder, embedder=HashEmbedder(), background=True) as memory:
+    with open_memory(place, embedder=HashEmbedder(), background=True) as memory:
 
         def work(n: int) -> None:
             try:
@@ -331,8 +331,8 @@ def test_threads_share_one_memory(folder: Path) -> None:
         assert memory.verify() == [] and memory.status()["backlog"] == {}
 
 
-def test_an_asynchronous_memory_on_several_loops(folder: Path) -> None:
-    memory = AsyncMemory(folder, user="ana", embedder=None, encoders=(), durability="normal", background=False)
+def test_an_asynchronous_memory_on_several_loops(place: Path | str) -> None:
+    memory = AsyncMemory(place, user="ana", embedder=None, encoders=(), durability="normal", background=False)
 
     async def work(n: int) -> int:
         added = await asyncio.gather(*(memory.add(f"loop{n} task{m}") for m in range(10)))
@@ -388,9 +388,9 @@ def test_a_call_does_not_block_the_loop(folder: Path) -> None:
     assert asyncio.run(work()) >= 10
 
 
-def test_closing_waits_for_the_calls_under_way(folder: Path) -> None:
+def test_closing_waits_for_the_calls_under_way(place: Path | str) -> None:
     async def work() -> None:
-        memory = AsyncMemory(folder, user="ana", embedder=None, encoders=(), durability="normal", workers=2)
+        memory = AsyncMemory(place, user="ana", embedder=None, encoders=(), durability="normal", workers=2)
 
         def slow() -> bool:
             time.sleep(0.3)
@@ -440,8 +440,8 @@ CHILD_CALLS = {
 
 
 @pytest.mark.parametrize("call", CHILD_CALLS)
-def test_a_child_may_not_use_its_parents_store(folder: Path, call: str) -> None:
-    with open_memory(folder, embedder=HashEmbedder(dimension=8), background=True) as memory:
+def test_a_child_may_not_use_its_parents_store(place: Path | str, call: str) -> None:
+    with open_memory(place, embedder=HashEmbedder(dimension=8), background=True) as memory:
         memory.add("tea")
         memory.search("tea")
         answer = forked(lambda: CHILD_CALLS[call](memory))
@@ -450,8 +450,8 @@ def test_a_child_may_not_use_its_parents_store(folder: Path, call: str) -> None:
         assert texts(memory.search("coffee", k=1)) == ["coffee"] and memory.verify() == []
 
 
-def test_a_child_may_close_and_end_without_touching_the_parents_files(folder: Path) -> None:
-    with open_memory(folder, background=True) as memory:
+def test_a_child_may_close_and_end_without_touching_the_parents_files(place: Path | str) -> None:
+    with open_memory(place, background=True) as memory:
         memory.add("tea")
         assert forked(memory.close) == "returned None"
         memory.add("coffee")
@@ -494,8 +494,8 @@ def test_a_child_that_opens_the_store_itself_loses_nothing_whoever_closes_first(
         assert memory.verify() == []
 
 
-def test_a_fork_waits_for_a_transaction_of_another_thread(folder: Path) -> None:
-    store = open_store(folder)
+def test_a_fork_waits_for_a_transaction_of_another_thread(place: Path | str) -> None:
+    store = open_store(place)
     started, go = threading.Event(), threading.Event()
 
     def write() -> None:
@@ -509,28 +509,28 @@ def test_a_fork_waits_for_a_transaction_of_another_thread(folder: Path) -> None:
     started.wait()
     threading.Timer(0.3, go.set).start()
     begin = time.monotonic()
-    answer = forked(lambda: open_store(folder).meta("a"))
+    answer = forked(lambda: open_store(place).meta("a"))
     assert answer == "returned 'b'" and time.monotonic() - begin >= 0.2
     writer.join()
     assert store.meta("a") == "b"
 
 
-def test_a_fork_in_the_middle_of_ones_own_transaction_is_refused_in_the_child(folder: Path) -> None:
-    store = open_store(folder)
+def test_a_fork_in_the_middle_of_ones_own_transaction_is_refused_in_the_child(place: Path | str) -> None:
+    store = open_store(place)
     add(store, Cube(ANA, "tea"))
     with store.connections.reading():
-        answer = forked(lambda: open_store(folder).head())
+        answer = forked(lambda: open_store(place).head())
     assert answer.startswith("StoreError") and "spawn" in answer
     with store.connections.writing() as connection:
         connection.execute("INSERT INTO meta VALUES ('a', 'b')")
-        assert "spawn" in forked(lambda: open_store(folder).head())
+        assert "spawn" in forked(lambda: open_store(place).head())
     assert store.meta("a") == "b" and store.verify() == []
-    assert forked(lambda: open_store(folder).head()[0]) == "returned 1", "and outside of one it is fine"
+    assert forked(lambda: open_store(place).head()[0]) == "returned 1", "and outside of one it is fine"
 
 
-def test_many_forks_while_threads_work(folder: Path) -> None:
+def test_many_forks_while_threads_work(place: Path | str) -> None:
     """Neither hangs, whatever the threads are doing at the moment of the fork."""
-    with open_memory(folder, embedder=HashEmbedder(dimension=8), background=True) as memory:
+    with open_memory(place, embedder=HashEmbedder(dimension=8), background=True) as memory:
         done = threading.Event()
         troubles: list[BaseException] = []
 
@@ -549,7 +549,7 @@ def test_many_forks_while_threads_work(folder: Path) -> None:
             thread.start()
 
         def child() -> int:
-            with open_memory(folder) as mine:
+            with open_memory(place) as mine:
                 mine.add(f"from process {os.getpid()}", user="children")
                 return len(mine.search("process", user="children"))
 

@@ -67,6 +67,8 @@ class Connections:
     object refuses, and a store opened anew there is safe.
     """
 
+    reads_json = True
+
     def __init__(self, file: Path, *, durability: str = "full") -> None:
         refuse_network(file.parent)
         self.file = file

@@ -64,6 +64,9 @@ class Engine(Protocol):
     already, and of everybody where there is none. An embedded store, which keeps all tenants in one chain, ignores it.
     """
 
+    reads_json: bool
+    """Whether it reads JSON as SQLite does."""
+
     @property
     def durability(self) -> str:
         """ "full" or "normal"."""

@@ -144,6 +144,8 @@ class Session:
 class Pool:
     """The connections of one store to its server. It is the parent's alone after a fork: in the child it refuses."""
 
+    reads_json = False
+
     def __init__(self, url: str, *, durability: str = "full") -> None:
         self.url = url
         self.durability = durability

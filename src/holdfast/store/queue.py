@@ -23,7 +23,7 @@ FOLDS = ("terms", "names", "dates")
 LEASE_SECONDS = 60
 """How long a worker has to finish the jobs it took; after that others may take them."""
 
-_LATER = "CAST(1000000 AS BIGINT) * (CASE WHEN attempts < 12 THEN 1 << attempts ELSE 3600 END)"
+_LATER = "CAST(1000000 AS BIGINT) * (CASE WHEN attempts < 12 THEN 1 << CAST(attempts AS INTEGER) ELSE 3600 END)"
 
 
 class Queue:

@@ -288,8 +288,11 @@ def partition_number(connection: Database, path: str) -> int | None:
     return int(found[0])
 
 
-def conditions(scope: Scope, where: Where) -> tuple[list[str], list[Any]]:
-    """What a row's columns must say to lie in an agent's or session's scope and pass a filter: SQL conditions, their values."""
+def conditions(scope: Scope, where: Where, *, reads_json: bool = True) -> tuple[list[str], list[Any]]:
+    """What a row's columns must say to lie in an agent's or session's scope and pass a filter: SQL conditions, their values.
+
+    Where the database does not read JSON as SQLite does, a condition on data lets more through, and ``passes`` has the last word.
+    """
     for name in ("kinds", "statuses"):
         if isinstance(getattr(where, name), str):
             raise InputError(f"{name} is a list: write ({getattr(where, name)!r},)")
@@ -331,9 +334,25 @@ def conditions(scope: Scope, where: Where) -> tuple[list[str], list[Any]]:
             raise InputError(
                 f"data can be filtered by strings, numbers, true, false and none, not by {key!r}: {value!r}"
             )
+        if not reads_json:
+            if value is not None and key.isascii():  # as it stands in a body, whichever way that is escaped
+                said = f'"{written(value)}"' if isinstance(value, str) and value.isascii() else ""
+                add("instr(body, ?) > 0", f'"{written(key)}":{said}')
+            continue
         # json_each compares whole keys, whatever characters they hold; a path would need them escaped.
         add("(SELECT value FROM json_each(body, '$.data') WHERE key = ?) IS ?", key, value)
     return clauses, values
+
+
+def passes(data: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a memory's data hold what is asked for, compared as SQLite does: true is 1, and what is not there is none."""
+    for key, value in wanted.items():
+        held = data.get(key)
+        if isinstance(held, dict | list):
+            held = _json(held)
+        if held != value or (held is None) is not (value is None):
+            return False
+    return True
 
 
 # --- ids and times ---

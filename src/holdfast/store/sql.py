@@ -41,6 +41,7 @@ from holdfast.store.rows import (
     id_bytes,
     id_text,
     partition_number,
+    passes,
     to_bare,
     to_row,
     visible,
@@ -348,13 +349,17 @@ class SqlStore:
         part = partition_number(connection, reach.scope.partition)
         if part is None:
             return []
-        clauses, values = conditions(reach.scope, where)
+        reads_json = self.connections.reads_json
+        clauses, values = conditions(reach.scope, where, reads_json=reads_json)
         clauses.insert(0, "cubes.rid BETWEEN ? AND ?")
         values[:0] = part << schema.PARTITION_BITS, ((part + 1) << schema.PARTITION_BITS) - 1
         query = f"{SELECT} WHERE {' AND '.join(clauses)} ORDER BY cubes.rid"
         found = map(to_row, connection.execute(query, values))
         # By what it says of itself, not only by its columns.
-        return list(islice((row for row in found if _sees(connection, reach, row)), where.limit))
+        seen = (row for row in found if _sees(connection, reach, row))
+        if where.data and not reads_json:
+            seen = (row for row in seen if passes(row.cube.data, where.data))
+        return list(islice(seen, where.limit))
 
     def versions(self, id: str, scope: Scope) -> list[Row]:
         """Every version of one cube, oldest first. Raises NotFoundError."""
