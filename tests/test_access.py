@@ -312,10 +312,10 @@ def test_quarantine_is_for_those_who_judge(memory: Memory) -> None:
 def test_another_ones_change_is_taken_back_by_who_may_judge(memory: Memory) -> None:
     bot = agent(memory, "read", "write")
     mine = bot.add("my own note", **ANA).ids[0]
-    bot.undo(memory.store.head()[0], **ANA)
+    bot.undo(memory.store.newest(Scope("default", "ana")), **ANA)
     assert memory.get(mine, **ANA).status is Status.ARCHIVED
     memory.add("the owner's note", **ANA)
-    theirs = memory.store.head()[0]
+    theirs = memory.store.newest(Scope("default", "ana"))
     with pytest.raises(AccessError):
         bot.undo(theirs, **ANA)
     agent(memory, "judge")

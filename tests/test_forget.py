@@ -196,10 +196,10 @@ def test_texts_that_are_hard_to_look_for(memory: Memory, place: Path | str, text
         assert text.encode("utf-8", "replace")[:24] not in left
 
 
-def test_rows_that_moved_between_pages_leave_nothing_behind(place: Path | str) -> None:
+def test_rows_that_moved_between_pages_leave_nothing_behind(folder: Path) -> None:
     """SQLite leaves copies of rows in the gaps of pages that it splits; several users' rows make it split in the middle."""
     rng = random.Random(3)
-    store = open_store(place)
+    store = open_store(folder)
     scopes = [Scope("acme", f"user-{n}") for n in range(8)]
     cubes: list[Cube] = []
     for n in range(1000):
@@ -259,7 +259,9 @@ with SqliteStore(Path({str(folder)!r})).connections.reading() as connection:
         receipt.verify()
 
 
-def test_a_look_at_the_bytes_waits_for_readers_of_this_program(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_at_the_bytes_waits_for_readers_of_this_program(
+    memory: Memory, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import holdfast.store.connection as connection_module
     import holdfast.store.sqlite as sqlite_module
 

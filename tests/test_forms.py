@@ -107,7 +107,7 @@ def store(place: Path | str) -> Iterator[SqliteStore]:
 # --- tensor files ---
 
 
-def test_a_file_is_named_by_its_bytes_and_read_back(store: SqliteStore) -> None:
+def test_a_file_is_named_by_its_bytes_and_read_back(store: SqliteStore, folder: Path) -> None:
     cube = state(store, 1)
     assert store.blobs.read(cube) == tensors(1) and files(store) == {name(1)}
     assert store.blobs.put(tensors(1), ANA) == cube.blob and len(files(store)) == 1
@@ -148,7 +148,7 @@ def test_a_real_safetensors_file_is_taken(store: SqliteStore) -> None:
         assert store.blobs.put(save(some, {"model": "m", "weights": "w"}), ANA)
 
 
-def test_no_memory_names_a_file_that_is_not_there(store: SqliteStore) -> None:
+def test_no_memory_names_a_file_that_is_not_there(store: SqliteStore, folder: Path) -> None:
     with pytest.raises(ConflictError, match="put it there first"):
         add(store, Cube(ANA, form=Form.STATE, blob="ab" * 32))
     cube = state(store, 1)
@@ -237,8 +237,8 @@ def test_a_crash_between_row_and_file_is_mended(
     store.close()
 
 
-def test_a_file_that_is_put_again_meanwhile_is_not_lost(place: Path | str, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = open_store(place)
+def test_a_file_that_is_put_again_meanwhile_is_not_lost(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(folder)
     cube = state(store, 1)
     plain = Blobs.settle
     again: list[Cube] = []
@@ -254,7 +254,7 @@ def test_a_file_that_is_put_again_meanwhile_is_not_lost(place: Path | str, monke
     store.close()
 
 
-def test_the_doctor_finds_what_is_missing_damaged_or_nobodys(store: SqliteStore) -> None:
+def test_the_doctor_finds_what_is_missing_damaged_or_nobodys(store: SqliteStore, folder: Path) -> None:
     def found() -> list[tuple[str, bool]]:
         return [(f.level, f.mendable) for f in examine(store, analyser=ANALYSER) if f.check == "blobs"]
 

@@ -29,7 +29,7 @@ from holdfast.retrieve.text import ROLES, fold_terms, pack_terms, term, tokens
 from holdfast.retrieve.vectors import VectorIndex
 from holdfast.store.base import Operation
 from holdfast.store.grants import Grant, Reach, Right
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 from support import ANA, BEN, MEMORY, START, Clock, HashEmbedder, add, open_memory, open_store, update
 
 # --- arrays ---
@@ -565,15 +565,15 @@ def test_a_partition_that_failed_half_way_starts_afresh(place: Path | str, monke
     partition = Partition(store, 1)
     partition.catch_up()
     add(store, Cube(ANA, "coffee"))
-    plain = SqliteStore.fold
+    plain = SqlStore.fold
 
-    def failing(self: SqliteStore, table: str, part: int, after: int = -1) -> list[tuple[int, bytes]]:
+    def failing(self: SqlStore, table: str, part: int, after: int = -1) -> list[tuple[int, bytes]]:
         raise OSError("the disk is gone for a moment")
 
-    monkeypatch.setattr(SqliteStore, "fold", failing)
+    monkeypatch.setattr(SqlStore, "fold", failing)
     with pytest.raises((OSError, HoldfastError)):
         partition.catch_up()
-    monkeypatch.setattr(SqliteStore, "fold", plain)
+    monkeypatch.setattr(SqlStore, "fold", plain)
     partition.catch_up()
     words = [term(token) for token in tokens("tea coffee")]
     assert partition.size == 2 and (partition.lexical.scores(words, 2) > 0).all()

@@ -201,7 +201,7 @@ def test_readers_do_not_wait_for_a_long_writer(place: Path | str) -> None:
     with open_memory(place) as memory, open_memory(place) as other:
         memory.add("tea with Ben")
         other.search("tea")
-        with memory.store.connections.writing() as connection:
+        with memory.store.connections.writing("default") as connection:
             connection.execute("UPDATE journal SET reason = reason")
             begin = time.perf_counter()
             for _ in range(20):
@@ -494,8 +494,8 @@ def test_a_child_that_opens_the_store_itself_loses_nothing_whoever_closes_first(
         assert memory.verify() == []
 
 
-def test_a_fork_waits_for_a_transaction_of_another_thread(place: Path | str) -> None:
-    store = open_store(place)
+def test_a_fork_waits_for_a_transaction_of_another_thread(folder: Path) -> None:
+    store = open_store(folder)
     started, go = threading.Event(), threading.Event()
 
     def write() -> None:
@@ -509,23 +509,23 @@ def test_a_fork_waits_for_a_transaction_of_another_thread(place: Path | str) -> 
     started.wait()
     threading.Timer(0.3, go.set).start()
     begin = time.monotonic()
-    answer = forked(lambda: open_store(place).meta("a"))
+    answer = forked(lambda: open_store(folder).meta("a"))
     assert answer == "returned 'b'" and time.monotonic() - begin >= 0.2
     writer.join()
     assert store.meta("a") == "b"
 
 
-def test_a_fork_in_the_middle_of_ones_own_transaction_is_refused_in_the_child(place: Path | str) -> None:
-    store = open_store(place)
+def test_a_fork_in_the_middle_of_ones_own_transaction_is_refused_in_the_child(folder: Path) -> None:
+    store = open_store(folder)
     add(store, Cube(ANA, "tea"))
     with store.connections.reading():
-        answer = forked(lambda: open_store(place).head())
+        answer = forked(lambda: open_store(folder).head())
     assert answer.startswith("StoreError") and "spawn" in answer
     with store.connections.writing() as connection:
         connection.execute("INSERT INTO meta VALUES ('a', 'b')")
-        assert "spawn" in forked(lambda: open_store(place).head())
+        assert "spawn" in forked(lambda: open_store(folder).head())
     assert store.meta("a") == "b" and store.verify() == []
-    assert forked(lambda: open_store(place).head()[0]) == "returned 1", "and outside of one it is fine"
+    assert forked(lambda: open_store(folder).head()[0]) == "returned 1", "and outside of one it is fine"
 
 
 def test_many_forks_while_threads_work(place: Path | str) -> None:

@@ -301,19 +301,19 @@ def test_of_processes_that_bring_one_token_at_once_one_counts(folder: Path) -> N
         assert memory.verify() == []
 
 
-def test_a_process_that_dies_between_recall_and_reward_loses_nothing(place: Path | str) -> None:
-    with open_memory(place) as memory:
+def test_a_process_that_dies_between_recall_and_reward_loses_nothing(folder: Path) -> None:
+    with open_memory(folder) as memory:
         (id,) = memory.add(TASK).ids
     die = f"""
         print(memory.useful({TASK!r}).token, flush=True)
         sys.stdin.readline()
     """
-    process = child(die, place)
+    process = child(die, folder)
     assert process.stdout is not None
     token = process.stdout.readline().strip()
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    with open_memory(place) as memory:
+    with open_memory(folder) as memory:
         assert memory.verify() == [] and memory.get(id).use == Use()
         assert memory.reward(token, 1.0).moved == (id,)
 
@@ -379,7 +379,7 @@ def test_every_spelling_of_a_token_but_its_own_is_refused(memory: Memory) -> Non
     assert memory.get(id).use.visits == 1
 
 
-def test_a_recall_writes_nothing(memory: Memory) -> None:
+def test_a_recall_writes_nothing(memory: Memory, folder: Path) -> None:
     memory.useful(TASK, by=LOOSE)  # the first makes the key that tokens are sealed with
     file = memory.store.connections.file
     before = memory.store.head(), file.read_bytes(), file.with_name(file.name + "-wal").read_bytes()

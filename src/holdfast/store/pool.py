@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from holdfast.errors import InputError, StoreError
+from holdfast.errors import HoldfastError, InputError, StoreError
 from holdfast.store.engine import WHOLE, Cursor, Database
 from holdfast.store.schema import PARTITION_BITS
 
@@ -472,6 +472,8 @@ def _raise_told(error: BaseException, name: str) -> None:
         raise InputError(f"this is not text: it holds half of a character, {error.object[error.start]!r}") from error
     if isinstance(error, OverflowError | struct.error | psycopg.errors.NumericValueOutOfRange):
         raise InputError(f"a number is too large for the store: {error}") from error
+    if isinstance(error, OSError) and not isinstance(error, HoldfastError):
+        raise StoreError(f"this change was not made: {error}") from error
     if isinstance(error, psycopg.Error):
         raise StoreError(f"{_advice(error)} (store: {name}; PostgreSQL says: {_first_line(error)})") from error
 

@@ -22,8 +22,9 @@ from holdfast.store.sql import SqlStore, present
 from holdfast.store.tables import migrate
 
 COVERED = (
-    "PostgreSQL's tables were vacuumed: no row of it is left in them. What the server keeps elsewhere (its write-ahead log, "
-    "replicas, archived logs, backups) may hold copies until they are recycled"
+    "PostgreSQL's tables were vacuumed: nothing of it can be read from the database any more, once no transaction from before "
+    "is open. Its bytes may lie in the free space of pages until they are used again (VACUUM FULL writes the tables anew), and "
+    "copies in what the server keeps elsewhere: its write-ahead log, replicas, archived logs, backups"
 )
 """What a receipt says of an erasure here, and what it does not reach."""
 
