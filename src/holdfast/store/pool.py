@@ -375,7 +375,7 @@ class Pool:
 
 
 _MOVED = (
-    ", (seq, hash) = (SELECT coalesce(max(j.seq), 0), (array_agg(j.hash))[1] FROM "
+    ", (seq, hash) = (SELECT coalesce(max(j.seq), 0), coalesce((array_agg(j.hash))[1], '') FROM "
     "(SELECT seq, hash FROM journal WHERE journal.tenant = heads.tenant ORDER BY journal.seq DESC LIMIT 1) AS j)"
 )
 
@@ -486,7 +486,12 @@ def _advice(error: psycopg.Error) -> str:
     code, text = error.sqlstate or "", str(error).lower()
     if code == "3D000" or ("database" in text and "does not exist" in text):
         return "there is no such database; make it with: createdb NAME"
-    if code.startswith("28") or "authentication failed" in text or "no password supplied" in text:
+    if (
+        code.startswith("28")
+        or "authentication failed" in text
+        or "no password supplied" in text
+        or ("role" in text and "does not exist" in text)
+    ):
         return "the server does not let this user in; check the user and the password of the address"
     if code == "42501":
         return "this user may not do that; the store's tables are made and changed by their owner: open it as the user that made it"
