@@ -93,6 +93,12 @@ class Blobs:
             raise IntegrityError(f"the tensor file of memory {cube.id} is damaged; see: holdfast doctor")
         return data
 
+    def named(self, name: str, scope: Scope) -> bytes:
+        """The file of a name, unchecked. Raises StoreError where it is not there."""
+        file = self.file(name, scope)
+        with translated(file):
+            return file.read_bytes()
+
     def whole(self, cube: Cube) -> Path:
         """Where the file that a cube names lies, looked through and found to be what it says. Raises as ``read`` does."""
         file = self._file_of(cube)

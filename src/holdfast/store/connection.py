@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -206,6 +206,13 @@ class Connections:
     def queue_all(self, connection: Database, task: str) -> None:
         """Owe a task to every current memory with words."""
         connection.execute(QUEUE_ALL, (task,))
+
+    def held_off(self) -> AbstractContextManager[object]:
+        """While the block runs, nobody writes to the store."""
+        return self.writing()
+
+    def numbered(self) -> None:
+        """Nothing: SQLite counts from the highest number that is there."""
 
     # --- inside ---
 

@@ -129,6 +129,14 @@ class Engine(Protocol):
         """Owe a task to every current memory with words."""
         ...
 
+    def held_off(self) -> AbstractContextManager[object]:
+        """While the block runs, nobody writes to the store; what is read is of this moment."""
+        ...
+
+    def numbered(self) -> None:
+        """Make sure that the next partition gets a number of its own, after some were brought with theirs."""
+        ...
+
     def close(self) -> None:
         """Close every connection."""
         ...

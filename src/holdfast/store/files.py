@@ -40,14 +40,19 @@ class StoredFiles(Blobs):
     def read(self, cube: Cube) -> bytes:
         """The file that a cube names. Raises InputError where it names none, StoreError and IntegrityError."""
         self._file_of(cube)
-        with self._connections.reading(cube.scope.tenant) as connection:
-            query = "SELECT data FROM files WHERE home = ? AND name = ?"
-            found = connection.execute(query, (home(cube.scope.partition), cube.blob)).fetchone()
-        if found is None:
-            raise StoreError(f"the tensor file of memory {cube.id} is not in the database; see: holdfast doctor")
-        data: bytes = found[0]
+        data = self.named(cube.blob or "", cube.scope)
         if hashlib.sha256(data).hexdigest() != cube.blob:
             raise IntegrityError(f"the tensor file of memory {cube.id} is damaged; see: holdfast doctor")
+        return data
+
+    def named(self, name: str, scope: Scope) -> bytes:
+        """The file of a name, unchecked. Raises StoreError where it is not there."""
+        with self._connections.reading(scope.tenant) as connection:
+            query = "SELECT data FROM files WHERE home = ? AND name = ?"
+            found = connection.execute(query, (home(scope.partition), name)).fetchone()
+        if found is None:
+            raise StoreError(f"the tensor file {name[:12]}... is not in the database; see: holdfast doctor")
+        data: bytes = found[0]
         return data
 
     def whole(self, cube: Cube) -> Path:

@@ -280,6 +280,22 @@ class Pool:
             (task,),
         )
 
+    @contextmanager
+    def held_off(self) -> Iterator[None]:
+        """While the block runs, nobody writes to any tenant: every writer begins with the row of a head."""
+        with self._taken(f"BEGIN; SELECT {_identity(WHOLE)}; LOCK TABLE heads IN EXCLUSIVE MODE") as session:
+            try:
+                yield
+            finally:
+                session.connection.execute("ROLLBACK")
+
+    def numbered(self) -> None:
+        """Let new partitions have numbers after the highest that is there."""
+        with self.writing(WHOLE) as session:
+            session.execute(
+                "SELECT setval('partition_numbers', (SELECT max(no) + 1 FROM partitions), false) FROM partitions"
+            )
+
     def close(self) -> None:
         """Close every connection that nobody is using; those in use are closed when their block ends."""
         if os.getpid() != self._process:
