@@ -56,7 +56,7 @@ def fill(place: Path | str) -> None:
             Cube(EVA, "", "fact", Form.STATE, file, {}, origin=Origin(Channel.DERIVED, derived_from=(source.ref,))),
         )
         memory.flush()
-        store.undo(store.newest(BEN), BEN)
+        store.undo(add(store, Cube(BEN, "said by mistake")).seq, BEN)
         memory.access.enrol("bot")
         memory.access.grant("bot", "acme/ana", ["read"])
         time.tick()
