@@ -315,8 +315,9 @@ class Batch:
             words = self._terms(cube) if self.words is None else self.words
             self._connection.execute("INSERT INTO terms VALUES (?, ?)", (rid, words))
         if owed and cube.text.strip() and cube.status is not Status.QUARANTINED:
-            for task in self._tasks:
-                self._connection.execute("INSERT INTO jobs (task, rid) VALUES (?, ?)", (task, rid))
+            self._connection.executemany(
+                "INSERT INTO jobs (task, rid) VALUES (?, ?)", [(task, rid) for task in self._tasks]
+            )
         self._cubes.append(cube)
         return rid
 
