@@ -6,7 +6,7 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -15,12 +15,21 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
 from holdfast.cube import HELD, TRANSITIONS, Cube, Kind, Origin, Policy, Ref, Scope, Status, Use, new_id, utc
 from holdfast.errors import ConflictError, HoldfastError, InputError, NotFoundError, StoreError
 from holdfast.store.base import Action, Operation, Where
 from holdfast.store.sql import SqlStore
+from server import Server
 from support import ANA, BEN, MEMORY, START, Clock, HashEmbedder, add, open_memory, open_store, update
 
 CHAT = Scope("acme", "ana", "bot", "chat-1")
@@ -456,10 +465,11 @@ class Side(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.home = tempfile.TemporaryDirectory(dir=MEMORY)
+        self.left = ExitStack()
+        place = self.left.enter_context(self.place())
         self.clock = Clock()
-        self.store = open_store(Path(self.home.name), clock=self.clock)
-        self.second = open_store(Path(self.home.name), clock=self.clock)  # another program on the same folder
+        self.store = open_store(place, clock=self.clock)
+        self.second = open_store(place, clock=self.clock)  # another program on the same store
         self.versions: dict[str, list[Version]] = {}
         self.made: dict[int, list[tuple[str, int]]] = {}  # seq -> (id, version) of the transaction
         self.seq = 0
@@ -470,7 +480,12 @@ class Side(RuleBasedStateMachine):
         assert self.store.verify() == [] == self.second.verify()
         self.store.close()
         self.second.close()
-        self.home.cleanup()
+        self.left.close()
+
+    @contextmanager
+    def place(self) -> Iterator[Path | str]:
+        with tempfile.TemporaryDirectory(dir=MEMORY) as home:
+            yield Path(home)
 
     # --- what both do ---
 
@@ -623,6 +638,14 @@ class Side(RuleBasedStateMachine):
 
 
 TestSide = Side.TestCase
+
+
+def test_side_by_side_on_a_server(server: Server) -> None:
+    class OnServer(Side):
+        def place(self) -> AbstractContextManager[Path | str]:
+            return server.database()
+
+    run_state_machine_as_test(OnServer, settings=settings(max_examples=8, stateful_step_count=25))
 
 
 # --- the queue ---

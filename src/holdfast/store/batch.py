@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from holdfast.cube import HELD, TRANSITIONS, Cube, Ref, Scope, Status, Use, from_micros, to_micros
 from holdfast.errors import AccessError, ConflictError, InputError, NotFoundError, StoreError
@@ -97,13 +97,16 @@ class Batch:
         cube = self._incoming(cube)
         self._require(cube)
         id, key = id_bytes(cube.id), content_key(cube)
-        if cube.status in HELD:
+        query = (
+            "SELECT EXISTS (SELECT 1 FROM tombstones WHERE id = ?1), EXISTS (SELECT 1 FROM cubes WHERE id = ?1), "
+            "EXISTS (SELECT 1 FROM cubes WHERE key = ?2)"
+        )
+        forgotten, taken, said = self._connection.execute(query, (id, key)).fetchone()
+        if said and cube.status in HELD:
             found, key = self._holding(key, cube)
             if found is not None:
                 self._duplicates.append(found)
                 return
-        query = "SELECT EXISTS (SELECT 1 FROM tombstones WHERE id = ?1), EXISTS (SELECT 1 FROM cubes WHERE id = ?1)"
-        forgotten, taken = self._connection.execute(query, (id,)).fetchone()
         if taken and self._tells(cube.id, cube.scope, content_key(cube)):
             held = visible(self._connection, cube.id, Reach(cube.scope))
             if held is not None and content_key(held.cube) == content_key(cube):
@@ -315,9 +318,10 @@ class Batch:
             words = self._terms(cube) if self.words is None else self.words
             self._connection.execute("INSERT INTO terms VALUES (?, ?)", (rid, words))
         if owed and cube.text.strip() and cube.status is not Status.QUARANTINED:
-            self._connection.executemany(
-                "INSERT INTO jobs (task, rid) VALUES (?, ?)", [(task, rid) for task in self._tasks]
-            )
+            values = [value for task in self._tasks for value in (task, rid)]
+            if values:
+                marks = ", ".join(["(?, ?)"] * len(self._tasks))
+                self._connection.execute(f"INSERT INTO jobs (task, rid) VALUES {marks}", values)
         self._cubes.append(cube)
         return rid
 
@@ -394,5 +398,9 @@ class Batch:
 
 def newest(connection: Database) -> tuple[int, bytes, int]:
     """The newest event's seq, hash and time: what the next one is linked to."""
+    if (
+        known := getattr(connection, "newest", None)
+    ) is not None:  # it came with the lock of the head that this writer holds
+        return cast("tuple[int, bytes, int]", known)
     found = connection.execute("SELECT seq, hash, at FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
     return found or (0, GENESIS, 0)

@@ -124,6 +124,7 @@ class Session:
         self.connection = connection
         self.changed = False
         self.found: Any = None
+        self.newest: tuple[int, bytes, int] | None = None
         self.parts: dict[str, int] | None = None
 
     def execute(self, sql: str, values: Sequence[Any] = (), /) -> Cursor:
@@ -182,13 +183,15 @@ class Pool:
         if lazily or self.durability != "full":
             begin += "; SET LOCAL synchronous_commit = off"
         if alone:
-            begin += f"; SELECT 1 FROM heads WHERE tenant = {_literal(key)} FOR UPDATE"
+            begin += f"; SELECT seq, hash, at FROM heads WHERE tenant = {_literal(key)} FOR UPDATE"
         with self._taken(begin) as session:
             connection = session.connection
             try:
                 if alone and session.found is None:
                     connection.execute("INSERT INTO heads (tenant) VALUES (%s) ON CONFLICT DO NOTHING", (key,))
                     connection.execute("SELECT 1 FROM heads WHERE tenant = %s FOR UPDATE", (key,))
+                if alone and session.found and session.found[0]:
+                    session.newest = session.found
                 yield session
                 end = "COMMIT"
                 if session.changed and alone:
@@ -391,8 +394,8 @@ class Pool:
 
 
 _MOVED = (
-    ", (seq, hash) = (SELECT coalesce(max(j.seq), 0), coalesce((array_agg(j.hash))[1], '') FROM "
-    "(SELECT seq, hash FROM journal WHERE journal.tenant = heads.tenant ORDER BY journal.seq DESC LIMIT 1) AS j)"
+    ", (seq, hash, at) = (SELECT coalesce(max(j.seq), 0), coalesce((array_agg(j.hash))[1], ''), coalesce(max(j.at), 0) FROM "
+    "(SELECT seq, hash, at FROM journal WHERE journal.tenant = heads.tenant ORDER BY journal.seq DESC LIMIT 1) AS j)"
 )
 
 

@@ -97,6 +97,10 @@ class PostgresStore(SqlStore):
         for tenant in dict.fromkeys([*self.pool.chains(), *noted]):
             with self.pool.reading(tenant) as connection:
                 found = check_store(connection, noted.get(tenant))
+                last = connection.execute("SELECT seq, hash FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
+                head_row = connection.execute("SELECT seq, hash FROM heads WHERE seq > 0").fetchone()
+            if last != head_row:
+                found.append(Problem(last[0] if last else 0, "the head that is kept is not the journal's newest event"))
             problems += [Problem(one.seq, f"{one.what} (tenant {tenant})") for one in found]
         return problems
 

@@ -17,7 +17,8 @@ _TENANT = "tenant text COLLATE \"C\" NOT NULL DEFAULT coalesce(current_setting('
 
 _TABLES = {
     "heads": f"""
-        seq bigint NOT NULL DEFAULT 0, hash bytea NOT NULL DEFAULT '\\x', changed bigint NOT NULL DEFAULT 0,
+        seq bigint NOT NULL DEFAULT 0, hash bytea NOT NULL DEFAULT '\\x', at bigint NOT NULL DEFAULT 0,
+        changed bigint NOT NULL DEFAULT 0,
         anchored bigint NOT NULL DEFAULT 0, arrived bigint NOT NULL DEFAULT 0, {_TENANT}, PRIMARY KEY (tenant)""",
     "meta": f"""
         key text COLLATE "C" NOT NULL, value text NOT NULL, {_TENANT}, PRIMARY KEY (tenant, key)""",
