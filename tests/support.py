@@ -73,6 +73,11 @@ class Failing(HashEmbedder):
         return self.behave(super().embed(texts), texts)
 
 
+def place_of(text: str) -> Path | str:
+    """A place as it was given to another program."""
+    return text if opening.is_address(text) else Path(text)
+
+
 def open_store(place: Path | str, **options: Any) -> SqlStore:
     """A store as ``Memory`` opens it, without the wait for the disk."""
     options = {"terms": fold_terms, "tasks": ("embed", "enrich"), "durability": "normal", **options}
