@@ -19,8 +19,9 @@ from holdfast.memory import Memory
 from holdfast.store.base import Operation
 from holdfast.store.engine import WHOLE
 from holdfast.store.postgres import PostgresStore
+from holdfast.store.tables import walls
 from server import Server
-from support import ANA, add, open_memory, open_store, texts
+from support import ANA, HashEmbedder, add, open_memory, open_store, texts
 
 EVA = Scope("umbrella", "eva")
 TENANTS = 1_000
@@ -126,6 +127,49 @@ def _tensor() -> bytes:
     from safetensors.numpy import save
 
     return save({"x": np.zeros(4, np.float32)})
+
+
+def test_every_key_and_index_leads_with_the_tenant(store: PostgresStore) -> None:
+    store.add_model("hash-64", 64)
+    query = (
+        "SELECT i.indexrelid::regclass::text, a.attname FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid AND c.relrowsecurity "
+        "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]"
+    )
+    with store.pool.reading(WHOLE) as connection:
+        found = dict(connection.execute(query).fetchall())
+    assert len(found) > 20 and set(found.values()) == {"tenant"}, found
+
+
+def test_tables_that_are_partitioned_by_tenant_serve_as_well(store: PostgresStore, server: Server) -> None:
+    """As docs/postgres.md says how to spread tenants over machines; here both parts lie on one."""
+    database = store.name.rpartition("/")[2]
+    tables = [name for (name,) in server.run(database, "SELECT relname FROM pg_class WHERE relrowsecurity")]
+    for table in tables:
+        server.run(
+            database,
+            f"ALTER TABLE holdfast.{table} RENAME TO {table}_before",
+            f"CREATE TABLE holdfast.{table} (LIKE holdfast.{table}_before INCLUDING ALL) PARTITION BY HASH (tenant)",
+            *(
+                f"CREATE TABLE holdfast.{table}_{n} PARTITION OF holdfast.{table} FOR VALUES WITH (MODULUS 2, REMAINDER {n})"
+                for n in (0, 1)
+            ),
+            f"INSERT INTO holdfast.{table} SELECT * FROM holdfast.{table}_before",
+            f"DROP TABLE holdfast.{table}_before",
+            "SET search_path = holdfast",
+            *(f"SET search_path = holdfast; {statement}" for statement in walls(table)),
+        )
+    store_policy = "CREATE POLICY store ON holdfast.heads FOR SELECT TO holdfast_tenant USING (tenant = '')"
+    server.run(database, store_policy)
+    scopes = [Scope(f"t{n}", "ana") for n in range(8)]
+    with open_memory(server.address(database), embedder=HashEmbedder()) as memory:
+        ids = {scope: memory.add(f"tea number {scope.tenant}", tenant=scope.tenant).ids[0] for scope in scopes}
+        memory.flush()
+        for scope in scopes:
+            assert texts(memory.search("tea number", tenant=scope.tenant)) == [f"tea number {scope.tenant}"]
+        memory.forget(ids[scopes[0]], tenant="t0").verify()
+        assert memory.verify(memory.store.head()) == [] and memory.status()["memories"] == 7
+    parts = [server.run(database, f"SELECT count(*) FROM holdfast.cubes_{n}")[0][0] for n in (0, 1)]
+    assert min(parts) > 0 and sum(parts) == 7
 
 
 # --- journals and their head ---

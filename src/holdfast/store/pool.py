@@ -112,7 +112,7 @@ def translated_sql(sql: str) -> str:
     return _VALUE.sub(mark, sql)
 
 
-_CHANGES = ("INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "TRUNCATE")
+_CHANGES = ("WITH due", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "TRUNCATE")
 
 
 class Session:
@@ -264,8 +264,11 @@ class Pool:
 
     def claim(self, connection: Database, due: str, values: Sequence[Any], lease: int) -> list[int]:
         """Put off until ``lease`` the due jobs that nobody else is taking at this moment; their row numbers."""
-        which = due.replace("SELECT rid, attempts", "SELECT ctid", 1)
-        query = f"UPDATE jobs SET not_before = ?6 WHERE ctid = ANY(ARRAY({which} FOR UPDATE OF jobs SKIP LOCKED)) RETURNING rid"
+        which = due.replace("SELECT rid, attempts", "SELECT jobs.tenant, jobs.rid", 1)
+        query = (
+            f"WITH due AS MATERIALIZED ({which} FOR UPDATE OF jobs SKIP LOCKED) UPDATE jobs SET not_before = ?6 FROM due "
+            "WHERE jobs.tenant = due.tenant AND jobs.task = ?1 AND jobs.rid = due.rid RETURNING jobs.rid"
+        )
         return sorted(rid for (rid,) in connection.execute(query, (*values, lease)))
 
     def make_fold(self, connection: Database, table: str) -> None:
