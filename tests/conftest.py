@@ -14,6 +14,7 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+from server import Server  # noqa: E402
 from support import MEMORY  # noqa: E402
 
 settings.register_profile(
@@ -33,6 +34,35 @@ def folder() -> Iterator[Path]:
     """Where a store may be made: in memory where there is such a place, so that no test waits for a disk."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as home:
         yield Path(home) / "a.holdfast"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server; where it cannot be started, the tests that need it fail."""
+    running = Server()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def database(server: Server) -> Iterator[str]:
+    """The address of a fresh database."""
+    with server.database() as address:
+        yield address
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test of a store runs over both engines, but for one that looks into the files of the folder."""
+    if "place" in metafunc.fixturenames:
+        engines = ["embedded"] if "folder" in metafunc.fixturenames else ["embedded", "server"]
+        metafunc.parametrize("place", engines, indirect=True)
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest) -> Path | str:
+    """Where a store may be made: a folder, or a database of a server."""
+    found: Path | str = request.getfixturevalue("folder" if request.param == "embedded" else "database")
+    return found
 
 
 @pytest.fixture

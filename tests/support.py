@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from holdfast import opening
 from holdfast.cube import Cube, Scope
 from holdfast.memory import Memory
 from holdfast.retrieve.text import fold_terms, tokens
 from holdfast.store.base import Commit, Operation
+from holdfast.store.engine import WHOLE
+from holdfast.store.sql import SqlStore
 from holdfast.store.sqlite import SqliteStore
 
 ANA = Scope("acme", "ana")
@@ -70,23 +73,40 @@ class Failing(HashEmbedder):
         return self.behave(super().embed(texts), texts)
 
 
-def open_store(folder: Path, **options: Any) -> SqliteStore:
+def place_of(text: str) -> Path | str:
+    """A place as it was given to another program."""
+    return text if opening.is_address(text) else Path(text)
+
+
+def open_store(place: Path | str, **options: Any) -> SqlStore:
     """A store as ``Memory`` opens it, without the wait for the disk."""
     options = {"terms": fold_terms, "tasks": ("embed", "enrich"), "durability": "normal", **options}
-    return SqliteStore(folder, **options)
+    return opening.open_store(place, **options)
 
 
-def open_memory(folder: Path, **options: Any) -> Memory:
+def open_memory(place: Path | str, **options: Any) -> Memory:
     """A memory that works only when it is told to, without the wait for the disk."""
     options = {"embedder": None, "encoders": (), "background": False, "durability": "normal", "user": "ana", **options}
-    return Memory(folder, **options)
+    return Memory(place, **options)
 
 
-def add(store: SqliteStore, *cubes: Cube) -> Commit:
+def everywhere(store: SqlStore) -> bytes:
+    """Every byte of every file of a store; on a server, everything that its tables hold, whoever it belongs to."""
+    if isinstance(store.owner, SqliteStore):
+        with store.owner.connections.away():
+            return b"\n".join(path.read_bytes() for path in sorted(store.owner.folder.rglob("*")) if path.is_file())
+    with store.connections.reading(WHOLE) as connection:
+        query = "SELECT tablename FROM pg_tables WHERE schemaname = 'holdfast'"
+        tables = [name for (name,) in connection.execute(query)]
+        rows = [row for name in tables for row in connection.execute(f"SELECT * FROM {name}")]
+    return b"\n".join(value if isinstance(value, bytes) else str(value).encode() for row in rows for value in row)
+
+
+def add(store: SqlStore, *cubes: Cube) -> Commit:
     return store.commit([Operation.add(cube) for cube in cubes])
 
 
-def update(store: SqliteStore, cube: Cube, **changes: Any) -> Cube:
+def update(store: SqlStore, cube: Cube, **changes: Any) -> Cube:
     return store.commit([Operation.update(cube.with_(**changes))]).cubes[0]
 
 

@@ -23,31 +23,29 @@ from holdfast.errors import ConflictError, InputError, IntegrityError, NotFoundE
 from holdfast.memory import Memory
 from holdfast.store.base import Operation, Where
 from holdfast.store.forget import Receipt, forget
+from holdfast.store.sql import SqlStore
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.traces import Sought
 from holdfast.store.traces import found as traces
-from support import ANA, BEN, Clock, HashEmbedder, add, open_memory, open_store, update
+from support import ANA, BEN, Clock, HashEmbedder, add, everywhere, open_memory, open_store, update
 
 
 @pytest.fixture
-def memory(folder: Path) -> Iterator[Memory]:
-    with open_memory(folder, embedder=HashEmbedder(dimension=8)) as opened:
+def memory(place: Path | str) -> Iterator[Memory]:
+    with open_memory(place, embedder=HashEmbedder(dimension=8)) as opened:
         yield opened
         assert opened.verify() == []
 
 
-def everywhere(store: SqliteStore) -> bytes:
-    """Every byte of every file of a store."""
-    with store.connections.away():
-        return b"\n".join(path.read_bytes() for path in sorted(store.folder.rglob("*")) if path.is_file())
+def found(store: SqlStore, needles: Sequence[bytes]) -> list[bytes]:
+    if isinstance(store, SqliteStore):
+        with store.connections.away():
+            return list(traces(store.folder, needles))
+    there = everywhere(store)
+    return [needle for needle in needles if needle in there]
 
 
-def found(store: SqliteStore, needles: Sequence[bytes]) -> dict[bytes, str]:
-    with store.connections.away():
-        return traces(store.folder, needles)
-
-
-def test_nothing_is_left_of_what_was_forgotten(memory: Memory, folder: Path) -> None:
+def test_nothing_is_left_of_what_was_forgotten(memory: Memory, place: Path | str) -> None:
     secret = "the launch code is Zarathustra-4711"
     id = memory.add(secret, source="mail:7").ids[0]
     memory.correct(id, "the launch code is Xylophone-0815, no longer the other")
@@ -108,9 +106,9 @@ def test_what_was_made_from_it_goes_too(memory: Memory) -> None:
     assert memory.get(apart).scope == scope
 
 
-def test_by_source_author_and_time(folder: Path) -> None:
+def test_by_source_author_and_time(place: Path | str) -> None:
     time = Clock()
-    with open_memory(folder, clock=time) as memory:
+    with open_memory(place, clock=time) as memory:
         memory.add("from the attacker", source="mail:evil", author="mallory")
         archived = memory.add("from the attacker, taken back", source="mail:evil").ids[0]
         memory.retract(archived)
@@ -188,7 +186,7 @@ def test_a_receipt_tells_ids_and_never_words(memory: Memory) -> None:
     "text",
     ["1234", "é", "\ud800 half", 'say "so"\n\\ and\tmore', "日本語の秘密の暗号", "x" * 20_000, "\u0000" * 30, "🦊" * 9],
 )
-def test_texts_that_are_hard_to_look_for(memory: Memory, folder: Path, text: str) -> None:
+def test_texts_that_are_hard_to_look_for(memory: Memory, place: Path | str, text: str) -> None:
     memory.add("the one before")
     receipt = memory.forget(memory.apply([Operation.add(Cube(memory.scope(), text))], actor="test")[0].id)
     receipt.verify()
@@ -261,7 +259,9 @@ with SqliteStore(Path({str(folder)!r})).connections.reading() as connection:
         receipt.verify()
 
 
-def test_a_look_at_the_bytes_waits_for_readers_of_this_program(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_at_the_bytes_waits_for_readers_of_this_program(
+    memory: Memory, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import holdfast.store.connection as connection_module
     import holdfast.store.sqlite as sqlite_module
 
@@ -296,7 +296,7 @@ def test_a_look_at_the_bytes_does_not_cost_the_process_its_locks(memory: Memory,
         assert locks("holdfast.db") and locks("holdfast.db-shm")
 
 
-def test_workers_in_flight_bring_nothing_back(folder: Path) -> None:
+def test_workers_in_flight_bring_nothing_back(place: Path | str) -> None:
     """The row is read by the embedder and by an encoder while it is forgotten."""
     started, go = threading.Event(), threading.Event()
 
@@ -318,7 +318,7 @@ def test_workers_in_flight_bring_nothing_back(folder: Path) -> None:
         lambda store: Enrichment(store, Slow(dimension=8), ()),
         lambda store: Enrichment(store, None, (Copying(),)),
     ):
-        with open_memory(folder) as memory:
+        with open_memory(place) as memory:
             id = memory.add("the launch code is Zarathustra").ids[0]
             started.clear()
             go.clear()
@@ -365,8 +365,8 @@ def test_what_is_derived_at_the_very_moment_goes_too(folder: Path, monkeypatch: 
     assert "NotFoundError" in blocked[0] and list(store.select(ANA)) == []
 
 
-def test_forgetting_in_one_program_empties_the_index_of_another(folder: Path) -> None:
-    with open_memory(folder) as one, open_memory(folder) as two:
+def test_forgetting_in_one_program_empties_the_index_of_another(place: Path | str) -> None:
+    with open_memory(place) as one, open_memory(place) as two:
         id = one.add("Zarathustra spoke").ids[0]
         one.add("somebody else spoke")
         assert len(two.search("spoke")) == 2
@@ -374,10 +374,10 @@ def test_forgetting_in_one_program_empties_the_index_of_another(folder: Path) ->
         assert [hit.text for hit in two.search("spoke Zarathustra")] == ["somebody else spoke"]
 
 
-def test_forgetting_a_thousand_takes_seconds(folder: Path) -> None:
+def test_forgetting_a_thousand_takes_seconds(place: Path | str) -> None:
     import time
 
-    store = open_store(folder)
+    store = open_store(place)
     cubes = [
         Cube(ANA, f"turn number {n} about nothing much", origin=Origin(reference="mail:evil")) for n in range(1500)
     ]
@@ -391,7 +391,7 @@ def test_forgetting_a_thousand_takes_seconds(folder: Path) -> None:
     assert len(list(store.select(BEN))) == 1500
 
 
-def test_no_byte_is_left_of_what_was_strewn_over_thousands(folder: Path) -> None:
+def test_no_byte_is_left_of_what_was_strewn_over_thousands(place: Path | str) -> None:
     """Found by other means than the receipt's: every file is read, and each text looked for as it stands in a row."""
     rng = random.Random(11)
     words = [f"w{n:04d}" for n in range(4_000)]
@@ -399,7 +399,7 @@ def test_no_byte_is_left_of_what_was_strewn_over_thousands(folder: Path) -> None
     sources = [source for source, size in sizes.items() for _ in range(size)] + [None] * 3_400
     rng.shuffle(sources)
     said: dict[str | None, list[str]] = {}
-    with open_memory(folder, embedder=HashEmbedder(dimension=8)) as memory:
+    with open_memory(place, embedder=HashEmbedder(dimension=8)) as memory:
         cubes = []
         for number, source in enumerate(sources):
             text = f"turn {number} says " + " ".join(rng.choices(words, k=rng.randint(4, 60)))

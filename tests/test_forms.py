@@ -19,6 +19,7 @@ from holdfast.retrieve.text import ANALYSER, fold_terms
 from holdfast.store.base import Operation
 from holdfast.store.blobs import Blobs
 from holdfast.store.doctor import examine, mend
+from holdfast.store.engine import WHOLE
 from holdfast.store.forget import forget
 from holdfast.store.forms import HOLDER, Kept
 from holdfast.store.sqlite import SqliteStore
@@ -39,7 +40,10 @@ def state(store: SqliteStore, number: int, *parents: Cube, scope: Scope = ANA, t
 
 
 def files(store: SqliteStore) -> set[str]:
-    return {path.name for path in store.folder.glob("blobs/**/*") if path.is_file()}
+    if isinstance(store, SqliteStore):
+        return {path.name for path in store.folder.glob("blobs/**/*") if path.is_file()}
+    with store.connections.reading(WHOLE) as connection:
+        return {f"{name}.safetensors" for (name,) in connection.execute("SELECT name FROM files")}
 
 
 def name(number: int) -> str:
@@ -93,8 +97,8 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def store(folder: Path) -> Iterator[SqliteStore]:
-    store = open_store(folder)
+def store(place: Path | str) -> Iterator[SqliteStore]:
+    store = open_store(place)
     yield store
     assert store.verify() == []
     store.close()
@@ -103,7 +107,7 @@ def store(folder: Path) -> Iterator[SqliteStore]:
 # --- tensor files ---
 
 
-def test_a_file_is_named_by_its_bytes_and_read_back(store: SqliteStore) -> None:
+def test_a_file_is_named_by_its_bytes_and_read_back(store: SqliteStore, folder: Path) -> None:
     cube = state(store, 1)
     assert store.blobs.read(cube) == tensors(1) and files(store) == {name(1)}
     assert store.blobs.put(tensors(1), ANA) == cube.blob and len(files(store)) == 1
@@ -144,7 +148,7 @@ def test_a_real_safetensors_file_is_taken(store: SqliteStore) -> None:
         assert store.blobs.put(save(some, {"model": "m", "weights": "w"}), ANA)
 
 
-def test_no_memory_names_a_file_that_is_not_there(store: SqliteStore) -> None:
+def test_no_memory_names_a_file_that_is_not_there(store: SqliteStore, folder: Path) -> None:
     with pytest.raises(ConflictError, match="put it there first"):
         add(store, Cube(ANA, form=Form.STATE, blob="ab" * 32))
     cube = state(store, 1)
@@ -250,7 +254,7 @@ def test_a_file_that_is_put_again_meanwhile_is_not_lost(folder: Path, monkeypatc
     store.close()
 
 
-def test_the_doctor_finds_what_is_missing_damaged_or_nobodys(store: SqliteStore) -> None:
+def test_the_doctor_finds_what_is_missing_damaged_or_nobodys(store: SqliteStore, folder: Path) -> None:
     def found() -> list[tuple[str, bool]]:
         return [(f.level, f.mendable) for f in examine(store, analyser=ANALYSER) if f.check == "blobs"]
 
@@ -397,9 +401,9 @@ def test_what_a_holder_shares_with_living_memories_stays(store: SqliteStore) -> 
     assert [kept.name for kept in receipt.forms[0].shared] == ["prefix"] and bank.bytes == {"prefix"}
 
 
-def test_a_holder_that_is_not_here_is_missed_and_makes_up_for_it(folder: Path) -> None:
+def test_a_holder_that_is_not_here_is_missed_and_makes_up_for_it(place: Path | str) -> None:
     bank = Bank()
-    with open_memory(folder) as memory:
+    with open_memory(place) as memory:
         memory.store.forms.join(bank)
         text = memory.get(memory.add("Ana lives in Lisbon").ids[0])
         derived = Cube(
@@ -413,7 +417,7 @@ def test_a_holder_that_is_not_here_is_missed_and_makes_up_for_it(folder: Path) -
         memory.apply([Operation.add(derived)], actor="test")
         bank.keep("c", derived)
         memory.store.forms.leave("bank")
-    with open_memory(folder) as memory:
+    with open_memory(place) as memory:
         receipt = memory.forget(text.id)
         assert [step.holder for step in receipt.forms] == ["bank"] and bank.things
         for tried in (receipt, receipt.retry()):
@@ -429,10 +433,10 @@ def test_a_holder_that_is_not_here_is_missed_and_makes_up_for_it(folder: Path) -
 # --- what changes ---
 
 
-def test_a_new_version_makes_what_was_made_of_the_old_one_stale(folder: Path) -> None:
+def test_a_new_version_makes_what_was_made_of_the_old_one_stale(place: Path | str) -> None:
     clock = Clock()
     bank = Bank()
-    with open_memory(folder, clock=clock) as memory, open_memory(folder) as elsewhere:
+    with open_memory(place, clock=clock) as memory, open_memory(place) as elsewhere:
         store = memory.store
         store.forms.join(bank)
         text, other, short = add(
@@ -487,9 +491,9 @@ def test_a_holder_that_fails_is_told_again(store: SqliteStore) -> None:
     assert bank.served == set() and set(bank.things) == {"c"}
 
 
-def test_a_revocation_reaches_every_form_and_proves_it(folder: Path) -> None:
+def test_a_revocation_reaches_every_form_and_proves_it(place: Path | str) -> None:
     bank = Bank()
-    with open_memory(folder) as memory:
+    with open_memory(place) as memory:
         memory.store.forms.join(bank)
         page = memory.get(memory.add("the ferry leaves at nine", channel="web", source="u").ids[0])
         own = memory.get(memory.add("the harbour is near").ids[0])
@@ -523,8 +527,8 @@ def test_a_revocation_reaches_every_form_and_proves_it(folder: Path) -> None:
             done.verify()
 
 
-def test_the_facade_shows_it(folder: Path) -> None:
-    with Memory(folder, user="ana", embedder=None, background=False) as memory:
+def test_the_facade_shows_it(place: Path | str) -> None:
+    with Memory(place, user="ana", embedder=None, background=False) as memory:
         text = memory.get(memory.add("Ana lives in Lisbon", source="chat").ids[0])
         blob = memory.store.blobs.put(tensors(1), memory.scope())
         memory.add(Cube(memory.scope(), form=Form.STATE, blob=blob, origin=Origin(derived_from=(text.ref,))))

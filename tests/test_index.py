@@ -29,7 +29,7 @@ from holdfast.retrieve.text import ROLES, fold_terms, pack_terms, term, tokens
 from holdfast.retrieve.vectors import VectorIndex
 from holdfast.store.base import Operation
 from holdfast.store.grants import Grant, Reach, Right
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 from support import ANA, BEN, MEMORY, START, Clock, HashEmbedder, add, open_memory, open_store, update
 
 # --- arrays ---
@@ -118,8 +118,8 @@ def test_rows_may_come_in_any_order(texts: list[list[str]], random: object) -> N
         assert index.counts([term(word)], np.arange(len(texts)))[0].tolist() == [Counter(text)[word] for text in texts]
 
 
-def test_the_index_of_a_partition_knows_nothing_of_other_users(folder: Path) -> None:
-    store = open_store(folder)
+def test_the_index_of_a_partition_knows_nothing_of_other_users(place: Path | str) -> None:
+    store = open_store(place)
     add(store, Cube(ANA, "tea in Lisbon"), *(Cube(BEN, f"tea number {n}") for n in range(50)))
     partition = Partition(store, store.partition(ANA) or 0)
     partition.catch_up()
@@ -469,8 +469,8 @@ def test_views_that_follow_two_programs_are_as_views_made_anew(acts: list[tuple[
             store.close()
 
 
-def test_who_wrote_half_of_what_is_left_of_some_rows_crowds(folder: Path) -> None:
-    store = open_store(folder)
+def test_who_wrote_half_of_what_is_left_of_some_rows_crowds(place: Path | str) -> None:
+    store = open_store(place)
 
     def wrote(author: str | None, text: str) -> Cube:
         return add(store, Cube(ANA, text, origin=Origin(Channel.USER, author))).cubes[0]
@@ -490,8 +490,8 @@ def test_who_wrote_half_of_what_is_left_of_some_rows_crowds(folder: Path) -> Non
     assert partition.crowding(np.asarray([1, 5])) == ()
 
 
-def test_the_turns_of_a_conversation_keep_their_places(folder: Path) -> None:
-    store = open_store(folder)
+def test_the_turns_of_a_conversation_keep_their_places(place: Path | str) -> None:
+    store = open_store(place)
     chat = Scope("acme", "ana", None, "s")
     turns = [add(store, Cube(chat, f"turn {n}")).cubes[0] for n in range(4)]
     partition = Partition(store, 1)
@@ -521,9 +521,9 @@ def test_the_turns_of_a_conversation_keep_their_places(folder: Path) -> None:
     assert order() == [0, 7, 6, 3, 8]
 
 
-def test_a_thread_with_the_number_of_a_dead_one_sees_the_present(folder: Path) -> None:
+def test_a_thread_with_the_number_of_a_dead_one_sees_the_present(place: Path | str) -> None:
     """Threads come and go and numbers are used again; what the dead one had seen says nothing about the new one."""
-    with open_memory(folder) as memory, open_memory(folder) as other:
+    with open_memory(place) as memory, open_memory(place) as other:
         found: list[int] = []
 
         def look() -> None:
@@ -537,8 +537,8 @@ def test_a_thread_with_the_number_of_a_dead_one_sees_the_present(folder: Path) -
         assert found == list(range(1, 31))
 
 
-def test_many_threads_catch_up_at_once(folder: Path) -> None:
-    with open_memory(folder) as memory, open_memory(folder) as other:
+def test_many_threads_catch_up_at_once(place: Path | str) -> None:
+    with open_memory(place) as memory, open_memory(place) as other:
         missed: list[str] = []
         done = threading.Event()
 
@@ -559,21 +559,21 @@ def test_many_threads_catch_up_at_once(folder: Path) -> None:
         assert missed == []
 
 
-def test_a_partition_that_failed_half_way_starts_afresh(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = open_store(folder)
+def test_a_partition_that_failed_half_way_starts_afresh(place: Path | str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(place)
     add(store, Cube(ANA, "tea"))
     partition = Partition(store, 1)
     partition.catch_up()
     add(store, Cube(ANA, "coffee"))
-    plain = SqliteStore.fold
+    plain = SqlStore.fold
 
-    def failing(self: SqliteStore, table: str, part: int, after: int = -1) -> list[tuple[int, bytes]]:
+    def failing(self: SqlStore, table: str, part: int, after: int = -1) -> list[tuple[int, bytes]]:
         raise OSError("the disk is gone for a moment")
 
-    monkeypatch.setattr(SqliteStore, "fold", failing)
+    monkeypatch.setattr(SqlStore, "fold", failing)
     with pytest.raises((OSError, HoldfastError)):
         partition.catch_up()
-    monkeypatch.setattr(SqliteStore, "fold", plain)
+    monkeypatch.setattr(SqlStore, "fold", plain)
     partition.catch_up()
     words = [term(token) for token in tokens("tea coffee")]
     assert partition.size == 2 and (partition.lexical.scores(words, 2) > 0).all()

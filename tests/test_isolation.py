@@ -164,8 +164,8 @@ def test_no_write_touches_what_the_scope_does_not_cover(some: list[tuple[int, st
 
 
 @pytest.fixture
-def memory(folder: Path) -> Iterator[Memory]:
-    with open_memory(folder, user=None) as opened:
+def memory(place: Path | str) -> Iterator[Memory]:
+    with open_memory(place, user=None) as opened:
         yield opened
 
 
@@ -204,8 +204,8 @@ def test_a_call_that_names_nobody_is_refused(memory: Memory, call: str) -> None:
         CALLS[call](memory, user="ana", usr="ben")
 
 
-def test_a_default_is_not_lost_by_naming_nothing(folder: Path) -> None:
-    with open_memory(folder, user="ana", session="s1") as memory:
+def test_a_default_is_not_lost_by_naming_nothing(place: Path | str) -> None:
+    with open_memory(place, user="ana", session="s1") as memory:
         memory.add("in the session")
         memory.add("elsewhere", session="s2")
         assert [cube.text for cube in memory.select()] == ["in the session"]

@@ -37,8 +37,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def memory(folder: Path, clock: Clock) -> Iterator[Memory]:
-    with Memory(folder, tenant=ANA.tenant, user=ANA.user, embedder=None, background=False, clock=clock) as opened:
+def memory(place: Path | str, clock: Clock) -> Iterator[Memory]:
+    with Memory(place, tenant=ANA.tenant, user=ANA.user, embedder=None, background=False, clock=clock) as opened:
         yield opened
 
 

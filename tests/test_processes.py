@@ -114,26 +114,25 @@ def test_the_audit_would_notice(kill: ModuleType, folder: Path) -> None:
     }
 
 
-def test_a_writer_killed_in_the_middle_of_a_large_transaction_leaves_nothing_of_it(folder: Path) -> None:
-    store = open_store(folder)
+def test_a_writer_killed_in_the_middle_of_a_large_transaction_leaves_nothing_of_it(place: Path | str) -> None:
+    store = open_store(place)
     add(store, Cube(ANA, "before"))
     writer = run(
         """
-        from pathlib import Path
         from support import *
         from holdfast.store.base import Operation
-        store = open_store(Path(sys.argv[2]))
+        store = open_store(place_of(sys.argv[2]))
         def operations():
             for n in range(3000):
                 yield Operation.add(Cube(ANA, f"turn {n} " + "x" * 2000))
-        with store.connections.writing() as connection:
+        with store.connections.writing(ANA.tenant) as connection:
             batch = store._batch(connection, "")
             for operation in operations():
                 batch.apply(operation)
             print("written", flush=True)
             sys.stdin.readline()
         """,
-        folder,
+        place,
     )
     assert said(writer) == "written"
     assert [cube.text for cube in store.select(ANA)] == ["before"], "nobody sees what is not committed"
@@ -144,18 +143,17 @@ def test_a_writer_killed_in_the_middle_of_a_large_transaction_leaves_nothing_of_
     assert store.queue.backlog()["embed"][0] == 2
 
 
-def test_jobs_of_a_killed_worker_are_done_by_the_next(folder: Path) -> None:
-    with open_memory(folder, embedder=HashEmbedder(dimension=8)) as memory:
+def test_jobs_of_a_killed_worker_are_done_by_the_next(place: Path | str) -> None:
+    with open_memory(place, embedder=HashEmbedder(dimension=8)) as memory:
         memory.add([f"turn {n}" for n in range(10)])
         worker = run(
             """
-            from pathlib import Path
             from support import *
-            store = open_store(Path(sys.argv[2]))
+            store = open_store(place_of(sys.argv[2]))
             print(len(store.queue.take("embed", 5)), len(store.queue.take("enrich", 7)), flush=True)
             sys.stdin.readline()
             """,
-            folder,
+            place,
         )
         assert said(worker) == "5 7"
         worker.send_signal(signal.SIGKILL)
@@ -167,19 +165,18 @@ def test_jobs_of_a_killed_worker_are_done_by_the_next(folder: Path) -> None:
 # --- side by side ---
 
 
-def test_a_reader_finds_what_another_process_committed_a_moment_ago(folder: Path) -> None:
-    with open_memory(folder, embedder=HashEmbedder()) as memory:
+def test_a_reader_finds_what_another_process_committed_a_moment_ago(place: Path | str) -> None:
+    with open_memory(place, embedder=HashEmbedder()) as memory:
         memory.add("to begin with")
         reader = run(
             """
-            from pathlib import Path
             from support import *
-            with open_memory(Path(sys.argv[2]), embedder=HashEmbedder()) as memory:
+            with open_memory(place_of(sys.argv[2]), embedder=HashEmbedder()) as memory:
                 print("ready", flush=True)
                 for line in sys.stdin:
                     print([hit.text for hit in memory.search(line.strip(), k=1)], flush=True)
             """,
-            folder,
+            place,
         )
         assert said(reader) == "ready"
         for n in range(60):
@@ -197,11 +194,11 @@ def test_a_reader_finds_what_another_process_committed_a_moment_ago(folder: Path
         assert reader.communicate()[0] == "" and reader.returncode == 0
 
 
-def test_readers_do_not_wait_for_a_long_writer(folder: Path) -> None:
-    with open_memory(folder) as memory, open_memory(folder) as other:
+def test_readers_do_not_wait_for_a_long_writer(place: Path | str) -> None:
+    with open_memory(place) as memory, open_memory(place) as other:
         memory.add("tea with Ben")
         other.search("tea")
-        with memory.store.connections.writing() as connection:
+        with memory.store.connections.writing("default") as connection:
             connection.execute("UPDATE journal SET reason = reason")
             begin = time.perf_counter()
             for _ in range(20):
@@ -210,34 +207,32 @@ def test_readers_do_not_wait_for_a_long_writer(folder: Path) -> None:
             assert time.perf_counter() - begin < 2.0
 
 
-def test_writers_queue_and_none_is_refused(folder: Path) -> None:
+def test_writers_queue_and_none_is_refused(place: Path | str) -> None:
     script = """
-    from pathlib import Path
     from support import *
-    with open_memory(Path(sys.argv[2]), user=sys.argv[3]) as memory:
+    with open_memory(place_of(sys.argv[2]), user=sys.argv[3]) as memory:
         print("ready", flush=True)
         sys.stdin.readline()
         for n in range(40):
             memory.add(f"{sys.argv[3]} said {n}")
             memory.add(f"everybody {sys.argv[3]} {n}", user="everybody")
     """
-    open_memory(folder).close()
-    writers = [run(script, folder, f"user{n}") for n in range(4)]
+    open_memory(place).close()
+    writers = [run(script, place, f"user{n}") for n in range(4)]
     for writer in writers:
         assert said(writer) == "ready"
     for writer in writers:
         tell(writer, "go")
     assert [writer.wait() for writer in writers] == [0] * 4
-    with open_memory(folder) as memory:
+    with open_memory(place) as memory:
         assert len(list(memory.select(user="everybody"))) == 160 and memory.store.counts()["memories"] == 320
         assert memory.verify() == []
 
 
-def test_forgetting_beside_other_writers_destroys_nothing(folder: Path) -> None:
+def test_forgetting_beside_other_writers_destroys_nothing(place: Path | str) -> None:
     script = """
-    from pathlib import Path
     from support import *
-    with open_memory(Path(sys.argv[2]), user=sys.argv[3]) as memory:
+    with open_memory(place_of(sys.argv[2]), user=sys.argv[3]) as memory:
         print("ready", flush=True)
         sys.stdin.readline()
         for n in range(25):
@@ -245,17 +240,18 @@ def test_forgetting_beside_other_writers_destroys_nothing(folder: Path) -> None:
             memory.correct(kept, f"{sys.argv[3]} kept {n} for good " + "y" * (n * 53))
             memory.forget(gone).verify()
     """
-    open_memory(folder).close()
-    writers = [run(script, folder, f"user{n}") for n in range(3)]
+    open_memory(place).close()
+    writers = [run(script, place, f"user{n}") for n in range(3)]
     for writer in writers:
         assert said(writer) == "ready"
     for writer in writers:
         tell(writer, "go")
     assert [writer.wait() for writer in writers] == [0] * 3
-    with open_memory(folder) as memory:
+    with open_memory(place) as memory:
         assert memory.verify() == [] and memory.store.counts()["memories"] == 75
-        with memory.store.connections.reading() as connection:
-            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        if isinstance(place, Path):
+            with memory.store.connections.reading() as connection:
+                assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def test_the_log_stays_short_and_no_connection_folds_it_in_beside_writers(folder: Path) -> None:
@@ -301,9 +297,9 @@ def test_eight_programs_make_one_store_at_the_same_time(folder: Path) -> None:
 # --- threads and loops ---
 
 
-def test_threads_share_one_memory(folder: Path) -> None:
+def test_threads_share_one_memory(place: Path | str) -> None:
     troubles: list[BaseException] = []
-    with open_memory(folder, embedder=HashEmbedder(), background=True) as memory:
+    with open_memory(place, embedder=HashEmbedder(), background=True) as memory:
 
         def work(n: int) -> None:
             try:
@@ -331,8 +327,8 @@ def test_threads_share_one_memory(folder: Path) -> None:
         assert memory.verify() == [] and memory.status()["backlog"] == {}
 
 
-def test_an_asynchronous_memory_on_several_loops(folder: Path) -> None:
-    memory = AsyncMemory(folder, user="ana", embedder=None, encoders=(), durability="normal", background=False)
+def test_an_asynchronous_memory_on_several_loops(place: Path | str) -> None:
+    memory = AsyncMemory(place, user="ana", embedder=None, encoders=(), durability="normal", background=False)
 
     async def work(n: int) -> int:
         added = await asyncio.gather(*(memory.add(f"loop{n} task{m}") for m in range(10)))
@@ -388,9 +384,9 @@ def test_a_call_does_not_block_the_loop(folder: Path) -> None:
     assert asyncio.run(work()) >= 10
 
 
-def test_closing_waits_for_the_calls_under_way(folder: Path) -> None:
+def test_closing_waits_for_the_calls_under_way(place: Path | str) -> None:
     async def work() -> None:
-        memory = AsyncMemory(folder, user="ana", embedder=None, encoders=(), durability="normal", workers=2)
+        memory = AsyncMemory(place, user="ana", embedder=None, encoders=(), durability="normal", workers=2)
 
         def slow() -> bool:
             time.sleep(0.3)
@@ -440,8 +436,8 @@ CHILD_CALLS = {
 
 
 @pytest.mark.parametrize("call", CHILD_CALLS)
-def test_a_child_may_not_use_its_parents_store(folder: Path, call: str) -> None:
-    with open_memory(folder, embedder=HashEmbedder(dimension=8), background=True) as memory:
+def test_a_child_may_not_use_its_parents_store(place: Path | str, call: str) -> None:
+    with open_memory(place, embedder=HashEmbedder(dimension=8), background=True) as memory:
         memory.add("tea")
         memory.search("tea")
         answer = forked(lambda: CHILD_CALLS[call](memory))
@@ -450,8 +446,8 @@ def test_a_child_may_not_use_its_parents_store(folder: Path, call: str) -> None:
         assert texts(memory.search("coffee", k=1)) == ["coffee"] and memory.verify() == []
 
 
-def test_a_child_may_close_and_end_without_touching_the_parents_files(folder: Path) -> None:
-    with open_memory(folder, background=True) as memory:
+def test_a_child_may_close_and_end_without_touching_the_parents_files(place: Path | str) -> None:
+    with open_memory(place, background=True) as memory:
         memory.add("tea")
         assert forked(memory.close) == "returned None"
         memory.add("coffee")
@@ -528,9 +524,9 @@ def test_a_fork_in_the_middle_of_ones_own_transaction_is_refused_in_the_child(fo
     assert forked(lambda: open_store(folder).head()[0]) == "returned 1", "and outside of one it is fine"
 
 
-def test_many_forks_while_threads_work(folder: Path) -> None:
+def test_many_forks_while_threads_work(place: Path | str) -> None:
     """Neither hangs, whatever the threads are doing at the moment of the fork."""
-    with open_memory(folder, embedder=HashEmbedder(dimension=8), background=True) as memory:
+    with open_memory(place, embedder=HashEmbedder(dimension=8), background=True) as memory:
         done = threading.Event()
         troubles: list[BaseException] = []
 
@@ -549,7 +545,7 @@ def test_many_forks_while_threads_work(folder: Path) -> None:
             thread.start()
 
         def child() -> int:
-            with open_memory(folder) as mine:
+            with open_memory(place) as mine:
                 mine.add(f"from process {os.getpid()}", user="children")
                 return len(mine.search("process", user="children"))
 

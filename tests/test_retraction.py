@@ -14,8 +14,8 @@ def _colours(memory: Memory) -> list[tuple[str, bool]]:
     return sorted((cube.data["value"], cube.valid_to is None) for cube in cubes)
 
 
-def _told(folder: Path) -> tuple[Memory, str, str]:
-    memory = Memory(folder, user="ana", embedder=None, background=False)
+def _told(place: Path | str) -> tuple[Memory, str, str]:
+    memory = Memory(place, user="ana", embedder=None, background=False)
     (first,) = memory.add("My favourite colour is green.", at="2026-01-01").ids
     memory.flush()
     (second,) = memory.add("Actually, my favourite colour is blue now.", at="2026-02-01").ids

@@ -6,7 +6,7 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -15,38 +15,47 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
 from holdfast.cube import HELD, TRANSITIONS, Cube, Kind, Origin, Policy, Ref, Scope, Status, Use, new_id, utc
 from holdfast.errors import ConflictError, HoldfastError, InputError, NotFoundError, StoreError
 from holdfast.store.base import Action, Operation, Where
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
+from server import Server
 from support import ANA, BEN, MEMORY, START, Clock, HashEmbedder, add, open_memory, open_store, update
 
 CHAT = Scope("acme", "ana", "bot", "chat-1")
 
 
 @pytest.fixture
-def store(folder: Path) -> Iterator[SqliteStore]:
-    with_clock = open_store(folder, clock=Clock())
+def store(place: Path | str) -> Iterator[SqlStore]:
+    with_clock = open_store(place, clock=Clock())
     yield with_clock
     assert with_clock.verify() == [], "whatever a test did, the journal fits"
     with_clock.close()
 
 
-def clock(store: SqliteStore) -> Clock:
+def clock(store: SqlStore) -> Clock:
     assert isinstance(store._clock, Clock)
     return store._clock
 
 
-def current(store: SqliteStore, scope: Scope = ANA, **where: object) -> list[str]:
+def current(store: SqlStore, scope: Scope = ANA, **where: object) -> list[str]:
     return [cube.text for cube in store.select(scope, Where(**where))]  # type: ignore[arg-type]
 
 
 # --- adding ---
 
 
-def test_what_is_added_is_there_with_what_the_store_fills_in(store: SqliteStore) -> None:
+def test_what_is_added_is_there_with_what_the_store_fills_in(store: SqlStore) -> None:
     cube = Cube(CHAT, "I moved", data={"role": "user"}, valid_from=utc("2025-05-01"), origin=Origin(author="ana"))
     done = add(store, cube)
     assert done.seq == 1 and done.duplicates == ()
@@ -58,7 +67,7 @@ def test_what_is_added_is_there_with_what_the_store_fills_in(store: SqliteStore)
     )  # fmt: skip
 
 
-def test_a_commit_is_all_or_nothing(store: SqliteStore) -> None:
+def test_a_commit_is_all_or_nothing(store: SqlStore) -> None:
     old = add(store, Cube(ANA, "old")).cubes[0]
     head, arrivals = store.head(), store.changes(1, 0, 0)
     for broken in (
@@ -80,12 +89,12 @@ def test_a_commit_is_all_or_nothing(store: SqliteStore) -> None:
     assert store.get(old.id, ANA) == old
 
 
-def test_nothing_to_do_is_no_transaction(store: SqliteStore) -> None:
+def test_nothing_to_do_is_no_transaction(store: SqlStore) -> None:
     assert store.commit([]).seq == store.commit([Operation.none("nothing worth keeping")]).seq == 0
     assert store.head()[0] == 0
 
 
-def test_adding_the_same_again_changes_nothing(store: SqliteStore) -> None:
+def test_adding_the_same_again_changes_nothing(store: SqlStore) -> None:
     first = add(store, Cube(ANA, "tea", valid_from=START)).cubes[0]
     again = add(store, Cube(ANA, "tea", valid_from=START), Cube(ANA, "tea", valid_from=START))
     assert again.seq == 0 and again.cubes == () and again.duplicates == (first.id, first.id)
@@ -102,7 +111,7 @@ def test_adding_the_same_again_changes_nothing(store: SqliteStore) -> None:
     assert len(add(store, *different).cubes) == len(different)
 
 
-def test_what_was_retracted_may_be_said_again(store: SqliteStore) -> None:
+def test_what_was_retracted_may_be_said_again(store: SqlStore) -> None:
     first = add(store, Cube(ANA, "tea")).cubes[0]
     store.commit([Operation.delete(first)])
     second = add(store, Cube(ANA, "tea")).cubes[0]
@@ -112,7 +121,7 @@ def test_what_was_retracted_may_be_said_again(store: SqliteStore) -> None:
     assert add(store, Cube(ANA, "tea", status=Status.ARCHIVED)).cubes, "an archived copy is a memory of its own"
 
 
-def test_an_id_is_one_memory(store: SqliteStore) -> None:
+def test_an_id_is_one_memory(store: SqlStore) -> None:
     cube = add(store, Cube(ANA, "tea")).cubes[0]
     for other in (cube.with_(text="coffee"), cube.with_(scope=BEN), cube.with_(scope=CHAT)):
         with pytest.raises(ConflictError, match="taken"):
@@ -120,7 +129,7 @@ def test_an_id_is_one_memory(store: SqliteStore) -> None:
     assert current(store) == ["tea"] and store.partition(BEN) is None
 
 
-def test_what_feedback_said_elsewhere_comes_with_an_import(store: SqliteStore) -> None:
+def test_what_feedback_said_elsewhere_comes_with_an_import(store: SqlStore) -> None:
     use = Use(3, START, 0.5, 0.25)
     cube = add(store, Cube(ANA, "tea", use=use)).cubes[0]
     assert store.get(cube.id, ANA).use == use
@@ -132,7 +141,7 @@ def test_what_feedback_said_elsewhere_comes_with_an_import(store: SqliteStore) -
 # --- changing ---
 
 
-def test_an_update_makes_a_version_and_keeps_the_old_one(store: SqliteStore) -> None:
+def test_an_update_makes_a_version_and_keeps_the_old_one(store: SqlStore) -> None:
     first = add(store, Cube(CHAT, "tea")).cubes[0]
     clock(store).tick()
     second = update(store, first, text="coffee", kind="fact", scope=ANA)
@@ -145,7 +154,7 @@ def test_an_update_makes_a_version_and_keeps_the_old_one(store: SqliteStore) -> 
     assert current(store) == ["coffee"]
 
 
-def test_two_changes_from_one_reading_conflict(store: SqliteStore) -> None:
+def test_two_changes_from_one_reading_conflict(store: SqlStore) -> None:
     read = add(store, Cube(ANA, "tea")).cubes[0]
     update(store, read, text="coffee")
     with pytest.raises(ConflictError, match="version 2"):
@@ -154,7 +163,7 @@ def test_two_changes_from_one_reading_conflict(store: SqliteStore) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x" * (64 * 2**20 + 1)])
-def test_an_update_is_held_to_what_an_add_is(store: SqliteStore, text: str) -> None:
+def test_an_update_is_held_to_what_an_add_is(store: SqlStore, text: str) -> None:
     cube = add(store, Cube(ANA, "tea")).cubes[0]
     with pytest.raises(InputError):
         update(store, cube, text=text)
@@ -164,7 +173,7 @@ def test_an_update_is_held_to_what_an_add_is(store: SqliteStore, text: str) -> N
 
 @pytest.mark.parametrize("begin", [status for status in Status if status is not Status.PURGED])
 @pytest.mark.parametrize("end", list(Status))
-def test_the_status_machine(store: SqliteStore, begin: Status, end: Status) -> None:
+def test_the_status_machine(store: SqlStore, begin: Status, end: Status) -> None:
     cube = add(store, Cube(ANA, "tea", status=begin)).cubes[0]
     allowed = end in TRANSITIONS[begin] and end is not Status.PURGED
     if allowed:
@@ -175,7 +184,7 @@ def test_the_status_machine(store: SqliteStore, begin: Status, end: Status) -> N
     assert store.get(cube.id, ANA).version == 1 + allowed
 
 
-def test_what_is_frozen_takes_no_change_but_the_thaw(store: SqliteStore) -> None:
+def test_what_is_frozen_takes_no_change_but_the_thaw(store: SqlStore) -> None:
     cube = add(store, Cube(ANA, "tea")).cubes[0]
     cube = update(store, cube, status=Status.FROZEN)
     with pytest.raises(ConflictError, match="frozen"):
@@ -184,7 +193,7 @@ def test_what_is_frozen_takes_no_change_but_the_thaw(store: SqliteStore) -> None
     assert update(store, cube, text="coffee").text == "coffee"
 
 
-def test_feedback_is_the_only_thing_that_changes_use(store: SqliteStore) -> None:
+def test_feedback_is_the_only_thing_that_changes_use(store: SqlStore) -> None:
     cube = add(store, Cube(ANA, "tea")).cubes[0]
     for _ in range(3):
         store.get(cube.id, ANA)
@@ -205,7 +214,7 @@ def test_feedback_is_the_only_thing_that_changes_use(store: SqliteStore) -> None
 # --- undo ---
 
 
-def test_undo_of_an_add_a_change_a_retraction_and_of_an_undo(store: SqliteStore) -> None:
+def test_undo_of_an_add_a_change_a_retraction_and_of_an_undo(store: SqlStore) -> None:
     cube = add(store, Cube(ANA, "tea")).cubes[0]
     update(store, cube, text="coffee")
     store.undo(2, ANA)
@@ -225,7 +234,7 @@ def test_undo_of_an_add_a_change_a_retraction_and_of_an_undo(store: SqliteStore)
     assert len(store.versions(cube.id, ANA)) == 6, "the past stays"
 
 
-def test_undo_takes_back_a_whole_transaction(store: SqliteStore) -> None:
+def test_undo_takes_back_a_whole_transaction(store: SqlStore) -> None:
     old = add(store, Cube(ANA, "tea")).cubes[0]
     fresh = Cube(ANA, "milk")
     done = store.commit(
@@ -245,7 +254,7 @@ def test_undo_takes_back_a_whole_transaction(store: SqliteStore) -> None:
     assert store.get(old.id, ANA).text == "water"
 
 
-def test_undo_is_refused_where_it_would_lose_or_invent_something(store: SqliteStore) -> None:
+def test_undo_is_refused_where_it_would_lose_or_invent_something(store: SqlStore) -> None:
     cube = add(store, Cube(ANA, "tea")).cubes[0]
     update(store, cube, text="coffee")
     with pytest.raises(ConflictError, match="changed again since"):
@@ -267,7 +276,7 @@ def test_undo_is_refused_where_it_would_lose_or_invent_something(store: SqliteSt
     assert current(store, BEN) == ["both"]
 
 
-def test_undo_does_not_bring_back_what_was_said_anew(store: SqliteStore) -> None:
+def test_undo_does_not_bring_back_what_was_said_anew(store: SqlStore) -> None:
     cube = add(store, Cube(ANA, "tea")).cubes[0]
     store.commit([Operation.delete(cube)])
     add(store, Cube(ANA, "tea"))
@@ -278,7 +287,7 @@ def test_undo_does_not_bring_back_what_was_said_anew(store: SqliteStore) -> None
 # --- lineage ---
 
 
-def test_lineage_leads_down_and_up_nearest_first(store: SqliteStore) -> None:
+def test_lineage_leads_down_and_up_nearest_first(store: SqlStore) -> None:
     a, b = add(store, Cube(ANA, "a"), Cube(ANA, "b")).cubes
     c = add(store, Cube(ANA, "c", "fact", origin=Origin(derived_from=(a.ref, b.ref)))).cubes[0]
     d = add(store, Cube(ANA, "d", "summary", origin=Origin(derived_from=(c.ref, a.ref)))).cubes[0]
@@ -291,7 +300,7 @@ def test_lineage_leads_down_and_up_nearest_first(store: SqliteStore) -> None:
     assert c.ref in store.lineage(a.id, ANA), "an old version was made from it, so it must go with it"
 
 
-def test_lineage_may_be_a_circle(store: SqliteStore) -> None:
+def test_lineage_may_be_a_circle(store: SqlStore) -> None:
     a = add(store, Cube(ANA, "a")).cubes[0]
     b = add(store, Cube(ANA, "b", origin=Origin(derived_from=(a.ref,)))).cubes[0]
     a = update(store, a, origin=Origin(derived_from=(b.ref, a.ref)))
@@ -299,7 +308,7 @@ def test_lineage_may_be_a_circle(store: SqliteStore) -> None:
     assert len(store.purge([b.id], ANA).versions) == 3
 
 
-def test_lineage_stays_within_one_user(store: SqliteStore) -> None:
+def test_lineage_stays_within_one_user(store: SqlStore) -> None:
     a = add(store, Cube(ANA, "a")).cubes[0]
     with pytest.raises(NotFoundError) as theirs:
         add(store, Cube(BEN, "b", origin=Origin(derived_from=(a.ref,))))
@@ -338,7 +347,7 @@ def test_sources_are_what_one_would_look_up_one_by_one(made_of: list[list[int]],
 # --- filters ---
 
 
-def test_filters(store: SqliteStore) -> None:
+def test_filters(store: SqlStore) -> None:
     add(
         store,
         Cube(
@@ -368,8 +377,8 @@ def test_filters(store: SqliteStore) -> None:
             current(store, **wrong)
 
 
-def test_history_reads_on_after_a_purge(folder: Path) -> None:
-    with open_memory(folder, agent="bot") as memory:
+def test_history_reads_on_after_a_purge(place: Path | str) -> None:
+    with open_memory(place, agent="bot") as memory:
         id = memory.add("tea").ids[0]
         memory.correct(id, "coffee")
         assert [change.cube and change.cube.text for change in memory.history(id)] == ["tea", "coffee"]
@@ -389,9 +398,9 @@ def test_history_reads_on_after_a_purge(folder: Path) -> None:
 # --- the past ---
 
 
-def test_the_past_by_hand(folder: Path) -> None:
+def test_the_past_by_hand(place: Path | str) -> None:
     time = Clock()
-    with open_memory(folder, clock=time) as memory:
+    with open_memory(place, clock=time) as memory:
         id = memory.add("Ana lives in Porto", kind="fact").ids[0]
         time.tick(86_400)
         memory.correct(id, "Ana lives in Lisbon")
@@ -411,8 +420,8 @@ def test_the_past_by_hand(folder: Path) -> None:
             memory.as_of(first).get(id, user="ben")
 
 
-def test_what_was_true_then_is_found_also_when_it_has_ended(folder: Path) -> None:
-    with open_memory(folder, clock=Clock()) as memory:
+def test_what_was_true_then_is_found_also_when_it_has_ended(place: Path | str) -> None:
+    with open_memory(place, clock=Clock()) as memory:
         porto = Cube(ANA, "Ana lived in Porto", "fact", valid_from=utc("2020-01-01"), valid_to=utc("2022-01-01"))
         lisbon = Cube(ANA, "Ana lives in Lisbon", "fact", valid_from=utc("2022-01-01"))
         memory.add([porto, lisbon], tenant="acme")
@@ -426,9 +435,9 @@ def test_what_was_true_then_is_found_also_when_it_has_ended(folder: Path) -> Non
         assert [cube.text for cube in selected] == ["Ana lived in Porto"]
 
 
-def test_a_clock_set_back_hides_nothing(folder: Path) -> None:
+def test_a_clock_set_back_hides_nothing(place: Path | str) -> None:
     time = Clock()
-    with open_memory(folder, clock=time) as memory:
+    with open_memory(place, clock=time) as memory:
         memory.add("before the clock was set back")
         time.tick(-86_400)
         id = memory.add("after the clock was set back").ids[0]
@@ -456,10 +465,11 @@ class Side(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.home = tempfile.TemporaryDirectory(dir=MEMORY)
+        self.left = ExitStack()
+        place = self.left.enter_context(self.place())
         self.clock = Clock()
-        self.store = open_store(Path(self.home.name), clock=self.clock)
-        self.second = open_store(Path(self.home.name), clock=self.clock)  # another program on the same folder
+        self.store = open_store(place, clock=self.clock)
+        self.second = open_store(place, clock=self.clock)  # another program on the same store
         self.versions: dict[str, list[Version]] = {}
         self.made: dict[int, list[tuple[str, int]]] = {}  # seq -> (id, version) of the transaction
         self.seq = 0
@@ -470,7 +480,12 @@ class Side(RuleBasedStateMachine):
         assert self.store.verify() == [] == self.second.verify()
         self.store.close()
         self.second.close()
-        self.home.cleanup()
+        self.left.close()
+
+    @contextmanager
+    def place(self) -> Iterator[Path | str]:
+        with tempfile.TemporaryDirectory(dir=MEMORY) as home:
+            yield Path(home)
 
     # --- what both do ---
 
@@ -625,12 +640,20 @@ class Side(RuleBasedStateMachine):
 TestSide = Side.TestCase
 
 
+def test_side_by_side_on_a_server(server: Server) -> None:
+    class OnServer(Side):
+        def place(self) -> AbstractContextManager[Path | str]:
+            return server.database()
+
+    run_state_machine_as_test(OnServer, settings=settings(max_examples=8, stateful_step_count=25))
+
+
 # --- the queue ---
 
 
-def test_a_job_is_leased_and_comes_back_when_its_worker_died(folder: Path) -> None:
+def test_a_job_is_leased_and_comes_back_when_its_worker_died(place: Path | str) -> None:
     time = Clock()
-    store, other = open_store(folder, clock=time), open_store(folder, clock=time)
+    store, other = open_store(place, clock=time), open_store(place, clock=time)
     add(store, *(Cube(ANA, f"turn {n}") for n in range(3)))
     taken = store.queue.take("embed", 2)
     assert len(taken) == 2 and len(other.queue.take("embed", 9)) == 1 and store.queue.take("embed", 9) == []
@@ -644,9 +667,9 @@ def test_a_job_is_leased_and_comes_back_when_its_worker_died(folder: Path) -> No
     assert store.queue.backlog()["embed"][0] == 1
 
 
-def test_a_failed_job_waits_longer_each_time_and_is_never_dropped(folder: Path) -> None:
+def test_a_failed_job_waits_longer_each_time_and_is_never_dropped(place: Path | str) -> None:
     time = Clock()
-    store = open_store(folder, clock=time)
+    store = open_store(place, clock=time)
     add(store, Cube(ANA, "turn"))
     waits = []
     for _ in range(14):
@@ -663,8 +686,8 @@ def test_a_failed_job_waits_longer_each_time_and_is_never_dropped(folder: Path) 
     assert store.queue.backlog()["embed"] == (1, 1, "no answer")
 
 
-def test_one_bad_row_ends_up_alone(folder: Path) -> None:
-    store = open_store(folder, clock=(time := Clock()))
+def test_one_bad_row_ends_up_alone(place: Path | str) -> None:
+    store = open_store(place, clock=(time := Clock()))
     add(store, *(Cube(ANA, f"turn {n}") for n in range(64)))
     bad = 1 << 32 | 17
     for _ in range(200):
@@ -678,8 +701,8 @@ def test_one_bad_row_ends_up_alone(folder: Path) -> None:
     assert store.queue.backlog()["embed"] == (1, 1, "bad row")
 
 
-def test_folds_of_what_was_purged_meanwhile_are_left_out(folder: Path) -> None:
-    store = open_store(folder)
+def test_folds_of_what_was_purged_meanwhile_are_left_out(place: Path | str) -> None:
+    store = open_store(place)
     store.serve(store.add_model("m", 2))
     cube, other = add(store, Cube(ANA, "gone"), Cube(ANA, "stays")).cubes
     rids = store.queue.take("embed", 9)
@@ -692,8 +715,8 @@ def test_folds_of_what_was_purged_meanwhile_are_left_out(folder: Path) -> None:
     assert "embed" not in store.queue.backlog() and store.get(other.id, ANA)
 
 
-def test_a_worker_of_a_model_that_another_program_dropped_loses_no_job(folder: Path) -> None:
-    one, two = open_store(folder), open_store(folder)
+def test_a_worker_of_a_model_that_another_program_dropped_loses_no_job(place: Path | str) -> None:
+    one, two = open_store(place), open_store(place)
     one.serve(one.add_model("old", 2))
     add(one, Cube(ANA, "a"), Cube(ANA, "b"))
     rids = one.queue.take("embed", 1, lacking="vectors_1")
@@ -708,9 +731,9 @@ def test_a_worker_of_a_model_that_another_program_dropped_loses_no_job(folder: P
     assert "embed" not in two.queue.backlog() and len(two.fold("vectors_2", 1)) == 2
 
 
-def test_while_the_model_changes_both_models_get_every_vector(folder: Path) -> None:
+def test_while_the_model_changes_both_models_get_every_vector(place: Path | str) -> None:
     """Two programs, two models, one queue: neither takes a row from the other."""
-    one, two = open_store(folder), open_store(folder)
+    one, two = open_store(place), open_store(place)
     one.serve(one.add_model("old", 2))
     add(one, Cube(ANA, "a"), Cube(ANA, "b"))
     two.add_model("new", 2)
@@ -721,9 +744,9 @@ def test_while_the_model_changes_both_models_get_every_vector(folder: Path) -> N
     assert len(one.fold("vectors_1", 1)) == len(one.fold("vectors_2", 1)) == 3 and "embed" not in one.queue.backlog()
 
 
-def test_a_change_of_model_while_another_program_writes_and_embeds(folder: Path) -> None:
+def test_a_change_of_model_while_another_program_writes_and_embeds(place: Path | str) -> None:
     old, new = HashEmbedder("old", 16), HashEmbedder("new", 32)
-    with open_memory(folder, embedder=old, background=True) as one, open_memory(folder, embedder=old) as two:
+    with open_memory(place, embedder=old, background=True) as one, open_memory(place, embedder=old) as two:
         done = threading.Event()
         added: list[str] = []
 
@@ -747,8 +770,8 @@ def test_a_change_of_model_while_another_program_writes_and_embeds(folder: Path)
         assert one.search("note number 3") and one.verify() == []
 
 
-def test_a_change_of_words_is_owed_new_folds_and_any_other_change_keeps_them(folder: Path) -> None:
-    with open_memory(folder, embedder=HashEmbedder()) as memory:
+def test_a_change_of_words_is_owed_new_folds_and_any_other_change_keeps_them(place: Path | str) -> None:
+    with open_memory(place, embedder=HashEmbedder()) as memory:
         id = memory.add("tea with Ben in Porto on Monday").ids[0]
         memory.flush()
         memory.freeze(id)
@@ -761,8 +784,8 @@ def test_a_change_of_words_is_owed_new_folds_and_any_other_change_keeps_them(fol
         assert len(store.fold("vectors_1", 1)) == 4
 
 
-def test_what_is_owed_moves_on_to_the_next_version(folder: Path) -> None:
-    with open_memory(folder, embedder=HashEmbedder()) as memory:
+def test_what_is_owed_moves_on_to_the_next_version(place: Path | str) -> None:
+    with open_memory(place, embedder=HashEmbedder()) as memory:
         id = memory.add("tea").ids[0]
         memory.freeze(id)
         memory.flush()
@@ -789,11 +812,11 @@ def test_threads_come_and_go_and_leave_no_files_open(folder: Path) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) <= open_files + 3 * 8
 
 
-def test_a_closed_store_says_so(folder: Path) -> None:
-    store = open_store(folder)
+def test_a_closed_store_says_so(place: Path | str) -> None:
+    store = open_store(place)
     store.close()
     store.close()
-    for call in (lambda: add(store, Cube(ANA, "x")), lambda: list(store.select(ANA)), store.head, store.fold_log):
+    for call in (lambda: add(store, Cube(ANA, "x")), lambda: list(store.select(ANA)), store.head, store.verify):
         with pytest.raises(StoreError, match="closed"):
             call()
 
@@ -814,9 +837,9 @@ def test_only_a_log_will_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
         open_store(folder)
 
 
-def test_a_time_to_live(folder: Path) -> None:
+def test_a_time_to_live(place: Path | str) -> None:
     time = Clock()
-    with open_memory(folder, clock=time) as memory:
+    with open_memory(place, clock=time) as memory:
         memory.add("the code is 1234", ttl=timedelta(hours=1))
         memory.add("the code is short-lived")
         assert len(memory.search("code")) == 2
@@ -825,7 +848,7 @@ def test_a_time_to_live(folder: Path) -> None:
         assert len(memory.as_of(START).search("code")) == 2
 
 
-def test_an_import_may_say_when_it_was_learnt_but_not_later_than_now(store: SqliteStore) -> None:
+def test_an_import_may_say_when_it_was_learnt_but_not_later_than_now(store: SqlStore) -> None:
     early, late = utc("2020-01-01"), utc("2030-01-01")
     a = add(store, Cube(ANA, "early", recorded_at=early)).cubes[0]
     b = add(store, Cube(ANA, "late", recorded_at=late)).cubes[0]
@@ -834,7 +857,7 @@ def test_an_import_may_say_when_it_was_learnt_but_not_later_than_now(store: Sqli
     assert all(one.at <= two.at for one, two in pairwise(store.events()))
 
 
-def test_policy_comes_back(store: SqliteStore) -> None:
+def test_policy_comes_back(store: SqlStore) -> None:
     policy = Policy(utc("2030-01-01"), "secret", ("ana", "bot"))
     cube = add(store, Cube(ANA, "x", policy=policy)).cubes[0]
     assert store.get(cube.id, ANA).policy == policy

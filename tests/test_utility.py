@@ -43,8 +43,8 @@ def hits(pairs: Sequence[tuple[float, float]]) -> Hits:
 
 
 @pytest.fixture
-def memory(folder: Path) -> Iterator[Memory]:
-    found = open_memory(folder, embedder=HashEmbedder(), tenant="acme")
+def memory(place: Path | str) -> Iterator[Memory]:
+    found = open_memory(place, embedder=HashEmbedder(), tenant="acme")
     found.add([{"role": "assistant", "content": text} for text in TASKS], kind=Kind.EXPERIENCE)
     found.flush()
     yield found
@@ -220,8 +220,8 @@ def test_what_is_told_follows_every_change_and_a_reward_hides_nothing(memory: Me
     assert told() == before
 
 
-def test_without_an_embedder_likeness_is_the_share_of_the_words(folder: Path) -> None:
-    with open_memory(folder) as memory:
+def test_without_an_embedder_likeness_is_the_share_of_the_words(place: Path | str) -> None:
+    with open_memory(place) as memory:
         memory.add("count orders by customer")
         memory.add("count sheep")
         found = memory.useful("count orders by customer", by=Utility(least=0.5))
@@ -379,7 +379,7 @@ def test_every_spelling_of_a_token_but_its_own_is_refused(memory: Memory) -> Non
     assert memory.get(id).use.visits == 1
 
 
-def test_a_recall_writes_nothing(memory: Memory) -> None:
+def test_a_recall_writes_nothing(memory: Memory, folder: Path) -> None:
     memory.useful(TASK, by=LOOSE)  # the first makes the key that tokens are sealed with
     file = memory.store.connections.file
     before = memory.store.head(), file.read_bytes(), file.with_name(file.name + "-wal").read_bytes()
@@ -501,8 +501,8 @@ def test_plain_feedback_raises_a_tainted_memory_no_more_than_a_reward_does(memor
     assert page in memory.feedback([page], 0.0) and memory.get(page).use.visits == 1
 
 
-def test_plain_feedback_lifts_nothing_in_quarantine(folder: Path) -> None:
-    with open_memory(folder) as memory:
+def test_plain_feedback_lifts_nothing_in_quarantine(place: Path | str) -> None:
+    with open_memory(place) as memory:
         (id,) = memory.add(TASK).ids
         update(memory.store, memory.get(id), status=Status.QUARANTINED)
         assert "quarantined" in memory.feedback([id], 1.0)[id] and memory.get(id).use == Use()
@@ -510,8 +510,8 @@ def test_plain_feedback_lifts_nothing_in_quarantine(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("reward", [1.0, -1.0])
-def test_a_reward_leaves_what_was_put_into_quarantine_as_it_is(folder: Path, reward: float) -> None:
-    with open_memory(folder, tenant="acme") as memory:
+def test_a_reward_leaves_what_was_put_into_quarantine_as_it_is(place: Path | str, reward: float) -> None:
+    with open_memory(place, tenant="acme") as memory:
         (id,) = memory.add(TASK).ids
         token = memory.useful(TASK).token
         update(memory.store, memory.get(id), status=Status.QUARANTINED)
@@ -524,8 +524,8 @@ def test_a_reward_leaves_what_was_put_into_quarantine_as_it_is(folder: Path, rew
         assert memory.get(id).use == Use()
 
 
-def test_rights_say_who_may_rate(folder: Path) -> None:
-    with open_memory(folder, tenant="acme", user="ana") as memory:
+def test_rights_say_who_may_rate(place: Path | str) -> None:
+    with open_memory(place, tenant="acme", user="ana") as memory:
         memory.add(TASK, agent="planner")
         memory.add(TASK + " again", agent="other")
         for name, place, rights in (
@@ -561,9 +561,9 @@ def test_a_turn_that_recalls_what_is_tainted_is_tainted(memory: Memory) -> None:
     assert turn.taint == ("web:https://e.example",)
 
 
-def test_asynchronously(folder: Path) -> None:
+def test_asynchronously(place: Path | str) -> None:
     async def go() -> None:
-        async with AsyncMemory(folder, user="ana", embedder=None, background=False) as memory:
+        async with AsyncMemory(place, user="ana", embedder=None, background=False) as memory:
             await memory.add(TASK)
             found = await memory.useful(TASK)
             done = await asyncio.gather(*(memory.reward(found.token, 1.0) for _ in range(8)))

@@ -12,7 +12,7 @@ from holdfast.errors import NotFoundError
 from holdfast.retrieve.context import Packed
 from holdfast.retrieve.hits import Hits
 from holdfast.store.base import Where
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 
 RECALLED = Where(statuses=tuple(sorted(RECALLABLE)))
 """All that can be recalled."""
@@ -29,7 +29,7 @@ _Pack = Callable[[str, Scope, int, int, Count, datetime | None, datetime | None]
 class AsOf:
     """A read-only view of a memory, made by ``Memory.as_of``: what was known at ``known`` and true at ``true_at`` (None: any)."""
 
-    _store: SqliteStore = field(repr=False)
+    _store: SqlStore = field(repr=False)
     _scope: Callable[..., Scope] = field(repr=False)
     _search: _Search = field(repr=False)
     _pack: _Pack = field(repr=False)

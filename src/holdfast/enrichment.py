@@ -23,7 +23,7 @@ from holdfast.retrieve.context import SUPERSEDED
 from holdfast.retrieve.text import embeddable, pack_terms
 from holdfast.store.base import Op, Operation, Store, Where
 from holdfast.store.rows import Row
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 
 EMBED, ENRICH = "embed", "enrich"
 BATCH = 256
@@ -45,7 +45,7 @@ class Enrichment:
 
     def __init__(
         self,
-        store: SqliteStore,
+        store: SqlStore,
         embedder: Embedder | None,
         encoders: Sequence[Encoder],
         *,

@@ -22,7 +22,7 @@ from holdfast.keeping import Apply, made, recallable
 from holdfast.retrieve.hits import Hit
 from holdfast.store.base import Operation, Where
 from holdfast.store.forms import Kept
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 from holdfast.weights.base import Edit, Teachable, evaluating
 from holdfast.weights.membership import membership
 from holdfast.weights.probing import Knows, Probe, answers_of, knows
@@ -105,7 +105,7 @@ class Imprint:
 
     def __init__(
         self,
-        store: SqliteStore,
+        store: SqlStore,
         scope: Scope,
         editor: Teachable,
         apply: Apply,

@@ -12,12 +12,12 @@ from typing import Any
 from holdfast.cube import RECALLABLE, Channel, Cube, Form, Origin, Policy, Scope
 from holdfast.errors import InputError, NotFoundError, StaleError
 from holdfast.store.base import Operation, Where
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 
 Apply = Callable[[Sequence[Operation]], tuple[Cube, ...]]
 
 
-def keep(store: SqliteStore, apply: Apply, scope: Scope, data: bytes, sources: Iterable[str], kind: str) -> Cube:
+def keep(store: SqlStore, apply: Apply, scope: Scope, data: bytes, sources: Iterable[str], kind: str) -> Cube:
     """A cube for a file, in the narrowest scope that holds its sources; without sources in ``scope``.
 
     Raises InputError for what is no safetensors file, NotFoundError for a source that is not to be recalled.
@@ -30,7 +30,7 @@ def keep(store: SqliteStore, apply: Apply, scope: Scope, data: bytes, sources: I
 
 
 def made(
-    store: SqliteStore,
+    store: SqlStore,
     sources: Sequence[Cube],
     scope: Scope,
     data: bytes,
@@ -55,7 +55,7 @@ def made(
     )
 
 
-def kept(store: SqliteStore, scope: Scope, id: str) -> bytes:
+def kept(store: SqlStore, scope: Scope, id: str) -> bytes:
     """The file of such a cube. Raises NotFoundError, StaleError where a source of it no longer holds, IntegrityError."""
     cube = store.get(id, scope)
     if cube.form is not Form.STATE:
@@ -65,7 +65,7 @@ def kept(store: SqliteStore, scope: Scope, id: str) -> bytes:
     return store.blobs.read(cube)
 
 
-def recallable(store: SqliteStore, scope: Scope, id: str) -> Cube:
+def recallable(store: SqlStore, scope: Scope, id: str) -> Cube:
     """A memory that may be read now. Raises NotFoundError for one that is archived, quarantined, expired or another's."""
     cube = store.get(id, scope)
     ends = cube.policy.expires_at

@@ -32,7 +32,7 @@ from holdfast.guard.revocation import Revocation, put_back, revoke
 from holdfast.guard.voices import WIDER, heard
 from holdfast.keeping import Apply, keep, kept
 from holdfast.manage.retraction import consequences
-from holdfast.opening import choose, default_encoders, default_guard, opened
+from holdfast.opening import choose, default_encoders, default_guard, open_store, opened
 from holdfast.recipes.base import Guidance, Phase, Provider, Recipe, Taken
 from holdfast.retrieve.context import Packed, pack, without_recalled
 from holdfast.retrieve.hits import Hit, Hits
@@ -48,7 +48,7 @@ from holdfast.store.forget import Receipt, forget
 from holdfast.store.grants import Reach, Right
 from holdfast.store.journal import Problem
 from holdfast.store.rewards import Rewarded
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 
 if TYPE_CHECKING:
     from holdfast.guard.chains import Ask, Extractor
@@ -148,7 +148,7 @@ class Memory:
     ) -> None:
         self._defaults = {"tenant": tenant, "user": user, "agent": agent, "session": session}
         self._recipe, self._chat = _recipe(recipe), chat
-        self._store = SqliteStore(path, terms=fold_terms, tasks=("embed", "enrich"), clock=clock, durability=durability)
+        self._store = open_store(path, terms=fold_terms, tasks=("embed", "enrich"), clock=clock, durability=durability)
         self._owner, self._closes = self._store, True
         self._resident: list[Resident] = []
         self._access: Access | None = None
@@ -878,7 +878,7 @@ class Memory:
             for task, (waiting, failed, error) in self._store.queue.backlog().items()
         }
         return {
-            "path": str(self._store.folder),
+            "path": self._store.name,
             **self._store.counts(),
             "head": {"seq": seq, "hash": head},
             "durability": self._store.connections.durability,
@@ -904,7 +904,7 @@ class Memory:
         return self._governor.guarded
 
     @property
-    def store(self) -> SqliteStore:
+    def store(self) -> SqlStore:
         """The store beneath, for managers and tools."""
         return self._store
 

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
 
+from holdfast.cube import Cube
 from holdfast.encode.base import Embedder, Encoder
 from holdfast.encode.checked import Checked
 from holdfast.errors import EmbedderError, InputError
 from holdfast.guard.base import Guard
+from holdfast.store.sql import SqlStore
+from holdfast.store.sqlite import SqliteStore
+
+
+def is_address(place: str | Path) -> bool:
+    """Whether a place of a store is a server's database, and not a folder."""
+    return isinstance(place, str) and place.startswith(("postgresql://", "postgres://"))
+
+
+def open_store(
+    place: str | Path,
+    *,
+    terms: Callable[[Cube], bytes] | None = None,
+    tasks: Sequence[str] = (),
+    clock: Callable[[], datetime] | None = None,
+    durability: str = "full",
+) -> SqlStore:
+    """The store at a place: a folder's embedded one, or with ``postgresql://...`` the one in a server's database.
+
+    Raises StoreError where it cannot be opened, and says what to do.
+    """
+    if is_address(place):
+        from holdfast.store.postgres import PostgresStore  # needs the extra
+
+        return PostgresStore(str(place), terms=terms, tasks=tasks, clock=clock, durability=durability)
+    return SqliteStore(place, terms=terms, tasks=tasks, clock=clock, durability=durability)
 
 
 def choose(

@@ -18,7 +18,7 @@ from holdfast.keeping import recallable
 from holdfast.latent.reader import Reader
 from holdfast.retrieve.hits import Hit
 from holdfast.states import States
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 from holdfast.torched import torch
 from holdfast.weights.prompts import tokens
 
@@ -41,7 +41,7 @@ class Reply:
 
 
 def reply(
-    store: SqliteStore,
+    store: SqlStore,
     question: str,
     hits: Sequence[Hit],
     reader: Reader,
@@ -65,9 +65,7 @@ def reply(
         return _from_context(question, hits, reader, states, length)
 
 
-def _from_weights(
-    store: SqliteStore, question: str, hits: Sequence[Hit], imprint: Imprint, length: int
-) -> Reply | None:
+def _from_weights(store: SqlStore, question: str, hits: Sequence[Hit], imprint: Imprint, length: int) -> Reply | None:
     """Where a memory that was recalled is one that the model knows the question for; None elsewhere."""
     editor = imprint.editor
     ids = torch.tensor([tokens(editor.tokenizer, question)], device=editor.model.device)

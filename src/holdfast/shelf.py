@@ -19,7 +19,7 @@ from holdfast.latent.sparse_attention import Documents
 from holdfast.retrieve.context import line
 from holdfast.retrieve.hits import Hit
 from holdfast.store.forms import Kept
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 from holdfast.torched import torch
 
 
@@ -33,7 +33,7 @@ class Shelf:
         name: what it is called in receipts.
     """
 
-    def __init__(self, store: SqliteStore, scope: Scope, bank: DocumentBank, tokenizer: Any, name: str) -> None:
+    def __init__(self, store: SqlStore, scope: Scope, bank: DocumentBank, tokenizer: Any, name: str) -> None:
         self._store, self._scope, self._bank, self._tokenizer, self._name = store, scope, bank, tokenizer, name
         self._refs: dict[str, Ref] = {}
 

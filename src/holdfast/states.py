@@ -32,7 +32,7 @@ from holdfast.retrieve.context import CLOSE, NOTICE, OPEN, line
 from holdfast.retrieve.hits import Hit
 from holdfast.store.base import Operation, Where
 from holdfast.store.forms import Kept
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 from holdfast.torched import Tensor, torch
 
 KIND = "kv"
@@ -158,7 +158,7 @@ class States:
 
     def __init__(
         self,
-        store: SqliteStore,
+        store: SqlStore,
         scope: Scope,
         reader: Reader,
         apply: Apply,
@@ -374,7 +374,7 @@ class States:
             self._known[run.chain] = run
 
 
-def demote(store: SqliteStore, scope: Scope, states: Iterable[Cube | str]) -> None:
+def demote(store: SqlStore, scope: Scope, states: Iterable[Cube | str]) -> None:
     """Let go of cubes of the form ``state``, files and all, also in this program; the memories stay.
 
     Raises NotFoundError, AccessError, and InputError for a cube that is none.

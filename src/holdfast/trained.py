@@ -19,7 +19,7 @@ from holdfast.errors import InputError, NotFoundError
 from holdfast.keeping import recallable
 from holdfast.retrieve.hits import Hit
 from holdfast.store.forms import Kept
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 from holdfast.torched import nn, torch
 from holdfast.weights.answers import Read, answers, in_batches, rows_in
 from holdfast.weights.base import Batch, evaluating
@@ -50,7 +50,7 @@ class TrainedBank:
 
     def __init__(
         self,
-        store: SqliteStore,
+        store: SqlStore,
         scope: Scope,
         bank: BlockBank,
         model: Any,
@@ -211,7 +211,7 @@ class TrainedModel:
 
     def __init__(
         self,
-        store: SqliteStore,
+        store: SqlStore,
         scope: Scope,
         model: nn.Module,
         *,

@@ -14,7 +14,7 @@ from typing import Any
 from holdfast.cube import Channel, Cube, Origin, Ref, Scope, Status
 from holdfast.errors import ConflictError, InputError
 from holdfast.store.base import Operation, Where
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 
 PROFILE = ()  # where working memory is written down, and no memory of its own
 
@@ -31,7 +31,7 @@ class Ledger:
     ``source``: what all cubes are made from, and forgotten with; it is set when the run is opened.
     """
 
-    def __init__(self, store: SqliteStore, scope: Scope) -> None:
+    def __init__(self, store: SqlStore, scope: Scope) -> None:
         if scope.session is None:
             raise InputError("a run needs a scope with a session of its own: its name, by which it is resumed")
         self.store = store

@@ -16,9 +16,10 @@ from holdfast.cube import Cube
 from holdfast.enrichment import EMBED, ENRICH
 from holdfast.errors import HoldfastError, InputError, SchemaError, StoreError
 from holdfast.memory import Memory
+from holdfast.opening import open_store
 from holdfast.retrieve.text import ANALYSER, fold_terms
 from holdfast.store.doctor import Finding, examine, mend, salvage
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 from holdfast.store.transfer import export_jsonl
 
 _MARK = {"good": "ok", "note": "note", "wrong": "WRONG"}
@@ -94,6 +95,8 @@ def doctor(args: argparse.Namespace, screen: Screen) -> int:
     except SchemaError:
         raise
     except StoreError as error:
+        if isinstance(path, str):  # a server that does not answer is not a file to be read out
+            raise
         findings = [Finding("database", "wrong", str(error), "holdfast doctor --repair reads out what can be read")]
         if args.repair:
             repaired = _rescue(path)
@@ -139,7 +142,7 @@ def _head(text: str | None) -> tuple[int, str] | None:
     return int(seq), hash
 
 
-def _look(path: Path, head: tuple[int, str] | None) -> list[Finding]:
+def _look(path: Path | str, head: tuple[int, str] | None) -> list[Finding]:
     store = _store(path)
     try:
         return examine(store, analyser=ANALYSER, head=head)
@@ -147,13 +150,15 @@ def _look(path: Path, head: tuple[int, str] | None) -> list[Finding]:
         store.close()
 
 
-def _store(path: Path) -> SqliteStore:
+def _store(path: Path | str) -> SqlStore:
     # Not through Memory, which would make a stale index again before it could be reported.
-    return SqliteStore(path, terms=fold_terms, tasks=(EMBED, ENRICH))
+    return open_store(path, terms=fold_terms, tasks=(EMBED, ENRICH))
 
 
-def _repair(args: argparse.Namespace, screen: Screen, path: Path, findings: list[Finding]) -> list[str]:
-    if any(finding.check == "database" and finding.level == "wrong" and not finding.mendable for finding in findings):
+def _repair(args: argparse.Namespace, screen: Screen, path: Path | str, findings: list[Finding]) -> list[str]:
+    if isinstance(path, Path) and any(
+        finding.check == "database" and finding.level == "wrong" and not finding.mendable for finding in findings
+    ):
         return _rescue(path)
     store = _store(path)
     try:
@@ -216,7 +221,7 @@ def _reembed(args: argparse.Namespace, screen: Screen) -> list[str]:
         return [f"{count(changed, 'memory has', 'memories have')} vectors of {memory.status()['embedder']}"]
 
 
-def _embedder(path: Path) -> Finding:
+def _embedder(path: Path | str) -> Finding:
     """Whether the embedder that the store was made with, or else the offline one, can be opened here."""
     from holdfast.encode.embedders import default_embedder, open_embedder, why_no_embedder
 

@@ -11,6 +11,7 @@ from typing import Any
 from holdfast.cube import Scope
 from holdfast.errors import InputError, ScopeError, StoreError
 from holdfast.memory import Memory
+from holdfast.opening import is_address
 
 STORE = "memory.holdfast"
 
@@ -41,9 +42,10 @@ def common(*, inherit: bool) -> argparse.ArgumentParser:
     return parser
 
 
-def store_path(args: argparse.Namespace) -> Path:
-    """The store's folder: what was named, the environment's, or the one here."""
-    return Path(args.store or os.environ.get("HOLDFAST_STORE") or STORE).expanduser()
+def store_path(args: argparse.Namespace) -> Path | str:
+    """The store's folder or address: what was named, the environment's, or the folder here."""
+    place = args.store or os.environ.get("HOLDFAST_STORE") or STORE
+    return place if is_address(place) else Path(place).expanduser()
 
 
 def user(args: argparse.Namespace) -> str | None:
@@ -98,8 +100,10 @@ def open_memory(
         raise
 
 
-def require_store(path: Path) -> None:
+def require_store(path: Path | str) -> None:
     """Raise StoreError where there is no store: reading must not make an empty one out of a mistyped path."""
+    if isinstance(path, str):  # of a server's database, the server says whether it is there
+        return
     if path.is_file():
         raise StoreError(f"{path} is a file; a store is a folder, name it with --store FOLDER")
     if not (path / "holdfast.db").is_file():
@@ -109,6 +113,8 @@ def require_store(path: Path) -> None:
 def announce_new(args: argparse.Namespace) -> str:
     """What to say where a command is about to make a store; "" where there is one. Raises StoreError for a file."""
     path = store_path(args)
+    if isinstance(path, str):
+        return ""
     if path.is_file():
         require_store(path)
     return "" if (path / "holdfast.db").exists() else f"made a new store at {path}"

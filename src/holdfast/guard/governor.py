@@ -22,7 +22,7 @@ from holdfast.guard.base import Guard, Ruling
 from holdfast.retrieve.hits import Hit, Hits
 from holdfast.store.base import Commit, Op, Operation, Store, Where
 from holdfast.store.provenance import Standings
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore, tenant
 from holdfast.taxonomy import Evolution, Function, MemoryProfile, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -96,12 +96,12 @@ class Governor:
         ask: what a canary's question finds.
     """
 
-    def __init__(self, store: SqliteStore, guard: Guard | None, ask: Ask) -> None:
+    def __init__(self, store: SqlStore, guard: Guard | None, ask: Ask) -> None:
         self._store = self._writer = store
         self._guard = guard
         self._ask = ask
 
-    def through(self, store: SqliteStore) -> Governor:
+    def through(self, store: SqlStore) -> Governor:
         """The same governor for somebody who sees the store through another; canaries and certificates are the owner's."""
         governor = copy(self)
         governor._writer = store
@@ -170,7 +170,7 @@ class Governor:
         refused: list[str] = []
         marked: list[Operation] = []
         known: Standings = {}
-        with self._writer.connections.reading():
+        with self._writer.connections.reading(tenant(operations)):
             for operation in operations:
                 cube = operation.cube
                 if cube is None or operation.op not in (Op.ADD, Op.UPDATE):
@@ -312,7 +312,7 @@ def answered(canary: Cube, hits: Sequence[Hit]) -> bool:
 class Door:
     """A ``Store`` whose commits go through a governor; what is read is read from the store itself."""
 
-    def __init__(self, governor: Governor, store: SqliteStore, change: Purpose) -> None:
+    def __init__(self, governor: Governor, store: SqlStore, change: Purpose) -> None:
         self._governor = governor
         self._change = change
         self.get, self.select = store.get, store.select

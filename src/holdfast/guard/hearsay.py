@@ -25,7 +25,7 @@ from holdfast.guard.precedents import about, reading, recorded
 from holdfast.guard.screening import signals
 from holdfast.retrieve.hits import Hit
 from holdfast.retrieve.text import tokens
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 from holdfast.taxonomy import Function, MemoryProfile, Modality, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -45,7 +45,7 @@ def heeded(
     task: str,
     hits: Sequence[Hit],
     k: int,
-    store: SqliteStore,
+    store: SqlStore,
     scope: Scope,
     whose: str,
     chances: Callable[[], Mapping[str, float]],
@@ -81,7 +81,7 @@ def heeded(
     )
 
 
-def all_own(hits: Sequence[Hit], store: SqliteStore, scope: Scope, whose: str) -> bool:
+def all_own(hits: Sequence[Hit], store: SqlStore, scope: Scope, whose: str) -> bool:
     """Whether ``whose`` has lived through whatever these hits are made of: then nobody else need be heard."""
     lookup = store.sources((hit.cube for hit in hits), scope, bare=True).get
     return all(_own(hit.cube, lookup, whose) for hit in hits)

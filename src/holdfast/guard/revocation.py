@@ -17,7 +17,7 @@ from holdfast.guard.governor import Purpose, certificates
 from holdfast.manage.retraction import consequences
 from holdfast.store.base import Op, Operation, Store, Where
 from holdfast.store.forms import Step, holders_of
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 from holdfast.taxonomy import Evolution, Function, MemoryProfile, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -47,7 +47,7 @@ class Revocation:
     seq: int = 0
     planned: bool = False
     forms: tuple[Step, ...] = ()
-    _store: SqliteStore | None = field(default=None, repr=False, compare=False)
+    _store: SqlStore | None = field(default=None, repr=False, compare=False)
 
     def verify(self) -> Revocation:
         """Look whether anything of it can be recalled, or is served in another form; return self. Raises IntegrityError."""
@@ -83,7 +83,7 @@ class Revocation:
 
 
 def revoke(
-    store: SqliteStore,
+    store: SqlStore,
     scope: Scope,
     where: Where,
     *,
@@ -148,7 +148,7 @@ def put_back(store: Store, scope: Scope, without: Collection[str] = ()) -> list[
     return unsupported(store, home, without)
 
 
-def _named(store: SqliteStore, home: Scope, where: Where, found: list[Cube]) -> tuple[list[Cube], list[str]]:
+def _named(store: SqlStore, home: Scope, where: Where, found: list[Cube]) -> tuple[list[Cube], list[str]]:
     """What else can be recalled and names the source in its taint: cubes that name nothing else, ids of those that do."""
     if where.source is None:
         return [], []

@@ -22,7 +22,7 @@ from holdfast.errors import InputError
 from holdfast.retrieve.base import Near, Ranker, Scores, sought
 from holdfast.retrieve.hits import Hit
 from holdfast.retrieve.likeness import Meaning
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -41,7 +41,7 @@ class Kept(Protocol):
     """``holdfast.Memory`` is one."""
 
     @property
-    def store(self) -> SqliteStore:
+    def store(self) -> SqlStore:
         """Where ties and lineage are followed."""
         ...
 

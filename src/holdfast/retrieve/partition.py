@@ -26,7 +26,7 @@ from holdfast.retrieve.vectors import VectorIndex
 from holdfast.store.grants import Reach
 from holdfast.store.rows import forget_read
 from holdfast.store.schema import PARTITION_BITS
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 
 FOREVER = np.iinfo(np.int64).max
 _LOW = (1 << PARTITION_BITS) - 1
@@ -61,7 +61,7 @@ class View:
 class Partition:
     """The rows of one tenant/user with their lexical, vector, name and date folds; row n of the store is row n here."""
 
-    def __init__(self, store: SqliteStore, no: int) -> None:
+    def __init__(self, store: SqlStore, no: int) -> None:
         self.no = no
         self.lock = threading.RLock()
         self._store = store
@@ -102,11 +102,11 @@ class Partition:
     def catch_up(self) -> None:
         """Fold in everything that any process has committed. Costs microseconds when nothing has changed."""
         with self.lock:
-            connection, version = self._store.data_version()
+            connection, version = self._store.data_version(self.no)
             if self._seen.get(connection) == version:
                 return
             try:
-                with self._store.connections.reading():
+                with self._store.connections.reading(self._store.connections.tenant_of(self.no)):
                     self._follow()
             except BaseException as error:
                 self._seen.clear()  # half a step would look like a whole one; the next search loads afresh

@@ -46,7 +46,7 @@ from holdfast.retrieve.query import Query, Want, analyse
 from holdfast.retrieve.resemblance import Likeness, nearest_sessions
 from holdfast.retrieve.text import term
 from holdfast.store.schema import PARTITION_BITS
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -131,7 +131,7 @@ class Ranking:
 class Recall:
     """Searches a store; holds the partitions it has loaded and the queries it has embedded."""
 
-    def __init__(self, store: SqliteStore, embedder: Embedder | None) -> None:
+    def __init__(self, store: SqlStore, embedder: Embedder | None) -> None:
         self._store = self._seen = store
         self.embedder = embedder
         self._partitions: OrderedDict[int, Partition] = OrderedDict()
@@ -139,7 +139,7 @@ class Recall:
         self._lock = threading.Lock()
         self._trouble: str | None = None
 
-    def through(self, store: SqliteStore) -> Recall:
+    def through(self, store: SqlStore) -> Recall:
         """The same partitions and queries, for somebody who sees the store through another."""
         recall = copy(self)
         recall._seen = store
@@ -179,7 +179,7 @@ class Recall:
             embeds = bool(read.spoken) and model is not None and model == self._model
             vector = self.embed(read.spoken, scope.partition) if embeds else None
             # One view of the store: what is ranked is what is read.
-            with partition.lock, self._store.connections.reading():
+            with partition.lock, self._store.connections.reading(scope.tenant):
                 partition.catch_up()
                 if again and (partition.speakers(view), partition.model) != (authors, model):
                     continue  # somebody has spoken here for the first time: the query may name them
@@ -246,7 +246,7 @@ class Recall:
         if len(seen.rows) < wanted:
             return
         partition = self.partition(no)
-        with partition.lock, self._store.connections.reading():
+        with partition.lock, self._store.connections.reading(scope.tenant):
             partition.catch_up()
             vector = vector if partition.model == self._model else None
             view = replace(view, without=partition.crowding(seen.rows)) if everyone else replace(view, inside=True)
@@ -283,7 +283,7 @@ class Recall:
         if no is None:
             return []
         partition = self.partition(no)
-        with partition.lock, self._store.connections.reading():
+        with partition.lock, self._store.connections.reading(scope.tenant):
             partition.catch_up()
             fresh = partition.visible(view) & (partition.column("known_from") >= to_micros(since))
             rows = np.flatnonzero(fresh).tolist()

@@ -20,7 +20,7 @@ from holdfast.cube import RECALLABLE, Channel, Cube, Origin, Policy, Scope, Use
 from holdfast.errors import AccessError, ConflictError, InputError, NotFoundError, ScopeError
 from holdfast.store.base import Operation, Where
 from holdfast.store.grants import ANY, PLACE, Gate, Grant, Reach, Right
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sql import SqlStore
 
 PRINCIPAL, GRANT, KEY = "principal", "grant", "key"
 """The kinds of what lies in ``PLACE``."""
@@ -76,14 +76,14 @@ class _Book:
 class Access:
     """The principals, grants and keys of a store; for its owner. Every change takes effect with the next call, anywhere."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqlStore) -> None:
         if isinstance(store, HeldStore):
             raise AccessError(f"{store.holder} may not see or change who may do what; only the store's owner may")
         self._store = store
         self._book = _Book(-1, {}, {}, {})
 
     @property
-    def store(self) -> SqliteStore:
+    def store(self) -> SqlStore:
         """Whose they are."""
         return self._store
 
@@ -302,10 +302,10 @@ class _Holder(Gate):
         )
 
 
-class HeldStore(SqliteStore):
+class HeldStore(SqlStore):
     """A store as a principal sees it. It shares everything with the owner's, and is closed with it."""
 
-    def __init__(self, owner: SqliteStore, gate: Gate) -> None:
+    def __init__(self, owner: SqlStore, gate: Gate) -> None:
         self.__dict__.update(owner.__dict__)
         self._gate = gate
         self._owner = owner
@@ -316,7 +316,7 @@ class HeldStore(SqliteStore):
         return self._gate.name
 
     @property
-    def owner(self) -> SqliteStore:
+    def owner(self) -> SqlStore:
         """The same store as its owner sees it."""
         return self._owner
 
@@ -326,7 +326,7 @@ class HeldStore(SqliteStore):
 
 OWNERS = (
     "activate add_model bodies changes compact counts fold fold_log fold_rows headers leftovers meta partitions rebuild "
-    "serve set_meta tainted verify"
+    "scrub serve set_meta tainted traces verify"
 ).split()
 """What touches the memories of everybody, or the store as a whole: a principal is refused each of these."""
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from holdfast.cube import HELD, TRANSITIONS, Cube, Ref, Scope, Status, Use, from_micros, to_micros
 from holdfast.errors import AccessError, ConflictError, InputError, NotFoundError, StoreError
 from holdfast.store import schema
 from holdfast.store.base import OF_USE, Action, Commit, Event, Op, Operation
+from holdfast.store.engine import Database
 from holdfast.store.grants import Gate, Reach, Right
 from holdfast.store.journal import GENESIS, digest, link
 from holdfast.store.proof import use_digest
@@ -34,6 +34,14 @@ from holdfast.store.rows import (
     wording,
 )
 
+_SAID = (
+    "INSERT INTO uses (id, visits, last_use, utility, uncertainty) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+    "visits = excluded.visits, last_use = excluded.last_use, utility = excluded.utility, uncertainty = excluded.uncertainty"
+)
+_MOVED_AWAY = (
+    "DELETE FROM jobs WHERE rid = ?1 AND task = ?2 AND EXISTS (SELECT 1 FROM jobs WHERE task = ?2 AND rid = ?3)"
+)
+
 
 class Batch:
     """One write transaction while it is being made: the state that its operations share.
@@ -44,7 +52,7 @@ class Batch:
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        connection: Database,
         actor: str,
         gate: Gate,
         *,
@@ -71,7 +79,7 @@ class Batch:
         self.words: bytes | None = None  # the lexical fold of the operation at hand, where it was made beforehand
 
     def apply(self, operation: Operation) -> None:
-        """Do one operation. Raises as ``SqliteStore.commit`` does."""
+        """Do one operation. Raises as ``SqlStore.commit`` does."""
         if operation.op is Op.NONE:
             return
         cube = operation.cube
@@ -89,13 +97,16 @@ class Batch:
         cube = self._incoming(cube)
         self._require(cube)
         id, key = id_bytes(cube.id), content_key(cube)
-        if cube.status in HELD:
+        query = (
+            "SELECT EXISTS (SELECT 1 FROM tombstones WHERE id = ?1), EXISTS (SELECT 1 FROM cubes WHERE id = ?1), "
+            "EXISTS (SELECT 1 FROM cubes WHERE key = ?2)"
+        )
+        forgotten, taken, said = self._connection.execute(query, (id, key)).fetchone()
+        if said and cube.status in HELD:
             found, key = self._holding(key, cube)
             if found is not None:
                 self._duplicates.append(found)
                 return
-        query = "SELECT EXISTS (SELECT 1 FROM tombstones WHERE id = ?1), EXISTS (SELECT 1 FROM cubes WHERE id = ?1)"
-        forgotten, taken = self._connection.execute(query, (id,)).fetchone()
         if taken and self._tells(cube.id, cube.scope, content_key(cube)):
             held = visible(self._connection, cube.id, Reach(cube.scope))
             if held is not None and content_key(held.cube) == content_key(cube):
@@ -216,7 +227,7 @@ class Batch:
     def _use(self, id: bytes, use: Use) -> bytes:
         """Note what feedback says of a cube; return the digest that an event vouches for it with."""
         values = (use.visits, micros(use.last_use), use.utility, use.uncertainty)
-        self._connection.execute("INSERT OR REPLACE INTO uses VALUES (?, ?, ?, ?, ?)", (id, *values))
+        self._connection.execute(_SAID, (id, *values))
         return use_digest(values)
 
     def purge(self, rows: Sequence[Row], reason: str) -> None:
@@ -261,8 +272,10 @@ class Batch:
                     f"INSERT INTO {table} SELECT ?, body FROM {table} WHERE rid = ?", (rid, row.rid)
                 )
             # What was still owed to the old version is owed to the new one.
-            move = "UPDATE OR REPLACE jobs SET rid = ? WHERE task = ? AND rid = ?"
-            self._connection.executemany(move, [(rid, task, row.rid) for task in self._owed()])
+            moves = [(rid, task, row.rid) for task in self._owed()]
+            if owed:
+                self._connection.executemany(_MOVED_AWAY, moves)
+            self._connection.executemany("UPDATE jobs SET rid = ? WHERE task = ? AND rid = ?", moves)
         else:
             drop = "DELETE FROM jobs WHERE task = ? AND rid = ?"
             self._connection.executemany(drop, [(task, row.rid) for task in self._owed()])
@@ -305,8 +318,10 @@ class Batch:
             words = self._terms(cube) if self.words is None else self.words
             self._connection.execute("INSERT INTO terms VALUES (?, ?)", (rid, words))
         if owed and cube.text.strip() and cube.status is not Status.QUARANTINED:
-            for task in self._tasks:
-                self._connection.execute("INSERT INTO jobs (task, rid) VALUES (?, ?)", (task, rid))
+            values = [value for task in self._tasks for value in (task, rid)]
+            if values:
+                marks = ", ".join(["(?, ?)"] * len(self._tasks))
+                self._connection.execute(f"INSERT INTO jobs (task, rid) VALUES {marks}", values)
         self._cubes.append(cube)
         return rid
 
@@ -328,7 +343,7 @@ class Batch:
             there = dict(
                 self._connection.execute(
                     f"SELECT id, rid FROM cubes WHERE id IN ({marks})", [parent for _, parent in some]
-                )
+                ).fetchall()
             )
             for ref, parent in some:
                 rid = there.get(parent)
@@ -336,7 +351,7 @@ class Batch:
                 if rid is None or rid >> schema.PARTITION_BITS != part:
                     raise NotFoundError(f"a memory cannot be derived from {ref.id}: there is no such memory")
             self._connection.executemany(
-                "INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?)",
+                "INSERT INTO links VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 [(id, cube.version, parent, ref.version) for ref, parent in some],
             )
 
@@ -345,8 +360,8 @@ class Batch:
         if path not in self._parts:
             found = self._connection.execute("SELECT no, next FROM partitions WHERE path = ?", (path,)).fetchone()
             if found is None:
-                cursor = self._connection.execute("INSERT INTO partitions (path, next) VALUES (?, 0)", (path,))
-                found = cursor.lastrowid, 0
+                new = "INSERT INTO partitions (path, next) VALUES (?, 0) RETURNING no, next"
+                (found,) = self._connection.execute(new, (path,)).fetchall()
             self._parts[path] = found
         part, n = self._parts[path]
         if n >> schema.PARTITION_BITS:  # the row's number would lie in another's range
@@ -381,7 +396,11 @@ class Batch:
         return Commit(self._seq if self._journal else 0, tuple(self._cubes), tuple(self._duplicates))
 
 
-def newest(connection: sqlite3.Connection) -> tuple[int, bytes, int]:
+def newest(connection: Database) -> tuple[int, bytes, int]:
     """The newest event's seq, hash and time: what the next one is linked to."""
+    if (
+        known := getattr(connection, "newest", None)
+    ) is not None:  # it came with the lock of the head that this writer holds
+        return cast("tuple[int, bytes, int]", known)
     found = connection.execute("SELECT seq, hash, at FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
     return found or (0, GENESIS, 0)

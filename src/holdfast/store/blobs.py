@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import sqlite3
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -21,15 +20,16 @@ from pathlib import Path
 
 from holdfast.cube import Cube, Ref, Scope
 from holdfast.errors import ConflictError, InputError, IntegrityError
-from holdfast.store.connection import Connections, translated
+from holdfast.store.connection import translated
+from holdfast.store.engine import Database, Engine
 from holdfast.store.forms import Freshness, Kept
-from holdfast.store.rows import UNREADABLE, id_bytes, id_text
+from holdfast.store.rows import NOTE, UNREADABLE, id_bytes, id_text
 
 NAME = "blobs"
 """What this holder is called in receipts."""
 
-_SUFFIX = ".safetensors"
-_NOTE = "blob:"  # the key of a note in ``meta``: the file of a memory that was purged, until it is deleted
+SUFFIX = ".safetensors"
+OWED = "blob:"  # the key of a note in ``meta``: the file of a memory that was purged, until it is deleted
 _LONGEST_HEADER = 100_000_000  # as the safetensors library has it
 _MANY = 200
 _PLACE = re.compile("[0-9a-f]{32}/[0-9a-f]{64}")
@@ -47,7 +47,7 @@ class Blobs:
         durability: "full" also waits for the disk, as the store's commits do.
     """
 
-    def __init__(self, folder: Path, connections: Connections, clock: Callable[[], datetime], durability: str) -> None:
+    def __init__(self, folder: Path, connections: Engine, clock: Callable[[], datetime], durability: str) -> None:
         self.folder = folder
         self._connections = connections
         self._clock = clock
@@ -63,7 +63,7 @@ class Blobs:
 
         ``data`` is what ``safetensors.numpy.save`` gives. Raises InputError for anything else: a pickle is never kept.
         """
-        _check(data)
+        check_file(data)
         name = hashlib.sha256(data).hexdigest()
         file = self.file(name, scope)
         with translated(file):
@@ -93,6 +93,12 @@ class Blobs:
             raise IntegrityError(f"the tensor file of memory {cube.id} is damaged; see: holdfast doctor")
         return data
 
+    def named(self, name: str, scope: Scope) -> bytes:
+        """The file of a name, unchecked. Raises StoreError where it is not there."""
+        file = self.file(name, scope)
+        with translated(file):
+            return file.read_bytes()
+
     def whole(self, cube: Cube) -> Path:
         """Where the file that a cube names lies, looked through and found to be what it says. Raises as ``read`` does."""
         file = self._file_of(cube)
@@ -105,7 +111,7 @@ class Blobs:
         """Where a file of a tenant's user lies, whether it is there or not. Raises InputError for what is no name."""
         if len(name) != 64 or not set(name) <= set("0123456789abcdef"):
             raise InputError(f"a tensor file is named by the 64 hexadecimal digits of its SHA-256, not {name[:80]!r}")
-        return self.folder / _home(scope.partition) / f"{name}{_SUFFIX}"
+        return self.folder / home(scope.partition) / f"{name}{SUFFIX}"
 
     def require(self, cube: Cube) -> None:
         """Raise ConflictError where a cube names a file that is not there. To be asked in the transaction that adds it."""
@@ -118,21 +124,31 @@ class Blobs:
 
     def held(self, ids: Collection[str] | None = None) -> list[Kept]:
         """The files that any version of these memories names, and those of purged ones that are still to be deleted."""
+        if ids is None:
+            where: Iterable[str | None] = self._connections.chains()
+        else:
+            where = self._connections.owners_of(map(id_bytes, ids))
+        found = []
+        for tenant in where:
+            with self._connections.reading(tenant) as connection:
+                found += self._held(connection, ids)
+        return found
+
+    def _held(self, connection: Database, ids: Collection[str] | None) -> list[Kept]:
         query = f"SELECT id, version, {_NAMES}, json_extract(body, '$.scope') FROM cubes WHERE {_NAMING}"
-        with self._connections.reading() as connection:
-            if ids is None or len(ids) > _MANY:  # then one look at all rows is quicker than one for each
-                rows = connection.execute(query).fetchall()
-            else:
-                rows = [row for id in ids for row in connection.execute(f"{query} AND id = ?", (id_bytes(id),))]
-            fresh = Freshness(connection, self._clock())
-            wanted = None if ids is None else set(ids)
-            found = []
-            for id, version, name, path in rows:
-                ref = Ref(id_text(id), version)
-                if name is not None and (wanted is None or ref.id in wanted):
-                    found.append(Kept(ref, f"{_home(Scope.parse(path).partition)}/{name}", stale=not fresh(ref)))
-            for name, refs in self._owed(connection).items():
-                found += [Kept(ref, name, stale=True) for ref in refs if wanted is None or ref.id in wanted]
+        if ids is None or len(ids) > _MANY:  # then one look at all rows is quicker than one for each
+            rows = connection.execute(query).fetchall()
+        else:
+            rows = [row for id in ids for row in connection.execute(f"{query} AND id = ?", (id_bytes(id),))]
+        fresh = Freshness(connection, self._clock())
+        wanted = None if ids is None else set(ids)
+        found = []
+        for id, version, name, path in rows:
+            ref = Ref(id_text(id), version)
+            if name is not None and (wanted is None or ref.id in wanted):
+                found.append(Kept(ref, f"{home(Scope.parse(path).partition)}/{name}", stale=not fresh(ref)))
+        for name, refs in self._owed(connection).items():
+            found += [Kept(ref, name, stale=True) for ref in refs if wanted is None or ref.id in wanted]
         return found
 
     def drop(self, kept: Sequence[Kept]) -> list[Kept]:
@@ -154,25 +170,25 @@ class Blobs:
 
     # --- owing and mending ---
 
-    def owe(self, connection: sqlite3.Connection, cubes: Iterable[Cube]) -> None:
+    def owe(self, connection: Database, cubes: Iterable[Cube]) -> None:
         """Note, in the transaction that purges some versions, that their files are to be deleted."""
         owed: dict[str, set[Ref]] = {}
         for cube in cubes:
-            place = f"{_home(cube.scope.partition)}/{cube.blob}"
+            place = f"{home(cube.scope.partition)}/{cube.blob}"
             if _PLACE.fullmatch(place):  # a row that was tampered with must not name a file elsewhere
                 owed.setdefault(place, set()).add(cube.ref)
         if owed:
             before = self._owed(connection)
             for name, refs in owed.items():
                 both = sorted((ref.id, ref.version) for ref in refs.union(before.get(name, ())))
-                connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_NOTE + name, json.dumps(both)))
+                connection.execute(NOTE, (OWED + name, json.dumps(both)))
 
     def strays(self) -> tuple[list[str], list[str], list[str]]:
         """(files still owed, files that belong to nothing, files that a memory names and that are missing or damaged)."""
         with self._connections.reading() as connection:
             owed, named = set(self._owed(connection)), self._named(connection)
         files = {str(path.relative_to(self.folder).with_suffix("")): path for path in self._files()}
-        belong = {name for name, path in files.items() if path.suffix == _SUFFIX and name in named}
+        belong = {name for name, path in files.items() if path.suffix == SUFFIX and name in named}
         bad = [name for name in belong if _hash(files[name]) != name.rpartition("/")[2]]
         return sorted(owed), sorted(files.keys() - belong - owed), sorted([*bad, *(named - belong)])
 
@@ -184,7 +200,7 @@ class Blobs:
             named = self._named(connection)
             for path in list(self._files()):
                 name = str(path.relative_to(self.folder).with_suffix(""))
-                if path.suffix != _SUFFIX or name not in named:
+                if path.suffix != SUFFIX or name not in named:
                     path.unlink(missing_ok=True)
             return before - len(list(self._files()))
 
@@ -204,7 +220,7 @@ class Blobs:
             raise InputError(f"memory {cube.id} has no tensor file; its form is {cube.form}")
         return self.file(cube.blob, cube.scope)
 
-    def _delete(self, connection: sqlite3.Connection) -> set[str]:
+    def _delete(self, connection: Database) -> set[str]:
         owed = set(self._owed(connection))
         stay = owed & self._named(connection) if owed else set()
         for name in owed - stay:
@@ -214,38 +230,38 @@ class Blobs:
                 _sync(path.parent)
             with suppress(OSError):  # others of that user are there, or it is gone already
                 path.parent.rmdir()
-        connection.executemany("DELETE FROM meta WHERE key = ?", [(_NOTE + name,) for name in owed])
+        connection.executemany("DELETE FROM meta WHERE key = ?", [(OWED + name,) for name in owed])
         return stay
 
     @staticmethod
-    def _owed(connection: sqlite3.Connection) -> dict[str, list[Ref]]:
+    def _owed(connection: Database) -> dict[str, list[Ref]]:
         query = "SELECT key, value FROM meta WHERE key >= ? AND key < ?"
-        rows = connection.execute(query, (_NOTE, _NOTE[:-1] + ";"))
-        return {key[len(_NOTE) :]: [Ref(id, version) for id, version in json.loads(value)] for key, value in rows}
+        rows = connection.execute(query, (OWED, OWED[:-1] + ";"))
+        return {key[len(OWED) :]: [Ref(id, version) for id, version in json.loads(value)] for key, value in rows}
 
     @staticmethod
-    def _named(connection: sqlite3.Connection) -> set[str]:
+    def _named(connection: Database) -> set[str]:
         """The files that any version of any memory names."""
         query = f"SELECT DISTINCT {_NAMES}, json_extract(body, '$.scope') FROM cubes WHERE {_NAMING}"
         return {
-            f"{_home(Scope.parse(path).partition)}/{name}"
+            f"{home(Scope.parse(path).partition)}/{name}"
             for name, path in connection.execute(query)
             if name is not None
         }
 
     def _path(self, name: str) -> Path:
-        return self.folder / f"{name}{_SUFFIX}"
+        return self.folder / f"{name}{SUFFIX}"
 
     def _files(self) -> Iterator[Path]:
         return (path for path in self.folder.rglob("*") if path.is_file())
 
 
-def _home(partition: str) -> str:
+def home(partition: str) -> str:
     """The folder of a tenant's user: any name fits into a file system so, and none is told."""
     return hashlib.sha256(partition.encode()).hexdigest()[:32]
 
 
-def _check(data: bytes) -> None:
+def check_file(data: bytes) -> None:
     """Raise InputError for what is no safetensors file: 8 bytes of length, a JSON header of tensors, their bytes to the end."""
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or not 2 <= size <= min(_LONGEST_HEADER, len(data) - 8):

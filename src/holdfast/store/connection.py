@@ -9,13 +9,14 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from holdfast.errors import HoldfastError, InputError, StoreError
 from holdfast.store import schema
+from holdfast.store.engine import QUEUE_ALL, WHOLE, Database
 
 BUSY_MS = 60_000
 """How long a writer queues behind other processes before it gives up."""
@@ -66,6 +67,8 @@ class Connections:
     object refuses, and a store opened anew there is safe.
     """
 
+    reads_json = True
+
     def __init__(self, file: Path, *, durability: str = "full") -> None:
         refuse_network(file.parent)
         self.file = file
@@ -93,16 +96,18 @@ class Connections:
             self._writer = self._open_writer()
         return self._writer
 
-    def reader(self) -> _Block:
+    def reader(self, tenant: str | None = None) -> _Block:
         """A connection for reading, this thread's own until the block ends; in a nested block, the outer one's."""
         return _Block(self, consistent=False)
 
-    def reading(self) -> _Block:
+    def reading(self, tenant: str | None = None) -> _Block:
         """A consistent view of the store: everything read inside is of one moment; in a nested block, of the outer one's."""
         return _Block(self, consistent=True)
 
     @contextmanager
-    def writing(self, *, lazily: bool = False) -> Iterator[sqlite3.Connection]:
+    def writing(
+        self, tenant: str | None = None, *, lazily: bool = False, alone: bool = True
+    ) -> Iterator[sqlite3.Connection]:
         """One transaction, alone among all processes; all of it becomes durable, or none of it.
 
         ``lazily``: it becomes durable with the next one that is not. For what is done again where a power cut takes it.
@@ -155,6 +160,59 @@ class Connections:
         with self.lock:
             self._closed = True
             self._shut()
+
+    # --- one chain for all tenants, so whose a row is makes no difference ---
+
+    def chains(self) -> tuple[str]:
+        """The one that all tenants share."""
+        return (WHOLE,)
+
+    def heads(self) -> dict[str, tuple[int, bytes]]:
+        """Its newest event."""
+        with self.reading() as connection:
+            found = connection.execute("SELECT seq, hash FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
+        return {WHOLE: found} if found else {}
+
+    def tenant_of(self, part: int) -> None:
+        """Not known, and not needed."""
+
+    def by_tenant(self, rids: Iterable[int]) -> dict[str | None, list[int]]:
+        """All of them together."""
+        return {None: list(rids)}
+
+    def owners_of(self, ids: Iterable[bytes]) -> dict[str | None, list[bytes]]:
+        """All of them together."""
+        return {None: list(ids)}
+
+    def noted(self, part: int, tenant: str) -> None:
+        """Nothing."""
+
+    def data_version(self, part: int | None) -> tuple[int, int]:
+        """SQLite's own number, which changes whenever another connection has committed anything."""
+        with self.reader() as connection:
+            return connection.number, int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def claim(self, connection: Database, due: str, values: Sequence[Any], lease: int) -> list[int]:
+        """Put off until ``lease`` all jobs that the query finds, for whoever writes is alone; their row numbers."""
+        rids = [rid for rid, _ in connection.execute(due, values)]
+        put_off = "UPDATE jobs SET not_before = ? WHERE task = ? AND rid = ?"
+        connection.executemany(put_off, [(lease, values[0], rid) for rid in rids])
+        return rids
+
+    def make_fold(self, connection: Database, table: str) -> None:
+        """Make a fold's table."""
+        connection.execute(f"CREATE TABLE {table} (rid INTEGER PRIMARY KEY, body BLOB NOT NULL)")
+
+    def queue_all(self, connection: Database, task: str) -> None:
+        """Owe a task to every current memory with words."""
+        connection.execute(QUEUE_ALL, (task,))
+
+    def held_off(self) -> AbstractContextManager[object]:
+        """While the block runs, nobody writes to the store."""
+        return self.writing()
+
+    def numbered(self) -> None:
+        """Nothing: SQLite counts from the highest number that is there."""
 
     # --- inside ---
 

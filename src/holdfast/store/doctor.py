@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from typing import Literal
 from holdfast.cube import Cube
 from holdfast.errors import StoreError
 from holdfast.store.connection import refuse_network, translated
+from holdfast.store.engine import WHOLE, Database
 from holdfast.store.queue import FOLDS
 from holdfast.store.rows import UNREADABLE, id_text
 from holdfast.store.schema import backup
+from holdfast.store.sql import SqlStore
 from holdfast.store.sqlite import SqliteStore
 
 Level = Literal["good", "note", "wrong"]
@@ -50,14 +53,14 @@ class Finding:
     mendable: bool = False
 
 
-def examine(store: SqliteStore, *, analyser: str, head: tuple[int, str] | None = None) -> list[Finding]:
+def examine(store: SqlStore, *, analyser: str, head: tuple[int, str] | None = None) -> list[Finding]:
     """Check everything about an open store, in order of weight.
 
     ``analyser`` is the one that this program indexes with; ``head`` a (seq, hash) that was noted earlier elsewhere.
     """
     database = check_database(store)
     if any(finding.level == "wrong" and not finding.mendable for finding in database):
-        return [*database, *check_place(store.folder)]
+        return [*database, *_place(store)]
     return [
         *database,
         *check_journal(store, head),
@@ -66,14 +69,23 @@ def examine(store: SqliteStore, *, analyser: str, head: tuple[int, str] | None =
         *check_vectors(store),
         *check_queue(store),
         *check_blobs(store),
-        *check_place(store.folder),
+        *_place(store),
     ]
 
 
-def check_database(store: SqliteStore) -> list[Finding]:
-    """SQLite's own check of pages, indexes and constraints."""
+def _place(store: SqlStore) -> list[Finding]:
+    return check_place(store.folder) if isinstance(store, SqliteStore) else []  # a server's disk is its administrator's
+
+
+def check_database(store: SqlStore) -> list[Finding]:
+    """SQLite's own check of pages, indexes and constraints; of a server, that it answers, and how much it holds."""
+    if not isinstance(store, SqliteStore):
+        query = "SELECT current_setting('server_version'), pg_database_size(current_database())"
+        with store.connections.reading(WHOLE) as session:
+            release, held = session.execute(query).fetchone()
+        return [Finding("database", "good", f"PostgreSQL {release} answers ({_size(held)})")]
     try:
-        with store.connections.reading() as connection:
+        with store.connections.reading(WHOLE) as connection:
             found = [str(line) for (line,) in connection.execute("PRAGMA integrity_check")]
             pages = connection.execute("PRAGMA page_count").fetchone()[0]
             size = pages * connection.execute("PRAGMA page_size").fetchone()[0]
@@ -86,7 +98,7 @@ def check_database(store: SqliteStore) -> list[Finding]:
     return [Finding("database", "wrong", _some(found), fix, mendable=indexes_only)]
 
 
-def check_journal(store: SqliteStore, head: tuple[int, str] | None = None) -> list[Finding]:
+def check_journal(store: SqlStore, head: tuple[int, str] | None = None) -> list[Finding]:
     """The hash chain, and every memory, link, tombstone and use against the event that made it."""
     problems = store.verify(head)
     seq, newest = store.head()
@@ -98,10 +110,10 @@ def check_journal(store: SqliteStore, head: tuple[int, str] | None = None) -> li
     return [Finding("journal", "wrong", _some(lines), fix)]
 
 
-def check_lexical(store: SqliteStore, analyser: str) -> list[Finding]:
+def check_lexical(store: SqlStore, analyser: str) -> list[Finding]:
     """That every version has its words in the lexical fold, made by this program's analyser."""
     kept = store.meta("analyser")
-    with store.connections.reading() as connection:
+    with store.connections.reading(WHOLE) as connection:
         lacking = _count(connection, "SELECT count(*) FROM cubes LEFT JOIN terms USING (rid) WHERE terms.rid IS NULL")
         total = _count(connection, "SELECT count(*) FROM cubes")
         strays = _count(connection, "SELECT count(*) FROM terms WHERE rid NOT IN (SELECT rid FROM cubes)")
@@ -115,9 +127,9 @@ def check_lexical(store: SqliteStore, analyser: str) -> list[Finding]:
     return [Finding("words", "good", f"all {total} versions are in the lexical index (analyser {analyser})")]
 
 
-def check_mentions(store: SqliteStore) -> list[Finding]:
+def check_mentions(store: SqlStore) -> list[Finding]:
     """That every current memory has its names and dates, or a job that will make them."""
-    with store.connections.reading() as connection:
+    with store.connections.reading(WHOLE) as connection:
         lacking = _count(connection, f"SELECT count(*) FROM cubes WHERE {_OWING} AND {_no_fold('names', 'enrich')}")
         strays = sum(
             _count(connection, f"SELECT count(*) FROM {table} WHERE rid NOT IN (SELECT rid FROM cubes)")
@@ -129,14 +141,14 @@ def check_mentions(store: SqliteStore) -> list[Finding]:
     return [Finding("names", "good", "every memory has its names and dates, or waits for them in the queue")]
 
 
-def check_vectors(store: SqliteStore) -> list[Finding]:
+def check_vectors(store: SqlStore) -> list[Finding]:
     """That every current memory has vectors of the serving model, of the right length, or a job for them."""
     models = store.models()
     serving = next(((no, name, dimension) for no, name, dimension, active in models if active), None)
     if serving is None:
         return [Finding("vectors", "note", "no embedder has served this store yet; search goes by words")]
     no, name, dimension = serving
-    with store.connections.reading() as connection:
+    with store.connections.reading(WHOLE) as connection:
         table = f"vectors_{no}"
         held = _count(connection, f"SELECT count(*) FROM {table}")
         lacking = _count(connection, f"SELECT count(*) FROM cubes WHERE {_OWING} AND {_no_fold(table, 'embed')}")
@@ -156,11 +168,11 @@ def check_vectors(store: SqliteStore) -> list[Finding]:
     return findings
 
 
-def check_queue(store: SqliteStore) -> list[Finding]:
+def check_queue(store: SqlStore) -> list[Finding]:
     """What waits, what failed and why, and jobs for rows that are gone."""
     backlog = store.queue.backlog()
     served = any(active for _, _, _, active in store.models())
-    with store.connections.reading() as connection:
+    with store.connections.reading(WHOLE) as connection:
         strays = _count(connection, "SELECT count(*) FROM jobs WHERE rid NOT IN (SELECT rid FROM cubes)")
     findings = []
     if strays:
@@ -178,7 +190,7 @@ def check_queue(store: SqliteStore) -> list[Finding]:
     return findings or [Finding("queue", "good", "nothing waits")]
 
 
-def check_blobs(store: SqliteStore) -> list[Finding]:
+def check_blobs(store: SqlStore) -> list[Finding]:
     """That every tensor file is the one that its memory names, and that none belongs to nothing. Nothing where there are none."""
     owed, stray, bad = store.blobs.strays()
     findings = []
@@ -225,13 +237,11 @@ def check_place(folder: Path) -> list[Finding]:
 # --- mending ---
 
 
-def mend(
-    store: SqliteStore, findings: Sequence[Finding], *, terms: Callable[[Cube], bytes], analyser: str
-) -> list[str]:
+def mend(store: SqlStore, findings: Sequence[Finding], *, terms: Callable[[Cube], bytes], analyser: str) -> list[str]:
     """Mend what was found and can be mended; return what was done, a line each. Memories and journal stay as they are."""
     broken = {finding.check for finding in findings if finding.mendable}
     done = []
-    if "database" in broken:
+    if "database" in broken and isinstance(store, SqliteStore):
         copy = store.folder / "backups" / "before-doctor.db"
         with store.connections.lock, translated(store.connections.file):
             backup(store.connections.writer, copy)
@@ -246,34 +256,31 @@ def mend(
     return done
 
 
-def _requeue(store: SqliteStore) -> list[str]:
+def _requeue(store: SqlStore) -> list[str]:
     """Drop folds and jobs that belong to nothing or are malformed, and queue every memory that lacks one."""
-    done = []
     models = store.models()
     tables = [(f"vectors_{no}", _malformed(dimension)) for no, _, dimension, _ in models]
-    tables += [(table, "0") for table in FOLDS]
+    tables += [(table, "1 = 0") for table in FOLDS]
     serving = next((f"vectors_{no}" for no, _, _, active in models if active), None)
-    with store.connections.writing() as connection:
-        for table, malformed in tables:
-            gone = connection.execute(
-                f"DELETE FROM {table} WHERE rid NOT IN (SELECT rid FROM cubes) OR {malformed}"
-            ).rowcount
-            if gone:
-                done.append(f"dropped {gone} entries of {table} that belonged to nothing or were malformed")
-        gone = connection.execute("DELETE FROM jobs WHERE rid NOT IN (SELECT rid FROM cubes)").rowcount
-        if gone:
-            done.append(f"dropped {gone} jobs for rows that are gone")
-        owed = [("names", "enrich")] if serving is None else [("names", "enrich"), (serving, "embed")]
-        for table, task in owed:
-            queued = connection.execute(
-                f"INSERT INTO jobs (task, rid) SELECT '{task}', rid FROM cubes WHERE {_OWING} AND {_no_fold(table, task)}"
-            ).rowcount
-            if queued:
-                done.append(f"queued {queued} memories again ({task})")
-        again = connection.execute("UPDATE jobs SET not_before = 0, attempts = 0 WHERE attempts > 0").rowcount
-        if again:
-            done.append(f"made {again} failed jobs due again")
-    return done
+    owed = [("names", "enrich")] if serving is None else [("names", "enrich"), (serving, "embed")]
+    done: Counter[str] = Counter()
+    for tenant in store.connections.chains():
+        with store.connections.writing(tenant) as connection:
+            for table, malformed in tables:
+                statement = f"DELETE FROM {table} WHERE rid NOT IN (SELECT rid FROM cubes) OR {malformed}"
+                what = f"dropped {{}} entries of {table} that belonged to nothing or were malformed"
+                done[what] += connection.execute(statement).rowcount
+            statement = "DELETE FROM jobs WHERE rid NOT IN (SELECT rid FROM cubes)"
+            done["dropped {} jobs for rows that are gone"] += connection.execute(statement).rowcount
+            for table, task in owed:
+                statement = (
+                    f"INSERT INTO jobs (task, rid) SELECT '{task}', rid FROM cubes "
+                    f"WHERE {_OWING} AND {_no_fold(table, task)}"
+                )
+                done[f"queued {{}} memories again ({task})"] += connection.execute(statement).rowcount
+            statement = "UPDATE jobs SET not_before = 0, attempts = 0 WHERE attempts > 0"
+            done["made {} failed jobs due again"] += connection.execute(statement).rowcount
+    return [what.format(count) for what, count in done.items() if count]
 
 
 # --- a file that cannot be opened ---
@@ -342,7 +349,7 @@ def _no_fold(table: str, task: str) -> str:
     )
 
 
-def _count(connection: sqlite3.Connection, query: str) -> int:
+def _count(connection: Database, query: str) -> int:
     return int(connection.execute(query).fetchone()[0])
 
 

@@ -18,8 +18,7 @@ from holdfast.store.base import Where
 from holdfast.store.forms import Step, holders_of
 from holdfast.store.grants import Right
 from holdfast.store.rows import written
-from holdfast.store.sqlite import SqliteStore
-from holdfast.store.traces import Sought, found
+from holdfast.store.sql import SqlStore
 
 _SLICE = 48  # characters of a text that are searched for; short enough to be cheap, long enough to be its own
 _SHORTEST = 12  # a shorter text may stand elsewhere by chance, so finding it would prove nothing; its row has a salt
@@ -42,7 +41,7 @@ class Receipt:
     notes: tuple[str, ...] = ()
     preview: tuple[str, ...] = ()
     forms: tuple[Step, ...] = ()
-    _store: SqliteStore | None = field(default=None, repr=False, compare=False)
+    _store: SqlStore | None = field(default=None, repr=False, compare=False)
     _salts: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
     _slices: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
@@ -54,9 +53,9 @@ class Receipt:
             raise InputError("only the receipt that forget returned can verify; this one was read back")
         for pause in (*_PAUSES, 0.0):
             left = [
-                *_rows_left(self._store, self.ids),
+                *_rows_left(self._store, self.ids, self.scope),
                 *self._store.forms.left(self.forms, self.ids),
-                *_bytes_left(self._store, self._salts, self._slices),
+                *self._store.traces(self._salts, [some.encode() for some in self._slices]),
             ]
             if not left:
                 return self
@@ -94,7 +93,7 @@ class Receipt:
 
 
 def forget(
-    store: SqliteStore,
+    store: SqlStore,
     scope: Scope,
     *,
     ids: Iterable[str] = (),
@@ -132,13 +131,7 @@ def forget(
             f"tensor files of what was forgotten could not be deleted ({error}); try: holdfast doctor --repair"
         )
     if ids:
-        for copy in sorted((store.folder / "backups").glob("*")):
-            copy.unlink()
-            notes.append(f"the backup {copy.name} held it too and was removed")
-        try:
-            _scrub(store.owner, erased.salts)
-        except StoreError as error:  # it is erased; only the bytes of before may still lie about
-            notes.append(f"the files were not looked through ({error}); verify() says whether anything is left in them")
+        notes += store.owner.scrub(erased.salts)
     return Receipt(
         scope,
         ids,
@@ -154,7 +147,7 @@ def forget(
     )
 
 
-def _shown(store: SqliteStore, versions: Sequence[Cube]) -> tuple[str, ...]:
+def _shown(store: SqlStore, versions: Sequence[Cube]) -> tuple[str, ...]:
     """A line for each version that the caller may read; of what is hidden now, none."""
     newest = {cube.id: cube for cube in versions}  # they come in order
     return tuple(
@@ -164,37 +157,12 @@ def _shown(store: SqliteStore, versions: Sequence[Cube]) -> tuple[str, ...]:
     )
 
 
-def _scrub(store: SqliteStore, salts: Sequence[bytes]) -> None:
-    """Take away the copies of rows that SQLite leaves in its log, and in the gaps of pages that it has split."""
-    store.fold_log()
-    with store.connections.away():
-        traces = found(store.folder, salts)
-    if traces:
-        store.compact()
-
-
 def _slices(text: str) -> list[str]:
     """The two ends of a text as it lies in the file, in JSON: one of them is whole even where the other is cut by a page."""
     escaped = written(text)
     return [escaped[:_SLICE], escaped[-_SLICE:]] if len(escaped) >= _SHORTEST else []
 
 
-def _rows_left(store: SqliteStore, ids: Sequence[str]) -> list[str]:
-    left = store.leftovers(ids)
+def _rows_left(store: SqlStore, ids: Sequence[str], scope: Scope) -> list[str]:
+    left = store.leftovers(ids, scope)
     return [f"{count} rows of {table}" for table, count in left.items() if count]
-
-
-def _bytes_left(store: SqliteStore, salts: Sequence[bytes], slices: Sequence[str]) -> list[str]:
-    store.fold_log()
-    words = [some.encode() for some in slices]
-    with store.connections.away():
-        told = found(store.folder, [*salts, *words])
-    left = [f"{file} still holds a row of it" for file in sorted({told[salt] for salt in salts if salt in told})]
-    there = [text for text in words if text in told]
-    if there:  # what another memory says as well may stay
-        sought = Sought(there)
-        said = {text for bodies in store.bodies() for text in sought.within(bodies.encode("utf-8", "replace"))}
-        left += [
-            f"{file} still holds words of it" for file in sorted({told[text] for text in there if text not in said})
-        ]
-    return left

@@ -9,7 +9,6 @@ that did it, so a holder that was away, or that died on the way, is brought up t
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from typing import Protocol, runtime_checkable
 from holdfast.cube import RECALLABLE, Cube, Form, Ref, to_micros
 from holdfast.errors import HoldfastError, InputError
 from holdfast.store.base import Action
-from holdfast.store.connection import Connections
+from holdfast.store.engine import Database, Engine
 from holdfast.store.rows import id_bytes, id_text
 
 HOLDER = "holder"
@@ -112,12 +111,12 @@ class Forms:
     ``clock``: the present, for memories that expire.
     """
 
-    def __init__(self, connections: Connections, clock: Callable[[], datetime], *holders: Holder) -> None:
+    def __init__(self, connections: Engine, clock: Callable[[], datetime], *holders: Holder) -> None:
         self._connections = connections
         self._clock = clock
         self._holders = {holder.name: holder for holder in holders}
         # Up to which event each holder was told; those that the store comes with look into its rows themselves.
-        self._told: dict[str, int] = {}
+        self._told: dict[str, dict[str, int]] = {}
         self._lock = threading.RLock()
 
     @property
@@ -246,25 +245,35 @@ class Forms:
         return [Step(name, error=why) for name in absent]
 
     def _old(self, kept: Sequence[Kept]) -> list[Kept]:
-        with self._connections.reading() as connection:
-            fresh = Freshness(connection, self._clock())
-            return [one for one in kept if not fresh(one.ref)]
+        fresh: set[Ref] = set()
+        for tenant, blobs in self._connections.owners_of(id_bytes(one.ref.id) for one in kept).items():
+            known = set(map(id_text, blobs))
+            with self._connections.reading(tenant) as connection:
+                holds = Freshness(connection, self._clock())
+                fresh.update(one.ref for one in kept if one.ref.id in known and holds(one.ref))
+        return [one for one in kept if one.ref not in fresh]
 
-    def _head(self) -> int:
-        with self._connections.reading() as connection:
-            return int(connection.execute("SELECT coalesce(max(seq), 0) FROM journal").fetchone()[0])
+    def _head(self) -> dict[str, int]:
+        return {tenant: seq for tenant, (seq, _) in self._connections.heads().items()}
 
     def _purged(self, ids: Collection[str]) -> set[str]:
         query = "SELECT 1 FROM tombstones WHERE id = ?"
-        with self._connections.reading() as connection:
-            return {id for id in ids if connection.execute(query, (id_bytes(id),)).fetchone() is not None}
+        found: set[str] = set()
+        for tenant, blobs in self._connections.owners_of(map(id_bytes, ids)).items():
+            with self._connections.reading(tenant) as connection:
+                found.update(id_text(id) for id in blobs if connection.execute(query, (id,)).fetchone() is not None)
+        return found
 
-    def _events(self, since: int, until: int) -> tuple[set[str], set[str]]:
+    def _events(self, since: Mapping[str, int], until: Mapping[str, int]) -> tuple[set[str], set[str]]:
         """The ids that were purged, and those that were changed."""
         query = "SELECT id, action FROM journal WHERE seq > ? AND seq <= ? AND action IN (?, ?, ?, ?)"
         kinds = (Action.PURGE, Action.UPDATE, Action.DELETE, Action.UNDO)
-        with self._connections.reading() as connection:
-            found = [(id_text(id), action) for id, action in connection.execute(query, (since, until, *kinds))]
+        found: list[tuple[str, str]] = []
+        for tenant, last in until.items():
+            if last != since.get(tenant, 0):
+                with self._connections.reading(tenant) as connection:
+                    rows = connection.execute(query, (since.get(tenant, 0), last, *kinds))
+                    found += [(id_text(id), action) for id, action in rows]
         purged = {id for id, action in found if action == Action.PURGE}
         return purged, {id for id, action in found if action != Action.PURGE}
 
@@ -275,11 +284,12 @@ class Forms:
             "SELECT id FROM below"
         )
         found: set[str] = set()
-        with self._connections.reading() as connection:
-            for id in ids:
-                if id not in found:
-                    found.update(id_text(blob) for (blob,) in connection.execute(query, (id_bytes(id),)))
-        return found
+        for tenant, blobs in self._connections.owners_of(map(id_bytes, ids)).items():
+            with self._connections.reading(tenant) as connection:
+                for id in blobs:
+                    if id_text(id) not in found:
+                        found.update(id_text(blob) for (blob,) in connection.execute(query, (id,)))
+        return found.union(ids)
 
 
 class Freshness:
@@ -289,7 +299,7 @@ class Freshness:
     that it was made from, all the way up to the texts.
     """
 
-    def __init__(self, connection: sqlite3.Connection, now: datetime) -> None:
+    def __init__(self, connection: Database, now: datetime) -> None:
         self._connection = connection
         self._now = to_micros(now)
         self._known: dict[Ref, bool] = {}

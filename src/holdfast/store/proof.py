@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 from holdfast.cube import HELD, Cube, to_micros
+from holdfast.store.engine import Database
 from holdfast.store.journal import GENESIS, Problem, digest, link
 from holdfast.store.rows import UNREADABLE, columns, content_key, id_bytes, id_text, key_beside
 from holdfast.store.schema import PARTITION_BITS
@@ -26,7 +26,7 @@ def use_digest(values: tuple[Any, ...]) -> bytes:
     return hashlib.sha256(json.dumps(same, default=repr).encode()).digest()
 
 
-def check_store(connection: sqlite3.Connection, head: tuple[int, str] | None) -> list[Problem]:
+def check_store(connection: Database, head: tuple[int, str] | None) -> list[Problem]:
     """Everything that does not fit, in one consistent view."""
     strict = connection.text_factory
     connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")  # damaged text is found, not raised
@@ -41,9 +41,9 @@ def check_store(connection: sqlite3.Connection, head: tuple[int, str] | None) ->
         connection.text_factory = strict
 
 
-def _chain(connection: sqlite3.Connection, head: tuple[int, str] | None) -> Iterator[Problem]:
+def _chain(connection: Database, head: tuple[int, str] | None) -> Iterator[Problem]:
     """Every gap, reordering and changed event."""
-    paths = dict(connection.execute("SELECT no, path FROM partitions"))
+    paths = dict(connection.execute("SELECT no, path FROM partitions").fetchall())
     previous, expected, last_at, seen = GENESIS, 1, 0, head is None
     for seq, *fields, part, id, version, reason, content, hash in connection.execute(
         "SELECT seq, txn, at, actor, action, part, id, version, reason, digest, hash FROM journal ORDER BY seq"
@@ -68,13 +68,15 @@ def _chain(connection: sqlite3.Connection, head: tuple[int, str] | None) -> Iter
         )
 
 
-def _memories(connection: sqlite3.Connection) -> Iterator[Problem]:
+def _memories(connection: Database) -> Iterator[Problem]:
     """Every version against the event that made it, its own columns, the version before and after, and its links."""
     buried = {id for (id,) in connection.execute("SELECT id FROM tombstones")}
     links: defaultdict[tuple[bytes, int], set[tuple[bytes, int]]] = defaultdict(set)
-    for child, version, parent, parent_version in connection.execute("SELECT * FROM links"):
+    for child, version, parent, parent_version in connection.execute(
+        "SELECT child, child_version, parent, parent_version FROM links"
+    ):
         links[child, version].add((parent, parent_version))
-    paths = dict(connection.execute("SELECT no, path FROM partitions"))
+    paths = dict(connection.execute("SELECT no, path FROM partitions").fetchall())
     ends: dict[bytes, tuple[int, int | None]] = {}
     last: dict[int, int] = {}
     for rid, id, version, seq, known_from, known_to, key, salt, body, expected, part, *own in connection.execute(
@@ -122,7 +124,7 @@ def _memories(connection: sqlite3.Connection) -> Iterator[Problem]:
             yield Problem(0, f"partition {part} would use the number of a row again, or of another partition")
 
 
-def _gone(connection: sqlite3.Connection) -> Iterator[Problem]:
+def _gone(connection: Database) -> Iterator[Problem]:
     """Memories that are gone without a purge, and tombstones without an event or the other way round."""
     for (seq,) in connection.execute(
         "SELECT journal.seq FROM journal LEFT JOIN cubes ON cubes.seq = journal.seq "
@@ -139,7 +141,7 @@ def _gone(connection: sqlite3.Connection) -> Iterator[Problem]:
         yield Problem(0, f"row {rid} has words in the index and is not there: it was moved or taken out")
 
 
-def _use(connection: sqlite3.Connection) -> Iterator[Problem]:
+def _use(connection: Database) -> Iterator[Problem]:
     """What is said of each memory's use against its last feedback, or against what its first version came with."""
     expected: dict[bytes, tuple[int, bytes]] = {}
     for id, seq, body in connection.execute(

@@ -7,12 +7,12 @@ version before. Where a source names its readers, nobody else reads what was mad
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from holdfast.cube import EXTERNAL, Cube, Origin, Ref, taints
 from holdfast.errors import NotFoundError
+from holdfast.store.engine import Database
 from holdfast.store.rows import VERSIONS, id_bytes, id_text, partition_number
 from holdfast.store.schema import PARTITION_BITS
 
@@ -32,7 +32,7 @@ Standings = dict[tuple[int | None, Ref], _Source]
 
 
 def as_of_its_sources(
-    connection: sqlite3.Connection, cube: Cube, before: Origin | None = None, *, known: Standings | None = None
+    connection: Database, cube: Cube, before: Origin | None = None, *, known: Standings | None = None
 ) -> Cube:
     """The cube with the taint, the trust and the readers of its door, its sources and the version before. Raises NotFoundError.
 
@@ -73,7 +73,7 @@ def _common(readers: tuple[str, ...], sources: Collection[tuple[str, ...]]) -> t
 _FEW = 2  # are asked for one by one
 
 
-def _standings(connection: sqlite3.Connection, refs: Sequence[Ref], part: int | None) -> dict[Ref, _Source]:
+def _standings(connection: Database, refs: Sequence[Ref], part: int | None) -> dict[Ref, _Source]:
     """As ``_standing`` of each of these versions that is there: what many runs have confirmed is made of all of them."""
     found: dict[Ref, _Source] = {}
     for start in range(0, len(refs), 250):
@@ -100,7 +100,7 @@ def _standings(connection: sqlite3.Connection, refs: Sequence[Ref], part: int | 
     return found
 
 
-def _standing(connection: sqlite3.Connection, ref: Ref, part: int | None) -> _Source:
+def _standing(connection: Database, ref: Ref, part: int | None) -> _Source:
     """The trust, the taint and the readers of a version; of the newest where that version never was, and its readers now."""
     found = connection.execute(
         "SELECT trust, json_extract(body, '$.origin.taint'), rid, "

@@ -6,14 +6,13 @@ made, or put back with a growing delay.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from holdfast.cube import to_micros
 from holdfast.errors import StoreError
 from holdfast.store import schema
-from holdfast.store.connection import Connections
+from holdfast.store.engine import WHOLE, Database, Engine
 from holdfast.store.rows import SELECT, Row, to_row
 
 Clock = Callable[[], datetime]
@@ -24,11 +23,13 @@ FOLDS = ("terms", "names", "dates")
 LEASE_SECONDS = 60
 """How long a worker has to finish the jobs it took; after that others may take them."""
 
+_LATER = "CAST(1000000 AS BIGINT) * (CASE WHEN attempts < 12 THEN 1 << CAST(attempts AS INTEGER) ELSE 3600 END)"
+
 
 class Queue:
     """The jobs of one store, for the workers of any number of processes."""
 
-    def __init__(self, connections: Connections, clock: Clock) -> None:
+    def __init__(self, connections: Engine, clock: Clock) -> None:
         self._connections = connections
         self._clock = clock
 
@@ -51,54 +52,64 @@ class Queue:
         )
         # A time far ahead was written before the clock was set back: such a job is due.
         due = (
-            f"SELECT rid, attempts FROM jobs WHERE task = ?1 AND ({int(held)} OR not_before <= ?2 OR not_before > ?2 + 7200000000) "
+            "SELECT rid, attempts FROM jobs WHERE task = ?1 "
+            f"AND (1 = {int(held)} OR not_before <= ?2 OR not_before > ?2 + 7200000000) "
             f"AND rid BETWEEN ?3 AND ?4{without} ORDER BY rid LIMIT ?5"
         )
-        with self._connections.reading() as connection:
+        tenant = WHOLE if partition is None else self._connections.tenant_of(partition)
+        with self._connections.reading(tenant) as connection:
             first = connection.execute(due, (task, now, low, high, 1)).fetchone()
             if first is None:
                 return []
         limit = max(1, limit >> min(first[1], 16))
-        with self._connections.writing(lazily=True) as connection:
-            rids = [rid for rid, _ in connection.execute(due, (task, now, low, high, limit))]
-            connection.executemany(
-                "UPDATE jobs SET not_before = ? WHERE task = ? AND rid = ?", [(lease, task, rid) for rid in rids]
-            )
-        return rids
+        with self._connections.writing(tenant, lazily=True, alone=False) as connection:
+            return self._connections.claim(connection, due, (task, now, low, high, limit), lease)
 
     def texts(self, rids: Sequence[int]) -> list[Row]:
         """The rows with these numbers, for the queue's workers (they serve every scope)."""
-        with self._connections.reading() as connection:
-            found = []
-            for rid in rids:
-                record = connection.execute(f"{SELECT} WHERE cubes.rid = ?", (rid,)).fetchone()
-                if record is not None:
-                    found.append(to_row(record))
+        found = []
+        for tenant, some in self._connections.by_tenant(rids).items():
+            with self._connections.reading(tenant) as connection:
+                for rid in some:
+                    record = connection.execute(f"{SELECT} WHERE cubes.rid = ?", (rid,)).fetchone()
+                    if record is not None:
+                        found.append(to_row(record))
         return found
 
     def put_folds(self, folds: Mapping[str, Sequence[tuple[int, bytes]]], *, task: str, done: Sequence[int]) -> None:
-        """Write folds (table: rows) and settle the jobs that owed them, in one transaction.
+        """Write folds (table: rows) and settle the jobs that owed them, in one transaction for each tenant that has one.
 
         Rows that were purged meanwhile are left out, so that nothing comes back.
         """
-        with self._connections.writing(lazily=True) as connection:
-            for table, rows in folds.items():
-                connection.executemany(
-                    f"INSERT OR REPLACE INTO {fold_table(table)} (rid, body) "
-                    "SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM cubes WHERE rid = ?1)",
-                    rows,
-                )
-                by_part: dict[int, list[int]] = {}
-                for rid, _ in rows:
-                    by_part.setdefault(rid >> schema.PARTITION_BITS, []).append(rid)
-                for part, rids in by_part.items():
-                    arrive(connection, part, table, rids)
-            if any(table.startswith("vectors_") for table in folds):
-                done = self._everywhere(connection, task, done)
-            connection.executemany("DELETE FROM jobs WHERE task = ? AND rid = ?", [(task, rid) for rid in done])
+        whose = self._connections.by_tenant(
+            dict.fromkeys([*(rid for rows in folds.values() for rid, _ in rows), *done])
+        )
+        for tenant, rids in whose.items():
+            own = set(rids)
+            with self._connections.writing(tenant, lazily=True) as connection:
+                some = {table: [row for row in rows if row[0] in own] for table, rows in folds.items()}
+                self._put(connection, some, task, [rid for rid in done if rid in own])
+
+    def _put(
+        self, connection: Database, folds: Mapping[str, Sequence[tuple[int, bytes]]], task: str, done: Sequence[int]
+    ) -> None:
+        for table, rows in folds.items():
+            connection.executemany(
+                f"INSERT INTO {fold_table(table)} (rid, body) SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM cubes "
+                "WHERE rid = ?1) ON CONFLICT (rid) DO UPDATE SET body = excluded.body",
+                rows,
+            )
+            by_part: dict[int, list[int]] = {}
+            for rid, _ in rows:
+                by_part.setdefault(rid >> schema.PARTITION_BITS, []).append(rid)
+            for part, rids in by_part.items():
+                arrive(connection, part, table, rids)
+        if any(table.startswith("vectors_") for table in folds):
+            done = self._everywhere(connection, task, done)
+        connection.executemany("DELETE FROM jobs WHERE task = ? AND rid = ?", [(task, rid) for rid in done])
 
     @staticmethod
-    def _everywhere(connection: sqlite3.Connection, task: str, rids: Sequence[int]) -> list[int]:
+    def _everywhere(connection: Database, task: str, rids: Sequence[int]) -> list[int]:
         """Those rows that every model has a vector of; the others are due again at once, for the other models' workers."""
         tables = vector_tables(connection)
         if len(tables) == 1:
@@ -114,23 +125,23 @@ class Queue:
 
     def postpone(self, task: str, rids: Sequence[int], error: str) -> None:
         """Put failed jobs back with a growing delay (1 s doubling to 1 h). They are never dropped."""
-        with self._connections.writing(lazily=True) as connection:
-            now = to_micros(self._clock())
-            for rid in rids:
-                connection.execute(
-                    "UPDATE jobs SET attempts = attempts + 1, error = ?, "
-                    "not_before = ? + 1000000 * min(3600, 1 << min(attempts, 12)) WHERE task = ? AND rid = ?",
-                    (error[:500], now, task, rid),
+        now = to_micros(self._clock())
+        for tenant, some in self._connections.by_tenant(rids).items():
+            with self._connections.writing(tenant, lazily=True, alone=False) as connection:
+                connection.executemany(
+                    f"UPDATE jobs SET attempts = attempts + 1, error = ?, not_before = ? + {_LATER} "
+                    "WHERE task = ? AND rid = ?",
+                    [(error[:500], now, task, rid) for rid in some],
                 )
 
     def retry(self) -> None:
         """Make every postponed job due at once."""
-        with self._connections.writing() as connection:
+        with self._connections.writing(WHOLE, alone=False) as connection:
             connection.execute("UPDATE jobs SET not_before = 0")
 
     def lacking(self, table: str) -> tuple[int, str | None]:
         """How many rows that owe a vector have none in a vector table, and the last error with them."""
-        with self._connections.reading() as connection:
+        with self._connections.reading(WHOLE) as connection:
             query = (
                 "SELECT count(*), max(error) FROM jobs WHERE task = 'embed' "
                 f"AND NOT EXISTS (SELECT 1 FROM {fold_table(table)} AS t WHERE t.rid = jobs.rid)"
@@ -140,11 +151,11 @@ class Queue:
 
     def backlog(self) -> dict[str, tuple[int, int, str | None]]:
         """For each task: how many jobs wait, how many of them failed before, and the last error."""
-        with self._connections.reading() as connection:
+        with self._connections.reading(WHOLE) as connection:
             return {
                 task: (waiting, failed, error)
                 for task, waiting, failed, error in connection.execute(
-                    "SELECT task, count(*), sum(attempts > 0), max(error) FROM jobs GROUP BY task"
+                    "SELECT task, count(*), sum(CASE WHEN attempts > 0 THEN 1 ELSE 0 END), max(error) FROM jobs GROUP BY task"
                 )
             }
 
@@ -152,7 +163,7 @@ class Queue:
 # --- folds ---
 
 
-def vector_tables(connection: sqlite3.Connection) -> list[str]:
+def vector_tables(connection: Database) -> list[str]:
     """The folds that there is one of for each embedding model."""
     return [f"vectors_{no}" for (no,) in connection.execute("SELECT no FROM models")]
 
@@ -164,7 +175,7 @@ def fold_table(name: str) -> str:
     raise StoreError(f"there is no fold named {name!r}")
 
 
-def arrive(connection: sqlite3.Connection, part: int, fold: str, rids: Sequence[int]) -> None:
+def arrive(connection: Database, part: int, fold: str, rids: Sequence[int]) -> None:
     """Tell the indexes of all processes that a fold of these rows came, changed or went."""
     packed = b"".join(rid.to_bytes(8, "little") for rid in rids)
     connection.execute("INSERT INTO arrivals (part, fold, rids) VALUES (?, ?, ?)", (part, fold, packed))

@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import re
 import secrets
-import sqlite3
 import struct
 from base64 import b64encode, urlsafe_b64decode
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from holdfast.cube import RECALLABLE, Cube, Ref, Scope
 from holdfast.errors import InputError, NotFoundError
 from holdfast.store.base import Action
 from holdfast.store.batch import Batch, newest
+from holdfast.store.engine import Database
 from holdfast.store.grants import Reach
 from holdfast.store.rows import id_bytes, id_text, visible
 
@@ -100,7 +100,7 @@ def hindrance(cube: Cube, reward: float, start: float = 0.0) -> str:
     return "" if cube.status in RECALLABLE else f"it is {cube.status}, and gains nothing"
 
 
-def hand_out(connection: sqlite3.Connection, key: bytes, cubes: Sequence[Cube], scope: Scope, terms: Terms) -> str:
+def hand_out(connection: Database, key: bytes, cubes: Sequence[Cube], scope: Scope, terms: Terms) -> str:
     """A token for memories of a scope, at least one. It writes nothing."""
     head = newest(connection)[0]
     credit = _CREDITS.index(terms.credit)
@@ -110,7 +110,7 @@ def hand_out(connection: sqlite3.Connection, key: bytes, cubes: Sequence[Cube], 
 
 
 def redeem(
-    connection: sqlite3.Connection, batch: Batch, key: bytes, token: str, reach: Reach, scope: Scope, reward: float
+    connection: Database, batch: Batch, key: bytes, token: str, reach: Reach, scope: Scope, reward: float
 ) -> Rewarded:
     """Let a reward count, once. Raises NotFoundError for a token that is none here, or is for more than may be reached."""
     read = _read(key, token, scope)

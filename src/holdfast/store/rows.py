@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import re
-import sqlite3
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from holdfast.cube import EXTERNAL, MAX_TEXT_BYTES, Cube, Scope, Status, Use, ba
 from holdfast.errors import InputError, IntegrityError, NotFoundError
 from holdfast.store import schema
 from holdfast.store.base import Where
+from holdfast.store.engine import Database
 from holdfast.store.grants import Reach
 
 DEEPEST = 64
@@ -140,6 +140,9 @@ SELECT_SALTED = f"{_READ}, salt FROM cubes LEFT JOIN uses ON uses.id = cubes.id"
 """What ``to_row`` takes, and with the salt after it; the conditions are the caller's."""
 
 
+NOTE = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+"""Write a note that the store keeps about itself: its key and its value."""
+
 VERSIONS = """
 SELECT version.rid FROM (VALUES {}) AS wanted
 CROSS JOIN cubes AS version ON version.id = wanted.column1 AND version.version = wanted.column2
@@ -241,7 +244,7 @@ UNREADABLE = (AttributeError, KeyError, OverflowError, RecursionError, TypeError
 """What a value of another type, or a body that is no cube's, causes where it is read."""
 
 
-def visible(connection: sqlite3.Connection, id: str, reach: Reach, version: int | None = None) -> Row | None:
+def visible(connection: Database, id: str, reach: Reach, version: int | None = None) -> Row | None:
     """A cube's current version, or the one that is named; None where it is out of reach or there is none.
 
     What is hidden now is hidden in every version.
@@ -258,7 +261,7 @@ def visible(connection: sqlite3.Connection, id: str, reach: Reach, version: int 
     return None
 
 
-def current(connection: sqlite3.Connection, id: str, reach: Reach, version: int | None = None) -> Row:
+def current(connection: Database, id: str, reach: Reach, version: int | None = None) -> Row:
     """As ``visible``, with NotFoundError for None."""
     row = visible(connection, id, reach, version)
     if row is None:
@@ -270,7 +273,7 @@ def current(connection: sqlite3.Connection, id: str, reach: Reach, version: int 
 _KNOWN_PARTS = 1_000
 
 
-def partition_number(connection: sqlite3.Connection, path: str) -> int | None:
+def partition_number(connection: Database, path: str) -> int | None:
     """The number of the partition tenant/user, None while nothing was ever written there."""
     known: dict[str, int] | None = getattr(connection, "parts", None)  # of a reader, which sees what is committed alone
     if known is not None and path in known:
@@ -285,8 +288,11 @@ def partition_number(connection: sqlite3.Connection, path: str) -> int | None:
     return int(found[0])
 
 
-def conditions(scope: Scope, where: Where) -> tuple[list[str], list[Any]]:
-    """What a row's columns must say to lie in an agent's or session's scope and pass a filter: SQL conditions, their values."""
+def conditions(scope: Scope, where: Where, *, reads_json: bool = True) -> tuple[list[str], list[Any]]:
+    """What a row's columns must say to lie in an agent's or session's scope and pass a filter: SQL conditions, their values.
+
+    Where the database does not read JSON as SQLite does, a condition on data lets more through, and ``passes`` has the last word.
+    """
     for name in ("kinds", "statuses"):
         if isinstance(getattr(where, name), str):
             raise InputError(f"{name} is a list: write ({getattr(where, name)!r},)")
@@ -328,9 +334,25 @@ def conditions(scope: Scope, where: Where) -> tuple[list[str], list[Any]]:
             raise InputError(
                 f"data can be filtered by strings, numbers, true, false and none, not by {key!r}: {value!r}"
             )
+        if not reads_json:
+            if value is not None and key.isascii():  # as it stands in a body, whichever way that is escaped
+                said = f'"{written(value)}"' if isinstance(value, str) and value.isascii() else ""
+                add("instr(body, ?) > 0", f'"{written(key)}":{said}')
+            continue
         # json_each compares whole keys, whatever characters they hold; a path would need them escaped.
         add("(SELECT value FROM json_each(body, '$.data') WHERE key = ?) IS ?", key, value)
     return clauses, values
+
+
+def passes(data: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a memory's data hold what is asked for, compared as SQLite does: true is 1, and what is not there is none."""
+    for key, value in wanted.items():
+        held = data.get(key)
+        if isinstance(held, dict | list):
+            held = _json(held)
+        if held != value or (held is None) is not (value is None):
+            return False
+    return True
 
 
 # --- ids and times ---
