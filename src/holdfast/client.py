@@ -262,10 +262,14 @@ class Client:
 
     def _call(self, method: str, path: str, params: Mapping[str, Any], body: Any, *, again: bool) -> Any:
         address = f"/v1/{path}"
+        # In ASCII, as a text may hold half of a character.
+        written, typed = (None, {}) if body is None else (json.dumps(body), {"Content-Type": "application/json"})
         for left in range((AGAIN if again else 1) - 1, -1, -1):
             try:
                 with self._told():
-                    answer = self._http.request(method, address, params=params, json=body, headers=self._headers)
+                    answer = self._http.request(
+                        method, address, params=params, content=written, headers={**self._headers, **typed}
+                    )
                 break
             except StoreError:
                 if not left:

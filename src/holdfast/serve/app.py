@@ -16,7 +16,7 @@ from fastapi.responses import Response
 import holdfast
 from holdfast.memory import Memory
 from holdfast.serve import board, health, memories, streams
-from holdfast.serve.calls import Door, add_problems
+from holdfast.serve.calls import Door, JSONResponse, add_problems
 from holdfast.serve.console import HEADERS, assets
 from holdfast.serve.limits import Limited, Limits
 
@@ -54,6 +54,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        default_response_class=JSONResponse,
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.door = Door(memory, owner_key)

@@ -138,10 +138,14 @@ def router(evidence: Path | None = None) -> APIRouter:
 
     @routes.get("/audit")
     def audit(
-        memory: Held, scope: Named, before: int | None = None, action: str | None = None, limit: int = 100
+        memory: Held,
+        scope: Named,
+        before: int | None = None,
+        action: Action | None = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> dict[str, Any]:
         home = memory.scope(**scope)
-        found = list(_backwards(memory, home, before, action, min(max(limit, 1), 1000) + 1))
+        found = list(_backwards(memory, home, before, action, limit + 1))
         more = len(found) > limit
         return {"events": [_event(event) for event in found[:limit]], "next": found[limit - 1].seq if more else None}
 
@@ -161,7 +165,9 @@ def router(evidence: Path | None = None) -> APIRouter:
             before = ""
             while not await request.is_disconnected():
                 try:
-                    now = json.dumps(await run_in_threadpool(_status, memory, scope))
+                    now = json.dumps(
+                        await run_in_threadpool(_status, memory, scope)
+                    )  # ASCII: half a character is escaped
                 except HoldfastError:
                     return
                 yield f"event: status\ndata: {now}\n\n" if now != before else ": still here\n\n"
@@ -206,9 +212,8 @@ def _status(memory: Memory, scope: dict[str, Any]) -> dict[str, Any]:
         return told
 
 
-def _backwards(memory: Memory, scope: Scope, before: int | None, action: str | None, limit: int) -> Iterator[Event]:
+def _backwards(memory: Memory, scope: Scope, before: int | None, wanted: Action | None, limit: int) -> Iterator[Event]:
     """The events of a scope's user, the newest first."""
-    wanted = None if action is None else Action(action)
     end = (memory.store.newest(scope) + 1) if before is None else before
     window, given = _WINDOW, 0
     while end > 1 and given < limit:

@@ -29,7 +29,7 @@ from holdfast.memory import Memory
 try:
     from fastapi import Depends, FastAPI, Header, Request
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse
+    from fastapi.responses import JSONResponse as PlainJson
     from starlette.exceptions import HTTPException
 except ImportError as error:
     raise MissingExtraError("this needs the extra: pip install 'holdfast[serve]'") from error
@@ -99,12 +99,17 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
+def bearer(header: str | None) -> str | None:
+    """The key in ``Authorization: Bearer KEY``, however that is spelt; None where there is none."""
+    kind, _, key = (header or "").strip().partition(" ")
+    return (key.strip() or None) if kind.lower() == "bearer" else None
+
+
 # --- what routes depend on ---
 
 
 def _memory(request: Request, authorization: Annotated[str | None, Header()] = None) -> Memory:
-    kind, _, key = (authorization or "").partition(" ")
-    opened: Memory = request.app.state.door(key.strip() if kind.lower() == "bearer" and key.strip() else None)
+    opened: Memory = request.app.state.door(bearer(authorization))
     return opened
 
 
@@ -119,6 +124,14 @@ Held = Annotated[Memory, Depends(_memory)]
 
 Named = Annotated[dict[str, Any], Depends(_scope)]
 """The scope that the address names: ``?user=ana&tenant=default&agent=&session=``."""
+
+
+class JSONResponse(PlainJson):
+    """JSON of whatever a memory holds: half of a character, which UTF-8 cannot write, is escaped."""
+
+    def render(self, content: Any) -> bytes:
+        """See Starlette."""
+        return written(content)
 
 
 # --- what went wrong ---
@@ -173,6 +186,14 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 """What any route may answer instead, for the OpenAPI document."""
 
 
+def written(record: Any) -> bytes:
+    """A record as JSON."""
+    try:
+        return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+
+
 def line(record: Any) -> bytes:
     """One line of newline-delimited JSON."""
-    return json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    return written(record) + b"\n"

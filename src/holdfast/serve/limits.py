@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import time
@@ -15,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from holdfast.errors import InputError
-from holdfast.serve.calls import told
+from holdfast.serve.calls import bearer, told
 
 CALLERS = 10_000
 """So many callers are kept count of; who has not called for longest is forgotten first."""
@@ -32,15 +33,17 @@ class Limits:
         rate: calls a second of one key, in the long run; 0: no limit.
         burst: calls at once.
         body: bytes of a body.
+        idle: seconds that a body may pause; who sends nothing for longer holds a connection for nothing.
     """
 
     rate: float = 50.0
     burst: int = 200
     body: int = 4 * 2**20
+    idle: float = 30.0
 
     def __post_init__(self) -> None:
-        if self.rate < 0 or self.burst < 1 or self.body < 1:
-            raise InputError("a rate is 0 or more, and a burst and a body are 1 or more")
+        if self.rate < 0 or self.burst < 1 or self.body < 1 or self.idle <= 0:
+            raise InputError("a rate is 0 or more, a burst and a body are 1 or more, and idle is more than 0")
 
 
 class Limited:
@@ -64,20 +67,19 @@ class Limited:
         refused = self._refused(headers, scope)
         if refused is not None:
             return await refused(scope, receive, send)
-        if scope["path"] not in STREAMED:
-            receive = self._bounded(receive)
+        receive = self._bounded(receive, None if scope["path"] in STREAMED else self._limits.body)
         return await self._app(scope, receive, send)
 
     def _refused(self, headers: Headers, scope: Scope) -> ASGIApp | None:
         if self._hosts and _name(headers.get("host", "")) not in self._hosts:
             return told(421, "InputError", "this server is not known by that name; start it with --allow-host NAME")
         origin = headers.get("origin")
-        if origin is not None and self._hosts and (urlsplit(origin).hostname or "") not in self._hosts:
+        if origin is not None and self._hosts and _named(origin) not in self._hosts:
             return told(403, "AccessError", f"a page of {origin} may not call this server")
         size = headers.get("content-length", "")
         if scope["path"] not in STREAMED and size.isdecimal() and int(size) > self._limits.body:
             return told(413, "InputError", self._too_large())
-        wait = self._wait(headers.get("authorization", "") or str((scope.get("client") or ("",))[0]))
+        wait = self._wait(bearer(headers.get("authorization")) or str((scope.get("client") or ("",))[0]))
         if wait > 0:
             words = f"more than {self._limits.rate:g} calls a second; come again in {wait:.1f} s"
             return told(429, "InputError", words, {"Retry-After": str(math.ceil(wait))})
@@ -96,14 +98,21 @@ class Limited:
             self._buckets.popitem(last=False)
         return short / self._limits.rate
 
-    def _bounded(self, receive: Receive) -> Receive:
-        read = 0
+    def _bounded(self, receive: Receive, most: int | None) -> Receive:
+        read, whole = 0, False
 
         async def counted() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, whole
+            if whole:  # from now on it is only waited for that the caller goes away
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), self._limits.idle)
+            except TimeoutError:
+                words = f"the body paused for more than {self._limits.idle:g} s"
+                raise HTTPException(408, words, {"Connection": "close"}) from None
             read += len(message.get("body", b""))
-            if read > self._limits.body:
+            whole = not message.get("more_body", False)
+            if most is not None and read > most:
                 raise HTTPException(413, self._too_large())
             return message
 
@@ -111,6 +120,14 @@ class Limited:
 
     def _too_large(self) -> str:
         return f"a body may have {self._limits.body:,} bytes; send many memories to /v1/import"
+
+
+def _named(origin: str) -> str:
+    """The host of an origin; "" for what is none."""
+    try:
+        return urlsplit(origin).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _name(host: str) -> str:

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
@@ -62,13 +63,18 @@ async def bring(request: Request, memory: Held, scope: Named) -> Response:
 
     async def answers() -> AsyncIterator[bytes]:
         number, kept, known = 0, 0, 0
+        called: dict[str, str] = {}  # what lies here by another id: what is derived from it may come in a later batch
         try:
             async for batch in _batches(request):
-                done = await run_in_threadpool(_brought, memory, batch, here)
+                done = await run_in_threadpool(_brought, memory, batch, here, called)
                 number, kept, known = number + len(batch), kept + len(done.ids), known + done.duplicates
                 yield line({"line": number, "kept": kept, "known": known, "notes": done.notes, "edited": done.edited})
         except HoldfastError as error:
             told = {"error": type(error).__name__, "detail": f"after line {number}: {error}"}
+            yield line({"line": number, "kept": kept, "known": known, **told})
+            return
+        except HTTPException as error:  # the body paused for too long
+            told = {"error": "InputError", "detail": f"after line {number}: {error.detail}"}
             yield line({"line": number, "kept": kept, "known": known, **told})
             return
         yield line({"line": number, "kept": kept, "known": known, "done": True})
@@ -83,24 +89,29 @@ def _writable(memory: Memory, scope: dict[str, Any]) -> Place:
     return here
 
 
-def _brought(memory: Memory, lines: list[str], here: Place) -> Imported:
-    return bring_in(memory.door, read_jsonl(lines, here), actor=here.path)
+def _brought(memory: Memory, lines: list[str], here: Place, called: dict[str, str]) -> Imported:
+    return bring_in(memory.door, read_jsonl(lines, here), actor=here.path, called=called)
 
 
 async def _batches(request: Request) -> AsyncIterator[list[str]]:
-    rest, batch, size = b"", list[str](), 0
+    begun, length, batch, size = list[bytes](), 0, list[str](), 0
     async for chunk in request.stream():
-        *whole, rest = (rest + chunk).split(b"\n")
+        *whole, rest = chunk.split(b"\n")
+        if whole:  # joined once: a long line must not be copied with every piece of it
+            whole[0] = b"".join((*begun, whole[0]))
+            begun, length = [], 0
+        begun.append(rest)
+        length += len(rest)
         for one in whole:
             batch.append(one.decode("utf-8", "replace"))
             size += len(one)
             if len(batch) >= BATCH or size >= BATCH_BYTES:
                 yield batch
                 batch, size = [], 0
-        if len(rest) > LONGEST:
+        if length > LONGEST:
             raise InputError(f"a line may have {LONGEST:,} bytes")
-    if rest:
-        batch.append(rest.decode("utf-8", "replace"))
+    if length:
+        batch.append(b"".join(begun).decode("utf-8", "replace"))
     if batch:
         yield batch
 

@@ -232,11 +232,19 @@ def read_markdown(lines: Iterable[str], scope: Scope) -> Iterator[Cube]:
     yield from finish()
 
 
-def bring_in(store: Store, cubes: Iterable[Cube], *, actor: str = "", batch: int = 512) -> Imported:
+def bring_in(
+    store: Store,
+    cubes: Iterable[Cube],
+    *,
+    actor: str = "",
+    batch: int = 512,
+    called: dict[str, str] | None = None,
+) -> Imported:
     """Commit cubes in batches; what is there already is skipped, so an import that broke off can be run again.
 
     A memory that is held with other words is an edit where the export was made from the version held; otherwise it stays
-    as it is. What was forgotten stays forgotten. Each such thing is a note.
+    as it is. What was forgotten stays forgotten. Each such thing is a note. ``called``: for an import that comes in several
+    calls, what of earlier ones lies here by another id; it is added to.
     """
     ids: list[str] = []
     edited: list[str] = []
@@ -244,7 +252,7 @@ def bring_in(store: Store, cubes: Iterable[Cube], *, actor: str = "", batch: int
     duplicates = 0
     pending: list[Cube] = []
     waiting: set[str] = set()
-    known: dict[str, str] = {}  # what an id of the export is called here
+    known = dict(called or {})  # what an id of the export is called here
 
     def flush() -> int:
         count = _commit(store, pending, actor, ids, known, notes)
@@ -284,6 +292,8 @@ def bring_in(store: Store, cubes: Iterable[Cube], *, actor: str = "", batch: int
             duplicates += flush()
     if pending:
         duplicates += flush()
+    if called is not None:
+        called.update((id, here) for id, here in known.items() if id != here)
     return Imported(tuple(ids), duplicates, tuple(notes), tuple(edited))
 
 
