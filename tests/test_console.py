@@ -226,6 +226,8 @@ def test_another_scope_is_chosen_and_a_forbidden_one_refused(served, open_page):
     page.get_by_role("button", name=re.compile("Scope")).click()
     page.get_by_role("dialog").get_by_label("User").fill("ben")
     page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name=re.compile("Scope"))).to_contain_text("ben")
+    expect(page.get_by_role("dialog")).to_have_count(0)
     page.get_by_role("searchbox").fill("who rows?")
     page.keyboard.press("Enter")
     expect(page.locator("li[data-id]")).to_have_count(1)

@@ -33,6 +33,7 @@ from holdfast.errors import AccessError, ConflictError, InputError, NotFoundErro
 from holdfast.serve.app import create_app  # noqa: E402
 from holdfast.serve.calls import own_key  # noqa: E402
 from holdfast.serve.limits import Limited, Limits  # noqa: E402
+from holdfast.serve.listening import listen  # noqa: E402
 from support import open_memory  # noqa: E402
 
 OWNER = "the-owners-own-key-of-these-tests-0123456789"
@@ -41,7 +42,7 @@ OWNER = "the-owners-own-key-of-these-tests-0123456789"
 @contextmanager
 def serving(memory: Memory, **more: Any) -> Iterator[str]:
     app = create_app(memory, OWNER, **{"limits": Limits(rate=0), **more})
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with listen("127.0.0.1", 0) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
@@ -464,3 +465,12 @@ def test_no_input_that_the_document_allows_or_forbids_breaks_the_server(memory: 
         asked()
     assert failed == []
     assert memory.verify() == []
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    with listen("127.0.0.1", 0) as taken, pytest.raises(InputError, match="cannot be listened at"):
+        listen("127.0.0.1", taken.getsockname()[1])

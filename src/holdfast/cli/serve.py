@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import socket
 from pathlib import Path
 from typing import Any
 
 from holdfast.cli.options import announce_new, embedder, store_path
 from holdfast.cli.screen import Screen
-from holdfast.errors import InputError
 from holdfast.memory import Memory
+from holdfast.serve.listening import listen
 
 KEY_FILE = "holdfast-owner.key"
 
@@ -57,11 +56,7 @@ def serve(args: argparse.Namespace, screen: Screen) -> int:
     uvicorn = importlib.import_module("uvicorn")
     file = Path(args.owner_key_file).expanduser()
     key, made = calls.own_key(file)
-    family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
-    try:
-        listening = socket.create_server((args.host, args.port), family=family)
-    except (OSError, OverflowError) as error:
-        raise InputError(f"{args.host}:{args.port} cannot be listened at: {error}") from error
+    listening = listen(args.host, args.port)
     new = announce_new(args)
     with (
         listening,

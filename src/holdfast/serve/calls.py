@@ -113,7 +113,7 @@ def _memory(request: Request, authorization: Annotated[str | None, Header()] = N
     return opened
 
 
-def _scope(
+async def _scope(  # on the loop: a thread would cost more than the work
     user: str, tenant: str = "default", agent: str | None = None, session: str | None = None
 ) -> dict[str, str | None]:
     return {"tenant": tenant, "user": user, "agent": agent, "session": session}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import json
-import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from holdfast.guard.echoes import echoed, said
 from holdfast.guard.governor import Purpose
 from holdfast.memory import Memory
 from holdfast.retrieve.context import CLOSE, NOTICE, OPEN, disarmed, line, without_recalled
+from holdfast.serve.listening import listen
 from holdfast.store.access import HeldStore
 from holdfast.store.base import Operation
 from holdfast.store.grants import Right
@@ -492,12 +492,7 @@ def serve_http(
     service: Service, host: str, port: int, hosts: Iterable[str] = (), ready: Callable[[str], None] = lambda _: None
 ) -> None:
     """Serve any number of clients over HTTP until interrupted. ``ready`` is told the address. Raises InputError."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        raise InputError(f"{host}:{port} cannot be listened at: {error}") from error
-    with listening:
+    with listen(host, port) as listening:
         where = f"[{host}]" if ":" in host else host
         names = list(hosts) if host in ("0.0.0.0", "::") else [*hosts, where]  # noqa: S104  (compared, not bound)
         config = uvicorn.Config(app(service, names), log_level="warning", access_log=False)
