@@ -15,7 +15,7 @@ from fastapi.responses import Response, StreamingResponse
 from holdfast.cube import Cube, Scope
 from holdfast.errors import AccessError, HoldfastError, NotFoundError
 from holdfast.memory import Change, Memory
-from holdfast.serve.calls import PROBLEMS, Held, Named
+from holdfast.serve.calls import PROBLEMS, Held, Named, Route
 from holdfast.store.base import Action, Event
 
 _BEAT = 1.0  # seconds between two looks at the status
@@ -24,7 +24,7 @@ _WINDOW = 512  # events that are read at once, looking backwards
 
 def router(evidence: Path | None = None) -> APIRouter:
     """The routes themselves."""
-    routes = APIRouter(tags=["memory"], responses=PROBLEMS)
+    routes = APIRouter(tags=["memory"], responses=PROBLEMS, route_class=Route)
 
     @routes.post("/search")
     def search(

@@ -5,11 +5,14 @@ Who calls is told by ``Authorization: Bearer KEY``. What a key may do is checked
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
+import inspect
 import json
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,8 +31,11 @@ from holdfast.memory import Memory
 
 try:
     from fastapi import Depends, FastAPI, Header, Request
+    from fastapi.concurrency import run_in_threadpool
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse as PlainJson
+    from fastapi.responses import Response
+    from fastapi.routing import APIRoute
     from starlette.exceptions import HTTPException
 except ImportError as error:
     raise MissingExtraError("this needs the extra: pip install 'holdfast[serve]'") from error
@@ -66,12 +72,14 @@ class Door:
             raise InputError(f"the owner's key needs {KEY_BYTES} characters at least; let holdfast serve make one")
         self._memory, self._owner = memory, _digest(owner_key)
 
-    def __call__(self, key: str | None) -> Memory:
-        """Raises UnknownKeyError."""
+    def owned(self, key: str | None) -> Memory | None:
+        """The owner's memory for the owner's key, without a look at the store; None for another's. Raises UnknownKeyError."""
         if key is None:
             raise UnknownKeyError("this call brings no key; send one as: Authorization: Bearer KEY")
-        if hmac.compare_digest(_digest(key), self._owner):
-            return self._memory
+        return self._memory if hmac.compare_digest(_digest(key), self._owner) else None
+
+    def __call__(self, key: str) -> Memory:
+        """The memory in the hands of a principal, by its key. Raises UnknownKeyError."""
         try:
             return self._memory.with_key(key)
         except AccessError as error:
@@ -108,9 +116,11 @@ def bearer(header: str | None) -> str | None:
 # --- what routes depend on ---
 
 
-def _memory(request: Request, authorization: Annotated[str | None, Header()] = None) -> Memory:
-    opened: Memory = request.app.state.door(bearer(authorization))
-    return opened
+async def _memory(request: Request, authorization: Annotated[str | None, Header()] = None) -> Memory:
+    door: Door = request.app.state.door
+    key = bearer(authorization)
+    owned = door.owned(key)
+    return await run_in_threadpool(door, str(key)) if owned is None else owned
 
 
 async def _scope(  # on the loop: a thread would cost more than the work
@@ -132,6 +142,21 @@ class JSONResponse(PlainJson):
     def render(self, content: Any) -> bytes:
         """See Starlette."""
         return written(content)
+
+
+class Route(APIRoute):
+    """A route that is answered from the thread it ran on: FastAPI would take another one to look through what it says."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        called, status = endpoint, options.get("status_code") or 200
+        if not inspect.iscoroutinefunction(called):
+
+            @functools.wraps(called)
+            def endpoint(*args: Any, **named: Any) -> Response:
+                found = called(*args, **named)
+                return found if isinstance(found, Response) else JSONResponse(found, status)
+
+        super().__init__(path, endpoint, **options)
 
 
 # --- what went wrong ---

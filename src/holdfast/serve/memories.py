@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from holdfast.cube import Channel, Kind, Ref
 from holdfast.encode.base import Step, Trajectory
 from holdfast.errors import InputError
-from holdfast.serve.calls import PROBLEMS, Held, Named
+from holdfast.serve.calls import PROBLEMS, Held, Named, Route
 from holdfast.store.grants import Right
 
-routes = APIRouter(tags=["memories"], responses=PROBLEMS)
+routes = APIRouter(tags=["memories"], responses=PROBLEMS, route_class=Route)
 
 
 class _Model(BaseModel):
@@ -180,7 +180,7 @@ def _needs_recipe(there: bool) -> None:
 
 # --- who may do what: the owner's ---
 
-access = APIRouter(prefix="/access", tags=["access"], responses=PROBLEMS)
+access = APIRouter(prefix="/access", tags=["access"], responses=PROBLEMS, route_class=Route)
 
 
 class Enrolled(_Model):

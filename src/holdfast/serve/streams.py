@@ -20,11 +20,11 @@ from starlette.types import Receive, Scope, Send
 from holdfast.cube import Scope as Place
 from holdfast.errors import HoldfastError, InputError
 from holdfast.memory import Memory
-from holdfast.serve.calls import PROBLEMS, Held, Named, line
+from holdfast.serve.calls import PROBLEMS, Held, Named, Route, line
 from holdfast.store.grants import Right
 from holdfast.store.transfer import Imported, bring_in, export_jsonl, read_jsonl
 
-routes = APIRouter(tags=["transfer"], responses=PROBLEMS)
+routes = APIRouter(tags=["transfer"], responses=PROBLEMS, route_class=Route)
 
 BATCH, BATCH_BYTES, LONGEST = 256, 2**20, 64 * 2**20
 """Lines and bytes of a batch, and bytes of one line."""
