@@ -46,6 +46,7 @@ def main() -> None:
         with Memory(store, user="ana", embedder=None, encoders=(), background=False, durability="normal") as memory:
             for start in range(0, options.memories, 2_000):
                 memory.add([text(drawn) for _ in range(min(2_000, options.memories - start))])
+            memory.flush()  # or the server would work off the queue meanwhile, and that would be measured
         command = [sys.executable, "-m", "holdfast", "serve", str(store), "--port", "0", "--owner-key-file", str(file)]
         server = subprocess.Popen(
             [*command, "--embedder", "none", "--rate", "0"], stderr=subprocess.PIPE, text=True, cwd=home
