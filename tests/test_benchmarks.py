@@ -255,7 +255,7 @@ def test_false_alarms_are_counted_by_way_and_reason():
 
 def test_a_recipe_is_measured_without_its_model_and_its_embedder(tmp_path):
     disk = SyncedCommit(tmp_path / "limit")
-    found = recipes.measured("voyager", tmp_path / "store", 12, disk, seed=1)
+    found = recipes.measured("voyager", tmp_path / "store", 12, 100, disk, seed=1)
     disk.close()
     assert found["records"] == 12 + 9, "a run each, and a digest of those that succeeded"
     assert found["commits a run"] == 2
