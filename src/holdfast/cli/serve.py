@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,8 @@ def serve(args: argparse.Namespace, screen: Screen) -> int:
     file = Path(args.owner_key_file).expanduser()
     key, made = calls.own_key(file)
     listening = listen(args.host, args.port)
+    # uvicorn raises the signal again once it has stopped: the store is closed then, and not left to its end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     new = announce_new(args)
     with (
         listening,
