@@ -1,6 +1,6 @@
 """What the PostgreSQL store adds to plain SQL that does the same work, on one server: durable adds, and searches.
 
-    python benchmarks/postgres.py postgresql://postgres@/postgres?host=/tmp/pg
+    python -m benchmarks.postgres postgresql://me@localhost/postgres
 
 Makes and drops a database of its own. The plain arm writes the same rows in the same tables by psycopg, in one transaction of
 the same durability, with nothing looked up but what keeps them consistent: the tenant's head, and whether the same is held. Its
