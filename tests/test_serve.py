@@ -30,6 +30,7 @@ from holdfast import Memory  # noqa: E402
 from holdfast.client import Client  # noqa: E402
 from holdfast.cube import Channel, Cube, Origin, Scope  # noqa: E402
 from holdfast.errors import AccessError, ConflictError, InputError, NotFoundError, StoreError  # noqa: E402
+from holdfast.serve import health  # noqa: E402
 from holdfast.serve.app import create_app  # noqa: E402
 from holdfast.serve.calls import own_key  # noqa: E402
 from holdfast.serve.limits import Limited, Limits  # noqa: E402
@@ -322,6 +323,8 @@ def test_memories_come_in_and_go_out_in_streams(memory: Memory) -> None:
         assert again[-1]["kept"] == 0 and again[-1]["known"] == 700
         out = call(address, "GET", "export?user=ana").text.splitlines()
         assert {json.loads(line)["text"] for line in out[1:]} == {cube.text for cube in some} and len(out) == 701
+        client.retract(client.search("number 7 of the archive")[0].id)
+        assert len(call(address, "GET", "export?user=ana").text.splitlines()) == 701, "a complete copy, as of the command"
         bad = call(address, "POST", "import?user=ana", content=b'{"no": "cube"}\n').text
         assert json.loads(bad)["error"] == "InputError" and "line 1" in bad
         back = call(address, "POST", "import?user=ben", content="\n".join(out).encode())
@@ -401,6 +404,8 @@ def test_ready_means_that_it_can_be_relied_upon(folder: Path, monkeypatch: pytes
             raise StoreError("the disk is full")
 
         monkeypatch.setattr(memory.store, "set_meta", full)
+        assert httpx.get(f"{address}/readyz").status_code == 200, "an answer holds for a moment"
+        monkeypatch.setattr(health, "LOOKED", 0.0)
         assert "disk is full" in httpx.get(f"{address}/readyz").json()["troubles"][0]
     with open_memory(folder, embedder=None, durability="normal") as memory, serving(memory) as address:
         assert httpx.get(f"{address}/readyz").status_code == 503

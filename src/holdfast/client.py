@@ -1,4 +1,4 @@
-"""``Memory`` over HTTP: the same calls, answered by a server (``holdfast serve``), with the same records and the same errors.
+"""``Memory`` over HTTP: what keeps, finds, looks and takes back, by the same names, with the same records and the same errors.
 
     with Client("http://127.0.0.1:8200", key, user="ana") as memory:
         memory.add("I moved to Lisbon in May")
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import quote
@@ -93,7 +94,7 @@ class Client:
                 yield json.dumps(cube.to_dict()).encode() + b"\n"
 
         with (
-            self._told(),
+            _reaching(),
             self._http.stream(
                 "POST", "/v1/import", params=self._scope(scope), content=lines(), headers=self._headers
             ) as answer,
@@ -266,7 +267,7 @@ class Client:
         written, typed = (None, {}) if body is None else (json.dumps(body), {"Content-Type": "application/json"})
         for left in range((AGAIN if again else 1) - 1, -1, -1):
             try:
-                with self._told():
+                with _reaching():
                     answer = self._http.request(
                         method, address, params=params, content=written, headers={**self._headers, **typed}
                     )
@@ -279,18 +280,14 @@ class Client:
             _raise(answer)
         return answer.json()
 
-    def _told(self) -> _Told:
-        return _Told()
 
-
-class _Told:
+@contextmanager
+def _reaching() -> Iterator[None]:
     """Turns what httpx raises into ours."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, httpx.HTTPError | httpx.InvalidURL):
-            raise StoreError(f"the server does not answer ({error}); is it running there?") from error
+    try:
+        yield
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise StoreError(f"the server does not answer ({error}); is it running there?") from error
 
 
 def _named(id: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import time
+from threading import Lock
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -14,6 +16,9 @@ from holdfast.memory import Memory
 
 FAILED = 100
 """So many jobs may have failed for good before that is called trouble."""
+
+LOOKED = 5.0
+"""For so many seconds an answer holds: a look is a commit, and whoever asks needs no key."""
 
 
 def troubles(memory: Memory, durability: str) -> list[str]:
@@ -38,6 +43,8 @@ def troubles(memory: Memory, durability: str) -> list[str]:
 def router(memory: Memory, durability: str) -> APIRouter:
     """``/healthz`` and ``/readyz``, which need no key and tell nothing of what is remembered."""
     routes = APIRouter(include_in_schema=False)
+    looked: list[tuple[float, list[str]]] = []
+    looking = Lock()
 
     @routes.get("/healthz")
     def alive() -> dict[str, Any]:
@@ -45,7 +52,10 @@ def router(memory: Memory, durability: str) -> APIRouter:
 
     @routes.get("/readyz")
     def ready() -> Response:
-        wrong = troubles(memory, durability)
+        with looking:
+            if not looked or time.monotonic() - looked[0][0] > LOOKED:
+                looked[:] = [(time.monotonic(), troubles(memory, durability))]
+            wrong = looked[0][1]
         told = {"ready": not wrong, "troubles": wrong}  # what is degraded may quote what somebody said: it needs a key
         return JSONResponse(told, 503 if wrong else 200, {"Cache-Control": "no-store"})
 
@@ -118,8 +128,6 @@ def tracer() -> Any:
 
 
 def _needed(module: str, package: str) -> Any:
-    import importlib
-
     try:
         return importlib.import_module(module)
     except ImportError as error:

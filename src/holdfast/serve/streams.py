@@ -5,11 +5,11 @@ is counted as known, and nothing is kept twice.
 """
 
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, Any, TextIO, cast
+from typing import Any, TextIO, cast
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from starlette.background import BackgroundTask
@@ -22,7 +22,7 @@ from holdfast.errors import HoldfastError, InputError
 from holdfast.memory import Memory
 from holdfast.serve.calls import PROBLEMS, Held, Named, Route, line
 from holdfast.store.grants import Right
-from holdfast.store.transfer import Imported, bring_in, export_jsonl, read_jsonl
+from holdfast.store.transfer import Imported, bring_in, everything, export_jsonl, read_jsonl
 
 routes = APIRouter(tags=["transfer"], responses=PROBLEMS, route_class=Route)
 
@@ -116,18 +116,13 @@ async def _batches(request: Request) -> AsyncIterator[list[str]]:
         yield batch
 
 
-def _exported(memory: Held, scope: Named) -> Iterator[tuple[Memory, dict[str, Any]]]:
-    yield memory, scope
-
-
 @routes.get("/export", operation_id="take", response_class=FileResponse)
-def take(of: Annotated[tuple[Memory, dict[str, Any]], Depends(_exported)]) -> Response:
-    """All memories of a scope as they are at this moment, one a line."""
-    memory, scope = of
+def take(memory: Held, scope: Named) -> Response:
+    """All memories of a scope as they are at this moment, what was retracted too, one a line."""
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".jsonl", delete=False) as out:
         file = Path(out.name)
         try:
-            export_jsonl(memory.select(**scope), cast(TextIO, out))
+            export_jsonl(everything(memory.store, memory.scope(**scope)), cast(TextIO, out))
         except BaseException:
             file.unlink()
             raise
