@@ -324,7 +324,9 @@ def test_memories_come_in_and_go_out_in_streams(memory: Memory) -> None:
         out = call(address, "GET", "export?user=ana").text.splitlines()
         assert {json.loads(line)["text"] for line in out[1:]} == {cube.text for cube in some} and len(out) == 701
         client.retract(client.search("number 7 of the archive")[0].id)
-        assert len(call(address, "GET", "export?user=ana").text.splitlines()) == 701, "a complete copy, as of the command"
+        assert len(call(address, "GET", "export?user=ana").text.splitlines()) == 701, (
+            "a complete copy, as of the command"
+        )
         bad = call(address, "POST", "import?user=ana", content=b'{"no": "cube"}\n').text
         assert json.loads(bad)["error"] == "InputError" and "line 1" in bad
         back = call(address, "POST", "import?user=ben", content="\n".join(out).encode())
