@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from holdfast.cube import Cube, Scope
+from holdfast.cube import Cube, Policy, Scope
 from holdfast.errors import InputError, NotFoundError, SchemaError, StoreError
 from holdfast.memory import Memory
 from holdfast.store.base import Operation
@@ -114,6 +115,17 @@ def test_a_hostile_name_is_a_name(store: PostgresStore, tenant: str) -> None:
     kept = add(store, Cube(scope, "coffee")).cubes
     assert list(store.select(scope)) == list(kept) and store.pool.chains() == sorted(["acme", tenant])
     assert store.verify() == []
+
+
+@pytest.mark.parametrize("text", ["\0", "half \ud800", "\udc00 half", "\ud800\U0001f600\udc00", "\\u0000 \\", "\\\0 é"])
+def test_what_stands_beside_hostile_words_is_read_as_it_is(place: Path | str, text: str) -> None:
+    readers = ("ana", "ünï\n", "a\\u00e9", "\U0001f600")
+    opened = open_store(place)
+    (kept,) = add(opened, Cube(ANA, text, policy=Policy(readers=readers))).cubes
+    part = opened.partition(ANA)
+    assert part is not None and json.loads(opened.headers(part)[0][-1]) == list(readers)
+    assert list(opened.select(ANA)) == [kept] and opened.verify() == []
+    opened.close()
 
 
 def test_a_commit_is_of_one_tenant(store: PostgresStore) -> None:

@@ -70,17 +70,19 @@ _INDEXES = (
 )
 
 # What the common SQL asks of its database by names that PostgreSQL lacks. A body may hold what ``json`` refuses (an escaped
-# NUL, half of a character): then the escapes are read as they are written.
+# NUL, half of a character): those escapes, and no others, are read as they are written.
 _FUNCTIONS = (
     "CREATE FUNCTION instr(text, text) RETURNS integer IMMUTABLE LANGUAGE sql AS 'SELECT strpos($1, $2)'",
-    """CREATE FUNCTION json_extract(body text, path text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$
+    r"""CREATE FUNCTION json_extract(body text, path text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$
        DECLARE keys text[] := string_to_array(substr(path, 3), '.');
        BEGIN
-         IF strpos(body, '\\u') = 0 THEN RETURN body::json #>> keys; END IF;
+         IF strpos(body, '\u') = 0 THEN RETURN body::json #>> keys; END IF;
          BEGIN
            RETURN body::json #>> keys;
          EXCEPTION WHEN OTHERS THEN
-           RETURN replace(replace(replace(body, '\\\\', '\\/\\/'), '\\u', '\\\\u'), '\\/\\/', '\\\\')::json #>> keys;
+           body := regexp_replace(replace(body, '\\', '\/\/'),
+             '\\u0000|\\ud[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..)\\ud[c-f]', '\\\&', 'g');
+           RETURN replace(body, '\/\/', '\\')::json #>> keys;
          END;
        END $$""",
     """CREATE FUNCTION json_valid(body text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$
