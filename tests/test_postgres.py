@@ -17,6 +17,7 @@ import pytest
 from holdfast.cube import Cube, Policy, Scope
 from holdfast.errors import InputError, NotFoundError, SchemaError, StoreError
 from holdfast.memory import Memory
+from holdfast.store.access import Access
 from holdfast.store.base import Operation
 from holdfast.store.engine import WHOLE
 from holdfast.store.postgres import PostgresStore
@@ -191,11 +192,14 @@ def test_a_head_that_was_noted_proves_every_journal(store: PostgresStore, server
     add(store, Cube(ANA, "tea"))
     first = store.head()
     add(store, Cube(EVA, "coffee"))
+    access = Access(store)
+    access.enrol("bot")
+    assert store.verify(access.held_by("bot").head()) == [] and store.head() == access.held_by("bot").head()
     second = store.head()
-    assert (first[0], second[0]) == (1, 2) and store.head() == second
+    assert (first[0], second[0]) == (1, 3) and store.head() == second
     add(store, Cube(EVA, "water"))
     assert store.verify(first) == store.verify(second) == []
-    assert store.verify((2, "0" * 64)) and store.verify((1, second[1]))
+    assert store.verify((3, "0" * 64)) and store.verify((1, second[1]))
     database = store.name.rpartition("/")[2]
     server.run(database, "DELETE FROM holdfast.journal WHERE tenant = 'umbrella'",
                "DELETE FROM holdfast.cubes WHERE tenant = 'umbrella'",
