@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from holdfast.cli import main
 from holdfast.cube import Cube, Policy, Scope
 from holdfast.errors import InputError, NotFoundError, SchemaError, StoreError
 from holdfast.memory import Memory
@@ -282,6 +283,25 @@ def test_what_is_wrong_with_the_server_is_said_with_advice(server: Server, datab
     with pytest.raises(StoreError) as told:
         open_store(secret)
     assert "hunter2" not in str(told.value)
+
+
+def test_what_only_reads_makes_no_store_in_a_mistyped_database(
+    server: Server, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.run("postgres", "CREATE DATABASE mistyped")
+    address = server.address("mistyped")
+    try:
+        for command in (["search", "tea"], ["status"], ["doctor"]):
+            assert main(["--store", address, "--user", "ana", "--embedder", "none", *command]) == 1
+            assert "there is no store at postgresql://" in capsys.readouterr().err
+        assert main(["migrate", address, str(folder)]) == 1 and not folder.exists()
+        assert server.run("mistyped", "SELECT to_regnamespace('holdfast')") == [(None,)]
+        capsys.readouterr()
+        add_tea = ["--store", address, "--user", "ana", "--embedder", "none", "add", "tea"]
+        assert main(add_tea) == 0 and "made a new store at postgresql://" in capsys.readouterr().err
+        assert main(add_tea) == 0 and "made a new store" not in capsys.readouterr().err
+    finally:
+        server.run("postgres", "DROP DATABASE mistyped WITH (FORCE)")
 
 
 def test_a_schema_that_is_not_ours_is_left_alone(server: Server) -> None:

@@ -19,7 +19,7 @@ from holdfast.store.pool import Pool, translated
 from holdfast.store.proof import check_store
 from holdfast.store.queue import FOLDS, Clock, vector_tables
 from holdfast.store.sql import SqlStore, present
-from holdfast.store.tables import migrate
+from holdfast.store.tables import migrate, version
 
 COVERED = (
     "PostgreSQL's tables were vacuumed: nothing of it can be read from the database any more, once no transaction from before "
@@ -50,12 +50,8 @@ class PostgresStore(SqlStore):
         if durability not in ("full", "normal"):
             raise InputError(f"durability must be 'full' or 'normal', not {durability!r}")
         pool = self.pool = Pool(url, durability=durability)
-        with translated(pool.name):
-            connection = pool.connect()
-            try:
-                migrate(connection)
-            finally:
-                connection.close()
+        with translated(pool.name), pool.connect() as connection:
+            migrate(connection)
         clock = clock or present
         super().__init__(pool, StoredFiles(pool, clock), name=pool.name, terms=terms, tasks=tasks, clock=clock)
 
@@ -110,12 +106,8 @@ class PostgresStore(SqlStore):
         """Vacuum the tables, so that no row that was erased is left in them; a note on what that reaches and what not."""
         with self.pool.reading(WHOLE) as session:
             tables = ["cubes", "links", "uses", "jobs", "files", "journal", *FOLDS, *vector_tables(session)]
-        with translated(self.pool.name):
-            connection = self.pool.connect()
-            try:
-                connection.execute("VACUUM " + ", ".join(f"holdfast.{table}" for table in tables))
-            finally:
-                connection.close()
+        with translated(self.pool.name), self.pool.connect() as connection:
+            connection.execute("VACUUM " + ", ".join(f"holdfast.{table}" for table in tables))
         return [COVERED]
 
     def traces(self, salts: Sequence[bytes], words: Sequence[bytes]) -> list[str]:
@@ -124,6 +116,13 @@ class PostgresStore(SqlStore):
             query = "SELECT count(*) FROM cubes WHERE salt = ANY(?)"
             left = connection.execute(query, (list(salts),)).fetchone()[0] if salts else 0
         return [f"the table of memories still holds {left} rows of it"] if left else []
+
+
+def missing(url: str) -> str:
+    """The name of a database that holds no store yet, which opening one would make; "" where one is there. Raises StoreError."""
+    pool = Pool(url)
+    with translated(pool.name), pool.connect() as connection:
+        return "" if version(connection) else pool.name
 
 
 def _anchor(before: bytes, total: int, moved: str) -> bytes:

@@ -127,7 +127,7 @@ def migrate(connection: Any) -> None:
     """
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('holdfast schema'))")
-        found = _version(connection)
+        found = version(connection)
         if found == VERSION:
             return
         if found > VERSION:
@@ -153,7 +153,8 @@ def migrate(connection: Any) -> None:
         connection.execute(f"UPDATE version SET version = {VERSION}")
 
 
-def _version(connection: Any) -> int:
+def version(connection: Any) -> int:
+    """The version of a database's tables, 0 where there are none. Raises SchemaError for a schema that is not ours."""
     there = connection.execute("SELECT to_regnamespace(%s) IS NOT NULL, to_regclass(%s) IS NOT NULL",
                                (SCHEMA, f"{SCHEMA}.version")).fetchone()  # fmt: skip
     if there == (True, False):
