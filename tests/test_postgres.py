@@ -61,7 +61,7 @@ def test_no_tenant_of_a_thousand_sees_another(place: Path | str) -> None:
     assert store.verify() == [] and store.counts()["memories"] == TENANTS
     if isinstance(store, PostgresStore):
         for n in range(0, TENANTS, 50):
-            with store.pool.reading(scopes[n].tenant) as connection:
+            with store.connections.reading(scopes[n].tenant) as connection:
                 said = connection.execute("SELECT body FROM cubes").fetchall()
                 assert len(said) == 1 and f"w{n:04d}" in said[0][0], "a forgotten WHERE sees nothing of others"
     store.close()
@@ -70,17 +70,17 @@ def test_no_tenant_of_a_thousand_sees_another(place: Path | str) -> None:
 def test_raw_statements_of_a_tenant_reach_no_row_of_another(store: PostgresStore) -> None:
     mine, theirs = add(store, Cube(ANA, "mine")).cubes[0], add(store, Cube(EVA, "theirs")).cubes[0]
     store.blobs.put(_tensor(), EVA)
-    with store.pool.reading(WHOLE) as connection:
+    with store.connections.reading(WHOLE) as connection:
         query = "SELECT tablename FROM pg_tables WHERE schemaname = 'holdfast'"
         tables = {name for (name,) in connection.execute(query)}
         walled = "SELECT relname FROM pg_class WHERE relrowsecurity AND relnamespace = 'holdfast'::regnamespace"
         assert tables - {name for (name,) in connection.execute(walled)} == {"models", "anchors", "version"}
-    with store.pool.reading("acme") as connection:
+    with store.connections.reading("acme") as connection:
         for table in tables - {"models", "anchors", "version"}:
             count = connection.execute(f"SELECT count(*) FROM {table} WHERE tenant NOT IN ('acme', '')").fetchone()
             assert count == (0,), table
     for table in ("anchors", "version"):
-        with pytest.raises(StoreError, match="may not"), store.pool.reading("acme") as connection:
+        with pytest.raises(StoreError, match="may not"), store.connections.reading("acme") as connection:
             connection.execute(f"SELECT * FROM {table}")
     for statement in (
         "UPDATE cubes SET body = 'taken'",
@@ -88,17 +88,17 @@ def test_raw_statements_of_a_tenant_reach_no_row_of_another(store: PostgresStore
         "DELETE FROM files",
         "UPDATE heads SET seq = 99",
     ):
-        with pytest.raises(ZeroDivisionError), store.pool.writing("acme") as connection:
+        with pytest.raises(ZeroDivisionError), store.connections.writing("acme") as connection:
             connection.execute(statement)
-            with pytest.raises(ZeroDivisionError), store.pool.reading("umbrella") as other:
+            with pytest.raises(ZeroDivisionError), store.connections.reading("umbrella") as other:
                 assert "theirs" in other.execute("SELECT body FROM cubes").fetchone()[0]
                 1 / 0  # noqa: B018
             1 / 0  # noqa: B018
-    with pytest.raises(StoreError), store.pool.writing("acme") as connection:
+    with pytest.raises(StoreError), store.connections.writing("acme") as connection:
         connection.execute("INSERT INTO tombstones (id, seq, tenant) VALUES (?, 1, 'umbrella')", (b"0" * 16,))
-    with pytest.raises(StoreError), store.pool.writing("acme") as connection:
+    with pytest.raises(StoreError), store.connections.writing("acme") as connection:
         connection.execute("UPDATE cubes SET tenant = 'umbrella'")
-    with store.pool.writing("acme") as connection:
+    with store.connections.writing("acme") as connection:
         assert connection.execute("DELETE FROM uses").rowcount == 0
         assert connection.execute("UPDATE cubes SET trust = trust").rowcount == 1
     assert store.get(mine.id, ANA) == mine and store.get(theirs.id, EVA) == theirs and store.verify() == []
@@ -115,7 +115,7 @@ def test_a_hostile_name_is_a_name(store: PostgresStore, tenant: str) -> None:
     scope = Scope(tenant, "ana")
     add(store, Cube(ANA, "tea"))
     kept = add(store, Cube(scope, "coffee")).cubes
-    assert list(store.select(scope)) == list(kept) and store.pool.chains() == sorted(["acme", tenant])
+    assert list(store.select(scope)) == list(kept) and store.connections.chains() == sorted(["acme", tenant])
     assert store.verify() == []
 
 
@@ -149,7 +149,7 @@ def test_every_key_and_index_leads_with_the_tenant(store: PostgresStore) -> None
         "SELECT i.indexrelid::regclass::text, a.attname FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid AND c.relrowsecurity "
         "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]"
     )
-    with store.pool.reading(WHOLE) as connection:
+    with store.connections.reading(WHOLE) as connection:
         found = dict(connection.execute(query).fetchall())
     assert len(found) > 20 and set(found.values()) == {"tenant"}, found
 
@@ -211,7 +211,7 @@ def test_a_head_that_was_noted_proves_every_journal(store: PostgresStore, server
 
 
 def test_writers_of_a_tenant_queue_and_of_two_do_not_wait(store: PostgresStore) -> None:
-    with store.pool.writing("acme") as connection:
+    with store.connections.writing("acme") as connection:
         connection.execute("UPDATE cubes SET trust = trust")
         add(store, Cube(EVA, "at once"))
         late = threading.Thread(target=lambda: add(store, Cube(ANA, "later")))
