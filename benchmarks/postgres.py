@@ -42,35 +42,42 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2_000, help="memories that are searched")
     parser.add_argument("--times", type=int, default=300, help="adds and searches that are timed")
     args = parser.parse_args()
-    draw = random.Random(1)
+    head, _, rest = args.server.partition("?")
+    address = head.rpartition("/")[0] + "/holdfast_bench" + (f"?{rest}" if rest else "")
     with psycopg.connect(args.server, autocommit=True) as server:
         server.execute("DROP DATABASE IF EXISTS holdfast_bench")
         server.execute("CREATE DATABASE holdfast_bench")
-    head, _, rest = args.server.partition("?")
-    address = head.rpartition("/")[0] + "/holdfast_bench" + (f"?{rest}" if rest else "")
+        try:
+            for row in measured(address, args.rows, args.times):
+                print(json.dumps(row))
+        finally:
+            server.execute("DROP DATABASE holdfast_bench WITH (FORCE)")
+
+
+def measured(address: str, held: int, times: int) -> list[dict[str, object]]:
+    """Adds and searches of both arms, in a database with nothing in it."""
+    draw = random.Random(1)
     with Memory(
         address, tenant="acme", user="ana", embedder=HashEmbedder(dimension=384), encoders=(), background=False
     ) as memory:
         plain = Plain(address)
-        texts = [" ".join(draw.choices(WORDS, k=12)) for _ in range(args.rows)]
+        texts = [" ".join(draw.choices(WORDS, k=12)) for _ in range(held)]
         for start in range(0, len(texts), 256):
             memory.store.commit([Operation.add(Cube(HOME, text)) for text in texts[start : start + 256]])
         memory.flush()
         plain.load(texts)
-        new = iter([" ".join(draw.choices(WORDS, k=12)) + f" {n}" for n in range(10 * args.times)])
-        asked = iter([" ".join(draw.choices(WORDS, k=4)) for _ in range(2 * args.times)])
+        new = iter([" ".join(draw.choices(WORDS, k=12)) + f" {n}" for n in range(10 * times)])
+        asked = iter([" ".join(draw.choices(WORDS, k=4)) for _ in range(2 * times)])
         store = PostgresStore(address, terms=fold_terms, tasks=("embed", "enrich"))
-        rows = [
+        return [
             compared(
                 "add",
                 lambda: store.commit([Operation.add(Cube(HOME, next(new)))]),
                 lambda: plain.add(next(new)),
-                args.times,
+                times,
             ),
-            compared("search", lambda: memory.search(next(asked), k=10), lambda: plain.search(next(asked)), args.times),
+            compared("search", lambda: memory.search(next(asked), k=10), lambda: plain.search(next(asked)), times),
         ]
-    for row in rows:
-        print(json.dumps(row))
 
 
 def compared(what: str, ours: Callable[[], object], theirs: Callable[[], object], times: int) -> dict[str, object]:

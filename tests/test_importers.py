@@ -658,6 +658,15 @@ def test_a_folder_of_markdown_to_read(cli, tmp_path):
     assert cli("export", "out")[0] == 2
 
 
+def test_no_page_of_a_kind_is_the_file_of_another(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr("holdfast.store.transfer.PAGE", 1)
+    for text, kind in (("tea", "fact"), ("coffee", "fact-2"), ("water", "fact")):
+        assert cli("add", text, "--kind", kind)[0] == 0
+    assert cli("export", "--format", "markdown", "out")[0] == 0
+    pages = [page.read_text() for page in tmp_path.glob("out/ana/*.md")]
+    assert all(any(f"\n{text}\n" in page for page in pages) for text in ("tea", "coffee", "water"))
+
+
 @pytest.mark.parametrize("user", ["..", "a/b", ".hidden", "*"])
 def test_no_users_name_leads_out_of_the_folder(cli, tmp_path, user):
     assert cli("--user", user, "add", "tea")[0] == 0

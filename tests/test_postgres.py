@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,9 +14,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from holdfast.cube import Cube, Scope
+from holdfast.cli import main
+from holdfast.cube import Cube, Policy, Scope
 from holdfast.errors import InputError, NotFoundError, SchemaError, StoreError
 from holdfast.memory import Memory
+from holdfast.store.access import Access
 from holdfast.store.base import Operation
 from holdfast.store.engine import WHOLE
 from holdfast.store.postgres import PostgresStore
@@ -58,7 +61,7 @@ def test_no_tenant_of_a_thousand_sees_another(place: Path | str) -> None:
     assert store.verify() == [] and store.counts()["memories"] == TENANTS
     if isinstance(store, PostgresStore):
         for n in range(0, TENANTS, 50):
-            with store.pool.reading(scopes[n].tenant) as connection:
+            with store.connections.reading(scopes[n].tenant) as connection:
                 said = connection.execute("SELECT body FROM cubes").fetchall()
                 assert len(said) == 1 and f"w{n:04d}" in said[0][0], "a forgotten WHERE sees nothing of others"
     store.close()
@@ -67,17 +70,17 @@ def test_no_tenant_of_a_thousand_sees_another(place: Path | str) -> None:
 def test_raw_statements_of_a_tenant_reach_no_row_of_another(store: PostgresStore) -> None:
     mine, theirs = add(store, Cube(ANA, "mine")).cubes[0], add(store, Cube(EVA, "theirs")).cubes[0]
     store.blobs.put(_tensor(), EVA)
-    with store.pool.reading(WHOLE) as connection:
+    with store.connections.reading(WHOLE) as connection:
         query = "SELECT tablename FROM pg_tables WHERE schemaname = 'holdfast'"
         tables = {name for (name,) in connection.execute(query)}
         walled = "SELECT relname FROM pg_class WHERE relrowsecurity AND relnamespace = 'holdfast'::regnamespace"
         assert tables - {name for (name,) in connection.execute(walled)} == {"models", "anchors", "version"}
-    with store.pool.reading("acme") as connection:
+    with store.connections.reading("acme") as connection:
         for table in tables - {"models", "anchors", "version"}:
             count = connection.execute(f"SELECT count(*) FROM {table} WHERE tenant NOT IN ('acme', '')").fetchone()
             assert count == (0,), table
     for table in ("anchors", "version"):
-        with pytest.raises(StoreError, match="may not"), store.pool.reading("acme") as connection:
+        with pytest.raises(StoreError, match="may not"), store.connections.reading("acme") as connection:
             connection.execute(f"SELECT * FROM {table}")
     for statement in (
         "UPDATE cubes SET body = 'taken'",
@@ -85,17 +88,17 @@ def test_raw_statements_of_a_tenant_reach_no_row_of_another(store: PostgresStore
         "DELETE FROM files",
         "UPDATE heads SET seq = 99",
     ):
-        with pytest.raises(ZeroDivisionError), store.pool.writing("acme") as connection:
+        with pytest.raises(ZeroDivisionError), store.connections.writing("acme") as connection:
             connection.execute(statement)
-            with pytest.raises(ZeroDivisionError), store.pool.reading("umbrella") as other:
+            with pytest.raises(ZeroDivisionError), store.connections.reading("umbrella") as other:
                 assert "theirs" in other.execute("SELECT body FROM cubes").fetchone()[0]
                 1 / 0  # noqa: B018
             1 / 0  # noqa: B018
-    with pytest.raises(StoreError), store.pool.writing("acme") as connection:
+    with pytest.raises(StoreError), store.connections.writing("acme") as connection:
         connection.execute("INSERT INTO tombstones (id, seq, tenant) VALUES (?, 1, 'umbrella')", (b"0" * 16,))
-    with pytest.raises(StoreError), store.pool.writing("acme") as connection:
+    with pytest.raises(StoreError), store.connections.writing("acme") as connection:
         connection.execute("UPDATE cubes SET tenant = 'umbrella'")
-    with store.pool.writing("acme") as connection:
+    with store.connections.writing("acme") as connection:
         assert connection.execute("DELETE FROM uses").rowcount == 0
         assert connection.execute("UPDATE cubes SET trust = trust").rowcount == 1
     assert store.get(mine.id, ANA) == mine and store.get(theirs.id, EVA) == theirs and store.verify() == []
@@ -112,8 +115,19 @@ def test_a_hostile_name_is_a_name(store: PostgresStore, tenant: str) -> None:
     scope = Scope(tenant, "ana")
     add(store, Cube(ANA, "tea"))
     kept = add(store, Cube(scope, "coffee")).cubes
-    assert list(store.select(scope)) == list(kept) and store.pool.chains() == sorted(["acme", tenant])
+    assert list(store.select(scope)) == list(kept) and store.connections.chains() == sorted(["acme", tenant])
     assert store.verify() == []
+
+
+@pytest.mark.parametrize("text", ["\0", "half \ud800", "\udc00 half", "\ud800\U0001f600\udc00", "\\u0000 \\", "\\\0 é"])
+def test_what_stands_beside_hostile_words_is_read_as_it_is(place: Path | str, text: str) -> None:
+    readers = ("ana", "ünï\n", "a\\u00e9", "\U0001f600")
+    opened = open_store(place)
+    (kept,) = add(opened, Cube(ANA, text, policy=Policy(readers=readers))).cubes
+    part = opened.partition(ANA)
+    assert part is not None and json.loads(opened.headers(part)[0][-1]) == list(readers)
+    assert list(opened.select(ANA)) == [kept] and opened.verify() == []
+    opened.close()
 
 
 def test_a_commit_is_of_one_tenant(store: PostgresStore) -> None:
@@ -135,7 +149,7 @@ def test_every_key_and_index_leads_with_the_tenant(store: PostgresStore) -> None
         "SELECT i.indexrelid::regclass::text, a.attname FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid AND c.relrowsecurity "
         "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]"
     )
-    with store.pool.reading(WHOLE) as connection:
+    with store.connections.reading(WHOLE) as connection:
         found = dict(connection.execute(query).fetchall())
     assert len(found) > 20 and set(found.values()) == {"tenant"}, found
 
@@ -179,11 +193,14 @@ def test_a_head_that_was_noted_proves_every_journal(store: PostgresStore, server
     add(store, Cube(ANA, "tea"))
     first = store.head()
     add(store, Cube(EVA, "coffee"))
+    access = Access(store)
+    access.enrol("bot")
+    assert store.verify(access.held_by("bot").head()) == [] and store.head() == access.held_by("bot").head()
     second = store.head()
-    assert (first[0], second[0]) == (1, 2) and store.head() == second
+    assert (first[0], second[0]) == (1, 3) and store.head() == second
     add(store, Cube(EVA, "water"))
     assert store.verify(first) == store.verify(second) == []
-    assert store.verify((2, "0" * 64)) and store.verify((1, second[1]))
+    assert store.verify((3, "0" * 64)) and store.verify((1, second[1]))
     database = store.name.rpartition("/")[2]
     server.run(database, "DELETE FROM holdfast.journal WHERE tenant = 'umbrella'",
                "DELETE FROM holdfast.cubes WHERE tenant = 'umbrella'",
@@ -194,7 +211,7 @@ def test_a_head_that_was_noted_proves_every_journal(store: PostgresStore, server
 
 
 def test_writers_of_a_tenant_queue_and_of_two_do_not_wait(store: PostgresStore) -> None:
-    with store.pool.writing("acme") as connection:
+    with store.connections.writing("acme") as connection:
         connection.execute("UPDATE cubes SET trust = trust")
         add(store, Cube(EVA, "at once"))
         late = threading.Thread(target=lambda: add(store, Cube(ANA, "later")))
@@ -266,6 +283,25 @@ def test_what_is_wrong_with_the_server_is_said_with_advice(server: Server, datab
     with pytest.raises(StoreError) as told:
         open_store(secret)
     assert "hunter2" not in str(told.value)
+
+
+def test_what_only_reads_makes_no_store_in_a_mistyped_database(
+    server: Server, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.run("postgres", "CREATE DATABASE mistyped")
+    address = server.address("mistyped")
+    try:
+        for command in (["search", "tea"], ["status"], ["doctor"]):
+            assert main(["--store", address, "--user", "ana", "--embedder", "none", *command]) == 1
+            assert "there is no store at postgresql://" in capsys.readouterr().err
+        assert main(["migrate", address, str(folder)]) == 1 and not folder.exists()
+        assert server.run("mistyped", "SELECT to_regnamespace('holdfast')") == [(None,)]
+        capsys.readouterr()
+        add_tea = ["--store", address, "--user", "ana", "--embedder", "none", "add", "tea"]
+        assert main(add_tea) == 0 and "made a new store at postgresql://" in capsys.readouterr().err
+        assert main(add_tea) == 0 and "made a new store" not in capsys.readouterr().err
+    finally:
+        server.run("postgres", "DROP DATABASE mistyped WITH (FORCE)")
 
 
 def test_a_schema_that_is_not_ours_is_left_alone(server: Server) -> None:

@@ -20,6 +20,18 @@ def is_address(place: str | Path) -> bool:
     return isinstance(place, str) and place.startswith(("postgresql://", "postgres://"))
 
 
+def missing(place: str | Path) -> str:
+    """What a place is called that holds no store yet, which ``open_store`` would make; "" where one is there.
+
+    Raises StoreError where a server does not say.
+    """
+    if is_address(place):
+        from holdfast.store.postgres import missing  # needs the extra
+
+        return missing(str(place))
+    return "" if (Path(place) / "holdfast.db").is_file() else str(place)
+
+
 def open_store(
     place: str | Path,
     *,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from holdfast.cli.options import require_store
+from holdfast.cli.options import place, require_store
 from holdfast.cli.screen import Screen, count
-from holdfast.opening import is_address, open_store
+from holdfast.opening import open_store
 from holdfast.retrieve.text import fold_terms
 from holdfast.store.moving import move
 
@@ -25,11 +24,10 @@ def register(commands: Any) -> None:
 
 def migrate(args: argparse.Namespace, screen: Screen) -> int:
     """``holdfast migrate``."""
-    if not is_address(args.source):
-        require_store(Path(args.source).expanduser())
-    source = open_store(_place(args.source), terms=fold_terms)
+    require_store(place(args.source))
+    source = open_store(place(args.source), terms=fold_terms)
     try:
-        target = open_store(_place(args.target), terms=fold_terms)
+        target = open_store(place(args.target), terms=fold_terms)
         try:
             with screen.bar(None, "moved", " events") as bar:
 
@@ -58,7 +56,3 @@ def migrate(args: argparse.Namespace, screen: Screen) -> int:
         indent=2,
     )
     return 0
-
-
-def _place(text: str) -> Path | str:
-    return text if is_address(text) else Path(text).expanduser()

@@ -11,7 +11,7 @@ from typing import Any
 from holdfast.cube import Scope
 from holdfast.errors import InputError, ScopeError, StoreError
 from holdfast.memory import Memory
-from holdfast.opening import is_address
+from holdfast.opening import is_address, missing
 
 STORE = "memory.holdfast"
 
@@ -44,8 +44,12 @@ def common(*, inherit: bool) -> argparse.ArgumentParser:
 
 def store_path(args: argparse.Namespace) -> Path | str:
     """The store's folder or address: what was named, the environment's, or the folder here."""
-    place = args.store or os.environ.get("HOLDFAST_STORE") or STORE
-    return place if is_address(place) else Path(place).expanduser()
+    return place(args.store or os.environ.get("HOLDFAST_STORE") or STORE)
+
+
+def place(text: str) -> Path | str:
+    """A store's folder or address, as it was written."""
+    return text if is_address(text) else Path(text).expanduser()
 
 
 def user(args: argparse.Namespace) -> str | None:
@@ -101,23 +105,19 @@ def open_memory(
 
 
 def require_store(path: Path | str) -> None:
-    """Raise StoreError where there is no store: reading must not make an empty one out of a mistyped path."""
-    if isinstance(path, str):  # of a server's database, the server says whether it is there
-        return
-    if path.is_file():
+    """Raise StoreError where there is no store: reading must not make an empty one out of a mistyped path or address."""
+    if isinstance(path, Path) and path.is_file():
         raise StoreError(f"{path} is a file; a store is a folder, name it with --store FOLDER")
-    if not (path / "holdfast.db").is_file():
-        raise StoreError(f"there is no store at {path}; name one with --store FOLDER, or begin one with: holdfast add")
+    if name := missing(path):
+        raise StoreError(f"there is no store at {name}; name one with --store, or begin one with: holdfast add")
 
 
 def announce_new(args: argparse.Namespace) -> str:
     """What to say where a command is about to make a store; "" where there is one. Raises StoreError for a file."""
     path = store_path(args)
-    if isinstance(path, str):
-        return ""
-    if path.is_file():
+    if isinstance(path, Path) and path.is_file():
         require_store(path)
-    return "" if (path / "holdfast.db").exists() else f"made a new store at {path}"
+    return f"made a new store at {name}" if (name := missing(path)) else ""
 
 
 def embedder(name: str) -> str | None:

@@ -320,6 +320,10 @@ class HeldStore(SqlStore):
         """The same store as its owner sees it."""
         return self._owner
 
+    def head(self) -> tuple[int, str]:
+        """As the owner's store says it: how a store with many journals is hashed is its own affair."""
+        return self._owner.head()
+
     def close(self) -> None:
         """Nothing: the owner's store is closed by whoever opened it."""
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from holdfast.errors import HoldfastError, InputError, StoreError
 from holdfast.store import schema
-from holdfast.store.engine import QUEUE_ALL, WHOLE, Database
+from holdfast.store.engine import WHOLE, Database
 
 BUSY_MS = 60_000
 """How long a writer queues behind other processes before it gives up."""
@@ -205,7 +205,11 @@ class Connections:
 
     def queue_all(self, connection: Database, task: str) -> None:
         """Owe a task to every current memory with words."""
-        connection.execute(QUEUE_ALL, (task,))
+        connection.execute(
+            "INSERT INTO jobs (task, rid) SELECT ?, rid FROM cubes WHERE known_to IS NULL "
+            "AND trim(json_extract(body, '$.text')) <> '' ON CONFLICT DO NOTHING",
+            (task,),
+        )
 
     def held_off(self) -> AbstractContextManager[object]:
         """While the block runs, nobody writes to the store."""

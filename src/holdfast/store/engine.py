@@ -13,11 +13,6 @@ from typing import Any, Protocol
 WHOLE = "\0"
 """In place of a tenant, whose name it cannot be: the transaction is the owner's, and sees the rows of everybody."""
 
-QUEUE_ALL = (
-    "INSERT INTO jobs (task, rid) SELECT ?, rid FROM cubes WHERE known_to IS NULL "
-    "AND trim(json_extract(body, '$.text')) <> '' ON CONFLICT DO NOTHING"
-)
-
 
 class Cursor(Protocol):
     """What came of a statement."""
@@ -98,7 +93,7 @@ class Engine(Protocol):
         ...
 
     def tenant_of(self, part: int) -> str | None:
-        """Whose a partition is. Raises StoreError for a number that is no partition's."""
+        """Whose a partition is; of a number that is no partition's, "", to whom nothing belongs."""
         ...
 
     def by_tenant(self, rids: Iterable[int]) -> Mapping[str | None, list[int]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from holdfast.cube import Cube, Scope
 from holdfast.errors import ConflictError, IntegrityError, StoreError
-from holdfast.store.blobs import OWED, SUFFIX, Blobs, check_file, home
+from holdfast.store.blobs import OWED, Blobs, check_file, home
 from holdfast.store.engine import WHOLE, Database, Engine
 from holdfast.store.forms import Kept
 
@@ -138,8 +138,9 @@ class StoredFiles(Blobs):
         return stay
 
     def _remove(self, connection: Database, names: set[str]) -> None:
-        for name in names:
-            (self.folder / f"{name}{SUFFIX}").unlink(missing_ok=True)  # the copy, where there is one
+        if self._copies is not None:
+            for name in names:
+                self._path(name).unlink(missing_ok=True)
         gone = [tuple(name.split("/")) for name in sorted(names)]
         connection.executemany("DELETE FROM files WHERE home = ? AND name = ?", gone)
 

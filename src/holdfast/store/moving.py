@@ -305,14 +305,16 @@ class _Move:
 
     def _compare(self) -> None:
         """Raise IntegrityError where a table of the new store has not as many rows as the old one's."""
-        for table in ("partitions", "journal", "cubes", "links", "uses", "tombstones", "jobs", *self._tables):
-            query = f"SELECT count(*) FROM {table}"
-            with self._source.connections.reading(WHOLE) as old, self._target.connections.reading(WHOLE) as new:
+        tables = ("partitions", "journal", "cubes", "links", "uses", "tombstones", "jobs", *self._tables)
+        with self._source.connections.reading(WHOLE) as old, self._target.connections.reading(WHOLE) as new:
+            for table in tables:
+                query = f"SELECT count(*) FROM {table}"
                 here, there = old.execute(query).fetchone()[0], new.execute(query).fetchone()[0]
-            if here != there:
-                raise IntegrityError(
-                    f"the new store has {there} rows of {table}, the old one {here}; it is not done. The old one is as it was"
-                )
+                if here != there:
+                    raise IntegrityError(
+                        f"the new store has {there} rows of {table}, the old one {here}; it is not done. "
+                        "The old one is as it was"
+                    )
 
 
 def _mark(connection: Database) -> dict[str, Any]:

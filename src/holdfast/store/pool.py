@@ -112,7 +112,7 @@ def translated_sql(sql: str) -> str:
     return _VALUE.sub(mark, sql)
 
 
-_CHANGES = ("WITH due", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "TRUNCATE")
+_CHANGES = ("INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER")
 
 
 class Session:
@@ -162,13 +162,11 @@ class Pool:
 
     # --- transactions ---
 
-    def reader(self, tenant: str | None = None) -> _Reading:
-        """As ``reading``."""
-        return _Reading(self, tenant)
-
     def reading(self, tenant: str | None = None) -> _Reading:
         """A consistent view of a tenant's rows, or with WHOLE of everybody's; in a nested block, the outer one's of the tenant."""
         return _Reading(self, tenant)
+
+    reader = reading
 
     @contextmanager
     def writing(self, tenant: str | None = None, *, lazily: bool = False, alone: bool = True) -> Iterator[Session]:
@@ -517,13 +515,13 @@ def _advice(error: psycopg.Error) -> str:
         return "the server does not let this user in; check the user and the password of the address"
     if code == "42501":
         return "this user may not do that; the store's tables are made and changed by their owner: open it as the user that made it"
-    if code in ("53100",):
+    if code == "53100":
         return "the server's disk is full; what was committed before is safe, this change was not made"
     if code == "53300":
         return "the server has no connection left; raise max_connections, or run fewer programs"
     if code in ("55P03", "40P01", "40001"):
         return "another program held the store for too long; this change was not made, try again"
-    if code in ("25006",):
+    if code == "25006":
         return "this server only reads: it is a standby; give the address of the primary"
     if code in ("XX001", "XX002"):
         return "the server's files are damaged; put back a backup of the database"

@@ -19,7 +19,7 @@ from holdfast.store.pool import Pool, translated
 from holdfast.store.proof import check_store
 from holdfast.store.queue import FOLDS, Clock, vector_tables
 from holdfast.store.sql import SqlStore, present
-from holdfast.store.tables import migrate
+from holdfast.store.tables import migrate, version
 
 COVERED = (
     "PostgreSQL's tables were vacuumed: nothing of it can be read from the database any more, once no transaction from before "
@@ -38,6 +38,8 @@ class PostgresStore(SqlStore):
         durability: "full": a returned commit is on the server's disk; "normal": it may be lost where the server crashes.
     """
 
+    connections: Pool
+
     def __init__(
         self,
         url: str,
@@ -49,13 +51,9 @@ class PostgresStore(SqlStore):
     ) -> None:
         if durability not in ("full", "normal"):
             raise InputError(f"durability must be 'full' or 'normal', not {durability!r}")
-        pool = self.pool = Pool(url, durability=durability)
-        with translated(pool.name):
-            connection = pool.connect()
-            try:
-                migrate(connection)
-            finally:
-                connection.close()
+        pool = Pool(url, durability=durability)
+        with translated(pool.name), pool.connect() as connection:
+            migrate(connection)
         clock = clock or present
         super().__init__(pool, StoredFiles(pool, clock), name=pool.name, terms=terms, tasks=tasks, clock=clock)
 
@@ -66,7 +64,7 @@ class PostgresStore(SqlStore):
 
         Where a journal has moved since it was asked for last, an entry of that is kept.
         """
-        with self.pool.writing(WHOLE) as connection:
+        with self.connections.writing(WHOLE) as connection:
             last = connection.execute("SELECT n, seq, hash FROM anchors ORDER BY n DESC LIMIT 1").fetchone()
             n, total, before = last or (0, 0, GENESIS)
             query = "SELECT tenant, seq, hash, anchored FROM heads WHERE seq > anchored ORDER BY tenant"
@@ -89,13 +87,13 @@ class PostgresStore(SqlStore):
         problems: list[Problem] = []
         noted: dict[str, tuple[int, str]] = {}
         if head is not None and head[0]:
-            with self.pool.reading(WHOLE) as connection:
+            with self.connections.reading(WHOLE) as connection:
                 noted = _noted(connection, head)
             if not noted:
                 what = f"the store does not hold the head {head[0]} that was noted earlier: it was cut or rewritten"
                 problems.append(Problem(head[0], what))
-        for tenant in dict.fromkeys([*self.pool.chains(), *noted]):
-            with self.pool.reading(tenant) as connection:
+        for tenant in dict.fromkeys([*self.connections.chains(), *noted]):
+            with self.connections.reading(tenant) as connection:
                 found = check_store(connection, noted.get(tenant))
                 last = connection.execute("SELECT seq, hash FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
                 head_row = connection.execute("SELECT seq, hash FROM heads WHERE seq > 0").fetchone()
@@ -108,22 +106,25 @@ class PostgresStore(SqlStore):
 
     def scrub(self, salts: Sequence[bytes]) -> list[str]:
         """Vacuum the tables, so that no row that was erased is left in them; a note on what that reaches and what not."""
-        with self.pool.reading(WHOLE) as session:
+        with self.connections.reading(WHOLE) as session:
             tables = ["cubes", "links", "uses", "jobs", "files", "journal", *FOLDS, *vector_tables(session)]
-        with translated(self.pool.name):
-            connection = self.pool.connect()
-            try:
-                connection.execute("VACUUM " + ", ".join(f"holdfast.{table}" for table in tables))
-            finally:
-                connection.close()
+        with translated(self.connections.name), self.connections.connect() as connection:
+            connection.execute("VACUUM " + ", ".join(f"holdfast.{table}" for table in tables))
         return [COVERED]
 
     def traces(self, salts: Sequence[bytes], words: Sequence[bytes]) -> list[str]:
         """Where a row's salt is still found: in the tables, for nothing else of the server can be looked into from here."""
-        with self.pool.reading(WHOLE) as connection:
+        with self.connections.reading(WHOLE) as connection:
             query = "SELECT count(*) FROM cubes WHERE salt = ANY(?)"
             left = connection.execute(query, (list(salts),)).fetchone()[0] if salts else 0
         return [f"the table of memories still holds {left} rows of it"] if left else []
+
+
+def missing(url: str) -> str:
+    """The name of a database that holds no store yet, which opening one would make; "" where one is there. Raises StoreError."""
+    pool = Pool(url)
+    with translated(pool.name), pool.connect() as connection:
+        return "" if version(connection) else pool.name
 
 
 def _anchor(before: bytes, total: int, moved: str) -> bytes:

@@ -348,9 +348,7 @@ def passes(data: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Whether a memory's data hold what is asked for, compared as SQLite does: true is 1, and what is not there is none."""
     for key, value in wanted.items():
         held = data.get(key)
-        if isinstance(held, dict | list):
-            held = _json(held)
-        if held != value or (held is None) is not (value is None):
+        if (_json(held) if isinstance(held, dict | list) else held) != value:
             return False
     return True
 

@@ -70,17 +70,19 @@ _INDEXES = (
 )
 
 # What the common SQL asks of its database by names that PostgreSQL lacks. A body may hold what ``json`` refuses (an escaped
-# NUL, half of a character): then the escapes are read as they are written.
+# NUL, half of a character): those escapes, and no others, are read as they are written.
 _FUNCTIONS = (
     "CREATE FUNCTION instr(text, text) RETURNS integer IMMUTABLE LANGUAGE sql AS 'SELECT strpos($1, $2)'",
-    """CREATE FUNCTION json_extract(body text, path text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$
+    r"""CREATE FUNCTION json_extract(body text, path text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$
        DECLARE keys text[] := string_to_array(substr(path, 3), '.');
        BEGIN
-         IF strpos(body, '\\u') = 0 THEN RETURN body::json #>> keys; END IF;
+         IF strpos(body, '\u') = 0 THEN RETURN body::json #>> keys; END IF;
          BEGIN
            RETURN body::json #>> keys;
          EXCEPTION WHEN OTHERS THEN
-           RETURN replace(replace(replace(body, '\\\\', '\\/\\/'), '\\u', '\\\\u'), '\\/\\/', '\\\\')::json #>> keys;
+           body := regexp_replace(replace(body, '\\', '\/\/'),
+             '\\u0000|\\ud[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..)\\ud[c-f]', '\\\&', 'g');
+           RETURN replace(body, '\/\/', '\\')::json #>> keys;
          END;
        END $$""",
     """CREATE FUNCTION json_valid(body text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$
@@ -125,7 +127,7 @@ def migrate(connection: Any) -> None:
     """
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('holdfast schema'))")
-        found = _version(connection)
+        found = version(connection)
         if found == VERSION:
             return
         if found > VERSION:
@@ -151,7 +153,8 @@ def migrate(connection: Any) -> None:
         connection.execute(f"UPDATE version SET version = {VERSION}")
 
 
-def _version(connection: Any) -> int:
+def version(connection: Any) -> int:
+    """The version of a database's tables, 0 where there are none. Raises SchemaError for a schema that is not ours."""
     there = connection.execute("SELECT to_regnamespace(%s) IS NOT NULL, to_regclass(%s) IS NOT NULL",
                                (SCHEMA, f"{SCHEMA}.version")).fetchone()  # fmt: skip
     if there == (True, False):

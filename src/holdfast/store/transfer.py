@@ -116,7 +116,8 @@ def export_folder(cubes: Iterable[Cube], folder: Path) -> int:
         # A name may be "..", and a folder of that name is another.
         home = folder / re.sub(r"^\.+", lambda dots: "%2E" * len(dots[0]), escaped(user))
         home.mkdir(exist_ok=True)
-        name = f"{kind}.md" if files[key] == 1 else f"{kind}-{files[key]}.md"
+        # A kind has no dot, so no page of one is the file of another.
+        name = f"{kind}.md" if files[key] == 1 else f"{kind}.{files[key]}.md"
         (home / name).write_text(_page(user, kind, pages.pop(key)), encoding="utf-8", newline="\n")
 
     try:
