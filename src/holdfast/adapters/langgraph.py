@@ -13,8 +13,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from holdfast.adapters.named import Named, joined, within
+from holdfast.adapters.named import Named, joined
 from holdfast.cube import Channel, Cube, Scope
+from holdfast.encode.near import named
 from holdfast.errors import InputError, MissingExtraError
 from holdfast.memory import Memory
 
@@ -160,7 +161,7 @@ class HoldfastStore(BaseStore):
         found = {cube.id: cube for cube in within_it if _passes(cube, op.filter)}
         scores: dict[str, float] = {}
         if op.query and op.query.strip() and found:
-            for hit in self._memory.search(op.query, k=len(cubes), kinds=(ITEM,), **within(scope)):
+            for hit in self._memory.search(op.query, k=len(cubes), kinds=(ITEM,), **named(scope)):
                 if hit.id in found and hit.cube.data["searched"]:
                     scores[hit.id] = hit.relevance
         ranked = sorted(found.values(), key=lambda cube: -scores.get(cube.id, -1.0))[op.offset : op.offset + op.limit]
