@@ -16,6 +16,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from uuid import UUID
 
 from holdfast import memory as ours
 from holdfast.cube import RECALLABLE, Cube, Kind, Scope
@@ -168,7 +169,7 @@ class Memory:
         if self._erase:
             self._memory.forget(everything=True, **named(scope))
         else:
-            for cube in self._kept(scope):
+            for cube in self._kept(scope, expired=True):
                 self._drop(cube)
         return {"message": "Memories deleted successfully!"}
 
@@ -500,9 +501,11 @@ def _item(cube: Cube) -> dict[str, Any]:
     return {name: value for name, value in told.items() if name in kept or value is not None}
 
 
-def _made(cube: Cube) -> str:
-    """When it was first kept: its id tells (RFC 9562 §5.7)."""
-    return datetime.fromtimestamp(int(cube.id.replace("-", "")[:12], 16) / 1000, UTC).isoformat()
+def _made(cube: Cube) -> str | None:
+    """When it was first kept: its id tells (RFC 9562 §5.7), but for an import's, of which is told when it was learnt."""
+    id = UUID(cube.id)
+    made = datetime.fromtimestamp((id.int >> 80) / 1000, UTC) if id.version == 7 else cube.recorded_at
+    return None if made is None else made.isoformat()
 
 
 def _actor(cube: Cube) -> str | None:
