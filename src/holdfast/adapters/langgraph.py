@@ -17,6 +17,7 @@ from holdfast.adapters.named import Named, joined
 from holdfast.cube import Channel, Cube, Scope
 from holdfast.encode.near import named
 from holdfast.errors import InputError, MissingExtraError
+from holdfast.guard.flow import plain_leaves
 from holdfast.memory import Memory
 
 try:
@@ -235,14 +236,7 @@ def _until(cube: Cube, ends: datetime | None) -> Any:
 
 def _strings(value: Any) -> Iterator[str]:
     """The strings in a value, its keys left out."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from _strings(one)
-    elif isinstance(value, list | tuple):
-        for one in value:
-            yield from _strings(one)
+    return (leaf for leaf in plain_leaves(value) if isinstance(leaf, str))
 
 
 # --- what LangGraph's own store takes for equal, which its base class does not hand down ---
