@@ -133,8 +133,12 @@ class Archive:
             self._zip = zipfile.ZipFile(self.path)
         except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
             raise InputError(f"{self.path} is no zip file that can be read: {error}") from error
+        files = self._zip.infolist()
+        if len(files) > MOST_FILES:
+            self.close()
+            raise InputError(f"{self.path} holds more than {MOST_FILES:,} files, which no export does")
         seen: set[str] = set()
-        for info in self._zip.infolist():
+        for info in files:
             if info.is_dir():
                 continue
             if info.flag_bits & 0x1:
