@@ -140,6 +140,19 @@ def test_a_path_that_is_let_in_means_what_it_says(tail: str) -> None:
     assert Path(path).resolve() == Path(path) and (path == "/memories" or Path(path).is_relative_to("/memories"))
 
 
+@pytest.mark.parametrize("sent", [{}, {"old_str": 7, "new_str": 7, "file_text": 7, "insert_text": 7, "insert_line": 0}])
+def test_what_a_command_lacks_is_said_by_its_name(memory: Memory, sent: dict[str, Any]) -> None:
+    tool = HoldfastMemoryTool(memory)
+    do(tool, "create", path="/memories/a", file_text="x y")
+    for command, path, name in (
+        ("create", "b", "file_text"),
+        ("str_replace", "a", "old_str"),
+        ("insert", "a", "insert_text"),
+    ):
+        assert name in fails(tool, command, path=f"/memories/{path}", **sent)
+    assert [cube.text for cube in memory.select()] == ["x y"]
+
+
 def test_folders_and_files_do_not_take_each_others_place(memory: Memory) -> None:
     tool = HoldfastMemoryTool(memory)
     do(tool, "create", path="/memories/a/b", file_text="1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from holdfast import importers
 from holdfast.adapters.mem0 import TENANT, AsyncMemory, Memory
 from holdfast.cube import Channel
 from support import Clock, open_memory
@@ -252,6 +254,19 @@ def test_what_expires_is_shown_to_the_end_of_its_day(folder: Path) -> None:
         assert mem0.get_all(filters=filters, show_expired=True)["results"]
         mem0.update(id, expiration_date=None)
         assert mem0.get_all(filters=filters)["results"] and "expiration_date" not in mem0.get(id)
+        mem0.update(id, expiration_date="2026-01-02")
+        mem0.delete_all(user_id="ana")
+        assert mem0.get_all(filters=filters, show_expired=True)["results"] == [], "what is expired is deleted too"
+
+
+def test_what_was_imported_says_when_it_was_learnt(mem0: Memory, tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    path.write_text(
+        json.dumps([{"id": str(n), "memory": f"fact {n}", "created_at": "2025-03-01T00:00:00Z"} for n in range(20)])
+    )
+    assert importers.bring(mem0.holdfast, path, tenant=TENANT, user="ana").added == 20
+    found = mem0.get_all(filters={"user_id": "ana"})["results"]  # their ids tell no time, but for what they are
+    assert {item["created_at"] for item in found} == {"2025-03-01T00:00:00+00:00"} and len(found) == 20
 
 
 def test_time_is_kept_and_counted_where_mem0_refuses(mem0: Memory) -> None:

@@ -22,7 +22,7 @@ from holdfast import importers
 from holdfast.cli import main
 from holdfast.cube import Channel, Cube, Kind, Scope, Status, utc
 from holdfast.errors import InputError
-from holdfast.importers import streaming
+from holdfast.importers import archive, streaming
 from holdfast.importers.archive import Archive
 from holdfast.importers.streaming import Element, elements
 from holdfast.memory import Memory
@@ -305,6 +305,14 @@ def test_a_bomb_is_stopped_before_it_fills_anything(memory, tmp_path):
     tracemalloc.stop()
 
 
+def test_an_archive_of_too_many_files_is_refused(memory, tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MOST_FILES", 2)
+    zipped = packed(DATA / "claude", tmp_path / "export.zip")
+    for path in (DATA / "claude", zipped):
+        with pytest.raises(InputError, match="more than 2 files"):
+            importers.bring(memory, path)
+
+
 def test_names_that_lead_out_are_left_out_and_nothing_is_unpacked(memory, tmp_path):
     path, inside = tmp_path / "evil.zip", (DATA / "claude" / "conversations.json").read_bytes()
     with zipfile.ZipFile(path, "w") as made:
@@ -447,9 +455,8 @@ def test_many_items_are_read_in_little_memory(tmp_path):
                 f'{"," if number else ""}{{"id": "{number}", "memory": "fact number {number}", "pad": "{"x" * 4_000}"}}'
             )
         out.write("]}")
-    archive = Archive(path)
     tracemalloc.start()
-    found = importers.survey(archive, Scope("default", "ana"))
+    found = importers.survey(Archive(path), Scope("default", "ana"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.memories == 4_000 and path.stat().st_size > 16_000_000 and peak < 8_000_000

@@ -312,10 +312,9 @@ def test_a_service_must_know_whose_memory_it_is_and_only_the_owner_lends_keys(fo
 # --- stdio: a process of its own ---
 
 
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
-def test_every_tool_over_stdio(folder: Path, mode: str) -> None:
-    async def run() -> None:
-        async with Client(server(folder, "--agent", "coder"), mode=mode) as client:
+def test_every_tool_over_stdio_by_two_servers_on_one_store(folder: Path) -> None:
+    async def run(agent: str, mode: Any) -> list[str]:
+        async with Client(server(folder, "--agent", agent), mode=mode) as client:
             assert [tool.name for tool in (await client.list_tools()).tools] == TOOLS
             id = id_in(said(await client.call_tool("remember", {"text": "Ana's cat is called Miso – ünïcode 猫"})))
             assert id in said(await client.call_tool("recall", {"query": "What is the cat called?"}))
@@ -323,12 +322,25 @@ def test_every_tool_over_stdio(folder: Path, mode: str) -> None:
             said(await client.call_tool("correct", {"id": id, "text": "Ana's cat is called Tofu"}))
             seen = said(await client.call_tool("inspect", {"id": id}))
             assert "Miso" in seen and "Tofu" in seen
-            assert '"as": "coder"' in said(await client.call_tool("inspect"))
+            assert f'"as": "{agent}"' in said(await client.call_tool("inspect"))
             assert "forget what?" in refused(await client.call_tool("forget", {}))
             assert "erased 1" in said(await client.call_tool("forget", {"ids": [id]}))
             assert '"memories": 0' in said(await client.call_tool("inspect"))
+            ready.append(agent)
+            while len(ready) < 2:  # so that both write at once
+                await asyncio.sleep(0.01)
+            calls = [client.call_tool("remember", {"text": f"{agent} saw bird {number}"}) for number in range(12)]
+            return [id_in(said(result)) for result in await asyncio.gather(*calls)]
 
-    asyncio.run(run())
+    async def both() -> list[str]:
+        async with asyncio.timeout(60):
+            return [id for ids in await asyncio.gather(run("left", "auto"), run("right", "legacy")) for id in ids]
+
+    ready: list[str] = []
+    ids = asyncio.run(both())
+    with Memory(folder, user="ana", embedder=None, background=False) as memory:
+        assert len(set(ids)) == 24 and {memory.get(id).id for id in ids} == set(ids)
+        assert {cube.scope.agent for cube in memory.select()} == {"left", "right"} and memory.verify() == []
 
 
 def test_a_key_file_limits_the_server_to_what_its_holder_may(folder: Path, tmp_path: Path) -> None:
@@ -347,21 +359,6 @@ def test_a_key_file_limits_the_server_to_what_its_holder_may(folder: Path, tmp_p
             assert "in_quarantine" not in said(await client.call_tool("inspect"))
 
     asyncio.run(run())
-
-
-def test_two_servers_on_one_store_lose_nothing(folder: Path) -> None:
-    async def write(name: str) -> list[str]:
-        async with Client(server(folder, "--agent", name)) as client:
-            calls = [client.call_tool("remember", {"text": f"{name} saw bird number {number}"}) for number in range(12)]
-            return [id_in(said(result)) for result in await asyncio.gather(*calls)]
-
-    async def run() -> list[str]:
-        return [id for ids in await asyncio.gather(write("left"), write("right")) for id in ids]
-
-    ids = asyncio.run(run())
-    with Memory(folder, user="ana", embedder=None, background=False) as memory:
-        assert len(set(ids)) == 24 and {memory.get(id).id for id in ids} == set(ids)
-        assert {cube.scope.agent for cube in memory.select()} == {"left", "right"} and memory.verify() == []
 
 
 def test_what_was_answered_survives_kill_9(folder: Path) -> None:

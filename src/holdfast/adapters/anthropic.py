@@ -146,7 +146,7 @@ class HoldfastMemoryTool(BetaAbstractMemoryTool):
         return "\n".join([head, *lines])
 
     def _create(self, command: BetaMemoryTool20250818CreateCommand) -> str:
-        path = self._free(command.path)
+        path, text = self._free(command.path), _words(command.file_text, "file_text")
         if len(self._paths()) >= MOST_FILES:
             raise ToolError(f"There are {MOST_FILES:,} files already; delete some first")
 
@@ -154,14 +154,14 @@ class HoldfastMemoryTool(BetaAbstractMemoryTool):
             if before is not None:
                 raise ToolError(f"File {path} already exists")
             new = self._files.new(self._scope, _name(path), "-", self._taint, data={"path": path})
-            return _written(new, command.file_text)
+            return _written(new, text)
 
         self._files.change(self._scope, _name(path), make)
         return f"File created successfully at: {path}"
 
     def _str_replace(self, command: BetaMemoryTool20250818StrReplaceCommand) -> str:
         path = confined(command.path)
-        old, new = command.old_str, command.new_str or ""
+        old, new = _words(command.old_str, "old_str"), _words(command.new_str or "", "new_str")
         at = 0
 
         def edit(content: str) -> str:
@@ -188,7 +188,7 @@ class HoldfastMemoryTool(BetaAbstractMemoryTool):
         )
 
     def _insert(self, command: BetaMemoryTool20250818InsertCommand) -> str:
-        path = confined(command.path)
+        path, text = confined(command.path), _words(command.insert_text, "insert_text")
 
         def edit(content: str) -> str:
             lines = content.split("\n")
@@ -199,7 +199,7 @@ class HoldfastMemoryTool(BetaAbstractMemoryTool):
                     f"Invalid `insert_line` parameter: {command.insert_line}. "
                     f"It should be within the range [0, {len(lines)}]."
                 )
-            lines.insert(command.insert_line, command.insert_text.removesuffix("\n"))
+            lines.insert(command.insert_line, text.removesuffix("\n"))
             return "\n".join(lines) + "\n"
 
         self._edited(path, edit)
@@ -330,8 +330,13 @@ def _told(run: Callable[[Any], str], command: Any) -> str:
         return run(command)
     except HoldfastError as error:
         raise ToolError(str(error)) from error
-    except AttributeError as error:  # the SDK builds commands without a look at what a model sent
-        raise ToolError(f"The command lacks a parameter: {error.name}") from error
+
+
+def _words(value: object, parameter: str) -> str:
+    """What a model sent where words must be, which the SDK does not look at. Raises ToolError."""
+    if not isinstance(value, str):
+        raise ToolError(f"Invalid `{parameter}` parameter: {value!r:.40}. It should be text.")
+    return value
 
 
 def _name(path: str) -> str:
@@ -342,9 +347,7 @@ def _content(cube: Cube) -> str:
     return "" if cube.data.get("empty") else cube.text
 
 
-def _written(cube: Cube, content: object) -> Cube:
-    if not isinstance(content, str):
-        raise ToolError("A file holds text")
+def _written(cube: Cube, content: str) -> Cube:
     if len(content.encode("utf-8", "surrogatepass")) > MOST_BYTES:
         raise ToolError(f"A file may have {MOST_BYTES:,} bytes; write several")
     data = {name: value for name, value in cube.data.items() if name != "empty"}

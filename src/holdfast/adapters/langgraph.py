@@ -13,9 +13,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from holdfast.adapters.named import Named, joined, within
+from holdfast.adapters.named import Named, joined
 from holdfast.cube import Channel, Cube, Scope
+from holdfast.encode.near import named
 from holdfast.errors import InputError, MissingExtraError
+from holdfast.guard.flow import plain_leaves
 from holdfast.memory import Memory
 
 try:
@@ -160,7 +162,7 @@ class HoldfastStore(BaseStore):
         found = {cube.id: cube for cube in within_it if _passes(cube, op.filter)}
         scores: dict[str, float] = {}
         if op.query and op.query.strip() and found:
-            for hit in self._memory.search(op.query, k=len(cubes), kinds=(ITEM,), **within(scope)):
+            for hit in self._memory.search(op.query, k=len(cubes), kinds=(ITEM,), **named(scope)):
                 if hit.id in found and hit.cube.data["searched"]:
                     scores[hit.id] = hit.relevance
         ranked = sorted(found.values(), key=lambda cube: -scores.get(cube.id, -1.0))[op.offset : op.offset + op.limit]
@@ -234,14 +236,7 @@ def _until(cube: Cube, ends: datetime | None) -> Any:
 
 def _strings(value: Any) -> Iterator[str]:
     """The strings in a value, its keys left out."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from _strings(one)
-    elif isinstance(value, list | tuple):
-        for one in value:
-            yield from _strings(one)
+    return (leaf for leaf in plain_leaves(value) if isinstance(leaf, str))
 
 
 # --- what LangGraph's own store takes for equal, which its base class does not hand down ---

@@ -16,9 +16,11 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from uuid import UUID
 
 from holdfast import memory as ours
 from holdfast.cube import RECALLABLE, Cube, Kind, Scope
+from holdfast.encode.near import named
 from holdfast.encode.turns import to_cubes
 from holdfast.errors import AccessError, HoldfastError, InputError, NotFoundError
 from holdfast.guard.governor import Purpose
@@ -61,8 +63,8 @@ class Memory:
         **options: Any,
     ) -> None:
         self.config = config
-        named = config.get("holdfast", {}) if isinstance(config, Mapping) else {}
-        place = path or named.get("path") or os.environ.get("HOLDFAST_STORE") or "memory.holdfast"
+        settings = config.get("holdfast", {}) if isinstance(config, Mapping) else {}
+        place = path or settings.get("path") or os.environ.get("HOLDFAST_STORE") or "memory.holdfast"
         self._closes = memory is None
         self._memory = ours.Memory(place, **options) if memory is None else memory
         if isinstance(self._memory.store, HeldStore):
@@ -120,13 +122,13 @@ class Memory:
         kind = Kind.MESSAGE if infer else Kind.FACT  # facts are drawn from messages, whenever the queue is worked off
         cubes, _ = to_cubes(some, scope, kind=kind, at=timestamp, data=data, clean=without_recalled)
         cubes = [cube.with_(policy=replace(cube.policy, expires_at=_end(ends))) for cube in cubes]
-        done = self._memory.add(cubes, **_named(scope))
+        done = self._memory.add(cubes, **named(scope))
         results = [_event(self._get(scope, id), "ADD") for id in done.ids]
         results += [_event(self._get(scope, id), "NONE") for id in done.duplicates]
         results += [_event(self._get(scope, id), "QUARANTINE") for id in done.quarantined]
         if infer and done.ids:
             self._memory.flush()
-            drawn = {ref.id for id in done.ids for ref in self._memory.lineage(id, **_named(scope))}
+            drawn = {ref.id for id in done.ids for ref in self._memory.lineage(id, **named(scope))}
             results += [_event(cube, "ADD") for cube in self._kept(scope) if cube.id in drawn]
         return {"results": results}
 
@@ -165,9 +167,9 @@ class Memory:
         """Take away all that these ids hold, and nothing else."""
         scope = _scope(_ids(user_id=user_id, agent_id=agent_id, run_id=run_id))
         if self._erase:
-            self._memory.forget(everything=True, **_named(scope))
+            self._memory.forget(everything=True, **named(scope))
         else:
-            for cube in self._kept(scope):
+            for cube in self._kept(scope, expired=True):
                 self._drop(cube)
         return {"message": "Memories deleted successfully!"}
 
@@ -176,7 +178,7 @@ class Memory:
         for path in self._memory.store.partitions():
             scope = Scope.parse(path)
             if scope.tenant == TENANT:
-                self._memory.forget(everything=True, **_named(scope))
+                self._memory.forget(everything=True, **named(scope))
 
     # --- reading ---
 
@@ -228,7 +230,7 @@ class Memory:
         results: list[dict[str, Any]] = []
         if not kept or not top_k:
             return {"results": results}
-        for hit in self._memory.search(query, k=len(kept), now=reference_date, **_named(scope)):
+        for hit in self._memory.search(query, k=len(kept), now=reference_date, **named(scope)):
             item = {**_item(hit.cube), "score": hit.relevance}
             if hit.id in kept and hit.relevance >= (threshold or 0.0) and passes(item):
                 results.append({**item, "score_details": dict(hit.channels)} if explain else item)
@@ -239,7 +241,7 @@ class Memory:
         told: list[dict[str, Any]] = []
         before: str | None = None
         scope = self._scope_of(memory_id)
-        for change in self._memory.history(memory_id, **_named(scope)) if scope is not None else ():
+        for change in self._memory.history(memory_id, **named(scope)) if scope is not None else ():
             event, cube = change.event, change.cube
             gone = event.action is Action.PURGE or (cube is not None and cube.status not in RECALLABLE)
             after = None if gone or cube is None else cube.text
@@ -276,7 +278,7 @@ class Memory:
     # --- inside ---
 
     def _get(self, scope: Scope, id: str) -> Cube:
-        return self._memory.get(id, **_named(scope))
+        return self._memory.get(id, **named(scope))
 
     def _kept(self, scope: Scope, expired: bool = False) -> Iterator[Cube]:
         now = self._memory.store.now()
@@ -306,9 +308,9 @@ class Memory:
     def _drop(self, cube: Cube) -> None:
         try:
             if self._erase:
-                self._memory.forget(cube.id, **_named(cube.scope))
+                self._memory.forget(cube.id, **named(cube.scope))
             elif self._get(cube.scope, cube.id).status in RECALLABLE:  # it may have gone with what it was drawn from
-                self._memory.retract(cube.id, reason="deleted", **_named(cube.scope))
+                self._memory.retract(cube.id, reason="deleted", **named(cube.scope))
         except NotFoundError:  # by another program, this moment
             return
 
@@ -391,10 +393,6 @@ def _scope(ids: Mapping[str, str]) -> Scope:
     return Scope(TENANT, ids.get("user_id", NOBODY), ids.get("agent_id"), ids.get("run_id"))
 
 
-def _named(scope: Scope) -> dict[str, Any]:
-    return {"tenant": scope.tenant, "user": scope.user, "agent": scope.agent, "session": scope.session}
-
-
 def _checked(top_k: Any, threshold: Any = None) -> None:
     if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 0:
         raise InputError(f"Invalid top_k: {top_k!r}. Must be a non-negative integer.")
@@ -409,10 +407,10 @@ Passes = Callable[[Mapping[str, Any]], bool]
 
 def _filtered(filters: Mapping[str, Any] | None, others: Mapping[str, Any], call: str) -> tuple[Scope, Passes]:
     """The scope that a filter names, and whether an item passes the rest of it."""
-    named = sorted(set(_IDS) & set(others))
-    if named:
+    beside = sorted(set(_IDS) & set(others))
+    if beside:
         raise InputError(
-            f"Top-level entity parameters {named} are not supported in {call}(). Use filters={{'user_id': '...'}} instead."
+            f"Top-level entity parameters {beside} are not supported in {call}(). Use filters={{'user_id': '...'}} instead."
         )
     if others:
         raise InputError(f"{call}() does not know {', '.join(sorted(others))}")
@@ -503,9 +501,11 @@ def _item(cube: Cube) -> dict[str, Any]:
     return {name: value for name, value in told.items() if name in kept or value is not None}
 
 
-def _made(cube: Cube) -> str:
-    """When it was first kept: its id tells (RFC 9562 §5.7)."""
-    return datetime.fromtimestamp(int(cube.id.replace("-", "")[:12], 16) / 1000, UTC).isoformat()
+def _made(cube: Cube) -> str | None:
+    """When it was first kept: its id tells (RFC 9562 §5.7), but for an import's, of which is told when it was learnt."""
+    id = UUID(cube.id)
+    made = datetime.fromtimestamp((id.int >> 80) / 1000, UTC) if id.version == 7 else cube.recorded_at
+    return None if made is None else made.isoformat()
 
 
 def _actor(cube: Cube) -> str | None:

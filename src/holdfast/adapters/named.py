@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from holdfast.cube import RECALLABLE, Channel, Cube, Origin, Scope, Status
+from holdfast.encode.near import named
 from holdfast.encode.turns import TRUST
 from holdfast.errors import ConflictError, GuardError, NotFoundError
 from holdfast.guard.governor import Purpose
@@ -27,11 +28,6 @@ KEPT = (*sorted(RECALLABLE), Status.QUARANTINED)
 def joined(library: str, parts: Iterable[str]) -> str:
     """Parts of a name as one, so that no two lists of parts have the same."""
     return f"{library}:" + "/".join(quote(part, safe="", errors="surrogatepass") for part in parts)
-
-
-def within(scope: Scope) -> dict[str, Any]:
-    """A scope as ``Memory`` takes it."""
-    return {"tenant": scope.tenant, "user": scope.user, "agent": scope.agent, "session": scope.session}
 
 
 class Named:
@@ -53,8 +49,8 @@ class Named:
         found: dict[str, list[Cube]] = {}
         for cube in self.memory.store.select(scope, Where(kinds=(self.kind,), statuses=KEPT)):
             found.setdefault(str(cube.origin.reference), []).append(cube)
-        named = {name: first for name, cubes in found.items() if (first := self._first(cubes)) is not None}
-        return dict(sorted(named.items(), key=lambda item: item[1].id))
+        firsts = {name: first for name, cubes in found.items() if (first := self._first(cubes)) is not None}
+        return dict(sorted(firsts.items(), key=lambda item: item[1].id))
 
     def _first(self, cubes: Iterable[Cube]) -> Cube | None:
         """Of several with one name, which two programs have made at once, the one that was committed first."""
@@ -97,7 +93,7 @@ class Named:
                 raise GuardError("nothing was kept: the guard refuses hidden characters and a forged fence of memories")
             first = self.get(scope, name)
             if before is None and first is not None and first.id != done[0].id:  # another program was first
-                self.memory.retract(done[0].id, reason="written twice at once", **within(scope))
+                self.memory.retract(done[0].id, reason="written twice at once", **named(scope))
                 continue
             return done[0]
         raise trouble
@@ -109,9 +105,9 @@ class Named:
             found = True
             try:
                 if self._erase:
-                    self.memory.forget(cube.id, **within(scope))
+                    self.memory.forget(cube.id, **named(scope))
                 else:
-                    self.memory.retract(cube.id, reason="deleted", **within(scope))
+                    self.memory.retract(cube.id, reason="deleted", **named(scope))
             except NotFoundError:  # by another program, this moment
                 continue
         return found

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.adapters.named import within
 from holdfast.cube import EXTERNAL, RECALLABLE, Channel, Cube, Kind, Origin, Scope, Status, new_id, taints
+from holdfast.encode.near import named
 from holdfast.encode.turns import TRUST
 from holdfast.errors import ConflictError, InputError, NotFoundError
 from holdfast.guard.governor import Purpose
@@ -93,7 +93,7 @@ class Transcript:
         """Take all messages away."""
         cubes = self._cubes()
         if self._erase and cubes:
-            self._memory.forget([cube.id for cube in cubes], **within(self.scope))
+            self._memory.forget([cube.id for cube in cubes], **named(self.scope))
             return
         for cube in reversed(cubes):
             self._drop(cube)
@@ -139,7 +139,7 @@ class Transcript:
         """Take one away; False where another program did, or changed it, just now."""
         try:
             if self._erase:
-                self._memory.forget(cube.id, **within(self.scope))
+                self._memory.forget(cube.id, **named(self.scope))
             elif cube.kind == ASIDE:
                 gone = cube.with_(status=Status.EXPIRED)
                 self._memory.apply([Operation.update(gone, "deleted")], actor=self.scope.path, change=Purpose.EDIT)
@@ -148,7 +148,7 @@ class Transcript:
                 (gone,) = self._memory.apply(
                     [Operation.update(gone, "deleted")], actor=self.scope.path, change=Purpose.EDIT
                 )
-                self._memory.retract(cube.id, reason="deleted", **within(self.scope))
+                self._memory.retract(cube.id, reason="deleted", **named(self.scope))
         except (ConflictError, NotFoundError):
             return False
         return True

@@ -76,10 +76,11 @@ class _Tally:
 
 def bring(args: argparse.Namespace, screen: Screen) -> int:
     """``holdfast import``."""
-    archive = _foreign(args)
-    if archive is not None:
+    foreign = _foreign(args)
+    if foreign is not None:
+        archive, system = foreign
         with closing(archive):
-            return _bring_archive(args, archive, screen)
+            return _bring_archive(args, archive, system, screen)
     if args.whose:
         raise InputError("--whose is for other systems' archives; this file is Holdfast's own, or a chat")
     text = _read(args.file)
@@ -121,8 +122,8 @@ def bring(args: argparse.Namespace, screen: Screen) -> int:
     return 0
 
 
-def _foreign(args: argparse.Namespace) -> importers.Archive | None:
-    """The file, if it is another system's archive."""
+def _foreign(args: argparse.Namespace) -> tuple[importers.Archive, str] | None:
+    """The file and its format, if it is another system's archive."""
     if args.file == "-" or args.format != "auto":
         if args.system:
             raise InputError("--from takes a file, a folder or a zip file, and no --format")
@@ -134,37 +135,35 @@ def _foreign(args: argparse.Namespace) -> importers.Archive | None:
             with archive.open(archive.names[0]) as stream:
                 head = stream.read(4096)
         own = b'"holdfast"' in head.split(b"\n", 1)[0] or b'"scope"' in head.split(b"\n", 1)[0]
-        if args.system is None and not own:
-            args.system = importers.guess(archive)
-            args.guessed = True
-        if args.system is None and not archive.is_file:
+        system = args.system if args.system or own else importers.guess(archive)
+        if system is None and not archive.is_file:
             raise InputError(f"{args.file} looks like no archive that is known; say which with --from {_names()}")
     except BaseException:
         archive.close()
         raise
-    if args.system is None:
+    if system is None:
         archive.close()
         return None
-    return archive
+    return archive, system
 
 
 def _names() -> str:
     return ", ".join(importers.FORMATS)
 
 
-def _bring_archive(args: argparse.Namespace, archive: importers.Archive, screen: Screen) -> int:
+def _bring_archive(args: argparse.Namespace, archive: importers.Archive, system: str, screen: Screen) -> int:
     if args.source or args.backdate:
         raise InputError(
             "--source and --backdate are for chats; an archive says for itself where each memory is from and when"
         )
-    guessed = bool(getattr(args, "guessed", False))
+    guessed = args.system is None
     left, degraded, new = 0, list[str](), ""
     with screen.bar(None, "reading", unit=" items") as reading:
 
         def saw(_: str, some: int, __: int | None) -> None:
             reading.update(some)
 
-        found = importers.survey(archive, scope(args), format=args.system, whose=args.whose, progress=saw)
+        found = importers.survey(archive, scope(args), format=system, whose=args.whose, progress=saw)
     done = importers.Brought(found)
     if guessed:
         screen.note(f"{args.file} looks like {found.title} (--from {found.format} says so)")

@@ -10,7 +10,7 @@ import sqlite3
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
@@ -97,6 +97,18 @@ class Archive:
         except sqlite3.Error as error:
             raise InputError(f"{self.name}: {name} is no database that can be read: {error}") from error
 
+    def databases(self, table: str, columns: Set[str]) -> list[str]:
+        """The databases of SQLite that have a table, and no view, with these columns. Raises InputError."""
+        found = []
+        for name in self.names if self.is_file else self.find("*.db", "*.sqlite", "*.sqlite3"):
+            if self.is_sqlite(name):
+                with self.database(name) as database:
+                    made = database.execute("SELECT type FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+                    has = {row["name"] for row in database.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+                if made is not None and made["type"] == "table" and has >= columns:
+                    found.append(name)
+        return found
+
     def close(self) -> None:
         """Close the file."""
         if self._zip is not None:
@@ -121,8 +133,12 @@ class Archive:
             self._zip = zipfile.ZipFile(self.path)
         except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
             raise InputError(f"{self.path} is no zip file that can be read: {error}") from error
+        files = self._zip.infolist()
+        if len(files) > MOST_FILES:
+            self.close()
+            raise InputError(f"{self.path} holds more than {MOST_FILES:,} files, which no export does")
         seen: set[str] = set()
-        for info in self._zip.infolist():
+        for info in files:
             if info.is_dir():
                 continue
             if info.flag_bits & 0x1:

@@ -11,17 +11,17 @@ from holdfast.importers.base import Found, Left, Maker, objects, stream, unread
 
 TITLE = "a LangGraph store"
 _WORDS = ("text", "content", "memory", "data", "fact", "summary", "value")
-_COLUMNS = {"prefix", "key", "value", "created_at", "updated_at"}
+_STORE = ("store", {"prefix", "key", "value", "created_at", "updated_at"})
 
 
 def fits(archive: Archive) -> bool:
     """Whether there is the table of its store, or objects of its items."""
-    return bool(_databases(archive)) or any(_is_item(one) for _, one in objects(archive))
+    return bool(archive.databases(*_STORE)) or any(_is_item(one) for _, one in objects(archive))
 
 
 def read(archive: Archive, make: Maker) -> Iterator[Found | Left]:
     """Each item."""
-    databases = _databases(archive)
+    databases = archive.databases(*_STORE)
     for name in databases:
         with archive.database(name) as database:
             for row in database.execute("SELECT * FROM store ORDER BY rowid"):
@@ -75,18 +75,6 @@ def _words(value: Any, depth: int = 0) -> tuple[str, Any]:
             if isinstance(inner, Mapping) and (found := _words(inner, depth + 1))[0]:
                 return found[0], {other: some for other, some in value.items() if other != key}
     return ("" if value in (None, {}, []) else json.dumps(value, ensure_ascii=False, default=str)), None
-
-
-def _databases(archive: Archive) -> list[str]:
-    found = []
-    for name in archive.names if archive.is_file else archive.find("*.db", "*.sqlite", "*.sqlite3"):
-        if archive.is_sqlite(name):
-            with archive.database(name) as database:
-                columns = {row["name"] for row in database.execute("SELECT name FROM pragma_table_info('store')")}
-                table = database.execute("SELECT type FROM sqlite_master WHERE name = 'store'").fetchone()
-            if table is not None and table["type"] == "table" and columns >= _COLUMNS:
-                found.append(name)
-    return found
 
 
 def _is_item(one: Mapping[str, Any]) -> bool:

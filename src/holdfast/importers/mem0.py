@@ -15,12 +15,12 @@ from holdfast.importers.base import Found, Left, Maker, later, moment, objects, 
 
 TITLE = "memories of mem0"
 _LISTS = ("results", "memories", None)
-_HISTORY = "history"
+_HISTORY = ("history", {"memory_id", "new_memory", "event"})
 
 
 def fits(archive: Archive) -> bool:
     """Whether there is a history in SQLite, or objects with a ``memory`` and an ``id``."""
-    if _databases(archive):
+    if archive.databases(*_HISTORY):
         return True
     return any(
         member in _LISTS and isinstance(one.get("memory"), str) and ("id" in one or "hash" in one)
@@ -30,7 +30,7 @@ def fits(archive: Archive) -> bool:
 
 def read(archive: Archive, make: Maker) -> Iterator[Found | Left]:
     """Each memory; of a history, with its versions."""
-    databases = _databases(archive)
+    databases = archive.databases(*_HISTORY)
     for name in databases:
         yield from _history(archive, name, make)
     for name in archive.names:
@@ -72,18 +72,6 @@ def _relation(one: Mapping[str, Any], place: str, make: Maker) -> Iterator[Found
     text = " ".join((begin, kind, end)).replace("_", " ")
     data = {"subject": begin, "attribute": kind, "value": end}
     yield from make.cube(f"relation/{begin}/{kind}/{end}", text, owner=one.get("user_id"), data=data)
-
-
-def _databases(archive: Archive) -> list[str]:
-    found = []
-    for name in archive.names if archive.is_file else archive.find("*.db", "*.sqlite", "*.sqlite3"):
-        if archive.is_sqlite(name):
-            with archive.database(name) as database:
-                columns = {row["name"] for row in database.execute("SELECT name FROM pragma_table_info('history')")}
-                table = database.execute("SELECT type FROM sqlite_master WHERE name = 'history'").fetchone()
-            if table is not None and table["type"] == "table" and {"memory_id", "new_memory", "event"} <= columns:
-                found.append(name)
-    return found
 
 
 def _history(archive: Archive, name: str, make: Maker) -> Iterator[Found | Left]:

@@ -218,13 +218,12 @@ class _Text:
 
     def _span(self, first: bytes, keep: bool) -> tuple[bytes | None, int]:
         """The bytes of the value, None where they are not kept or too many; and how deep it is."""
-        begin, size = self._at, 0
+        begin = position = self._at
         depth = deepest = 0
-        position = self._at
 
         def more() -> None:
             """Read on, and move what counts along."""
-            nonlocal begin, position, keep, size
+            nonlocal begin, position, keep
             if keep and position - begin > LARGEST:
                 keep = False
             gone = begin if keep else position
@@ -237,12 +236,7 @@ class _Text:
         if first not in b'"{[':
             while not (found := _END.search(self._buffer, position)):
                 position = len(self._buffer)
-                self._at = begin if keep else position
-                gone = self._at
-                if not self.fill():
-                    raise _Broken(_TRUNCATED)  # what is there may be half of it
-                begin, position = 0, position - gone
-                keep = keep and position <= LARGEST
+                more()  # what is there may be half of it
             end = found.start()
             kept = bytes(self._buffer[begin:end]) if keep and end - begin <= LARGEST else None
             self._at = end
