@@ -336,3 +336,10 @@ def test_an_ordinary_user_can_own_a_store(server: Server, database: str) -> None
                 connection.execute("SELECT count(*) FROM holdfast.cubes").fetchone()
     finally:
         server.run("postgres", "DROP DATABASE shop WITH (FORCE)", "DROP ROLE shop")
+
+
+def test_an_address_that_was_made_a_path_makes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="as a string"):
+        Memory(Path("postgresql://postgres@/memories"))
+    assert not list(tmp_path.iterdir())

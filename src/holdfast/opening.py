@@ -48,6 +48,8 @@ def open_store(
         from holdfast.store.postgres import PostgresStore  # needs the extra
 
         return PostgresStore(str(place), terms=terms, tasks=tasks, clock=clock, durability=durability)
+    if str(place).startswith(("postgresql:/", "postgres:/")):
+        raise InputError(f"{place} is an address made a path, which took a slash from it; give it as a string")
     return SqliteStore(place, terms=terms, tasks=tasks, clock=clock, durability=durability)
 
 
