@@ -587,7 +587,7 @@ class DistilledAdapter:
             pieces = [
                 _Piece(
                     int(told["number"]),
-                    tuple(Distilled(_edit(one["edit"]), float(one["loss"]), int(one["steps"])) for one in told["log"]),
+                    tuple(Distilled(Edit.from_dict(one["edit"]), float(one["loss"]), int(one["steps"])) for one in told["log"]),
                     {name: tensors[f"{told['number']}.{name}"].to(device) for name in self._shapes},
                 )
                 for told in log
@@ -654,8 +654,3 @@ def _put(model: Any, layers: Mapping[str, Any]) -> None:
 def _off(model: Any, layers: Mapping[str, Any]) -> None:
     for path, layer in layers.items():
         model.set_submodule(path, layer.base_layer)
-
-
-def _edit(told: Mapping[str, Any]) -> Edit:
-    """As ``asdict`` wrote it, after JSON."""
-    return Edit(**{**told, "unrelated": tuple(told["unrelated"]), "also": tuple(told["also"])})

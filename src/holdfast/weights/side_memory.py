@@ -610,7 +610,7 @@ class SideMemory(Routed):
         changed = np.unpackbits(tensors[f"{number}.changed"].numpy(), count=self._base.numel()).astype(bool)
         weight = self._base.clone()
         weight.view(-1)[torch.from_numpy(changed).to(weight.device)] = tensors[f"{number}.values"].to(weight.device)
-        log = tuple(Learnt(**{**one, "edit": _edit(one["edit"])}) for one in told["log"])
+        log = tuple(Learnt(**{**one, "edit": Edit.from_dict(one["edit"])}) for one in told["log"])
         return _Shard(number, weight, log, told["closed"])
 
     def _key(self, shards: Sequence[_Shard]) -> Key:
@@ -646,11 +646,6 @@ class _Said:
         if self._both is None:
             raise InputError("the model does not use this layer for what it is taught")
         return self._both
-
-
-def _edit(told: Mapping[str, Any]) -> Edit:
-    """As ``asdict`` wrote it, after JSON."""
-    return Edit(**{**told, "unrelated": tuple(told["unrelated"]), "also": tuple(told["also"])})
 
 
 def _untold(logits: Tensor, labels: Tensor, *, padded_too: bool) -> Tensor:
