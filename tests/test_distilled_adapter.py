@@ -147,6 +147,9 @@ def test_a_request_that_nothing_was_taught_of_is_answered_by_the_model_itself_in
         with adapter:
             after = model(input_ids=ids, attention_mask=mask).logits
             assert [one.memory for one in adapter.routed] == [None, "0", None]
+            scores = [one.score for one in adapter.routed]
+            model.model(ids, mask)  # a mask that is not named is one too
+            assert [one.score for one in adapter.routed] == pytest.approx(scores, rel=1e-4)
     assert torch.equal(before[0], after[0]) and torch.equal(before[2], after[2])
     assert not torch.equal(before[1], after[1])
 

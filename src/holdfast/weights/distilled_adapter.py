@@ -32,6 +32,7 @@ from holdfast.torched import Tensor, torch
 from holdfast.weights.base import Edit, Edited, Route, evaluating, frozen
 from holdfast.weights.places import decoder
 from holdfast.weights.prompts import Tokenizer, became, contexts_of, padded, pool_of, split, tokens, wordings
+from holdfast.weights.routing import named
 
 try:
     from peft import LoraConfig, inject_adapter_in_model
@@ -461,7 +462,8 @@ class DistilledAdapter:
     def _before(self, inner: Any, args: tuple[Any, ...], given: dict[str, Any]) -> None:
         if self._quiet:
             return
-        ids = args[0] if args else given.get("input_ids")
+        given = named(inner, args, given)
+        ids = given.get("input_ids")
         if ids is None:
             raise InputError("a request is routed by its tokens: give the model input_ids while adapters are on it")
         cache = given.get("cache", given.get("past_key_values"))
