@@ -37,7 +37,7 @@ OPEN = Gate(passing=0.0, drift=1.0)
 
 @pytest.fixture(scope="module")
 def facts() -> World:
-    return world(12, 4, seed=0)
+    return world(6, 2, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def reads(facts: World, words):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return trained(facts.known, words, steps=200, width=48, hidden=256, layers=2, batch=32, reading=overheard)
+        return trained(facts.known, words, steps=100, width=96, hidden=128, layers=2, batch=24, reading=overheard)
     finally:
         torch.set_num_threads(threads)
 
@@ -92,7 +92,8 @@ def told(model):
 
 
 def editor(model, words, facts: World, **given) -> DistilledAdapter:
-    settings = Settings(**({"rank": 4, "rate": 1e-2, "steps": 60, "batch": 32} | given))
+    maps = ("o_proj", "down_proj", "c_proj")  # what a block adds: two maps in seven cost half as much as all
+    settings = Settings(**({"rank": 4, "rate": 1e-2, "steps": 60, "batch": 32, "targets": maps} | given))
     return DistilledAdapter(
         model, words, settings=settings, templates=("{}",), unrelated=[one.prompt(at % 4) for at, one in enumerate(facts.known)],
     )  # fmt: skip
@@ -105,12 +106,15 @@ def edits(facts: World, *which: int) -> list[Edit]:
     ]
 
 
-def says(model, words, *prompts: str) -> list[str]:
+def asked(model, words, *prompts: str) -> list:
     with torch.no_grad():
-        rows = [
+        return [
             model(input_ids=torch.tensor([words(one)["input_ids"]]), use_cache=False).logits[0, -1] for one in prompts
         ]
-    return [words.decode(one.argmax()) for one in rows]
+
+
+def says(model, words, *prompts: str) -> list[str]:
+    return [words.decode(one.argmax()) for one in asked(model, words, *prompts)]
 
 
 # --- by itself ---
@@ -143,6 +147,9 @@ def test_a_request_that_nothing_was_taught_of_is_answered_by_the_model_itself_in
         with adapter:
             after = model(input_ids=ids, attention_mask=mask).logits
             assert [one.memory for one in adapter.routed] == [None, "0", None]
+            scores = [one.score for one in adapter.routed]
+            model.model(ids, mask)  # a mask that is not named is one too
+            assert [one.score for one in adapter.routed] == pytest.approx(scores, rel=1e-4)
     assert torch.equal(before[0], after[0]) and torch.equal(before[2], after[2])
     assert not torch.equal(before[1], after[1])
 
@@ -166,6 +173,7 @@ def test_what_is_generated_goes_on_with_the_adapter_it_was_begun_with(model, wor
 
 def test_what_is_forgotten_leaves_exactly_what_would_be_without_it(model, words, facts):
     ours, never = editor(model, words, facts), editor(model, words, facts)
+    before = asked(model, words, *(one.prompt() for one in facts.new))
     ours.edit(edits(facts, 0, 1, 2))
     ours.edit(edits(facts, 4, 5))
     other = unpack(ours.state([1]))
@@ -181,15 +189,9 @@ def test_what_is_forgotten_leaves_exactly_what_would_be_without_it(model, words,
     assert ours.forget(["f0", "f2"]) == ("f0", "f2") and ours.shards == {1: ("f4", "f5")}
     ours.forget(["f4", "f5"])
     with ours:
-        assert ours.edits == () and says(model, words, facts.new[0].prompt()) == says(
-            model, words, facts.new[0].prompt()
+        assert ours.edits == () and all(
+            map(torch.equal, asked(model, words, *(one.prompt() for one in facts.new)), before)
         )
-        assert torch.equal(told(model), told_apart(ours))
-
-
-def told_apart(adapter):
-    with adapter.apart():
-        return told(adapter.model)
 
 
 def test_a_file_is_taken_up_again_and_no_other_is(model, words, facts):
@@ -215,7 +217,7 @@ def test_a_file_is_taken_up_again_and_no_other_is(model, words, facts):
 def test_a_file_of_another_model_is_not_taken_up(model, words, facts):
     first = editor(model, words, facts)
     first.edit(edits(facts, 0))
-    other = trained(facts.known, words, steps=2, width=48, hidden=256, layers=2, seed=3)
+    other = trained(facts.known, words, steps=2, width=96, hidden=128, layers=2, seed=3)
     with pytest.raises(StaleError, match="weights"):
         editor(other, words, facts).join(first.state())
     with torch.no_grad():

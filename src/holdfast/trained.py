@@ -84,9 +84,7 @@ class TrainedBank:
                 raise InputError(f"{cube.id} is no text but a {cube.form}: only text is learnt")
             document = self._document(cube, self._place(cube))
             leaves = self._leaves(document.id)
-            if not leaves or any(
-                self._blank(leaf) for leaf in leaves
-            ):  # a program that ended amid it may have left them so
+            if not leaves or any(map(self._blank, leaves)):  # a program that ended amid it may have left them so
                 wanted[cube.id] = document
         if wanted:
             self.drop([one for one in self.held(wanted) if _named(one.ref) != wanted[one.ref.id].id])
@@ -97,7 +95,9 @@ class TrainedBank:
     def attach(self, address: Address) -> Iterator[None]:
         """Within the block the model computes with the blocks of an address, as far as what trained them still holds."""
         self._store.owner.forms.follow()
-        self.drop([one for one in self.held() if self._cube(one.ref) is None])  # what has expired makes no event
+        self.drop(
+            [one for one in self.held() if _standing(self._store, self._scope, one.ref) is None]
+        )  # what has expired makes no event
         with self.bank.attach(self._model, address, owner=self._owner):
             yield
 
@@ -123,7 +123,7 @@ class TrainedBank:
         again: list[Document] = []
         for name, leaves in others.items():
             ref = _ref(name)
-            cube = self._cube(ref) if ref is not None else None
+            cube = _standing(self._store, self._scope, ref) if ref is not None else None
             if cube is None:  # it no longer holds either
                 gone.add(name)
             else:
@@ -171,13 +171,6 @@ class TrainedBank:
     def _blank(self, leaf: Address) -> bool:
         """Whether the block of a leaf is one that nobody has trained."""
         return not bool(self.bank.read(len(leaf), [leaf[-1]])[2].item())
-
-    def _cube(self, ref: Ref) -> Cube | None:
-        try:
-            cube = recallable(self._store, self._scope, ref.id)
-        except NotFoundError:
-            return None
-        return cube if cube.ref == ref else None
 
     def _document(self, cube: Cube, address: Address) -> Document:
         ids = torch.tensor(tokens(self._tokenizer, cube.text))
@@ -247,7 +240,7 @@ class TrainedModel:
                 raise InputError("rows have the names that the unseen ones have, and one row at least")
         self._rows |= rows
         self._store.owner.forms.follow()
-        self.drop([one for one in self.held() if not self._holds(one.ref)])
+        self.drop([one for one in self.held() if _standing(self._store, self._scope, one.ref) is None])
 
     # --- a holder ---
 
@@ -309,12 +302,6 @@ class TrainedModel:
 
     # --- inside ---
 
-    def _holds(self, ref: Ref) -> bool:
-        try:
-            return recallable(self._store, self._scope, ref.id).ref == ref
-        except NotFoundError:
-            return False
-
     def _tested(self, model: nn.Module, rows: Batch) -> Membership | None:
         if rows_in(rows) < 2:
             return None
@@ -323,6 +310,15 @@ class TrainedModel:
 
     def _right(self, model: nn.Module, rows: Batch) -> float:
         return accuracy(model, in_batches(rows, self._size), self._read)
+
+
+def _standing(store: SqlStore, scope: Scope, ref: Ref) -> Cube | None:
+    """A memory where it may still be read in this version."""
+    try:
+        cube = recallable(store, scope, ref.id)
+    except NotFoundError:
+        return None
+    return cube if cube.ref == ref else None
 
 
 def _together(some: Sequence[Batch]) -> Batch:

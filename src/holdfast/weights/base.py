@@ -47,6 +47,11 @@ class Edit:
         if not self.id or not self.prompt.strip() or not self.target.strip():
             raise InputError("an edit needs an id, a prompt and a target that say something")
 
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> Edit:
+        """As ``asdict`` wrote it, after JSON. Raises KeyError, TypeError, InputError for what is none."""
+        return cls(**{**told, "unrelated": tuple(told["unrelated"]), "also": tuple(told["also"])})
+
 
 @dataclass(frozen=True, slots=True)
 class Edited:

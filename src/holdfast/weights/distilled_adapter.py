@@ -31,7 +31,8 @@ from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Ret
 from holdfast.torched import Tensor, torch
 from holdfast.weights.base import Edit, Edited, Route, evaluating, frozen
 from holdfast.weights.places import decoder
-from holdfast.weights.prompts import Tokenizer, answered, own_words, padded, split, templates_of, tokens, wordings
+from holdfast.weights.prompts import Tokenizer, became, contexts_of, padded, pool_of, split, tokens, wordings
+from holdfast.weights.routing import named
 
 try:
     from peft import LoraConfig, inject_adapter_in_model
@@ -53,7 +54,6 @@ PROFILE = MemoryProfile(
 
 _BASE = "__base__"  # what PEFT calls a row that no adapter answers
 _LEARNING = "learning"
-_POOL, _WORDS = 20, 12  # rows of the model's own words, where no unrelated texts are given, and how long they are
 _TOGETHER = 64  # rows that are read at once
 _LEAST = 1e-6  # nats; what is no more is sums in another order
 
@@ -152,11 +152,8 @@ class DistilledAdapter:
     ) -> None:
         self.model, self.tokenizer, self.seed = model, tokenizer, seed
         self.settings = settings or Settings()
-        self.templates = tuple(templates_of(model, tokenizer) if templates is None else templates)
-        if not self.templates or not all("{}" in one for one in self.templates):
-            raise InputError("a template says with {} where the prompt stands")
-        drawn = own_words(model, tokenizer, _POOL, _WORDS, seed) if not unrelated else []
-        self._pool = drawn or [tokens(tokenizer, one) if isinstance(one, str) else [*one] for one in unrelated]
+        self.templates = contexts_of(model, tokenizer, templates)
+        self._pool = pool_of(model, tokenizer, unrelated, seed)
         self._special = {*getattr(tokenizer, "all_special_ids", ())}
         self._shapes = {name: one.shape for name, one in _tensors(self._made([_LEARNING]), _LEARNING).items()}
         self._pieces: tuple[_Piece, ...] = ()
@@ -209,7 +206,7 @@ class DistilledAdapter:
         if edits:
             number = max((piece.number for piece in self._pieces), default=-1) + 1
             self._keep([*self._pieces, self._distilled(number, edits)])
-        return self._now(edits)
+        return became(self, edits, {one.edit.id: one for one in self.log})
 
     def forget(self, ids: Iterable[str]) -> tuple[str, ...]:
         """Make it as if these edits had never been: what they were taught with is distilled anew, from the model, without them.
@@ -460,25 +457,13 @@ class DistilledAdapter:
             found += self._moved(ids, mask, [piece.name] * len(ids))
         return found
 
-    def _now(self, edits: Sequence[Edit]) -> tuple[Edited, ...]:
-        """What has become of some edits, with everything that was taught."""
-        logs = {one.edit.id: one for one in self.log}
-        parts = [split(self.tokenizer, one.prompt, one.target) for one in edits]
-        with self.on():
-            said = answered(self.model, parts)
-        found = []
-        for one, (prompt, target), told in zip(edits, parts, said, strict=True):
-            route = self.route(torch.tensor([prompt], device=next(self.model.parameters()).device))
-            learnt = route.memory is not None and told == target
-            found.append(Edited(one.id, learnt, logs[one.id].loss, logs[one.id].steps, route.score, route.threshold))
-        return tuple(found)
-
     # --- within a call of the model ---
 
     def _before(self, inner: Any, args: tuple[Any, ...], given: dict[str, Any]) -> None:
         if self._quiet:
             return
-        ids = args[0] if args else given.get("input_ids")
+        given = named(inner, args, given)
+        ids = given.get("input_ids")
         if ids is None:
             raise InputError("a request is routed by its tokens: give the model input_ids while adapters are on it")
         cache = given.get("cache", given.get("past_key_values"))
@@ -587,7 +572,10 @@ class DistilledAdapter:
             pieces = [
                 _Piece(
                     int(told["number"]),
-                    tuple(Distilled(_edit(one["edit"]), float(one["loss"]), int(one["steps"])) for one in told["log"]),
+                    tuple(
+                        Distilled(Edit.from_dict(one["edit"]), float(one["loss"]), int(one["steps"]))
+                        for one in told["log"]
+                    ),
                     {name: tensors[f"{told['number']}.{name}"].to(device) for name in self._shapes},
                 )
                 for told in log
@@ -654,8 +642,3 @@ def _put(model: Any, layers: Mapping[str, Any]) -> None:
 def _off(model: Any, layers: Mapping[str, Any]) -> None:
     for path, layer in layers.items():
         model.set_submodule(path, layer.base_layer)
-
-
-def _edit(told: Mapping[str, Any]) -> Edit:
-    """As ``asdict`` wrote it, after JSON."""
-    return Edit(**{**told, "unrelated": tuple(told["unrelated"]), "also": tuple(told["also"])})

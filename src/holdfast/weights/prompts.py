@@ -6,14 +6,14 @@ that reads from left to right.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
 from holdfast.errors import InputError
 from holdfast.torched import Tensor, torch
-from holdfast.weights.base import Edit, evaluating
+from holdfast.weights.base import Edit, Edited, evaluating
 
 PROFILE = ()  # what is taught, and no memory
 
@@ -25,6 +25,7 @@ STUBS = ("I", "You", "Because", "Yes", "Q: ")
 """With these the model begins the contexts that it makes."""
 
 _TOGETHER = 64  # prompts that are read at once
+_POOL, _WORDS = 20, 12  # rows of the model's own words, where no unrelated texts are given, and how long they are
 
 IGNORED = -100
 """The label of a token that is not to be said."""
@@ -165,6 +166,37 @@ def answered(model: Any, parts: Sequence[tuple[Sequence[int], Sequence[int]]]) -
     for some, logits, _ in told(model, parts):
         found.update(zip(some, logits.argmax(dim=-1).tolist(), strict=True))
     return [found[at] for at in range(len(parts))]
+
+
+def became(editor: Any, edits: Sequence[Edit], log: Mapping[str, Any]) -> tuple[Edited, ...]:
+    """What has come of some edits, with everything that an editor was taught; ``log``: by id, with ``loss`` and ``steps``."""
+    parts = [split(editor.tokenizer, one.prompt, one.target) for one in edits]
+    with editor.on():
+        said = answered(editor.model, parts)
+    device = next(editor.model.parameters()).device
+    found = []
+    for start in range(0, len(edits), _TOGETHER):
+        some = slice(start, start + _TOGETHER)
+        routes = editor.routes(*padded([prompt for prompt, _ in parts[some]], device))
+        for one, (_, target), told, route in zip(edits[some], parts[some], said[some], routes, strict=True):
+            learnt, how = route.memory is not None and told == target, log[one.id]
+            found.append(Edited(one.id, learnt, how.loss, how.steps, route.score, route.threshold))
+    return tuple(found)
+
+
+def contexts_of(model: Any, tokenizer: Tokenizer, given: Sequence[str] | None) -> tuple[str, ...]:
+    """Where a prompt is taught: those given, or ``templates_of``. Raises InputError for one that has no place for it."""
+    found = tuple(templates_of(model, tokenizer) if given is None else given)
+    if not found or not all(BARE in one for one in found):
+        raise InputError(f"a template says with {BARE} where the prompt stands")
+    return found
+
+
+def pool_of(model: Any, tokenizer: Tokenizer, given: Sequence[str | Sequence[int]], seed: int) -> list[list[int]]:
+    """The tokens of texts whose answers must stay: of those given, or else of ``own_words``."""
+    if not given:
+        return own_words(model, tokenizer, _POOL, _WORDS, seed)
+    return [tokens(tokenizer, one) if isinstance(one, str) else [*one] for one in given]
 
 
 def templates_of(model: Any, tokenizer: Tokenizer, lengths: Sequence[int] = (5, 10)) -> tuple[str, ...]:

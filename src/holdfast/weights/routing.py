@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 from holdfast.errors import InputError
 from holdfast.torched import Tensor, nn, torch
 from holdfast.weights.base import Route, evaluating, linear, transposed
+from holdfast.weights.places import decoder
 
 PROFILE = ()  # which memory answers, and none itself
 
@@ -53,11 +54,11 @@ class Routed(ABC):
             return
         if any(isinstance(getattr(hook, "__self__", None), Routed) for hook in self._module._forward_hooks.values()):
             raise InputError(f"{self.layer!r} has a memory on it already: detach that one first")
-        decoder = self.model.get_decoder() if hasattr(self.model, "get_decoder") else self.model
+        inner = decoder(self.model)
         self._hooks = [
-            decoder.register_forward_pre_hook(self._before, with_kwargs=True),
+            inner.register_forward_pre_hook(self._before, with_kwargs=True),
             self._module.register_forward_hook(self._here),
-            decoder.register_forward_hook(self._after),
+            inner.register_forward_hook(self._after),
         ]
 
     def detach(self) -> None:
@@ -139,11 +140,10 @@ class Routed(ABC):
 
     # --- within a call of the model ---
 
-    def _before(self, decoder: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+    def _before(self, inner: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
         if self._quiet:
             return
-        if len(args) > 1:
-            given = dict(inspect.signature(decoder.forward).bind_partial(*args, **given).arguments)
+        given = named(inner, args, given)
         self._mask = given.get("attention_mask")
         cache = given.get("cache", given.get("past_key_values"))
         goes_on = cache is not None and cache.get_seq_length() > 0
@@ -169,7 +169,7 @@ class Routed(ABC):
             self.routed = routes
         return self._answer(x, said, routes, mask, begins)
 
-    def _after(self, _decoder: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+    def _after(self, _inner: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         if self._quiet:
             return
         cache = getattr(output, "cache", None)
@@ -189,6 +189,11 @@ class Routed(ABC):
 
 class _Enough(Exception):
     """What was to be read was read."""
+
+
+def named(module: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> dict[str, Any]:
+    """What a module is called with, by the names of its arguments."""
+    return dict(inspect.signature(module.forward).bind_partial(*args, **given).arguments) if args else given
 
 
 def mapped(module: nn.Module, x: Tensor, weight: Tensor) -> Tensor:

@@ -33,12 +33,11 @@ from holdfast.weights.prompts import (
     IGNORED,
     Rows,
     Tokenizer,
-    answered,
-    own_words,
+    became,
+    contexts_of,
     padded,
+    pool_of,
     rows_of,
-    split,
-    templates_of,
     tokens,
     wordings,
 )
@@ -64,7 +63,6 @@ PROFILE = MemoryProfile(
 MERGED = "merged"
 """The name of the one memory of the mode ``merge``."""
 
-_POOL, _WORDS = 20, 12  # rows of the model's own words, where no unrelated texts are given, and how long they are
 _NEAR = 1 - 1e-4  # sums in another order are not the same to the last bit
 _TOGETHER = 64  # rows that are read at once
 _REPLAYED = 8  # requests of each memory that are told again while an edit is learnt
@@ -200,11 +198,8 @@ class SideMemory(Routed):
     ) -> None:
         super().__init__(model, layer)
         self.tokenizer, self.seed = tokenizer, seed
-        self.templates = tuple(templates_of(model, tokenizer) if templates is None else templates)
-        if not self.templates or not all("{}" in one for one in self.templates):
-            raise InputError("a template says with {} where the prompt stands")
-        drawn = own_words(model, tokenizer, _POOL, _WORDS, self._seed("words")) if not unrelated else []
-        self._pool = drawn or [tokens(tokenizer, one) if isinstance(one, str) else [*one] for one in unrelated]
+        self.templates = contexts_of(model, tokenizer, templates)
+        self._pool = pool_of(model, tokenizer, unrelated, self._seed("words"))
         self._base = self._module.weight.detach().float()
         self._said = _activation(model) if settings and settings.reference else None
         self.settings = self._measured(settings or Settings())
@@ -236,7 +231,7 @@ class SideMemory(Routed):
                 shards.append(_Shard(shards[-1].number + 1 if shards else 0, self._base))
             shards[-1] = self._taught(shards[-1], one, shards[:-1])
         self._keep(shards)
-        return self._now(edits)
+        return became(self, edits, {one.edit.id: one for one in self.log})
 
     @property
     def shards(self) -> Mapping[int, tuple[str, ...]]:
@@ -513,22 +508,6 @@ class SideMemory(Routed):
                 found[at] = min(found[at], score)
         return found
 
-    def _now(self, edits: Sequence[Edit]) -> tuple[Edited, ...]:
-        """What has become of some edits, with everything that was taught."""
-        logs = {one.edit.id: one for one in self.log}
-        parts = [split(self.tokenizer, one.prompt, one.target) for one in edits]
-        with self.on():
-            said = answered(self.model, parts)
-        found = []
-        for start in range(0, len(edits), _TOGETHER):
-            some = slice(start, start + _TOGETHER)
-            routes = self.routes(*padded([prompt for prompt, _ in parts[some]], self._base.device))
-            for one, (_, target), told, route in zip(edits[some], parts[some], said[some], routes, strict=True):
-                log = logs[one.id]
-                learnt = route.memory is not None and told == target
-                found.append(Edited(one.id, learnt, log.loss, log.steps, route.score, route.threshold))
-        return tuple(found)
-
     # --- what is kept ---
 
     def state(self, shards: Collection[int] | None = None) -> bytes:
@@ -610,7 +589,7 @@ class SideMemory(Routed):
         changed = np.unpackbits(tensors[f"{number}.changed"].numpy(), count=self._base.numel()).astype(bool)
         weight = self._base.clone()
         weight.view(-1)[torch.from_numpy(changed).to(weight.device)] = tensors[f"{number}.values"].to(weight.device)
-        log = tuple(Learnt(**{**one, "edit": _edit(one["edit"])}) for one in told["log"])
+        log = tuple(Learnt(**{**one, "edit": Edit.from_dict(one["edit"])}) for one in told["log"])
         return _Shard(number, weight, log, told["closed"])
 
     def _key(self, shards: Sequence[_Shard]) -> Key:
@@ -646,11 +625,6 @@ class _Said:
         if self._both is None:
             raise InputError("the model does not use this layer for what it is taught")
         return self._both
-
-
-def _edit(told: Mapping[str, Any]) -> Edit:
-    """As ``asdict`` wrote it, after JSON."""
-    return Edit(**{**told, "unrelated": tuple(told["unrelated"]), "also": tuple(told["also"])})
 
 
 def _untold(logits: Tensor, labels: Tensor, *, padded_too: bool) -> Tensor:
