@@ -205,6 +205,14 @@ def test_an_audit_of_what_there_is_not_is_refused(memory: Memory, query: dict[st
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize("cursor", ["--5.3", "5", "x.1", "1.2.3", "-.1", f"{'9' * 30}.1", "\u0663.1", ""])
+def test_a_place_in_the_timeline_that_there_is_not_is_refused(memory: Memory, cursor: str) -> None:
+    memory.add("one", user="ana")
+    with serving(memory) as http:
+        answer = http.get("/v1/timeline", params={**ANA, "cursor": cursor})
+    assert answer.status_code == 422 and "no place in a list" in answer.text, answer.text
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"[" * 100_000, b'{"query": ' + b'{"a":' * 5_000 + b"1" + b"}" * 5_000 + b"}", b'{"query": "x", "k": NaN}',
