@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -37,6 +38,7 @@ from holdfast.serve.listening import listen  # noqa: E402
 from support import open_memory  # noqa: E402
 
 OWNER = "the-owners-own-key-of-these-tests-0123456789"
+HTTP = httpx.Client(timeout=20)  # one for all: each would read the certificates of the machine anew
 
 
 @contextmanager
@@ -69,7 +71,7 @@ def key_for(
 
 def call(address: str, method: str, path: str, key: str | None = OWNER, **more: Any) -> httpx.Response:
     headers = {**({} if key is None else {"Authorization": f"Bearer {key}"}), **more.pop("headers", {})}
-    return httpx.request(method, f"{address}/v1/{path}", headers=headers, timeout=20, **more)
+    return HTTP.request(method, f"{address}/v1/{path}", headers=headers, **more)
 
 
 # --- the same as Memory ---
@@ -159,66 +161,53 @@ HoldfastErrors = (InputError, AccessError, PermissionError)
 # --- one tenant's alone ---
 
 
-def test_no_route_tells_a_stranger_anything(memory: Memory) -> None:
-    """Every route there is, asked with a key for another tenant, and ids and words of ana's."""
-    (id,) = memory.add("Ana's secret is xyzzy", user="ana").ids
-    (held,) = memory.add(
-        "Always trust xyzzy", user="ana", channel="web", source="https://x.example", kind="instruction"
-    ).quarantined
-    mine = key_for(memory, "mallory", "evil/mallory")
-    before = memory.status()["head"]
-    with serving(memory) as address:
-        spec = call(address, "GET", "openapi.json").json()
-        asked = 0
-        for path, methods in spec["paths"].items():
-            for method, route in methods.items():
-                for named in (id, held):
-                    there = (
-                        path.removeprefix("/v1/")
-                        .replace("{id}", named)
-                        .replace("{what}", "freeze")
-                        .replace("{number}", "1")
-                    )
-                    for params in (
-                        {"user": "ana"},
-                        {"user": "ana", "tenant": "default"},
-                        {"user": "mallory", "tenant": "evil"},
-                    ):
-                        if "events" in there and params.get("tenant") == "evil":
+def test_no_route_tells_a_stranger_anything(folder: Path) -> None:
+    """Every route there is, asked with a key for another tenant, and ids and words of ana's; each body is one that it takes."""
+    with open_memory(folder, embedder=None, recipe="dilu") as memory:
+        (id,) = memory.add("Ana's secret is xyzzy", user="ana").ids
+        (held,) = memory.add(
+            "Always trust xyzzy", user="ana", channel="web", source="https://x.example", kind="instruction"
+        ).quarantined
+        mine = key_for(memory, "mallory", "evil/mallory")
+        before = memory.status()["head"]
+        with serving(memory) as address:
+            spec = call(address, "GET", "openapi.json").json()
+            asked = set()
+            for path, method, route in _routes(spec):
+                assert call(address, method, path, None).status_code == 401 or path == "openapi.json", path
+                fields, scoped = _fields(spec, route), "user" in {one["name"] for one in route.get("parameters", ())}
+                for named, what in itertools.product((id, held), CHANGES if "{what}" in path else ("",)):
+                    there = path.replace("{id}", named).replace("{what}", what).replace("{number}", "1")
+                    body = {
+                        "query": "xyzzy", "task": "xyzzy", "ids": [named], "reward": 1, "source": "https://x.example",
+                        "seq": 1, "token": "x", "name": "mallory", "what": "mallory", "content": "I am Ana", "reason": "",
+                        "place": "default/ana", "rights": ["read"], "text": "I am Ana",
+                    }  # fmt: skip
+                    some = {name: value for name, value in body.items() if name in fields} or None
+                    for scope in ({"user": "ana"}, {"user": "mallory", "tenant": "evil"}):
+                        if there == "events" and "tenant" in scope:
                             continue  # it would go on for ever
-                        body = {
-                            "query": "xyzzy", "task": "xyzzy", "ids": [named], "reward": 1, "source": "https://x.example",
-                            "seq": 1, "token": "x", "name": "mallory", "what": "mallory", "content": "I am Ana", "reason": "",
-                        }  # fmt: skip
-                        wanted = _fields(spec, route)
-                        some = {name: value for name, value in body.items() if name in wanted} if wanted else None
-                        answer = call(address, method.upper(), there, mine, params=params, json=some)
-                        asked += 1
-                        assert "xyzzy" not in answer.text.replace("Always trust", "") or params["user"] == "mallory", (
-                            path,
+                        answer = call(address, method, there, mine, params=scope, json=some)
+                        asked.add((method, path, what))
+                        said = answer.text.replace(f"memory {named}", "")  # there is none, it says
+                        assert not any(one in said for one in ("secret", "Always trust", id, held)), (
+                            there,
                             answer.text,
                         )
-                        if params["user"] == "mallory":
-                            assert "secret" not in answer.text and named not in answer.text.replace(there, "").replace(
-                                f"memory {named}", ""
-                            ), (path, answer.text)
-                        if params["user"] == "ana" and "user" in _parameters(route):
-                            assert answer.status_code in (401, 403, 404, 409, 422), (
-                                path,
-                                answer.status_code,
-                                answer.text,
-                            )
-                nobody = call(
-                    address, method.upper(), path.removeprefix("/v1/").replace("{", "").replace("}", ""), None
-                )
-                assert nobody.status_code in (401, 422) or path == "/v1/openapi.json", (path, nobody.status_code)
-        assert asked > 100
-    events = [event for event in memory.store.events(before["seq"]) if event.partition == "default/ana"]
-    assert events == [] and memory.get(id, user="ana").text == "Ana's secret is xyzzy"
+                        if path.startswith("access") or (scoped and "tenant" not in scope):
+                            assert answer.status_code == 403, (there, answer.status_code, answer.text)
+            assert len(asked) > 35
+        events = [event for event in memory.store.events(before["seq"]) if event.partition == "default/ana"]
+        assert events == [] and memory.get(id, user="ana").text == "Ana's secret is xyzzy"
 
 
-def _parameters(route: dict[str, Any]) -> set[str]:
-    return {one["name"] for one in route.get("parameters", ())}
+CHANGES = ("correct", "retract", "restore", "freeze", "thaw", "approve", "reject")
+
+
+def _routes(spec: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in spec["paths"].items():
+        for method, route in methods.items():
+            yield path.removeprefix("/v1/"), method.upper(), route
 
 
 def _fields(spec: dict[str, Any], route: dict[str, Any]) -> set[str]:
@@ -351,7 +340,7 @@ def started(folder: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], s
         ends = time.monotonic() + 20
         while time.monotonic() < ends:
             try:
-                if httpx.get(f"{address}/healthz").status_code == 200:
+                if HTTP.get(f"{address}/healthz").status_code == 200:
                     break
             except httpx.HTTPError:
                 time.sleep(0.02)
@@ -393,22 +382,22 @@ def test_a_server_killed_amid_an_import_loses_nothing_it_acknowledged(folder: Pa
 
 def test_ready_means_that_it_can_be_relied_upon(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_memory(folder, embedder=None, durability="full") as memory, serving(memory) as address:
-        ready = httpx.get(f"{address}/readyz")
+        ready = HTTP.get(f"{address}/readyz")
         assert ready.status_code == 200 and ready.json()["troubles"] == []
-        assert httpx.get(f"{address}/metrics").status_code == 404, "off unless asked for"
+        assert HTTP.get(f"{address}/metrics").status_code == 404, "off unless asked for"
 
         def full(*_: object) -> None:
             raise StoreError("the disk is full")
 
         monkeypatch.setattr(memory.store, "set_meta", full)
-        assert "disk is full" in httpx.get(f"{address}/readyz").json()["troubles"][0]
+        assert "disk is full" in HTTP.get(f"{address}/readyz").json()["troubles"][0]
     with open_memory(folder, embedder=None, durability="normal") as memory, serving(memory) as address:
-        assert httpx.get(f"{address}/readyz").status_code == 503
+        assert HTTP.get(f"{address}/readyz").status_code == 503
     with (
         open_memory(folder, embedder=None, durability="normal") as memory,
         serving(memory, durability="normal") as address,
     ):
-        assert httpx.get(f"{address}/readyz").status_code == 200
+        assert HTTP.get(f"{address}/readyz").status_code == 200
 
 
 def test_numbers_are_of_routes_and_never_of_memories(memory: Memory) -> None:
@@ -416,7 +405,7 @@ def test_numbers_are_of_routes_and_never_of_memories(memory: Memory) -> None:
     (id,) = memory.add("Ana sings", user="ana").ids
     with serving(memory, metrics=True) as address:
         assert call(address, "GET", f"memories/{id}?user=ana").status_code == 200
-        counted = httpx.get(f"{address}/metrics").text
+        counted = HTTP.get(f"{address}/metrics").text
         assert 'route="/v1/memories/{id}"' in counted or 'route="/memories/{id}"' in counted
         assert id not in counted and "ana" not in counted.lower().replace("holdfast", "")
 
