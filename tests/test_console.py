@@ -349,7 +349,13 @@ def test_a_memory_shows_its_versions_and_lineage_and_is_changed(served, open_pag
     assert memory.get(ids.home).status is Status.ARCHIVED
     page.locator(".toast").get_by_role("button", name="Undo").click()
     page.get_by_role("button", name="Freeze").wait_for()
-    assert memory.get(ids.home).status is Status.ACTIVATED or memory.get(ids.home).status is Status.GENERATED
+    assert memory.get(ids.home).status in (Status.ACTIVATED, Status.GENERATED)
+    page.keyboard.press("r")
+    page.get_by_role("dialog").get_by_role("button", name="Retract").click()
+    page.get_by_role("button", name="Restore").wait_for()
+    memory.forget(ids.home)
+    page.locator(".toast").get_by_role("button", name="Undo").click()
+    expect(page.locator(".toast", has_text="has no event")).to_be_visible()  # it cannot be taken back, and that is said
 
 
 def test_forgetting_shows_what_would_go_then_a_receipt(served, open_page):
