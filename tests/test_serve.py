@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +22,6 @@ for _package in ("fastapi", "uvicorn", "httpx"):
     pytest.importorskip(_package, reason="the extra serve is not installed")
 
 import httpx  # noqa: E402
-import uvicorn  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
@@ -35,24 +33,10 @@ from holdfast.serve.app import create_app  # noqa: E402
 from holdfast.serve.calls import own_key  # noqa: E402
 from holdfast.serve.limits import Limited, Limits  # noqa: E402
 from holdfast.serve.listening import listen  # noqa: E402
+from serving import OWNER, serving  # noqa: E402
 from support import open_memory  # noqa: E402
 
-OWNER = "the-owners-own-key-of-these-tests-0123456789"
 HTTP = httpx.Client(timeout=20)  # one for all: each would read the certificates of the machine anew
-
-
-@contextmanager
-def serving(memory: Memory, **more: Any) -> Iterator[str]:
-    app = create_app(memory, OWNER, **{"limits": Limits(rate=0), **more})
-    with listen("127.0.0.1", 0) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.005)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(10)
 
 
 @pytest.fixture
@@ -375,6 +359,25 @@ def test_a_server_killed_amid_an_import_loses_nothing_it_acknowledged(folder: Pa
         assert client.status()["memories"] == 1500
         process.send_signal(signal.SIGTERM)
         assert process.wait(15) == 0, "closed, and not killed"
+
+
+# --- pages ---
+
+
+def test_pages_of_the_timeline_neither_repeat_nor_leave_out(place: Path | str) -> None:
+    with open_memory(place) as memory:
+        memory.add([f"note {n}" for n in range(95)])
+        seen, after = list[Cube](), None
+        while True:
+            page = memory.page(limit=10, after=after)
+            seen += page.cubes
+            after = page.next
+            memory.add(f"meanwhile {len(seen)}")  # what comes later moves no page
+            if after is None:
+                break
+        times = [cube.recorded_at for cube in seen]
+        assert times == sorted(times, reverse=True) and len({cube.id for cube in seen}) == len(seen)
+        assert {cube.id for cube in memory.select() if not cube.text.startswith("meanwhile")} <= {c.id for c in seen}
 
 
 # --- health, metrics, keys ---

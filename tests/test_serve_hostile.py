@@ -19,35 +19,27 @@ for _package in ("fastapi", "uvicorn", "httpx"):
 pytest.importorskip("holdfast.serve.app")
 
 import httpx  # noqa: E402
-import uvicorn  # noqa: E402
 
 from holdfast import Memory  # noqa: E402
 from holdfast.client import Client  # noqa: E402
 from holdfast.cube import Channel, Cube, Origin, Ref, Scope, new_id  # noqa: E402
 from holdfast.errors import EmbedderError, NotFoundError  # noqa: E402
-from holdfast.serve.app import create_app  # noqa: E402
 from holdfast.serve.limits import Limits  # noqa: E402
+from serving import OWNER  # noqa: E402
+from serving import serving as served  # noqa: E402
 from support import open_memory  # noqa: E402
 
-OWNER = "the-owners-own-key-of-these-tests-0123456789"
 ANA = {"user": "ana"}
 HALF = "half of one \ud83d here"
 
 
 @contextmanager
 def serving(memory: Memory, **limits: Any) -> Iterator[httpx.Client]:
-    app = create_app(memory, OWNER, limits=Limits(**{"rate": 0, **limits}))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_keep_alive=1))
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.005)
-        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {OWNER}"}, timeout=20) as client:
-            yield client
-        server.should_exit = True
-        thread.join(10)
+    with (
+        served(memory, keep_alive=1, limits=Limits(**{"rate": 0, **limits})) as address,
+        httpx.Client(base_url=address, headers={"Authorization": f"Bearer {OWNER}"}, timeout=20) as client,
+    ):
+        yield client
 
 
 @pytest.fixture
