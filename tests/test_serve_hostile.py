@@ -19,35 +19,27 @@ for _package in ("fastapi", "uvicorn", "httpx"):
 pytest.importorskip("holdfast.serve.app")
 
 import httpx  # noqa: E402
-import uvicorn  # noqa: E402
 
 from holdfast import Memory  # noqa: E402
 from holdfast.client import Client  # noqa: E402
 from holdfast.cube import Channel, Cube, Origin, Ref, Scope, new_id  # noqa: E402
 from holdfast.errors import EmbedderError, NotFoundError  # noqa: E402
-from holdfast.serve.app import create_app  # noqa: E402
 from holdfast.serve.limits import Limits  # noqa: E402
+from serving import OWNER  # noqa: E402
+from serving import serving as served  # noqa: E402
 from support import open_memory  # noqa: E402
 
-OWNER = "the-owners-own-key-of-these-tests-0123456789"
 ANA = {"user": "ana"}
 HALF = "half of one \ud83d here"
 
 
 @contextmanager
 def serving(memory: Memory, **limits: Any) -> Iterator[httpx.Client]:
-    app = create_app(memory, OWNER, limits=Limits(**{"rate": 0, **limits}))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_keep_alive=1))
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.005)
-        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {OWNER}"}, timeout=20) as client:
-            yield client
-        server.should_exit = True
-        thread.join(10)
+    with (
+        served(memory, keep_alive=1, limits=Limits(**{"rate": 0, **limits})) as address,
+        httpx.Client(base_url=address, headers={"Authorization": f"Bearer {OWNER}"}, timeout=20) as client,
+    ):
+        yield client
 
 
 @pytest.fixture
@@ -203,6 +195,14 @@ def test_an_audit_of_what_there_is_not_is_refused(memory: Memory, query: dict[st
         answer = http.get("/v1/audit", params={**ANA, **query})
     assert answer.status_code == 422, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("cursor", ["--5.3", "5", "x.1", "1.2.3", "-.1", f"{'9' * 30}.1", "\u0663.1", ""])
+def test_a_place_in_the_timeline_that_there_is_not_is_refused(memory: Memory, cursor: str) -> None:
+    memory.add("one", user="ana")
+    with serving(memory) as http:
+        answer = http.get("/v1/timeline", params={**ANA, "cursor": cursor})
+    assert answer.status_code == 422 and "no place in a list" in answer.text, answer.text
 
 
 @pytest.mark.parametrize(

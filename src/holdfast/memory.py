@@ -9,6 +9,7 @@ Every call names whose memory it means (``user=``, or a default given once); non
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -445,10 +446,10 @@ class Memory:
             raise InputError(f"limit must be a whole number from 1 to {MAX_PAGE}, not {limit!r}")
         begin = None
         if after is not None:
-            moment, _, row = after.partition(".")
-            if not (moment.lstrip("-").isdecimal() and row.isdecimal() and len(after) < 64):
+            found = re.fullmatch(r"(-?[0-9]{1,18})\.([0-9]{1,18})", after)
+            if found is None:
                 raise InputError(f"{after!r} is no place in a list; use the 'next' of the page before")
-            begin = int(moment), int(row)
+            begin = int(found[1]), int(found[2])
         reach = self._store.reach(self.scope(**scope))
         times = [None if when is None else utc(when) for when in (known, true_at)]
         view = self._view(reach, kinds, *times)

@@ -298,7 +298,7 @@ class Recall:
         if no is None:
             return [], 0, None, None
         partition = self.partition(no)
-        with partition.lock, self._store.connections.reading():
+        with partition.lock, self._store.connections.reading(scope.tenant):
             partition.catch_up()
             rows = np.flatnonzero(partition.visible(view))
             known = partition.column("known_from")[rows]

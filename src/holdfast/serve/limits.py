@@ -74,7 +74,7 @@ class Limited:
         if self._hosts and _name(headers.get("host", "")) not in self._hosts:
             return told(421, "InputError", "this server is not known by that name; start it with --allow-host NAME")
         origin = headers.get("origin")
-        if origin is not None and self._hosts and _named(origin) not in self._hosts:
+        if origin is not None and self._hosts and _place(origin) != headers.get("host", "").lower():
             return told(403, "AccessError", f"a page of {origin} may not call this server")
         size = headers.get("content-length", "")
         if scope["path"] not in STREAMED and size.isdecimal() and int(size) > self._limits.body:
@@ -122,10 +122,10 @@ class Limited:
         return f"a body may have {self._limits.body:,} bytes; send many memories to /v1/import"
 
 
-def _named(origin: str) -> str:
-    """The host of an origin; "" for what is none."""
+def _place(origin: str) -> str:
+    """The host and port of an origin, as a Host header has them; "" for what is none."""
     try:
-        return urlsplit(origin).hostname or ""
+        return urlsplit(origin).netloc.lower()
     except ValueError:
         return ""
 

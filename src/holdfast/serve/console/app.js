@@ -88,7 +88,7 @@ function door(problem = "") {
       ),
     ),
   );
-  (scope.user ? key : user.value ? key : key).focus();
+  key.focus();
 }
 
 async function otherScope() {

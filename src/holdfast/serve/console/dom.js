@@ -53,15 +53,6 @@ export const day = (iso) => (iso ? iso.slice(0, 10) : "");
 /** 2026-01-31 12:00:05 UTC. */
 export const moment = (iso) => (iso ? `${new Date(iso).toISOString().slice(0, 19).replace("T", " ")} UTC` : "");
 
-export function ago(iso, now = Date.now()) {
-  if (!iso) return "";
-  const seconds = (now - Date.parse(iso)) / 1000;
-  for (const [name, size] of [["y", 31557600], ["mo", 2629800], ["d", 86400], ["h", 3600], ["min", 60]]) {
-    if (seconds >= size) return `${Math.floor(seconds / size)} ${name} ago`;
-  }
-  return "just now";
-}
-
 /** Told to a screen reader. */
 export function say(text) {
   const place = document.getElementById("said");

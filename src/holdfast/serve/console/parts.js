@@ -1,6 +1,6 @@
 // What several views share: the as-of control, what is known of a memory, dialogs, and words that pass.
 
-import { h, fill, words, oneLine, day, moment, count, number, say } from "./dom.js";
+import { h, words, oneLine, day, moment, count, number, say } from "./dom.js";
 
 /** A slider over recorded time. `changed(iso or null)`: null is now. `range`: the first and last moment, in milliseconds. */
 export function asOf({ label, range, at, changed, off = "now", id }) {
@@ -108,12 +108,36 @@ export function confirm({ title, about = [], action = "Confirm", danger = false,
   });
 }
 
+/** Do something; where it fails, say why. */
+export async function attempt(what) {
+  try {
+    await what();
+  } catch (error) {
+    toast(words(error.message));
+  }
+}
+
 export function toast(text, undo = null) {
   const box = h("div", { class: "toast" }, h("span", { class: "grow" }, text));
-  if (undo) box.append(h("button", { type: "button", click: () => (box.remove(), undo()) }, "Undo"));
+  if (undo) box.append(h("button", { type: "button", click: () => (box.remove(), attempt(undo)) }, "Undo"));
   document.getElementById("toasts").append(box);
   say(text);
   setTimeout(() => box.remove(), undo ? 9000 : 5000);
+}
+
+/** One of some names, or all of them. `changed`: told the name, "" for all. */
+export function choice(label, names, chosen, all, changed) {
+  const box = h("select", { "aria-label": label, change: () => changed(box.value) }, ["", ...names].map((name) => h("option", { value: name, selected: name === chosen }, name || all)));
+  return box;
+}
+
+export function ofKind(chosen, changed) {
+  return choice("Kind", ["message", "fact", "event", "preference", "instruction", "profile", "summary", "experience", "skill", "document"], chosen, "every kind", changed);
+}
+
+/** Names with what is known of them; what is not known is left out. */
+export function facts(pairs) {
+  return h("dl", { class: "facts" }, pairs.filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }
 
 export function empty(title, text, ...more) {
@@ -149,5 +173,3 @@ export function receipt(one) {
     ),
   );
 }
-
-export { fill };

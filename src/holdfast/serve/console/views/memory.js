@@ -1,7 +1,7 @@
 // One memory: its words and how they changed, where it is from, what was made of it, and what can be done with it.
 
 import { h, fill, words, oneLine, fixed, moment, number, count } from "../dom.js";
-import { confirm, dialog, meta, receipt, shown, toast, empty } from "../parts.js";
+import { attempt, confirm, dialog, facts, meta, receipt, shown, toast, empty } from "../parts.js";
 import { graph } from "../graph.js";
 
 export const title = "Memory";
@@ -17,13 +17,6 @@ export async function render(root, params, ctx) {
     ctx.reload();
   };
   const undoOf = (seq) => (seq ? async () => (await ctx.api.undo(seq), again("Taken back")) : null);
-  const attempt = async (what) => {
-    try {
-      await what();
-    } catch (error) {
-      toast(words(error.message));
-    }
-  };
   const act = {
     e: !frozen && live && ["Correct", correct],
     r: live && ["Retract", retract],
@@ -79,7 +72,7 @@ export async function render(root, params, ctx) {
   const versions = changes.filter((change) => change.memory).reverse();
   const origin = cube.origin;
   const source = origin.reference ?? null;
-  const facts = [
+  const known = [
     ["Id", h("span", { class: "mono" }, cube.id)],
     ["Version", number(cube.version)],
     ["Recorded", moment(cube.recorded_at)],
@@ -132,7 +125,7 @@ export async function render(root, params, ctx) {
             versions.length === 0 && empty("No versions", "Nothing is left of it but its events."),
           ),
         ),
-        h("aside", {}, h("dl", { class: "facts" }, facts.filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))))),
+        h("aside", {}, facts(known)),
       ),
     ),
   );

@@ -1,7 +1,7 @@
 // Receipts and audit: what was forgotten, and every change in the order in which it was written.
 
 import { h, fill, words, oneLine, moment, number, count } from "../dom.js";
-import { receipt, toast, empty } from "../parts.js";
+import { choice, receipt, toast, empty } from "../parts.js";
 
 export const title = "Receipts";
 
@@ -11,7 +11,7 @@ export async function render(root, params, ctx) {
   const told = h("p", { class: "small soft" });
   const only = params.get("action") ?? "";
   let before = null;
-  const filter = h("select", { "aria-label": "Action", change: () => ctx.go("receipts", { action: filter.value }) }, ["", "add", "update", "delete", "undo", "purge", "feedback"].map((name) => h("option", { value: name, selected: name === only }, name || "every action")));
+  const filter = choice("Action", ["add", "update", "delete", "undo", "purge", "feedback"], only, "every action", (action) => ctx.go("receipts", { action }));
   const chain = h("button", { type: "button", class: "button", click: verify }, "Check the chain");
   const checked = h("span", { class: "small", role: "status" });
   fill(

@@ -1,7 +1,7 @@
 // Review: what waits in quarantine, why it waits, and a decision by one key.
 
 import { h, fill, words, oneLine, moment, count, number, say } from "../dom.js";
-import { confirm, meta, shown, toast, empty } from "../parts.js";
+import { attempt, confirm, facts, meta, shown, toast, empty } from "../parts.js";
 
 export const title = "Review";
 
@@ -47,7 +47,7 @@ export async function render(root, params, ctx) {
           h("p", { class: "words", "data-words": true }, shown(memory)),
           meta(memory),
           h("p", { class: "notice warn" }, words(reason || "it waits for somebody to look at it").replace(/^quarantined: /, "")),
-          h("dl", { class: "facts" }, [["Recorded", moment(memory.recorded_at)], ["Source", words(source ?? "")], ["Outside", memory.origin.taint.map(words).join(", ")]].filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
+          facts([["Recorded", moment(memory.recorded_at)], ["Source", words(source ?? "")], ["Outside", memory.origin.taint.map(words).join(", ")]]),
           h(
             "div",
             { class: "actions" },
@@ -61,32 +61,24 @@ export async function render(root, params, ctx) {
     );
   }
 
-  async function decide(what, said) {
-    const one = current();
-    if (!one) return;
-    try {
+  const decide = (what, said) =>
+    attempt(async () => {
+      const one = current();
+      if (!one) return;
       await ctx.api.act(what, one.memory.id, {});
-    } catch (error) {
-      toast(words(error.message));
-      return;
-    }
-    waiting = waiting.filter((other) => other !== one);
-    toast(said);
-    draw(true);
-  }
+      waiting = waiting.filter((other) => other !== one);
+      toast(said);
+      draw(true);
+    });
   const approve = () => decide("approve", "Approved: it may be recalled, and stays marked as from outside");
   const reject = () => decide("reject", "Rejected: archived, and kept in history");
 
-  async function revoke() {
+  const revoke = () => attempt(revoked);
+
+  async function revoked() {
     const source = current()?.memory.origin.reference;
     if (!source) return;
-    let plan;
-    try {
-      plan = await ctx.api.revoke({ source, dry_run: true });
-    } catch (error) {
-      toast(words(error.message));
-      return;
-    }
+    const plan = await ctx.api.revoke({ source, dry_run: true });
     const answer = await confirm({
       title: `Revoke ${oneLine(source, 60)}?`,
       about: [
@@ -97,12 +89,10 @@ export async function render(root, params, ctx) {
       danger: true,
     });
     if (!answer) return;
-    try {
+    await attempt(async () => {
       const done = await ctx.api.revoke({ source, reason: answer.reason });
       toast(`Revoked: ${count(done.said.length + done.derived.length, "memory", "memories")} out of recall`, done.seq ? async () => (await ctx.api.undo(done.seq), toast("Taken back"), ctx.reload()) : null);
-    } catch (error) {
-      toast(words(error.message));
-    }
+    });
     waiting = await ctx.api.quarantined();
     draw(true);
   }

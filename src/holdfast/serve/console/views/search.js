@@ -1,9 +1,7 @@
 // Search: the words, what was found, and why.
 
 import { h, fill, words, fixed, count, moment, say } from "../dom.js";
-import { asOf, meta, shown, empty } from "../parts.js";
-
-const KINDS = ["message", "fact", "event", "preference", "instruction", "profile", "summary", "experience", "skill", "document"];
+import { asOf, meta, ofKind, shown, empty } from "../parts.js";
 
 export const title = "Search";
 
@@ -14,7 +12,7 @@ export async function render(root, params, ctx) {
   let selected = -1;
   let asked = 0;
   const field = h("input", { class: "input", id: "query", type: "search", autocomplete: "off", spellcheck: "false", placeholder: "What is remembered about…", "aria-label": "Search memories", value: query });
-  const kinds = h("select", { "aria-label": "Kind", change: () => ((kind = kinds.value), run()) }, h("option", { value: "" }, "every kind"), KINDS.map((name) => h("option", { value: name, selected: name === kind }, name)));
+  const kinds = ofKind(kind, (name) => ((kind = name), run()));
   const slider = asOf({ id: "asof", label: "As known on", range: await ctx.range(), at, changed: (iso) => ((at = iso), run()) });
   const list = h("ol", { class: "hits", "aria-label": "Results" });
   const told = h("div", { class: "small soft", "data-told": true });
@@ -41,8 +39,7 @@ export async function render(root, params, ctx) {
     selected = -1;
     if (!query) {
       fill(told);
-      fill(list);
-      list.append(h("li", {}, empty("Ask in your own words", "Each answer says what each channel gave to its score, who said it, and how far that is trusted.")));
+      fill(list, h("li", {}, empty("Ask in your own words", "Each answer says what each channel gave to its score, who said it, and how far that is trusted.")));
       return;
     }
     const turn = ++asked;

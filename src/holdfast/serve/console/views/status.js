@@ -1,6 +1,7 @@
 // Status: what the store holds, what still waits, live, and what could not be used.
 
 import { h, fill, words, number, moment } from "../dom.js";
+import { facts } from "../parts.js";
 
 export const title = "Status";
 
@@ -8,9 +9,9 @@ export async function render(root, params, ctx) {
   const numbers = h("dl", { class: "big" });
   const work = h("div", { class: "stack" });
   const wrong = h("div", { class: "stack" });
-  const facts = h("dl", { class: "facts" });
+  const store = h("div");
   const live = h("span", { class: "small soft", role: "status" }, "connecting…");
-  fill(root, h("div", { class: "page stack loose" }, h("div", { class: "head" }, h("h1", {}, "Status"), live), numbers, h("section", { class: "stack" }, h("h2", {}, "Indexing"), work), h("section", { class: "stack" }, h("h2", {}, "Degraded"), wrong), h("section", { class: "stack" }, h("h2", {}, "Store"), facts)));
+  fill(root, h("div", { class: "page stack loose" }, h("div", { class: "head" }, h("h1", {}, "Status"), live), numbers, h("section", { class: "stack" }, h("h2", {}, "Indexing"), work), h("section", { class: "stack" }, h("h2", {}, "Degraded"), wrong), h("section", { class: "stack" }, h("h2", {}, "Store"), store)));
   const most = {};
 
   function draw(status) {
@@ -27,7 +28,7 @@ export async function render(root, params, ctx) {
     else if (!work.hasChildNodes()) fill(work, h("p", { class: "soft" }, "Nothing waits."));
     fill(wrong, (status.degraded ?? []).map((why) => h("p", { class: "notice warn" }, words(why))));
     if (!wrong.hasChildNodes()) fill(wrong, h("p", { class: "soft" }, "Nothing: everything that can be used is."));
-    fill(facts, [["Embedder", status.embedder === null ? "none: by words only" : status.embedder], ["Durability", status.durability], ["Journal’s head", status.head && h("span", { class: "mono" }, `${status.head.seq}:${status.head.hash}`)], ["Oldest", moment(status.first)], ["Newest", moment(status.last)], ["Place", status.path && words(status.path)], ["Version", status.version], ["Seen", moment(new Date().toISOString())]].filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+    fill(store, facts([["Embedder", status.embedder === null ? "none: by words only" : status.embedder], ["Durability", status.durability], ["Journal’s head", status.head && h("span", { class: "mono" }, `${status.head.seq}:${status.head.hash}`)], ["Oldest", moment(status.first)], ["Newest", moment(status.last)], ["Place", status.path && words(status.path)], ["Version", status.version], ["Seen", moment(new Date().toISOString())]]));
   }
 
   const stop = ctx.api.watch({

@@ -1,7 +1,7 @@
 // Timeline: everything that was known at one moment and true at another, newest first, as a list of any length.
 
 import { h, fill, words, oneLine, day, count, say } from "../dom.js";
-import { asOf, shown, empty } from "../parts.js";
+import { asOf, ofKind, shown, empty } from "../parts.js";
 
 const ROW = 40;
 const PAGE = 120;
@@ -23,7 +23,7 @@ export async function render(root, params, ctx) {
   const canvas = h("div", { class: "canvas", role: "list", "aria-label": "Memories, newest first" });
   const view = h("div", { class: "viewport", tabindex: 0, role: "region", "aria-label": "Timeline" }, canvas);
   const told = h("p", { class: "num", "data-told": true });
-  const kinds = h("select", { "aria-label": "Kind", change: () => ((kind = kinds.value), restart()) }, ["", "message", "fact", "event", "preference", "instruction", "profile", "summary", "experience", "document"].map((name) => h("option", { value: name, selected: name === kind }, name || "every kind")));
+  const kinds = ofKind(kind, (name) => ((kind = name), restart()));
   fill(
     root,
     h(
@@ -79,8 +79,7 @@ export async function render(root, params, ctx) {
   window.addEventListener("resize", plan);
 
   function blank() {
-    const line = h("a", { class: "line", role: "listitem" }, h("span", { class: "when" }), h("span", { class: "what" }), h("span", { class: "text" }), h("span", { class: "from" }));
-    return line;
+    return h("a", { class: "line", role: "listitem" }, h("span", { class: "when" }), h("span", { class: "what" }), h("span", { class: "text" }), h("span", { class: "from" }));
   }
 
   const lineOf = (index) => blocks.get(Math.floor(index / BLOCK))?.children[index % BLOCK];
@@ -127,7 +126,6 @@ export async function render(root, params, ctx) {
       plan();
     } catch (error) {
       if (turn === round) fill(told, h("span", { class: "bad" }, words(error.message)));
-      return;
     } finally {
       if (turn === round) loading = false;
     }
