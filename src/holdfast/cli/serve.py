@@ -12,6 +12,7 @@ from typing import Any
 from holdfast.cli.options import announce_new, embedder, store_path
 from holdfast.cli.screen import Screen
 from holdfast.memory import Memory
+from holdfast.retrieve import loops
 from holdfast.serve.listening import listen
 
 KEY_FILE = "holdfast-owner.key"
@@ -72,6 +73,8 @@ def serve(args: argparse.Namespace, screen: Screen) -> int:
             recipe=args.recipe,
         ) as memory,
     ):
+        # Compiling takes a core for seconds: it begins in the background now, and not when the first caller searches.
+        loops.suited(memory.store.counts()["memories"])
         for note in (new, *memory.degraded):
             if note:
                 screen.note(note)

@@ -59,7 +59,8 @@ def create_app(
     )
     app.state.door = Door(memory, owner_key)
     add_problems(app)
-    for routes in (memories.routes, memories.access, streams.routes, board.router(evidence)):
+    # They are tried in turn, so search comes first.
+    for routes in (board.router(evidence), memories.routes, streams.routes, memories.access):
         app.include_router(routes, prefix="/v1")
     app.include_router(health.router(memory, durability))
     _console(app)

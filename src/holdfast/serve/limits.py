@@ -106,7 +106,8 @@ class Limited:
             if whole:  # from now on it is only waited for that the caller goes away
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), self._limits.idle)
+                async with asyncio.timeout(self._limits.idle):
+                    message = await receive()
             except TimeoutError:
                 words = f"the body paused for more than {self._limits.idle:g} s"
                 raise HTTPException(408, words, {"Connection": "close"}) from None
