@@ -30,12 +30,14 @@ from holdfast.errors import (
 from holdfast.memory import Memory
 
 try:
-    from fastapi import Depends, FastAPI, Header, Request
+    from fastapi import Depends, FastAPI, Request, Security
     from fastapi.concurrency import run_in_threadpool
     from fastapi.exceptions import RequestValidationError
+    from fastapi.openapi.models import HTTPBearer
     from fastapi.responses import JSONResponse as PlainJson
     from fastapi.responses import Response
     from fastapi.routing import APIRoute
+    from fastapi.security.base import SecurityBase
     from starlette.exceptions import HTTPException
 except ImportError as error:
     raise MissingExtraError("this needs the extra: pip install 'holdfast[serve]'") from error
@@ -116,20 +118,36 @@ def bearer(header: str | None) -> str | None:
 # --- what routes depend on ---
 
 
-async def _memory(request: Request, authorization: Annotated[str | None, Header()] = None) -> Memory:
-    door: Door = request.app.state.door
-    key = bearer(authorization)
-    owned = door.owned(key)
-    return await run_in_threadpool(door, str(key)) if owned is None else owned
+class _Bearer(SecurityBase):
+    """Lets the OpenAPI document say how to come in; who may is asked of the ``Door``."""
+
+    def __init__(self) -> None:
+        self.model, self.scheme_name = HTTPBearer(bearerFormat="a key of Holdfast's"), "key"
+
+    async def __call__(self, request: Request) -> Memory:
+        door: Door = request.app.state.door
+        key = bearer(request.headers.get("authorization"))
+        owned = door.owned(key)
+        return await run_in_threadpool(door, str(key)) if owned is None else owned
 
 
-async def _scope(  # on the loop: a thread would cost more than the work
-    user: str, tenant: str = "default", agent: str | None = None, session: str | None = None
-) -> dict[str, str | None]:
-    return {"tenant": tenant, "user": user, "agent": agent, "session": session}
+_SCOPE = {
+    "user": "whose memories",
+    "tenant": "of which organisation; 'default' where it is not named",
+    "agent": "of which agent of theirs",
+    "session": "of which conversation",
+}
 
 
-Held = Annotated[Memory, Depends(_memory)]
+# Both read the request themselves: for a search, FastAPI's way of declaring what they read took longer than the search.
+async def _scope(request: Request) -> dict[str, str | None]:
+    named = request.query_params
+    if "user" not in named:
+        raise InputError("the address says not whose memories it is about; end it with ?user=NAME")
+    return {"tenant": "default", **{name: named[name] for name in _SCOPE if name in named}}
+
+
+Held = Annotated[Memory, Security(_Bearer())]
 """The memory as whoever calls may use it."""
 
 Named = Annotated[dict[str, Any], Depends(_scope)]
@@ -145,7 +163,10 @@ class JSONResponse(PlainJson):
 
 
 class Route(APIRoute):
-    """A route that is answered from the thread it ran on: FastAPI would take another one to look through what it says."""
+    """A route that is answered from the thread it ran on: FastAPI would take another one to look through what it says.
+
+    Where it has a scope, the OpenAPI document says how that is named.
+    """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         called, status = endpoint, options.get("status_code") or 200
@@ -156,6 +177,18 @@ class Route(APIRoute):
                 found = called(*args, **named)
                 return found if isinstance(found, Response) else JSONResponse(found, status)
 
+        if "scope" in inspect.signature(called).parameters:
+            said = [
+                {
+                    "name": name,
+                    "in": "query",
+                    "required": name == "user",
+                    "description": what,
+                    "schema": {"type": "string"},
+                }
+                for name, what in _SCOPE.items()
+            ]
+            options["openapi_extra"] = {**(options.get("openapi_extra") or {}), "parameters": said}
         super().__init__(path, endpoint, **options)
 
 
