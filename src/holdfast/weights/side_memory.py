@@ -386,7 +386,7 @@ class SideMemory(Routed):
         own = [*groups.pop(ours, []), *(learnt.edit for learnt in shard.log), edit]
         if not any(groups.values()):
             return []
-        random = np.random.default_rng(self._seed("replay", edit.id))
+        random = np.random.default_rng(self._seed("replay", edit.prompt, edit.target))
         found = []
         for many in (*(some for some in groups.values() if some), own):
             drawn = random.permutation(len(many))[:_REPLAYED].tolist()
@@ -420,7 +420,7 @@ class SideMemory(Routed):
         texts = [text for text in edit.unrelated if text not in edit.prompt]
         unrelated = [tokens(self.tokenizer, text) for text in texts]
         if not edit.unrelated:
-            random = np.random.default_rng(self._seed("unrelated", edit.id))
+            random = np.random.default_rng(self._seed("unrelated", edit.prompt, edit.target))
             drawn = random.permutation(len(self._pool))[: self.settings.unrelated]
             unrelated = [self._pool[at] for at in drawn.tolist()]
         everywhere = self.settings.reference
