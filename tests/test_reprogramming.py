@@ -184,6 +184,20 @@ def test_what_lies_between_the_kinds_of_a_task_is_none_of_its_where_they_were_to
     )
 
 
+def test_how_far_a_task_reaches_does_not_hang_on_the_order_of_its_rows() -> None:
+    tasks, labels = lent(network()), torch.arange(300) // 150
+    tasks.add_task("one", 2)
+    shown = images(300) + 16.0 * labels[:, None, None, None] - 8
+    reached = []
+    for order in (
+        torch.arange(300),
+        torch.arange(300).reshape(2, 150).T.flatten(),
+    ):  # one kind after the other, and by turns
+        tasks.remember("one", [shown[order]], [labels[order]])
+        reached.append(tasks.route(images(1) + 8)[0].threshold)
+    assert reached[0] == pytest.approx(reached[1])
+
+
 def test_without_a_head_rows_are_seen_by_the_channels_of_the_last_convolution() -> None:
     model = network()
     seen = Reprogrammed(model, head=None, layers="all").features([images()])

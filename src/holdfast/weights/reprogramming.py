@@ -195,8 +195,12 @@ class Reprogrammed:
         if len(told) != len(seen):
             raise InputError("as many labels as rows are needed to remember a task by")
         # How far rows of a task lie is asked of rows that its means were not made of; of those that were, all lie near.
-        half = _seen(seen[::2], told[::2])
-        others = seen[1::2] if len(seen) > 1 else seen
+        # Every second row of each label is asked: of rows that come sorted, or by turns, whole labels would else be missing.
+        order = told.argsort(stable=True)
+        counts = told[order].unique_consecutive(return_counts=True)[1]
+        asked = torch.cat([torch.arange(int(count)) % 2 == 1 for count in counts])
+        half = _seen(seen[order[~asked]], told[order[~asked]])
+        others = seen[order[asked]] if asked.any() else seen
         reach = torch.quantile(_distances(others, half["means"], _metric([half])).amin(dim=1), UNUSUAL)
         task.seen = _seen(seen, told) | {"reach": reach}
 
