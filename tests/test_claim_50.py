@@ -113,7 +113,7 @@ def test_digits_that_are_not_there_are_said_to_come_with_scikit_learn(monkeypatc
         raise ImportError(name)
 
     monkeypatch.setattr(digits, "import_module", gone)
-    with pytest.raises(ClaimError, match="pip install scikit-learn"):
+    with pytest.raises(ClaimError, match="holdfast.claims"):
         digits.poisoned(0)
 
 

@@ -192,7 +192,7 @@ def _digits(seed: int) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     try:
         found = import_module("sklearn.datasets").load_digits()
     except ImportError as error:
-        raise ClaimError("the digits of claim 50 come with scikit-learn: pip install scikit-learn") from error
+        raise ClaimError("the digits of claim 50 come with scikit-learn: pip install 'holdfast[claims]'") from error
     order = np.random.default_rng(seed).permutation(len(found.target))
     images = torch.from_numpy(found.images[order] / 16.0).float()[:, None]
     labels = torch.from_numpy(found.target[order]).long()
