@@ -28,6 +28,7 @@ from holdfast.errors import (
     StoreError,
 )
 from holdfast.memory import Memory
+from holdfast.retrieve.hits import Hit, Hits
 
 try:
     from fastapi import Depends, FastAPI, Request, Security
@@ -190,6 +191,21 @@ class Route(APIRoute):
             ]
             options["openapi_extra"] = {**(options.get("openapi_extra") or {}), "parameters": said}
         super().__init__(path, endpoint, **options)
+
+
+# --- what is told ---
+
+
+def told_hit(hit: Hit) -> dict[str, Any]:
+    """A hit with its numbers as they are: ``Hit.to_dict`` rounds them for people."""
+    numbers = {"score": hit.score, "relevance": hit.relevance, "channels": dict(hit.channels)}
+    return {**hit.to_dict(), **numbers}
+
+
+def told_hits(hits: Hits) -> dict[str, Any]:
+    """What a search found."""
+    told = [told_hit(hit) for hit in hits]
+    return {"hits": told, "abstain": hits.abstain, "reason": hits.reason, "degraded": list(hits.degraded)}
 
 
 # --- what went wrong ---
