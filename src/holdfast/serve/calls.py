@@ -18,7 +18,10 @@ from typing import Annotated, Any
 
 from holdfast.errors import (
     AccessError,
+    ChatError,
     ConflictError,
+    EmbedderError,
+    ExtractionError,
     GuardError,
     HoldfastError,
     InputError,
@@ -58,6 +61,9 @@ _STATUS: tuple[tuple[type[HoldfastError], int], ...] = (
     (GuardError, 409),
     (InputError, 422),
     (StoreError, 503),
+    (EmbedderError, 503),
+    (ChatError, 503),
+    (ExtractionError, 503),
 )
 
 
@@ -254,7 +260,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         413: "the body is too large",
         422: "the input cannot be used as it is",
         429: "too many calls; Retry-After says when to come again",
-        503: "the store cannot be read or written",
+        503: "the store, or a model that this needs, cannot be reached",
     }.items()
 }
 """What any route may answer instead, for the OpenAPI document."""

@@ -4,6 +4,7 @@ An import acknowledges batch after batch, each once it is durable. Whoever was c
 is counted as known, and nothing is kept twice.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -33,7 +34,11 @@ _RECORDS = "Cubes as `GET /v1/export` gives them, one a line."
 
 
 class _Told(Response):
-    """Lines that are sent as they come, while the body of the request is still read."""
+    """Lines that are sent as they come, while the body of the request is still read.
+
+    Most clients send all before they read anything: what they do not take yet waits here, so that they can send on. It is
+    a line a batch.
+    """
 
     media_type = LINES
 
@@ -43,10 +48,24 @@ class _Told(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  (ASGI)
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async for one in self._lines:
-            await send({"type": "http.response.body", "body": one, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        waiting = asyncio.Queue[bytes | None]()
+
+        async def tell() -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            while (one := await waiting.get()) is not None:
+                await send({"type": "http.response.body", "body": one, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        telling = asyncio.create_task(tell())
+        try:
+            async for one in self._lines:
+                waiting.put_nowait(one)
+                if telling.done():  # nobody is told any more
+                    break
+            waiting.put_nowait(None)
+            await telling
+        finally:
+            telling.cancel()
 
 
 @routes.post(
