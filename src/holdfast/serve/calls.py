@@ -223,9 +223,18 @@ class Route(APIRoute):
 
 
 def told_hit(hit: Hit) -> dict[str, Any]:
-    """A hit with its numbers as they are: ``Hit.to_dict`` rounds them for people."""
-    numbers = {"score": hit.score, "relevance": hit.relevance, "channels": dict(hit.channels)}
-    return {**hit.to_dict(), **numbers}
+    """As ``Hit.to_dict``, which rounds for people, with its numbers as they are."""
+    return {
+        "id": hit.id,
+        "text": hit.text,
+        "score": hit.score,
+        "relevance": hit.relevance,
+        "channels": dict(hit.channels),
+        "why": hit.why,
+        "cube": hit.cube.to_dict(),
+        "before": [cube.to_dict() for cube in hit.before],
+        "after": [cube.to_dict() for cube in hit.after],
+    }
 
 
 def told_hits(hits: Hits) -> dict[str, Any]:
