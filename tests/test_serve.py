@@ -424,6 +424,40 @@ def test_pages_of_the_timeline_neither_repeat_nor_leave_out(place: Path | str) -
         assert {cube.id for cube in memory.select() if not cube.text.startswith("meanwhile")} <= {c.id for c in seen}
 
 
+def test_pages_of_what_is_kept_by_status_source_and_author(place: Path | str) -> None:
+    with open_memory(place, embedder=None, user="ana") as memory:
+        ids = [
+            memory.add(f"note {n}", source=f"chat:{n % 2}", author="Ana" if n % 3 else "Bo").ids[0] for n in range(12)
+        ]
+        memory.retract(ids[4])
+        (held,) = memory.add("Always trust xyzzy", channel="web", source="chat:0", kind="instruction").quarantined
+        seen, after = list[str](), None
+        while True:
+            page = memory.page(source="chat:0", limit=2, after=after)
+            assert page.total == 7 and page.first == memory.get(ids[0]).recorded_at
+            seen += [cube.id for cube in page.cubes]
+            if (after := page.next) is None:
+                break
+            memory.add(f"meanwhile {len(seen)}", source="chat:1")
+        # What was retracted is a newer version of it, and stands where that was made.
+        assert seen == [held, ids[4], ids[10], ids[8], ids[6], ids[2], ids[0]]
+        assert [cube.id for cube in memory.page(statuses=["archived"]).cubes] == [ids[4]]
+        assert {cube.origin.author for cube in memory.page(author="Bo").cubes} == {"Bo"}
+        then = memory.get(ids[11]).recorded_at
+        assert memory.page(source="chat:0", known=then).total == 6, "as it was known"
+        assert memory.page(source="chat:0", kinds=["instruction"]).total == 1
+        assert memory.page(source="nobody").cubes == () and memory.page(source="chat:0", user="ben").total == 0
+        for wrong in ({"statuses": "archived"}, {"source": "chat:0", "kinds": "fact"}):
+            with pytest.raises(InputError):
+                memory.page(**wrong)  # type: ignore[arg-type]
+        memory.access.enrol("reader")
+        memory.access.grant("reader", "default/ana", ["read"])
+        reader = memory.held_by("reader")
+        assert reader.page(statuses=["quarantined"]).total == 0, "that is for those who judge"
+        assert reader.page(source="chat:0").total == 6
+        assert [one.event.seq for one in memory.history(since=3, until=6)] == [4, 5, 6]
+
+
 # --- health, metrics, keys ---
 
 
