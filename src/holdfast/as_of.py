@@ -46,7 +46,13 @@ class AsOf:
         self, query: str, *, budget: int = 800, k: int = 50, count: Count = count_tokens, **scope: str | None
     ) -> str:
         """As ``Memory.context``, over what was known and true then."""
-        return self._pack(query, self._scope(**scope), budget, k, count, self.known, self.true_at).text
+        return self.pack(query, budget=budget, k=k, count=count, **scope).text
+
+    def pack(
+        self, query: str, *, budget: int = 800, k: int = 50, count: Count = count_tokens, **scope: str | None
+    ) -> Packed:
+        """As ``Memory.pack``, over what was known and true then."""
+        return self._pack(query, self._scope(**scope), budget, k, count, self.known, self.true_at)
 
     def select(self, where: Where | None = None, **scope: str | None) -> Iterator[Cube]:
         """The memories known then (and true then) that pass a filter, oldest first."""

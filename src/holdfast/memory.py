@@ -10,6 +10,8 @@ Every call names whose memory it means (``user=``, or a default given once); non
 from __future__ import annotations
 
 import re
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -49,6 +51,7 @@ from holdfast.store.forget import Receipt, forget
 from holdfast.store.grants import Reach, Right
 from holdfast.store.journal import Problem
 from holdfast.store.rewards import Rewarded
+from holdfast.store.schema import PARTITION_BITS
 from holdfast.store.sql import SqlStore
 
 if TYPE_CHECKING:
@@ -286,7 +289,9 @@ class Memory:
 
     def manage(self, **scope: str | None) -> tuple[str, ...]:
         """Let the recipe tend what it made; the ids of what changed."""
-        return self._cook(self.scope(**scope)).manage()
+        here = self.scope(**scope)
+        self._store.reach(here, Right.WRITE)  # a recipe that finds nothing to tend would ask for no right
+        return self._cook(here).manage()
 
     def provider(
         self,
@@ -435,12 +440,16 @@ class Memory:
         known: datetime | str | None = None,
         true_at: datetime | str | None = None,
         kinds: Sequence[str] = (),
+        statuses: Sequence[str] = (),
+        source: str | None = None,
+        author: str | None = None,
         **scope: str | None,
     ) -> Page:
         """Memories by when they were recorded, the newest first, a page at a time; ``after`` is the ``next`` of the page before.
 
-        ``known``, ``true_at``: as it was known, and what was true, at some time. What is recorded meanwhile moves no page.
-        Raises InputError, ScopeError.
+        ``known``, ``true_at``: as it was known, and what was true, at some time. What is recorded meanwhile moves no page. These
+        are what a search may find; with ``statuses``, ``source`` or ``author``, it is all that is kept and passes, whatever its
+        status. Raises InputError, ScopeError.
         """
         if not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
             raise InputError(f"limit must be a whole number from 1 to {MAX_PAGE}, not {limit!r}")
@@ -452,6 +461,10 @@ class Memory:
             begin = int(found[1]), int(found[2])
         reach = self._store.reach(self.scope(**scope))
         times = [None if when is None else utc(when) for when in (known, true_at)]
+        if statuses or source is not None or author is not None:
+            where = Where(_several(kinds, "kinds"), _several(statuses, "statuses"), source, author)
+            where = replace(where, known_at=times[0], valid_at=times[1])
+            return _page(self._store, reach, where, limit, None if begin is None else begin[1])
         view = self._view(reach, kinds, *times)
         if view is None:
             return Page((), 0)
@@ -465,12 +478,14 @@ class Memory:
 
     # --- take back ---
 
-    def history(self, id: str | None = None, *, since: int = 0, **scope: str | None) -> list[Change]:
-        """Every event of one memory, or of the whole scope's tenant and user, oldest first."""
+    def history(
+        self, id: str | None = None, *, since: int = 0, until: int | None = None, **scope: str | None
+    ) -> list[Change]:
+        """Every event of one memory, or of the whole scope's tenant and user, oldest first; after ``since``, up to ``until``."""
         here = self.scope(**scope)
         versions: dict[str, dict[int, Cube]] = {}
         changes = []
-        for event in self._store.events(since, scope=here, id=id):
+        for event in self._store.events(since, scope=here, id=id, until=until):
             if event.id not in versions:
                 try:
                     found = self._store.versions(event.id, here)
@@ -1167,6 +1182,28 @@ def _recipe(recipe: Recipe | str | Mapping[str, Any] | Path | None) -> Recipe | 
     from holdfast.recipes.book import opened as named
 
     return named(recipe)
+
+
+def _page(store: SqlStore, reach: Reach, where: Where, limit: int, after: int | None) -> Page:
+    """A page of what is kept, which no index of the searches holds; ``after``: the number of the row where the one before ended."""
+    here, low = reach.scope, (1 << PARTITION_BITS) - 1
+    rids = store.numbers(here, where)
+    if reach.grants is not None:  # whoever may not see all is not told how much there is
+        some = (rids[start : start + BATCH].tolist() for start in range(0, len(rids), BATCH))
+        rids = array("q", (rid for part in some for rid in store.cubes_at(here, part)))
+    end = len(rids) if after is None else bisect_left(rids, after, key=lambda rid: rid & low)
+    shown = rids[max(0, end - limit) : end].tolist()
+    ends = rids[:1].tolist() + rids[-1:].tolist()
+    cubes = store.cubes_at(here, sorted({*shown, *ends}))
+    first, last = (cubes[rid].recorded_at if rid in cubes else None for rid in ends or (0, 0))
+    following = f"0.{shown[0] & low}" if end > limit else None
+    return Page(tuple(cubes[rid] for rid in reversed(shown) if rid in cubes), len(rids), following, first, last)
+
+
+def _several(some: Sequence[str], name: str) -> tuple[str, ...]:
+    if isinstance(some, str):
+        raise InputError(f"{name} is a list: write {name}=[{str(some)!r}]")
+    return tuple(map(str, some))
 
 
 def _id(one: Cube | Hit | str) -> str:

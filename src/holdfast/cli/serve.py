@@ -37,7 +37,14 @@ def register(commands: Any) -> None:
         metavar="NAME",
         help="callers may know this server by this name too",
     )
-    parser.add_argument("--rate", type=float, default=50.0, metavar="N", help="calls a second of one key; 0: any")
+    parser.add_argument("--rate", type=float, default=50.0, metavar="N", help="calls a second of one caller; 0: any")
+    parser.add_argument(
+        "--flow",
+        type=float,
+        default=16.0,
+        metavar="N",
+        help="MiB a second that one caller may send; 0: any (default: 16)",
+    )
     parser.add_argument("--durability", choices=["full", "normal"], default="full", help="of every commit")
     parser.add_argument(
         "--recipe", metavar="NAME", help="how experience is learnt from (holdfast evolve, docs/recipes.md)"
@@ -83,7 +90,7 @@ def serve(args: argparse.Namespace, screen: Screen) -> int:
             memory,
             key,
             hosts=[*name, *args.allow_host],
-            limits=limits.Limits(rate=args.rate),
+            limits=limits.Limits(rate=args.rate, flow=args.flow * 2**20),
             evidence=Path(args.evidence).expanduser(),
             durability=args.durability,
             metrics=args.metrics,

@@ -57,7 +57,7 @@ def create_app(
         default_response_class=JSONResponse,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.door = Door(memory, owner_key)
+    door = app.state.door = Door(memory, owner_key)
     add_problems(app)
     # They are tried in turn, so search comes first.
     for routes in (board.router(evidence), memories.routes, streams.routes, memories.access):
@@ -67,7 +67,8 @@ def create_app(
     registry = health.add_metrics(app) if metrics else None
     if metrics or traces:
         app.add_middleware(health.Metered, registry=registry, tracer=health.tracer() if traces else None)
-    app.add_middleware(Limited, limits=limits or Limits(), hosts=(*LOOPBACK, *(name.lower() for name in hosts)))
+    names = (*LOOPBACK, *(name.lower() for name in hosts))
+    app.add_middleware(Limited, limits=limits or Limits(), hosts=names, named=door.named)
     return app
 
 

@@ -5,21 +5,49 @@ import importlib
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel, Field
 
-from holdfast.cube import Cube, Scope
-from holdfast.errors import AccessError, HoldfastError, NotFoundError
+from holdfast.cube import Cube, Scope, Status
+from holdfast.errors import AccessError, HoldfastError, InputError, NotFoundError
+from holdfast.guard.revocation import Revocation
 from holdfast.memory import Change, Memory
-from holdfast.serve.calls import PROBLEMS, Held, Named, Route
+from holdfast.retrieve.text import ANALYSER
+from holdfast.serve.calls import PROBLEMS, Held, Named, Route, told_hits
 from holdfast.store.base import Action, Event
+from holdfast.store.doctor import examine
+from holdfast.store.forget import Receipt
 
 _BEAT = 1.0  # seconds between two looks at the status
-_WINDOW = 512  # events that are read at once, looking backwards
+_WINDOW = 512  # events that are read at once
+_LAST = 2**62  # later than any event
+
+Seq = Annotated[int, Query(ge=0, le=_LAST, description="an event's number")]
+
+
+class Asked(BaseModel):
+    """A search: one body, as FastAPI takes longer over a field of its own than this over all of them."""
+
+    query: str
+    k: int = Field(default=10, ge=1, le=200)
+    kinds: list[str] = []
+    as_of: str | None = None
+    true_at: str | None = None
+    neighbours: int = Field(default=0, ge=0, le=50)
+    now: str | None = None
+
+
+class Head(BaseModel):
+    """What the status said of the journal's end earlier, noted elsewhere: it proves that nothing was cut off since."""
+
+    seq: int = Field(ge=0, le=_LAST)
+    hash: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 def router(evidence: Path | None = None) -> APIRouter:
@@ -27,19 +55,14 @@ def router(evidence: Path | None = None) -> APIRouter:
     routes = APIRouter(tags=["memory"], responses=PROBLEMS, route_class=Route)
 
     @routes.post("/search")
-    def search(
-        memory: Held,
-        scope: Named,
-        query: Annotated[str, Body()],
-        k: Annotated[int, Body(ge=1, le=200)] = 10,
-        kinds: Annotated[list[str], Body()] = [],  # noqa: B006  (read, never changed)
-        as_of: Annotated[str | None, Body()] = None,
-        true_at: Annotated[str | None, Body()] = None,
-    ) -> dict[str, Any]:
-        view = memory.as_of(as_of, true_at=true_at) if as_of or true_at else memory
-        hits = view.search(query, k=k, kinds=kinds, **scope)
-        told = [hit.to_dict() for hit in hits]
-        return {"hits": told, "abstain": hits.abstain, "reason": hits.reason, "degraded": list(hits.degraded)}
+    def search(memory: Held, scope: Named, asked: Asked) -> dict[str, Any]:
+        k, kinds, beside = asked.k, asked.kinds, asked.neighbours
+        if not (asked.as_of or asked.true_at):
+            return told_hits(memory.search(asked.query, k=k, kinds=kinds, neighbours=beside, now=asked.now, **scope))
+        if asked.now is not None:
+            raise InputError("as_of says from when a query counts; leave out now")
+        view = memory.as_of(asked.as_of, true_at=asked.true_at)
+        return told_hits(view.search(asked.query, k=k, kinds=kinds, neighbours=beside, **scope))
 
     @routes.get("/timeline")
     def timeline(
@@ -48,11 +71,27 @@ def router(evidence: Path | None = None) -> APIRouter:
         known: str | None = None,
         true_at: str | None = None,
         kind: Annotated[list[str], Query()] = [],  # noqa: B006
+        status: Annotated[list[Status], Query()] = [],  # noqa: B006
+        source: str | None = None,
+        author: str | None = None,
         limit: int = 100,
         cursor: str | None = None,
+        whole: Annotated[bool, Query(description="with all words and data of each, where long ones are cut")] = False,
     ) -> dict[str, Any]:
-        page = memory.page(limit=limit, after=cursor, known=known, true_at=true_at, kinds=kind, **scope)
-        return {"memories": [_short(cube) for cube in page.cubes], "total": page.total, "next": page.next}
+        page = memory.page(
+            limit=limit,
+            after=cursor,
+            known=known,
+            true_at=true_at,
+            kinds=kind,
+            statuses=status,
+            source=source,
+            author=author,
+            **scope,
+        )
+        shown = [cube.to_dict() if whole else _short(cube) for cube in page.cubes]
+        ends = {"first": _iso(page.first), "last": _iso(page.last)}
+        return {"memories": shown, "total": page.total, "next": page.next, **ends}
 
     @routes.get("/timeline/range")
     def reach(memory: Held, scope: Named) -> dict[str, Any]:
@@ -60,20 +99,42 @@ def router(evidence: Path | None = None) -> APIRouter:
         return {"first": _iso(page.first), "last": _iso(page.last), "total": page.total}
 
     @routes.get("/memories/{id}")
-    def get(memory: Held, scope: Named, id: str, version: int | None = None) -> dict[str, Any]:
-        return memory.get(id, version=version, **scope).to_dict()
+    def get(
+        memory: Held, scope: Named, id: str, version: int | None = None, as_of: str | None = None
+    ) -> dict[str, Any]:
+        if as_of is None:
+            return memory.get(id, version=version, **scope).to_dict()
+        if version is not None:
+            raise InputError("name a version, or as_of a time; not both")
+        return memory.as_of(as_of).get(id, **scope).to_dict()
 
     @routes.get("/memories/{id}/history")
-    def history(memory: Held, scope: Named, id: str) -> dict[str, Any]:
-        return {"changes": [_change(one) for one in memory.history(id, **scope)]}
+    def history_of(memory: Held, scope: Named, id: str, since: Seq = 0, until: Seq | None = None) -> dict[str, Any]:
+        return {"changes": [_change(one) for one in memory.history(id, since=since, until=until, **scope)]}
+
+    @routes.get("/history")
+    def history(
+        memory: Held,
+        scope: Named,
+        since: Seq = 0,
+        until: Seq = _LAST,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> dict[str, Any]:
+        found = list(islice(_forwards(memory, scope, since, until), limit + 1))
+        shown = found[:limit]
+        return {
+            "changes": [_change(one) for one in shown],
+            "next": shown[-1].event.seq if len(found) > limit else None,
+        }
 
     @routes.get("/memories/{id}/lineage")
     def lineage(memory: Held, scope: Named, id: str) -> dict[str, Any]:
         cube = memory.get(id, **scope)
         home = Scope(cube.scope.tenant, cube.scope.user)
-        up = memory.store.several([ref.id for ref in memory.lineage(id, down=False, **scope)], home)
-        down = memory.store.several([ref.id for ref in memory.lineage(id, **scope)], home)
-        return {"derived_from": _far(cube, up, up_=True), "derived": _far(cube, down, up_=False)}
+        above, below = (memory.lineage(id, down=down, **scope) for down in (False, True))
+        up, down = (memory.store.several([ref.id for ref in some], home) for some in (above, below))
+        refs = {"derived_from": [asdict(ref) for ref in above], "derived": [asdict(ref) for ref in below]}
+        return {"derived_from": _far(cube, up, up_=True), "derived": _far(cube, down, up_=False), "refs": refs}
 
     @routes.post("/memories/{id}/{what}")
     def act(
@@ -98,18 +159,25 @@ def router(evidence: Path | None = None) -> APIRouter:
         scope: Named,
         ids: Annotated[list[str], Body()] = [],  # noqa: B006
         source: Annotated[str | None, Body()] = None,
+        author: Annotated[str | None, Body()] = None,
+        since: Annotated[str | None, Body()] = None,
+        everything: Annotated[bool, Body()] = False,
         reason: Annotated[str, Body()] = "",
         dry_run: Annotated[bool, Body()] = False,
     ) -> dict[str, Any]:
-        done = memory.forget(ids, source=source, reason=reason, dry_run=dry_run, **scope)
-        told = done.to_dict()
+        done = memory.forget(
+            ids,
+            source=source,
+            author=author,
+            since=since,
+            everything=everything,
+            reason=reason,
+            dry_run=dry_run,
+            **scope,
+        )
         if dry_run:
-            return {**told, "preview": list(done.preview)}
-        try:
-            done.verify()
-        except HoldfastError as error:
-            return {**told, "verified": False, "problem": str(error)}
-        return {**told, "verified": True}
+            return {**done.to_dict(), "preview": list(done.preview)}
+        return {**done.to_dict(), **_looked(done)}
 
     @routes.post("/revoke")
     def revoke(
@@ -117,15 +185,22 @@ def router(evidence: Path | None = None) -> APIRouter:
         scope: Named,
         source: Annotated[str | None, Body()] = None,
         author: Annotated[str | None, Body()] = None,
+        by: Annotated[str | None, Body(description="the principal that added them")] = None,
+        since: Annotated[str | None, Body()] = None,
+        until: Annotated[str | None, Body()] = None,
         reason: Annotated[str, Body()] = "",
         dry_run: Annotated[bool, Body()] = False,
     ) -> dict[str, Any]:
-        done = memory.revoke(source=source, author=author, reason=reason, dry_run=dry_run, **scope)
-        return {**done.to_dict(), "diff": list(done.diff)}
+        done = memory.revoke(
+            source=source, author=author, by=by, since=since, until=until, reason=reason, dry_run=dry_run, **scope
+        )
+        return {**done.to_dict(), "diff": list(done.diff), **({} if dry_run else _looked(done))}
 
     @routes.post("/undo")
-    def undo(memory: Held, scope: Named, seq: Annotated[int, Body(embed=True)]) -> dict[str, Any]:
-        return {"memories": [cube.to_dict() for cube in memory.undo(seq, **scope)]}
+    def undo(
+        memory: Held, scope: Named, seq: Annotated[int, Body()], reason: Annotated[str, Body()] = ""
+    ) -> dict[str, Any]:
+        return {"memories": [cube.to_dict() for cube in memory.undo(seq, reason=reason, **scope)]}
 
     @routes.get("/quarantine")
     def quarantine(memory: Held, scope: Named) -> dict[str, Any]:
@@ -150,8 +225,20 @@ def router(evidence: Path | None = None) -> APIRouter:
         return {"events": [_event(event) for event in found[:limit]], "next": found[limit - 1].seq if more else None}
 
     @routes.post("/verify")
-    def verify(memory: Held) -> dict[str, Any]:
-        return {"problems": [str(problem) for problem in memory.verify()]}
+    def verify(memory: Held, head: Annotated[Head | None, Body()] = None) -> dict[str, Any]:
+        found = memory.verify(None if head is None else (head.seq, head.hash))
+        return {"problems": [str(problem) for problem in found], "found": [asdict(problem) for problem in found]}
+
+    @routes.post("/flush")
+    def flush(memory: Held) -> dict[str, Any]:
+        _ = memory.access  # the owner's
+        memory.flush()
+        return {"backlog": memory.status()["backlog"]}
+
+    @routes.get("/doctor")
+    def doctor(memory: Held) -> dict[str, Any]:
+        _ = memory.access  # the owner's
+        return {"findings": [asdict(finding) for finding in examine(memory.store, analyser=ANALYSER)]}
 
     @routes.get("/status")
     def status(memory: Held, scope: Named) -> dict[str, Any]:
@@ -195,6 +282,15 @@ def router(evidence: Path | None = None) -> APIRouter:
     return routes
 
 
+def _looked(done: Receipt | Revocation) -> dict[str, Any]:
+    """Whether what should be gone is, looked for just now."""
+    try:
+        done.verify()
+    except HoldfastError as error:
+        return {"verified": False, "problem": str(error)}
+    return {"verified": True}
+
+
 def _report(evidence: Path | None, number: int, ending: str) -> Path:
     if evidence is not None:
         for path in evidence.glob(f"{number:02d}-*{ending}"):
@@ -218,7 +314,7 @@ def _backwards(memory: Memory, scope: Scope, before: int | None, wanted: Action 
     window, given = _WINDOW, 0
     while end > 1 and given < limit:
         begin = max(0, end - 1 - window)
-        some = [event for event in memory.store.events(begin, scope=scope) if event.seq < end]
+        some = list(memory.store.events(begin, scope=scope, until=end - 1))
         for event in reversed(some):
             if wanted in (None, event.action):
                 yield event
@@ -226,6 +322,15 @@ def _backwards(memory: Memory, scope: Scope, before: int | None, wanted: Action 
                 if given == limit:
                     return
         end, window = begin + 1, window * 2
+
+
+def _forwards(memory: Memory, scope: dict[str, Any], since: int, until: int) -> Iterator[Change]:
+    """The changes of a scope's user, the oldest first, some at a time."""
+    until, window = min(until, memory.store.newest(memory.scope(**scope))), _WINDOW
+    while since < until:
+        end = min(until, since + window)
+        yield from memory.history(since=since, until=end, **scope)
+        since, window = end, window * 2
 
 
 def _far(cube: Cube, others: dict[str, Cube], *, up_: bool) -> list[dict[str, Any]]:

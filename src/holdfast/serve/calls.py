@@ -12,13 +12,18 @@ import inspect
 import json
 import os
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Annotated, Any
 
 from holdfast.errors import (
     AccessError,
+    ChatError,
     ConflictError,
+    EmbedderError,
+    ExtractionError,
     GuardError,
     HoldfastError,
     InputError,
@@ -28,6 +33,8 @@ from holdfast.errors import (
     StoreError,
 )
 from holdfast.memory import Memory
+from holdfast.retrieve.hits import Hit, Hits
+from holdfast.store.access import HeldStore
 
 try:
     from fastapi import Depends, FastAPI, Request, Security
@@ -44,6 +51,9 @@ except ImportError as error:
 
 KEY_BYTES = 32
 
+NAMED = 10_000
+"""Of so many keys it is remembered whose they are."""
+
 
 class UnknownKeyError(AccessError):
     """No key came with the call, or one that opens nothing."""
@@ -57,6 +67,9 @@ _STATUS: tuple[tuple[type[HoldfastError], int], ...] = (
     (GuardError, 409),
     (InputError, 422),
     (StoreError, 503),
+    (EmbedderError, 503),
+    (ChatError, 503),
+    (ExtractionError, 503),
 )
 
 
@@ -72,20 +85,33 @@ class Door:
         _ = memory.access
         if len(owner_key) < KEY_BYTES:
             raise InputError(f"the owner's key needs {KEY_BYTES} characters at least; let holdfast serve make one")
-        self._memory, self._owner = memory, _digest(owner_key)
+        self._memory, self._owner = memory, digest(owner_key)
+        self._names: OrderedDict[bytes, str] = OrderedDict()
+        self._naming = Lock()
 
     def owned(self, key: str | None) -> Memory | None:
         """The owner's memory for the owner's key, without a look at the store; None for another's. Raises UnknownKeyError."""
         if key is None:
             raise UnknownKeyError("this call brings no key; send one as: Authorization: Bearer KEY")
-        return self._memory if hmac.compare_digest(_digest(key), self._owner) else None
+        return self._memory if hmac.compare_digest(digest(key), self._owner) else None
 
     def __call__(self, key: str) -> Memory:
         """The memory in the hands of a principal, by its key. Raises UnknownKeyError."""
         try:
-            return self._memory.with_key(key)
+            held = self._memory.with_key(key)
         except AccessError as error:
             raise UnknownKeyError(str(error)) from error
+        known = digest(key)
+        if known not in self._names and isinstance(held.store, HeldStore):
+            with self._naming:
+                self._names[known] = held.store.holder
+                while len(self._names) > NAMED:
+                    self._names.popitem(last=False)
+        return held
+
+    def named(self, key: bytes) -> str | None:
+        """Whose a key is, by its digest, where it has opened anything lately; without a look at the store."""
+        return self._names.get(key)
 
 
 def own_key(file: Path) -> tuple[str, bool]:
@@ -105,7 +131,8 @@ def own_key(file: Path) -> tuple[str, bool]:
         raise InputError(f"the owner's key cannot be kept in {file}: {error}") from error
 
 
-def _digest(key: str) -> bytes:
+def digest(key: str) -> bytes:
+    """What a key is known by where it is not to be kept."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
@@ -192,6 +219,30 @@ class Route(APIRoute):
         super().__init__(path, endpoint, **options)
 
 
+# --- what is told ---
+
+
+def told_hit(hit: Hit) -> dict[str, Any]:
+    """As ``Hit.to_dict``, which rounds for people, with its numbers as they are."""
+    return {
+        "id": hit.id,
+        "text": hit.text,
+        "score": hit.score,
+        "relevance": hit.relevance,
+        "channels": dict(hit.channels),
+        "why": hit.why,
+        "cube": hit.cube.to_dict(),
+        "before": [cube.to_dict() for cube in hit.before],
+        "after": [cube.to_dict() for cube in hit.after],
+    }
+
+
+def told_hits(hits: Hits) -> dict[str, Any]:
+    """What a search found."""
+    told = [told_hit(hit) for hit in hits]
+    return {"hits": told, "abstain": hits.abstain, "reason": hits.reason, "degraded": list(hits.degraded)}
+
+
 # --- what went wrong ---
 
 
@@ -238,7 +289,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         413: "the body is too large",
         422: "the input cannot be used as it is",
         429: "too many calls; Retry-After says when to come again",
-        503: "the store cannot be read or written",
+        503: "the store, or a model that this needs, cannot be reached",
     }.items()
 }
 """What any route may answer instead, for the OpenAPI document."""

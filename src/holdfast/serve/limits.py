@@ -1,9 +1,8 @@
-"""What a caller may ask: so many calls a second, bodies of such a size, by these names of the server, from no other's pages."""
+"""What a caller may ask: so many calls and bytes a second, bodies of such a size, by these names, from no other's pages."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
 import time
 from collections import OrderedDict
@@ -16,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from holdfast.errors import InputError
-from holdfast.serve.calls import bearer, told
+from holdfast.serve.calls import bearer, digest, told
 
 CALLERS = 10_000
 """So many callers are kept count of; who has not called for longest is forgotten first."""
@@ -27,50 +26,92 @@ STREAMED = frozenset({"/v1/import"})
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much is allowed.
+    """How much one caller is allowed: a principal, by whichever of its keys, or the owner.
 
     Fields
-        rate: calls a second of one key, in the long run; 0: no limit.
+        rate: calls a second, in the long run; 0: no limit.
         burst: calls at once.
         body: bytes of a body.
+        flow: bytes a second of all its bodies, in the long run; who sends more is read from more slowly. 0: no limit.
         idle: seconds that a body may pause; who sends nothing for longer holds a connection for nothing.
     """
 
     rate: float = 50.0
     burst: int = 200
     body: int = 4 * 2**20
+    flow: float = 16 * 2**20
     idle: float = 30.0
 
     def __post_init__(self) -> None:
-        if self.rate < 0 or self.burst < 1 or self.body < 1 or self.idle <= 0:
-            raise InputError("a rate is 0 or more, a burst and a body are 1 or more, and idle is more than 0")
+        if self.rate < 0 or self.flow < 0 or self.burst < 1 or self.body < 1 or self.idle <= 0:
+            raise InputError(
+                "a rate and a flow are 0 or more, a burst and a body are 1 or more, and idle is more than 0"
+            )
+
+
+class Buckets:
+    """So much a second for each caller, and ``size`` at once.
+
+    ``lends``: whoever takes more than is there has it, and waits until it is made up for; otherwise it gets nothing.
+    """
+
+    def __init__(self, rate: float, size: float, clock: Callable[[], float], *, lends: bool = False) -> None:
+        self._rate, self._size, self._clock, self._lends = rate, size, clock, lends
+        self._left: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
+
+    def take(self, who: bytes, amount: float = 1.0) -> float:
+        """Take so much from a caller's bucket; how many seconds it is to wait."""
+        if not self._rate:
+            return 0.0
+        now = self._clock()
+        left, seen = self._left.pop(who, (self._size, now))
+        left = min(self._size, left + (now - seen) * self._rate)
+        short = max(0.0, amount - left)
+        self._left[who] = (left - amount if self._lends or not short else left, now)
+        while len(self._left) > CALLERS:
+            self._left.popitem(last=False)
+        return short / self._rate
 
 
 class Limited:
-    """A wall around an application. Names of the server that are not its own, and pages of another origin, are refused."""
+    """A wall around an application. Names of the server that are not its own, and pages of another origin, are refused.
+
+    ``named``: whose a key is, by its digest, where that is known without a look at the store. A key is counted by itself until it
+    has opened something, and with all the others of its principal from then on.
+    """
 
     def __init__(
         self,
         app: ASGIApp,
         limits: Limits,
         hosts: Collection[str],
+        named: Callable[[bytes], str | None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._app, self._limits, self._hosts, self._clock = app, limits, frozenset(hosts), clock
-        self._buckets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
+        self._app, self._limits, self._hosts, self._named = app, limits, frozenset(hosts), named
+        self._calls = Buckets(limits.rate, float(limits.burst), clock)
+        self._bytes = Buckets(limits.flow, float(limits.flow), clock, lends=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
-        refused = self._refused(headers, scope)
+        who = self._who(headers, scope)
+        refused = self._refused(headers, scope, who)
         if refused is not None:
             return await refused(scope, receive, send)
-        receive = self._bounded(receive, None if scope["path"] in STREAMED else self._limits.body)
+        receive = self._bounded(receive, None if scope["path"] in STREAMED else self._limits.body, who)
         return await self._app(scope, receive, send)
 
-    def _refused(self, headers: Headers, scope: Scope) -> ASGIApp | None:
+    def _who(self, headers: Headers, scope: Scope) -> bytes:
+        """Who calls, as far as it is counted: a principal, a key, or an address."""
+        key = bearer(headers.get("authorization"))
+        known = digest(key or str((scope.get("client") or ("",))[0]))
+        name = None if key is None else self._named(known)
+        return known if name is None else b"principal " + name.encode()
+
+    def _refused(self, headers: Headers, scope: Scope, who: bytes) -> ASGIApp | None:
         if self._hosts and _name(headers.get("host", "")) not in self._hosts:
             return told(421, "InputError", "this server is not known by that name; start it with --allow-host NAME")
         origin = headers.get("origin")
@@ -79,26 +120,13 @@ class Limited:
         size = headers.get("content-length", "")
         if scope["path"] not in STREAMED and size.isdecimal() and int(size) > self._limits.body:
             return told(413, "InputError", self._too_large())
-        wait = self._wait(bearer(headers.get("authorization")) or str((scope.get("client") or ("",))[0]))
+        wait = self._calls.take(who)
         if wait > 0:
             words = f"more than {self._limits.rate:g} calls a second; come again in {wait:.1f} s"
             return told(429, "InputError", words, {"Retry-After": str(math.ceil(wait))})
         return None
 
-    def _wait(self, caller: str) -> float:
-        """Take a call from a caller's bucket; how many seconds it is to wait, where there is none."""
-        if not self._limits.rate:
-            return 0.0
-        who, now = hashlib.sha256(caller.encode("utf-8", "surrogatepass")).digest(), self._clock()
-        left, seen = self._buckets.pop(who, (float(self._limits.burst), now))
-        left = min(float(self._limits.burst), left + (now - seen) * self._limits.rate)
-        short = max(0.0, 1.0 - left)
-        self._buckets[who] = (left if short else left - 1.0, now)
-        while len(self._buckets) > CALLERS:
-            self._buckets.popitem(last=False)
-        return short / self._limits.rate
-
-    def _bounded(self, receive: Receive, most: int | None) -> Receive:
+    def _bounded(self, receive: Receive, most: int | None, who: bytes) -> Receive:
         read, whole = 0, False
 
         async def counted() -> Message:
@@ -111,10 +139,13 @@ class Limited:
             except TimeoutError:
                 words = f"the body paused for more than {self._limits.idle:g} s"
                 raise HTTPException(408, words, {"Connection": "close"}) from None
-            read += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            read += size
             whole = not message.get("more_body", False)
             if most is not None and read > most:
                 raise HTTPException(413, self._too_large())
+            if size and (wait := self._bytes.take(who, size)):
+                await asyncio.sleep(wait)
             return message
 
         return counted

@@ -4,27 +4,28 @@ An import acknowledges batch after batch, each once it is durable. Whoever was c
 is counted as known, and nothing is kept twice.
 """
 
-import tempfile
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any, TextIO, cast
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import Response
-from starlette.background import BackgroundTask
+from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
 from holdfast.cube import Scope as Place
 from holdfast.errors import HoldfastError, InputError
 from holdfast.memory import Memory
 from holdfast.serve.calls import PROBLEMS, Held, Named, Route, line
+from holdfast.store.base import Where
 from holdfast.store.grants import Right
-from holdfast.store.transfer import Imported, bring_in, everything, export_jsonl, read_jsonl
+from holdfast.store.transfer import FORMAT, Imported, bring_in, read_jsonl
 
 routes = APIRouter(tags=["transfer"], responses=PROBLEMS, route_class=Route)
+
+LINES = "application/x-ndjson"
 
 BATCH, BATCH_BYTES, LONGEST = 256, 2**20, 64 * 2**20
 """Lines and bytes of a batch, and bytes of one line."""
@@ -33,9 +34,13 @@ _RECORDS = "Cubes as `GET /v1/export` gives them, one a line."
 
 
 class _Told(Response):
-    """Lines that are sent as they come, while the body of the request is still read."""
+    """Lines that are sent as they come, while the body of the request is still read.
 
-    media_type = "application/x-ndjson"
+    Most clients send all before they read anything: what they do not take yet waits here, so that they can send on. It is
+    a line a batch.
+    """
+
+    media_type = LINES
 
     def __init__(self, lines: AsyncIterator[bytes]) -> None:
         super().__init__()
@@ -43,19 +48,31 @@ class _Told(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  (ASGI)
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async for one in self._lines:
-            await send({"type": "http.response.body", "body": one, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        waiting = asyncio.Queue[bytes | None]()
+
+        async def tell() -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            while (one := await waiting.get()) is not None:
+                await send({"type": "http.response.body", "body": one, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        telling = asyncio.create_task(tell())
+        try:
+            async for one in self._lines:
+                waiting.put_nowait(one)
+                if telling.done():  # nobody is told any more
+                    break
+            waiting.put_nowait(None)
+            await telling
+        finally:
+            telling.cancel()
 
 
 @routes.post(
     "/import",
     operation_id="bring",
     response_class=Response,
-    openapi_extra={
-        "requestBody": {"content": {"application/x-ndjson": {"schema": {"type": "string", "description": _RECORDS}}}}
-    },
+    openapi_extra={"requestBody": {"content": {LINES: {"schema": {"type": "string", "description": _RECORDS}}}}},
 )
 async def bring(request: Request, memory: Held, scope: Named) -> Response:
     """Bring memories in; a line of the answer for each batch that is durable, and one that ends with an error or ``done``."""
@@ -116,15 +133,28 @@ async def _batches(request: Request) -> AsyncIterator[list[str]]:
         yield batch
 
 
-@routes.get("/export", operation_id="take", response_class=FileResponse)
+@routes.get(
+    "/export",
+    operation_id="take",
+    response_class=Response,
+    responses={200: {"content": {LINES: {"schema": {"type": "string"}}}}},
+)
 def take(memory: Held, scope: Named) -> Response:
-    """All memories of a scope as they are at this moment, what was retracted too, one a line."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".jsonl", delete=False) as out:
-        file = Path(out.name)
-        try:
-            export_jsonl(everything(memory.store, memory.scope(**scope)), cast(TextIO, out))
-        except BaseException:
-            file.unlink()
-            raise
-    away = BackgroundTask(file.unlink)
-    return FileResponse(file, media_type="application/x-ndjson", filename="memories.jsonl", background=away)
+    """All memories of a scope as they are at this moment, what was retracted too, one a line.
+
+    They are read while they are sent, and nothing is locked meanwhile: the versions are chosen at the beginning, and a version
+    never changes. What is forgotten on the way is left out. Where a right to read ends on the way, the answer breaks off.
+    """
+    here = memory.scope(**scope)
+    chosen = memory.store.numbers(here, Where())
+
+    def lines() -> Iterator[bytes]:
+        yield line(
+            {"holdfast": FORMAT}
+        )  # the rest is in ASCII, as ``export_jsonl`` writes it: no letter of it ends a line
+        for start in range(0, len(chosen), BATCH):
+            found = memory.store.cubes_at(here, chosen[start : start + BATCH].tolist())
+            yield "".join(json.dumps(found[rid].to_dict()) + "\n" for rid in sorted(found)).encode()
+
+    more = {"Content-Disposition": 'attachment; filename="memories.jsonl"', "Cache-Control": "no-store"}
+    return StreamingResponse(lines(), media_type=LINES, headers=more)

@@ -8,6 +8,7 @@ the lexical fold of a row is written there too, so a memory can be found the mom
 from __future__ import annotations
 
 import secrets
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -361,6 +362,22 @@ class SqlStore:
             seen = (row for row in seen if passes(row.cube.data, where.data))
         return list(islice(seen, where.limit))
 
+    def numbers(self, scope: Scope, where: Where = _ANY) -> array[int]:
+        """The row numbers of what passes a filter, oldest first, in one state of the store: 8 MB for a million memories.
+
+        Some may be of rows that the caller does not see: ``cubes_at``, which reads them, has the last word. ``where.data`` is not
+        looked at.
+        """
+        with self.connections.reading(scope.tenant) as connection:
+            reach = self._gate.reach(scope)
+            part = self._number(connection, reach.scope.partition)
+            if part is None:
+                return array("q")
+            clauses, values = conditions(reach.scope, replace(where, data={}), reads_json=False)
+            query = f"SELECT cubes.rid FROM cubes WHERE {' AND '.join(['cubes.rid BETWEEN ? AND ?', *clauses])} ORDER BY rid"
+            values[:0] = part << schema.PARTITION_BITS, ((part + 1) << schema.PARTITION_BITS) - 1
+            return array("q", (rid for (rid,) in islice(connection.execute(query, values), where.limit)))
+
     def versions(self, id: str, scope: Scope) -> list[Row]:
         """Every version of one cube, oldest first. Raises NotFoundError."""
         with self.connections.reading(scope.tenant) as connection:
@@ -452,18 +469,23 @@ class SqlStore:
                     if reach.sees(row.cube):
                         yield row
 
-    def events(self, since: int = 0, *, scope: Scope | None = None, id: str | None = None) -> Iterator[Event]:
-        """The journal after ``since``, oldest first; where each tenant has one of its own, one after the other."""
+    def events(
+        self, since: int = 0, *, scope: Scope | None = None, id: str | None = None, until: int | None = None
+    ) -> Iterator[Event]:
+        """The journal after ``since``, up to ``until``, oldest first; where each tenant has one of its own, one after the other."""
         if scope is None:
             if self._gate.name:
                 raise AccessError(f"{self._gate.name} may not read everybody's journal; name a scope")
             for tenant in self.connections.chains():
-                yield from self._journal(tenant, since, None, id)
+                yield from self._journal(tenant, since, None, id, until)
         else:
-            yield from self._journal(scope.tenant, since, scope, id)
+            yield from self._journal(scope.tenant, since, scope, id, until)
 
-    def _journal(self, tenant: str, since: int, scope: Scope | None, id: str | None) -> list[Event]:
+    def _journal(self, tenant: str, since: int, scope: Scope | None, id: str | None, until: int | None) -> list[Event]:
         clauses, values = ["seq > ?"], [since]  # type: tuple[list[str], list[Any]]
+        if until is not None:
+            clauses.append("seq <= ?")
+            values.append(until)
         with self.connections.reading(tenant) as connection:
             if scope is not None:
                 clauses.append("part = ?")
