@@ -208,7 +208,12 @@ class Client:
 
     def quarantined(self, **scope: str | None) -> list[Cube]:
         """See ``Memory.quarantined``."""
-        return [Cube.from_dict(one["memory"]) for one in self._get("quarantine", self._scope(scope))["waiting"]]
+        place, found, cursor = self._scope(scope), list[Cube](), None
+        while True:
+            page = self._get("quarantine", place, cursor=cursor)
+            found += [Cube.from_dict(one["memory"]) for one in page["waiting"]]
+            if (cursor := page["next"]) is None:
+                return found
 
     def approve(self, id: str, *, reason: str = "", **scope: str | None) -> Cube:
         """See ``Memory.approve``."""
