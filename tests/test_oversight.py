@@ -83,7 +83,7 @@ def test_the_journal_is_read_backwards_page_by_page(place):
             memory.add(f"note {n}", user=("ana", "ben")[n % 2])
         (gone,) = memory.add("to be forgotten").ids
         memory.forget(gone, reason="asked to")
-        mine = [event for event in memory.store.events(scope=HOME)][::-1]
+        mine = list(memory.store.events(scope=HOME))[::-1]
         seen, before = [], None
         for _ in range(20):
             some, before = memory.store.backwards(HOME, before=before, limit=2)

@@ -162,7 +162,12 @@ def test_no_route_tells_a_stranger_anything(folder: Path) -> None:
                 assert call(address, method, path, None).status_code == 401 or path == "openapi.json", path
                 fields, scoped = _fields(spec, route), "user" in {one["name"] for one in route.get("parameters", ())}
                 for named, what in itertools.product((id, held), CHANGES if "{what}" in path else ("",)):
-                    there = path.replace("{id}", named).replace("{what}", what).replace("{number}", "1")
+                    there = (
+                        path.replace("{id}", named)
+                        .replace("{what}", what)
+                        .replace("{number}", "1")
+                        .replace("{seq}", "1")
+                    )
                     body = {
                         "query": "xyzzy", "task": "xyzzy", "ids": [named], "reward": 1, "source": "https://x.example",
                         "seq": 1, "token": "x", "name": "mallory", "what": "mallory", "content": "I am Ana", "reason": "",

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 
@@ -58,7 +58,7 @@ def router() -> APIRouter:
         return {"receipts": [one.to_dict() for one in found], "next": found[-1].first if more else None}
 
     @routes.get("/receipts/{seq}")
-    def receipt(memory: Held, scope: Named, seq: int) -> dict[str, Any]:
+    def receipt(memory: Held, scope: Named, seq: Annotated[int, Path(ge=1, lt=1 << 62)]) -> dict[str, Any]:
         """One receipt with all its ids, and what of it can be found now; an empty ``left`` means nothing."""
         found, left = memory.store.receipt(seq, memory.scope(**scope))
         return {**found.to_dict(), "left": left, "checked_at": memory.store.now().isoformat()}

@@ -144,32 +144,25 @@ export function empty(title, text, ...more) {
   return h("div", { class: "empty" }, h("b", {}, title), text, more);
 }
 
-/** A forget's receipt, as it may be kept. */
+/** Let a person keep something as a file. */
+export function download(what, name) {
+  const url = URL.createObjectURL(new Blob([JSON.stringify(what, null, 2)], { type: "application/json" }));
+  h("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
+/** A forget's receipt, right after it. */
 export function receipt(one) {
-  const text = JSON.stringify(one, null, 2);
-  const save = () => {
-    const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
-    h("a", { href: url, download: `receipt-${one.seq || "plan"}.json` }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 1000);
-  };
   const forms = (one.forms ?? []).filter((step) => step.things?.length || step.error);
   return h(
     "div",
-    { class: "card receipt", "data-receipt": one.seq },
-    h(
-      "div",
-      { class: "in stack" },
-      h(
-        "div",
-        { class: "row spread" },
-        h("h2", {}, one.planned ? "What would be erased" : `Erased at event ${number(one.seq)}`),
-        h("button", { class: "button plain", type: "button", click: save }, "Save JSON"),
-      ),
-      h("p", {}, `${count(one.erased.length, "memory", "memories")}${one.derived.length ? `, of which ${number(one.derived.length)} derived` : ""}`, one.verified === true && h("span", { class: "good" }, " · nothing of it was found again"), one.verified === false && h("span", { class: "bad" }, ` · ${words(one.problem ?? "not verified")}`)),
-      one.reason && h("p", { class: "soft" }, words(one.reason)),
-      h("ul", { class: "mono faint" }, one.erased.slice(0, 8).map((id) => h("li", {}, id)), one.erased.length > 8 && h("li", {}, `and ${number(one.erased.length - 8)} more`)),
-      forms.map((step) => h("p", { class: step.error ? "small bad" : "small soft" }, `${words(step.holder)}: ${step.error ? words(step.error) : count(step.things.length, "thing")}`)),
-      (one.notes ?? []).map((note) => h("p", { class: "small warn" }, words(note))),
-    ),
+    { class: "stack", "data-receipt": one.seq },
+    h("p", {}, `${count(one.erased.length, "memory", "memories")}${one.derived.length ? `, of which ${number(one.derived.length)} derived` : ""}, at event ${number(one.seq)}`),
+    one.verified === true && h("p", { class: "good" }, "Searched for in every table and file: nothing of it was found again."),
+    one.verified === false && h("p", { class: "bad" }, words(one.problem ?? "not verified")),
+    one.reason && h("p", { class: "soft" }, words(one.reason)),
+    h("ul", { class: "mono faint" }, one.erased.slice(0, 8).map((id) => h("li", {}, id)), one.erased.length > 8 && h("li", {}, `and ${number(one.erased.length - 8)} more`)),
+    forms.map((step) => h("p", { class: step.error ? "small bad" : "small soft" }, `${words(step.holder)}: ${step.error ? words(step.error) : count(step.things.length, "thing")}`)),
+    (one.notes ?? []).map((note) => h("p", { class: "small warn" }, words(note))),
   );
 }

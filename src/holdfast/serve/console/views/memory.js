@@ -1,7 +1,7 @@
 // One memory: its words and how they changed, where it is from, what was made of it, and what can be done with it.
 
 import { h, fill, words, oneLine, fixed, moment, number, count } from "../dom.js";
-import { attempt, confirm, dialog, facts, meta, receipt, shown, toast, empty } from "../parts.js";
+import { attempt, confirm, dialog, download, facts, meta, receipt, shown, toast, empty } from "../parts.js";
 import { graph } from "../graph.js";
 
 export const title = "Memory";
@@ -64,8 +64,7 @@ export async function render(root, params, ctx) {
     });
     if (!answer) return;
     const done = await ctx.api.forget({ ids: [id], reason: answer.reason });
-    ctx.receipts.unshift(done);
-    await dialog("Receipt", (close) => h("div", { class: "in" }, h("h1", {}, "Forgotten"), receipt(done), h("div", { class: "row" }, h("button", { type: "button", class: "button main", autofocus: true, click: () => close() }, "Done"))));
+    await dialog("Receipt", (close) => h("div", { class: "in" }, h("h1", {}, "Forgotten"), receipt(done), h("div", { class: "row" }, h("button", { type: "button", class: "button", click: () => download(done, `receipt-${done.seq}.json`) }, "Save JSON"), h("button", { type: "button", class: "button main", autofocus: true, click: () => close() }, "Done"))));
     ctx.go("receipts", {});
   }
 
