@@ -122,7 +122,7 @@ export class Api {
         if (refused?.status === 401) return;
         if (refused) pause = 10000;
         await new Promise((done) => setTimeout(done, pause));
-        pause = Math.min(pause * 2, 5000);
+        pause = Math.min(pause * 2, 2000);
       }
     };
     listen();

@@ -1,6 +1,6 @@
 // The frame: coming in, the scope, which view is shown, and keys.
 
-import { Api } from "./api.js";
+import { Api, ApiError } from "./api.js";
 import { h, fill, words, oneLine, say } from "./dom.js";
 import { dialog, toast } from "./parts.js";
 
@@ -148,7 +148,7 @@ function frame() {
 const ears = new Set();
 let deaf = null;
 let last = null;
-let silence;
+let silence = null;
 
 /** One stream for all views of this tab, and none while nobody looks at it. */
 function listen() {
@@ -156,10 +156,12 @@ function listen() {
   deaf = null;
   last = null;
   clearTimeout(silence);
+  silence = null;
   if (document.hidden || !api) return;
   deaf = api.watch({
     status: (status) => {
       clearTimeout(silence);
+      silence = null;
       last = status;
       badge(status.quarantined ?? 0);
       if (notice("") && !shown) show(); // what could not be shown while the server was away
@@ -167,9 +169,9 @@ function listen() {
     },
     lost: (error) => {
       if (error?.status === 401) return withdrawn();
-      clearTimeout(silence);
+      if (error) notice(words(error.message));
       // A server that only begins anew is there before anybody wonders.
-      silence = setTimeout(() => notice(error ? words(error.message) : "The server does not answer. Trying again…"), error ? 0 : 1500);
+      else silence ??= setTimeout(() => notice("The server does not answer. Trying again…"), 1500);
       for (const ear of [...ears]) ear.lost?.(error);
       return undefined;
     },
@@ -255,6 +257,14 @@ const ctx = {
   },
 };
 
+async function loaded(id) {
+  try {
+    return await VIEWS[id].load();
+  } catch {
+    throw new ApiError(0, "The server does not answer; is it still running?");
+  }
+}
+
 async function show() {
   if (!api) return;
   const mine = ++turn;
@@ -271,7 +281,7 @@ async function show() {
     else one.removeAttribute("aria-current");
   }
   try {
-    const view = await VIEWS[id].load();
+    const view = await loaded(id);
     if (mine !== turn) return;
     document.title = `${view.title} · Holdfast`;
     fill(old, root);
@@ -282,6 +292,7 @@ async function show() {
     window.scrollTo(0, 0);
     app.dataset.ready = id;
     performance.mark(`holdfast-${id}`);
+    for (const other of Object.values(VIEWS)) other.load().catch(() => {}); // they are there then, should the server go away
   } catch (error) {
     if (mine !== turn) return;
     if (error.status === 401) return withdrawn();

@@ -111,13 +111,14 @@ export async function render(root, params, ctx) {
               "ol",
               {},
               versions.map(({ event, memory }, place) => {
-                const older = versions.slice(place + 1).find((one) => one.memory.version < memory.version)?.memory;
+                const same = event.action === "feedback"; // it says how the version served, and makes none
+                const older = same ? null : versions.slice(place + 1).find((one) => one.memory.version < memory.version)?.memory;
                 return h(
                   "li",
                   { class: "version" },
                   h("div", { class: "row spread small" }, h("span", { class: "soft num" }, `${number(memory.version)} · ${event.action} · ${moment(event.at)}`), h("span", { class: "faint num" }, `event ${number(event.seq)}`)),
                   event.reason && h("p", { class: "small soft" }, words(event.reason)),
-                  older ? change(older, memory) : h("div", { class: "diff" }, oneLine(memory.text || shown(memory), 600)),
+                  same ? null : older ? change(older, memory) : h("div", { class: "diff" }, oneLine(memory.text || shown(memory), 600)),
                 );
               }),
             ),
@@ -165,5 +166,33 @@ export function diff(before, after) {
     }
   }
   found.push(["=", a.slice(a.length - tail).join("")]);
-  return found.filter(([, text]) => text);
+  return joined(found);
+}
+
+/** Whole phrases instead of words: changes between which nothing but space and points stayed are one. */
+function joined(parts) {
+  const told = [];
+  let [gone, come, between] = ["", "", ""];
+  const flush = () => {
+    if (gone) told.push(["-", gone]);
+    if (come) told.push(["+", come]);
+    if (between) told.push(["=", between]);
+    [gone, come, between] = ["", "", ""];
+  };
+  for (const [kind, text] of parts) {
+    if (!text) continue;
+    if (kind === "=") {
+      if (/[\p{L}\p{N}]/u.test(text)) {
+        flush();
+        told.push(["=", text]);
+      } else if (gone || come) between += text;
+      else told.push(["=", text]);
+      continue;
+    }
+    [gone, come, between] = [gone + between, come + between, ""];
+    if (kind === "-") gone += text;
+    else come += text;
+  }
+  flush();
+  return told;
 }

@@ -126,7 +126,7 @@ export async function render(root, params, ctx) {
       if (next === null) total = rows.length;
       canvas.style.height = `${total * ROW}px`;
       fill(told, count(total, "memory", "memories"), known && ` known on ${day(known)}`, truth && `, true on ${day(truth)}`);
-      if (!total) fill(canvas, empty("Nothing was known then", "Move the slider to a later time."));
+      if (!total) fill(canvas, known || truth ? empty("Nothing was known then", "Move the slider to a later time.") : empty(kind ? `Nothing of this kind: ${kind}` : "Nothing is held here yet", "What is added shows up here."));
       plan();
     } catch (error) {
       if (turn === round) fill(told, h("span", { class: "bad" }, words(error.message)));
