@@ -77,13 +77,14 @@ export function dialog(label, build) {
     document.body.append(box);
     box.showModal();
     box.querySelector("[autofocus]")?.focus();
+    box.scrollTop = 0; // what has the focus may lie at its end
   });
 }
 
 /** Ask for a reason; undefined where nobody confirms. `about`: what is said before. */
 export function confirm({ title, about = [], action = "Confirm", danger = false, field = null, reason = true }) {
   return dialog(title, (close) => {
-    const why = h("input", { class: "input", name: "reason", autocomplete: "off", placeholder: "kept in the journal" });
+    const why = h("input", { class: "input", name: "reason", autocomplete: "off", placeholder: "kept in the journal", autofocus: !field });
     const form = h(
       "form",
       {
@@ -101,7 +102,7 @@ export function confirm({ title, about = [], action = "Confirm", danger = false,
         "div",
         { class: "row" },
         h("button", { type: "button", class: "button", click: () => close() }, "Cancel"),
-        h("button", { type: "submit", class: danger ? "button main danger" : "button main", autofocus: !field }, action),
+        h("button", { type: "submit", class: danger ? "button main danger" : "button main", autofocus: !field && !reason }, action),
       ),
     );
     return form;

@@ -57,7 +57,7 @@ export async function render(root, params, ctx) {
       title: "Forget for good?",
       about: [
         h("p", {}, `${count(plan.erased.length, "memory", "memories")} would be erased${plan.derived.length ? `, ${number(plan.derived.length)} of them because they were derived from this one` : ""}. Nothing brings them back.`),
-        plan.preview?.length ? h("ul", { class: "list" }, plan.preview.slice(0, 12).map((line) => h("li", {}, oneLine(line, 200)))) : null,
+        plan.preview?.length ? h("ul", { class: "list" }, plan.preview.slice(0, 12).map((line) => h("li", {}, oneLine(line.replace(/^(\S+) [0-9a-f-]{36}: /, "$1: "), 200)))) : null,
       ],
       action: "Erase",
       danger: true,

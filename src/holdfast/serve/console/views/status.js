@@ -25,7 +25,7 @@ export async function render(root, params, ctx) {
   let status = null;
 
   function draw() {
-    const waits = Object.values(status.owed ?? {});
+    const waits = Object.entries(status.owed ?? {}).filter(([task]) => task !== "embed" || status.embedder !== null).map(([, n]) => n);
     const told = [["Memories", status.memories], ["In quarantine", status.quarantined], ["Not yet indexed", status.owed && Math.max(0, ...waits)]];
     fill(numbers, told.filter(([, n]) => n !== undefined && n !== null).map(([name, n]) => h("div", {}, h("dt", {}, name), h("dd", { "data-count": name.toLowerCase() }, number(n)))));
     const rows = status.newest ?? [];
