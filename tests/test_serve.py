@@ -368,8 +368,14 @@ def test_a_server_killed_amid_an_import_loses_nothing_it_acknowledged(folder: Pa
         last = list(client.bring(cubes(1500)))[-1]
         assert last["kept"] + last["known"] == 1500
         assert client.status()["memories"] == 1500
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0, "closed, and not killed"
+        headers = {"Authorization": f"Bearer {key}"}
+        with HTTP.stream("GET", f"{address}/v1/events", params={"user": "ana"}, headers=headers) as page:
+            heard = page.iter_lines()
+            assert next(heard) == "event: status"
+            process.send_signal(signal.SIGTERM)
+            begun = time.monotonic()
+            assert process.wait(15) == 0, "closed, and not killed"
+            assert time.monotonic() - begun < 6, "a page that is open does not hold up the end"
 
 
 # --- pages ---
