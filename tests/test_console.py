@@ -363,10 +363,10 @@ def test_receipts_are_told_by_the_journal_looked_at_again_and_saved(served, open
     page = enter(open_page(), served, "receipts")
     kept = page.locator("details.receipt")
     expect(kept).to_have_count(2)
-    expect(kept.first).not_to_contain_text("affair"), "why somebody else did it is theirs"
+    expect(kept.first).not_to_contain_text("affair")  # why somebody else did it is theirs
     expect(kept.last).to_contain_text("2 memories, 1 derived · asked to, by mail")
-    page.keyboard.press("Tab")
-    kept.last.locator("summary").focus()
+    page.keyboard.press("j")
+    page.keyboard.press("j")
     page.keyboard.press("Enter")
     expect(kept.last).to_contain_text("nothing of it is left")
     expect(kept.last.locator("li", has_text=derived.id)).to_contain_text("derived")

@@ -136,6 +136,18 @@ export function ofKind(chosen, changed) {
   return choice("Kind", ["message", "fact", "event", "preference", "instruction", "profile", "summary", "experience", "skill", "document"], chosen, "every kind", changed);
 }
 
+/** Keys that go through what can be opened in a list; Enter then opens it by itself. */
+export function steps(root, selector) {
+  const move = (by) => {
+    const all = [...root.querySelectorAll(selector)];
+    const here = all.indexOf(document.activeElement);
+    const next = all[Math.max(0, Math.min(all.length - 1, here + by))];
+    next?.focus({ preventScroll: true });
+    next?.scrollIntoView({ block: "nearest" });
+  };
+  return { j: () => move(1), k: () => move(-1) };
+}
+
 /** Names with what is known of them; what is not known is left out. */
 export function facts(pairs) {
   return h("dl", { class: "facts" }, pairs.filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));

@@ -1,7 +1,7 @@
 // Receipts and audit: what was forgotten, and every change in the order in which it was written.
 
 import { h, fill, words, oneLine, moment, number, count } from "../dom.js";
-import { choice, attempt, download, toast, empty } from "../parts.js";
+import { choice, attempt, download, steps, toast, empty } from "../parts.js";
 
 export const title = "Receipts";
 
@@ -114,5 +114,5 @@ export async function render(root, params, ctx) {
     );
 
   await Promise.all([load(), receipts()]);
-  return { keys: {} };
+  return { keys: steps(root, "summary, tbody a") };
 }
