@@ -164,7 +164,12 @@ def test_no_route_tells_a_stranger_anything(folder: Path) -> None:
                 scoped, since = "user" in named_, {"since": "2020-01-01"} if path == "changed" else {}
                 changes = named_["what"]["schema"]["enum"] if "{what}" in path else ("",)
                 for named, what in itertools.product((id, held), changes):
-                    there = path.replace("{id}", named).replace("{what}", what).replace("{number}", "1")
+                    there = (
+                        path.replace("{id}", named)
+                        .replace("{what}", what)
+                        .replace("{number}", "1")
+                        .replace("{seq}", "1")
+                    )
                     body = {
                         "query": "xyzzy", "task": "xyzzy", "ids": [named], "reward": 1, "source": "https://x.example",
                         "seq": 1, "token": "x", "name": "mallory", "what": "mallory", "content": "I am Ana", "reason": "",
@@ -401,8 +406,14 @@ def test_a_server_killed_amid_an_import_loses_nothing_it_acknowledged(folder: Pa
         last = list(client.bring(cubes(1500)))[-1]
         assert last["kept"] + last["known"] == 1500
         assert client.status()["memories"] == 1500
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0, "closed, and not killed"
+        headers = {"Authorization": f"Bearer {key}"}
+        with HTTP.stream("GET", f"{address}/v1/events", params={"user": "ana"}, headers=headers) as page:
+            heard = page.iter_lines()
+            assert next(heard) == "event: status"
+            process.send_signal(signal.SIGTERM)
+            begun = time.monotonic()
+            assert process.wait(15) == 0, "closed, and not killed"
+            assert time.monotonic() - begun < 6, "a page that is open does not hold up the end"
 
 
 # --- pages ---

@@ -79,12 +79,11 @@ class Client(Calls, Now):
         self, id: str | None = None, *, since: int = 0, until: int | None = None, **scope: str | None
     ) -> list[Change]:
         """See ``Memory.history``; read some at a time."""
-        found: list[Change] = []
-        begin: int | None = since
-        while begin is not None:
-            some, begin = self._wire.carry(self._history(id, begin, until, scope))
-            found += some
-        return found
+        return self._wire.carry_all(lambda begin: self._history(id, begin, until, scope), since)
+
+    def quarantined(self, **scope: str | None) -> list[Cube]:
+        """See ``Memory.quarantined``; read some at a time."""
+        return self._wire.carry_all(lambda cursor: self._quarantined(cursor, scope))
 
     def bring(self, cubes: Iterable[Cube], **scope: str | None) -> Iterator[dict[str, Any]]:
         """Send cubes; what the server acknowledges, batch after batch, each once it is durable. Where it broke off: again."""
@@ -138,12 +137,11 @@ class AsyncClient(Calls, Later):
         self, id: str | None = None, *, since: int = 0, until: int | None = None, **scope: str | None
     ) -> list[Change]:
         """See ``Client.history``."""
-        found: list[Change] = []
-        begin: int | None = since
-        while begin is not None:
-            some, begin = await self._wire.carry(self._history(id, begin, until, scope))
-            found += some
-        return found
+        return await self._wire.carry_all(lambda begin: self._history(id, begin, until, scope), since)
+
+    async def quarantined(self, **scope: str | None) -> list[Cube]:
+        """See ``Memory.quarantined``; read some at a time."""
+        return await self._wire.carry_all(lambda cursor: self._quarantined(cursor, scope))
 
     async def bring(
         self, cubes: Iterable[Cube] | AsyncIterable[Cube], **scope: str | None

@@ -280,11 +280,6 @@ class Calls(Named):
     # --- the guard ---
 
     @asked
-    def quarantined(self, /, **scope: str | None) -> Call[list[Cube]]:
-        """See ``Memory.quarantined``."""
-        return self._get("quarantine", lambda told: [answers.cube(one["memory"]) for one in told["waiting"]], scope)
-
-    @asked
     def approve(self, /, id: str, *, reason: str = "", **scope: str | None) -> Call[Cube]:
         """See ``Memory.approve``."""
         return self._act("approve", id, reason, scope)
@@ -385,6 +380,15 @@ class Calls(Named):
         more = {"limit": 1000} if id is None else {}
         return self._get(
             path, lambda told: (answers.changes(told), told.get("next")), scope, since=since, until=until, **more
+        )
+
+    def _quarantined(self, cursor: int | None, scope: Mapping[str, str | None]) -> Call[tuple[list[Cube], int | None]]:
+        """Some of what waits, and where the rest begins."""
+        return self._get(
+            "quarantine",
+            lambda told: ([answers.cube(one["memory"]) for one in told["waiting"]], told["next"]),
+            scope,
+            cursor=cursor,
         )
 
 

@@ -107,6 +107,14 @@ class Wire:
             time.sleep(pause)
         raise AssertionError("unreachable")
 
+    def carry_all(self, page: Callable[[Any], Call[tuple[list[T], Any]]], begin: Any = None) -> list[T]:
+        """What all pages hold; each comes with where the next begins, None after the last. Raises as ``carry``."""
+        found, begin = self.carry(page(begin))
+        while begin is not None:
+            some, begin = self.carry(page(begin))
+            found += some
+        return found
+
     @contextmanager
     def lines(
         self, method: str, path: str, params: Mapping[str, Any], content: Iterable[bytes] | None = None
@@ -148,6 +156,14 @@ class AsyncWire:
                 pause = PAUSE
             await asyncio.sleep(pause)
         raise AssertionError("unreachable")
+
+    async def carry_all(self, page: Callable[[Any], Call[tuple[list[T], Any]]], begin: Any = None) -> list[T]:
+        """See ``Wire.carry_all``."""
+        found, begin = await self.carry(page(begin))
+        while begin is not None:
+            some, begin = await self.carry(page(begin))
+            found += some
+        return found
 
     @asynccontextmanager
     async def lines(

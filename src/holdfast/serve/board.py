@@ -1,30 +1,25 @@
-"""What the console asks, and programs too: searching, looking, judging, taking back, the journal, claims, what goes on now."""
+"""What the console asks, and programs too: searching, looking, judging, taking back, claims; see ``oversight`` for the rest."""
 
-import asyncio
 import importlib
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Query, Request
-from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import Response, StreamingResponse
+from fastapi import APIRouter, Body, Query
+from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from holdfast.cube import Cube, Scope, Status
-from holdfast.errors import AccessError, HoldfastError, InputError, NotFoundError
+from holdfast.errors import HoldfastError, InputError, NotFoundError
 from holdfast.guard.revocation import Revocation
 from holdfast.memory import Change, Memory
-from holdfast.retrieve.text import ANALYSER
 from holdfast.serve.calls import PROBLEMS, Held, Named, Route, told_hits
-from holdfast.store.base import Action, Event
-from holdfast.store.doctor import examine
+from holdfast.store.base import Event
 from holdfast.store.forget import Receipt
 
-_BEAT = 1.0  # seconds between two looks at the status
 _WINDOW = 512  # events that are read at once
 _LAST = 2**62  # later than any event
 
@@ -41,13 +36,6 @@ class Asked(BaseModel):
     true_at: str | None = None
     neighbours: int = Field(default=0, ge=0, le=50)
     now: str | None = None
-
-
-class Head(BaseModel):
-    """What the status said of the journal's end earlier, noted elsewhere: it proves that nothing was cut off since."""
-
-    seq: int = Field(ge=0, le=_LAST)
-    hash: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 def router(evidence: Path | None = None) -> APIRouter:
@@ -202,67 +190,6 @@ def router(evidence: Path | None = None) -> APIRouter:
     ) -> dict[str, Any]:
         return {"memories": [cube.to_dict() for cube in memory.undo(seq, reason=reason, **scope)]}
 
-    @routes.get("/quarantine")
-    def quarantine(memory: Held, scope: Named) -> dict[str, Any]:
-        waiting = []
-        for cube in memory.quarantined(**scope):
-            events = [one.event for one in memory.history(cube.id, **scope)]
-            reason = next((event.reason for event in reversed(events) if event.reason), "")
-            waiting.append({"memory": cube.to_dict(), "reason": reason})
-        return {"waiting": waiting}
-
-    @routes.get("/audit")
-    def audit(
-        memory: Held,
-        scope: Named,
-        before: int | None = None,
-        action: Action | None = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    ) -> dict[str, Any]:
-        home = memory.scope(**scope)
-        found = list(_backwards(memory, home, before, action, limit + 1))
-        more = len(found) > limit
-        return {"events": [_event(event) for event in found[:limit]], "next": found[limit - 1].seq if more else None}
-
-    @routes.post("/verify")
-    def verify(memory: Held, head: Annotated[Head | None, Body()] = None) -> dict[str, Any]:
-        found = memory.verify(None if head is None else (head.seq, head.hash))
-        return {"problems": [str(problem) for problem in found], "found": [asdict(problem) for problem in found]}
-
-    @routes.post("/flush")
-    def flush(memory: Held) -> dict[str, Any]:
-        _ = memory.access  # the owner's
-        memory.flush()
-        return {"backlog": memory.status()["backlog"]}
-
-    @routes.get("/doctor")
-    def doctor(memory: Held) -> dict[str, Any]:
-        _ = memory.access  # the owner's
-        return {"findings": [asdict(finding) for finding in examine(memory.store, analyser=ANALYSER)]}
-
-    @routes.get("/status")
-    def status(memory: Held, scope: Named) -> dict[str, Any]:
-        return _status(memory, scope)
-
-    @routes.get("/events")
-    async def events(request: Request, memory: Held, scope: Named) -> Response:
-        await run_in_threadpool(_status, memory, scope)  # what is refused is refused before a stream begins
-
-        async def beat() -> AsyncIterator[str]:
-            before = ""
-            while not await request.is_disconnected():
-                try:
-                    now = json.dumps(
-                        await run_in_threadpool(_status, memory, scope)
-                    )  # ASCII: half a character is escaped
-                except HoldfastError:
-                    return
-                yield f"event: status\ndata: {now}\n\n" if now != before else ": still here\n\n"
-                before = now
-                await asyncio.sleep(_BEAT)
-
-        return StreamingResponse(beat(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-
     @routes.get("/claims")
     def claims(_: Held) -> dict[str, Any]:
         if evidence is None:
@@ -296,32 +223,6 @@ def _report(evidence: Path | None, number: int, ending: str) -> Path:
         for path in evidence.glob(f"{number:02d}-*{ending}"):
             return path
     raise NotFoundError(f"there is no evidence of claim {number} here")
-
-
-def _status(memory: Memory, scope: dict[str, Any]) -> dict[str, Any]:
-    """Of a principal's scope, what it may know; of the store as a whole, only for its owner."""
-    here = memory.page(limit=1, **scope)
-    told = {"memories": here.total, "first": _iso(here.first), "last": _iso(here.last), "degraded": memory.degraded}
-    try:
-        return {**memory.status(), **told}
-    except AccessError:
-        return told
-
-
-def _backwards(memory: Memory, scope: Scope, before: int | None, wanted: Action | None, limit: int) -> Iterator[Event]:
-    """The events of a scope's user, the newest first."""
-    end = (memory.store.newest(scope) + 1) if before is None else before
-    window, given = _WINDOW, 0
-    while end > 1 and given < limit:
-        begin = max(0, end - 1 - window)
-        some = list(memory.store.events(begin, scope=scope, until=end - 1))
-        for event in reversed(some):
-            if wanted in (None, event.action):
-                yield event
-                given += 1
-                if given == limit:
-                    return
-        end, window = begin + 1, window * 2
 
 
 def _forwards(memory: Memory, scope: dict[str, Any], since: int, until: int) -> Iterator[Change]:
@@ -362,10 +263,11 @@ def _short(cube: Cube) -> dict[str, Any]:
 
 
 def _change(one: Change) -> dict[str, Any]:
-    return {"event": _event(one.event), "memory": None if one.cube is None else one.cube.to_dict()}
+    return {"event": told_of(one.event), "memory": None if one.cube is None else one.cube.to_dict()}
 
 
-def _event(event: Event) -> dict[str, Any]:
+def told_of(event: Event) -> dict[str, Any]:
+    """An event as JSON says it."""
     told = asdict(event)
     return {
         **told,

@@ -382,7 +382,7 @@ def _quarantined(memory: Memory) -> int | None:
     """How many wait for a person; None where the caller may not know."""
     try:
         memory.store.reach(memory.scope(), Right.JUDGE)
-        return len(memory.quarantined())
+        return memory.store.waiting(memory.scope(), limit=0).total
     except AccessError:
         return None
 

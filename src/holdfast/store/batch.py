@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
@@ -14,10 +14,10 @@ from holdfast.store import schema
 from holdfast.store.base import OF_USE, Action, Commit, Event, Op, Operation
 from holdfast.store.engine import Database
 from holdfast.store.grants import Gate, Reach, Right
-from holdfast.store.journal import GENESIS, digest, link
+from holdfast.store.journal import ASKED, FOLLOWED, GENESIS, digest, link
 from holdfast.store.proof import use_digest
 from holdfast.store.provenance import Standings, as_of_its_sources
-from holdfast.store.queue import FOLDS, arrive, vector_tables
+from holdfast.store.queue import FOLDS, arrive, owed_tasks, vector_tables
 from holdfast.store.rows import (
     Row,
     check,
@@ -230,14 +230,18 @@ class Batch:
         self._connection.execute(_SAID, (id, *values))
         return use_digest(values)
 
-    def purge(self, rows: Sequence[Row], reason: str) -> None:
-        """Erase cubes, given all their versions, with folds, jobs, links and use; a tombstone each and their events stay."""
+    def purge(self, rows: Sequence[Row], reason: str, named: Container[str]) -> None:
+        """Erase cubes, given all their versions, with folds, jobs, links and use; a tombstone each and their events stay.
+
+        ``named``: the ids that were asked for, which the journal tells from what followed.
+        """
         newest = {row.cube.id: row for row in rows if row.known_to is None}
         rids = sorted(row.rid for row in rows)
         for table in (*FOLDS, "cubes", *vector_tables(self._connection)):
             self._connection.executemany(f"DELETE FROM {table} WHERE rid = ?", [(rid,) for rid in rids])
         self._connection.executemany(
-            "DELETE FROM jobs WHERE task = ? AND rid = ?", [(task, rid) for task in self._owed() for rid in rids]
+            "DELETE FROM jobs WHERE task = ? AND rid = ?",
+            [(task, rid) for task in owed_tasks(self._connection) for rid in rids],
         )
         ids = [(id_bytes(id),) for id in newest]
         for statement in (
@@ -249,7 +253,8 @@ class Batch:
         tombstones = []
         for (blob,), row in zip(ids, newest.values(), strict=True):
             part = row.rid >> schema.PARTITION_BITS
-            self._record(Action.PURGE, row.cube.scope.partition, part, blob, row.cube.version, reason, bytes(32))
+            why = ASKED if row.cube.id in named else FOLLOWED
+            self._record(Action.PURGE, row.cube.scope.partition, part, blob, row.cube.version, reason, why)
             tombstones.append((blob, self._seq))
         self._connection.executemany("INSERT INTO tombstones VALUES (?, ?)", tombstones)
         for part in {rid >> schema.PARTITION_BITS for rid in rids}:
@@ -272,13 +277,13 @@ class Batch:
                     f"INSERT INTO {table} SELECT ?, body FROM {table} WHERE rid = ?", (rid, row.rid)
                 )
             # What was still owed to the old version is owed to the new one.
-            moves = [(rid, task, row.rid) for task in self._owed()]
+            moves = [(rid, task, row.rid) for task in owed_tasks(self._connection)]
             if owed:
                 self._connection.executemany(_MOVED_AWAY, moves)
             self._connection.executemany("UPDATE jobs SET rid = ? WHERE task = ? AND rid = ?", moves)
         else:
             drop = "DELETE FROM jobs WHERE task = ? AND rid = ?"
-            self._connection.executemany(drop, [(task, row.rid) for task in self._owed()])
+            self._connection.executemany(drop, [(task, row.rid) for task in owed_tasks(self._connection)])
 
     def _next_key(self, cube: Cube, before: bytes | None, since: int) -> bytes:
         """The key of a memory's next version. Raises ConflictError where another says the same.
@@ -324,15 +329,6 @@ class Batch:
                 self._connection.execute(f"INSERT INTO jobs (task, rid) VALUES {marks}", values)
         self._cubes.append(cube)
         return rid
-
-    def _owed(self) -> list[str]:
-        """The tasks that anything is owed: jobs are found by task and row, and by row alone only one by one."""
-        query = (
-            "WITH RECURSIVE t(task) AS (SELECT min(task) FROM jobs UNION ALL "
-            "SELECT (SELECT min(task) FROM jobs WHERE task > t.task) FROM t WHERE t.task IS NOT NULL) "
-            "SELECT task FROM t WHERE task IS NOT NULL"
-        )
-        return [task for (task,) in self._connection.execute(query)]
 
     def _link(self, cube: Cube, part: int, id: bytes) -> None:
         """Note what a version is made of. Raises NotFoundError for a source that is not there."""

@@ -14,6 +14,9 @@ from typing import Any
 GENESIS = bytes(32)
 """The "previous hash" of the first event."""
 
+ASKED, FOLLOWED = bytes(32), b"\xff" * 32
+"""In place of a digest, in the event of an erasure: it was asked for; or it went because what it was made from did."""
+
 
 def digest(salt: bytes, body: str) -> bytes:
     """The salted content digest of one version (32 bytes)."""

@@ -149,6 +149,16 @@ class Queue:
             count, error = connection.execute(query).fetchone()
         return count, error
 
+    def owed(self, part: int) -> dict[str, int]:
+        """For each task: how many rows of a partition wait for it."""
+        low, high = part << schema.PARTITION_BITS, ((part + 1) << schema.PARTITION_BITS) - 1
+        with self._connections.reading(self._connections.tenant_of(part)) as connection:
+            query = "SELECT count(*) FROM jobs WHERE task = ? AND rid BETWEEN ? AND ?"
+            found = {
+                task: connection.execute(query, (task, low, high)).fetchone()[0] for task in owed_tasks(connection)
+            }
+        return {task: count for task, count in found.items() if count}
+
     def backlog(self) -> dict[str, tuple[int, int, str | None]]:
         """For each task: how many jobs wait, how many of them failed before, and the last error."""
         with self._connections.reading(WHOLE) as connection:
@@ -158,6 +168,16 @@ class Queue:
                     "SELECT task, count(*), sum(CASE WHEN attempts > 0 THEN 1 ELSE 0 END), max(error) FROM jobs GROUP BY task"
                 )
             }
+
+
+def owed_tasks(connection: Database) -> list[str]:
+    """The tasks that anything is owed: jobs are found by task and row, and by row alone only one by one."""
+    query = (
+        "WITH RECURSIVE t(task) AS (SELECT min(task) FROM jobs UNION ALL "
+        "SELECT (SELECT min(task) FROM jobs WHERE task > t.task) FROM t WHERE t.task IS NOT NULL) "
+        "SELECT task FROM t WHERE task IS NOT NULL"
+    )
+    return [task for (task,) in connection.execute(query)]
 
 
 # --- folds ---

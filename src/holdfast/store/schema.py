@@ -128,7 +128,17 @@ def _found_by_kind(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX cubes_kind ON cubes (kind, status) WHERE known_to IS NULL")
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _keyed_by_source, _found_by_kind)
+def _found_by_action(connection: sqlite3.Connection) -> None:
+    """Events of a rare kind, such as erasures, are found without a look at all others; adds, the many, pay nothing for that."""
+    connection.execute("CREATE INDEX journal_action ON journal (part, action, seq) WHERE action <> 'add'")
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    _create,
+    _keyed_by_source,
+    _found_by_kind,
+    _found_by_action,
+)
 """MIGRATIONS[n] takes a file from version n to n + 1."""
 
 

@@ -28,6 +28,7 @@ from holdfast.store.journal import Problem
 from holdfast.store.proof import check_store
 from holdfast.store.provenance import Standings, as_of_its_sources
 from holdfast.store.queue import FOLDS, Clock, Queue, arrive, fold_table, vector_tables
+from holdfast.store.receipts import Kept, broken, erasure, erasures
 from holdfast.store.rewards import Rewarded, Terms, bounded, hand_out, hindrance, redeem
 from holdfast.store.rows import (
     NOTE,
@@ -47,8 +48,12 @@ from holdfast.store.rows import (
     to_row,
     visible,
 )
+from holdfast.store.waiting import Waiting, waiting
 
 _ANY = Where()
+
+LOOKS = 50
+"""How often the journal is looked into, going backwards, for one page of what a caller may see."""
 
 KNOWN_PARTITIONS = 100_000
 """How many tenants' and users' partition numbers a process remembers."""
@@ -288,7 +293,7 @@ class SqlStore:
                 ):
                     rows.append(read.get(record[0]) or to_row(record))
                     salts.append(salt)
-            batch.purge(rows, reason)
+            batch.purge(rows, reason, {row.cube.id for row in read.values()})
             versions = tuple(row.cube for row in rows)
             self.blobs.owe(connection, versions)
             done = batch.finish()
@@ -493,17 +498,106 @@ class SqlStore:
             if id is not None:
                 clauses.append("id = ?")
                 values.append(id_bytes(id))
-            found = list(self._events(connection, " AND ".join(clauses), values))
-            if scope is not None and (reach := self._gate.reach(scope)).grants is not None:
-                seen = {id for id in {event.id for event in found} if visible(connection, id, reach) is not None}
-                # Who may read all of a scope sees of what is hidden in it that it was changed, and not why.
-                whole = reach.covers(scope)
-                found = [
-                    event if event.id in seen else replace(event, reason="")
-                    for event in found
-                    if whole or event.id in seen
-                ]
-        return found
+            found = list(self._events(connection, " AND ".join(clauses), values, scope))
+            return found if scope is None else self._told(connection, found, scope)
+
+    def backwards(
+        self, scope: Scope, *, before: int | None = None, action: Action | None = None, limit: int = 100
+    ) -> tuple[list[Event], int | None]:
+        """The newest events of a scope's tenant and user, those before event ``before``, the newest first.
+
+        And before which event to go on, None at the beginning of the journal. Where a caller may see few of many, fewer than
+        ``limit`` may come though there are more: nobody is kept waiting until all were looked at.
+        """
+        told: list[Event] = []
+        end = (1 << 62) if before is None else before
+        with self.connections.reading(scope.tenant) as connection:
+            self._gate.reach(scope)
+            part = self._number(connection, scope.partition)
+            for _ in range(LOOKS):
+                clauses, values = ["part = ?", "seq < ?"], [part, end]  # type: tuple[list[str], list[Any]]
+                if action is not None:
+                    clauses.append("action = ?")
+                    values.append(str(action))
+                    if action is not Action.ADD:
+                        clauses.append("action <> 'add'")  # in the words of the index that is meant
+                condition = " AND ".join(clauses)
+                some = list(self._events(connection, condition, values, scope, f"seq DESC LIMIT {limit + 1}"))
+                more = len(some) > limit
+                some = some[:limit]
+                told += self._told(connection, some, scope)
+                if not more or len(told) >= limit:
+                    break
+                end = some[-1].seq
+        if len(told) > limit:
+            return told[:limit], told[limit - 1].seq
+        return told, some[-1].seq if more else None
+
+    def _told(self, connection: Database, events: list[Event], scope: Scope) -> list[Event]:
+        """Some events of a scope as the caller may know them."""
+        reach = self._gate.reach(scope)
+        if reach.grants is None:
+            return events
+        blobs = [id_bytes(id) for id in dict.fromkeys(event.id for event in events)]
+        seen = {row.cube.id for row in self._current(connection, blobs, reach)}
+        # Who may read all of a scope sees of what is hidden in it, or gone, that it was changed, and not why; why it erased
+        # something itself, everybody knows.
+        whole = reach.covers(scope)
+        return [
+            event if known else replace(event, reason="")
+            for event in events
+            if (known := event.id in seen or (event.action is Action.PURGE and event.actor == self._gate.name)) or whole
+        ]
+
+    # --- what people look at ---
+
+    def waiting(self, scope: Scope, *, limit: int = 100, after: int = -1) -> Waiting:
+        """How many memories wait in quarantine, and some of them, the oldest first, each with why; see ``Waiting``.
+
+        Without a look at what does not wait. ``limit`` may be 0: then they are only counted.
+        """
+        with self.connections.reading(scope.tenant) as connection:
+            reach = self._gate.reach(scope)
+            part = self._number(connection, scope.partition)
+            return Waiting(0) if part is None else waiting(connection, part, reach, limit, after)
+
+    def receipts(self, scope: Scope, *, before: int | None = None, limit: int = 20) -> list[Kept]:
+        """What was erased for good in a scope's tenant and user, as the journal keeps it, the newest first.
+
+        For whoever may read all of it; of others, what they erased themselves. ``before``: the ``first`` of the last one of a page.
+        """
+        with self.connections.reading(scope.tenant) as connection:
+            reach = self._gate.reach(scope)
+            part = self._number(connection, scope.partition)
+            by = None if reach.grants is None or reach.covers(Scope(scope.tenant, scope.user)) else self._gate.name
+            return [] if part is None else list(erasures(connection, part, before, limit, by, self._gate.name))
+
+    def receipt(self, seq: int, scope: Scope) -> tuple[Kept, list[str]]:
+        """The receipt of the erasure that event ``seq`` belongs to, whole, and what of it can be found now: a line each.
+
+        Raises NotFoundError where there is none, or none that the caller may see.
+        """
+        with self.connections.reading(scope.tenant) as connection:
+            reach = self._gate.reach(scope)
+            part = self._number(connection, scope.partition)
+            by = None if reach.grants is None or reach.covers(Scope(scope.tenant, scope.user)) else self._gate.name
+            found = None if part is None else erasure(connection, part, seq, by, self._gate.name)
+            if found is None:
+                raise NotFoundError(f"the journal has no erasure at event {seq} in {scope.path}")
+            left = broken(connection, found, scope)
+        rows = self.owner.leftovers(found.ids, scope)
+        left += [f"{count} rows of {table}" for table, count in rows.items() if count]
+        return found, left + self.owner.forms.left((), found.ids)
+
+    def owed(self, scope: Scope) -> dict[str, int]:
+        """For each task: how many memories of a scope's tenant and user it is still owed to. For who may read all of them."""
+        home = Scope(scope.tenant, scope.user)
+        if not self._gate.reach(home).covers(home):
+            raise AccessError(
+                f"what waits is told of all that lies in {home.partition}, and not all of it is to be read"
+            )
+        part = self.partition(home)
+        return {} if part is None else self.queue.owed(part)
 
     def lineage(self, id: str, scope: Scope, *, down: bool = True) -> list[Ref]:
         """Everything derived from a cube (``down``), or everything it was derived from, nearest first.
@@ -818,17 +912,25 @@ class SqlStore:
         named = list(dict.fromkeys(ids))
         return [*named, *(ref.id for ref in self._walk(connection, named, down=True))]
 
-    def _events(self, connection: Database, condition: str, values: Sequence[Any]) -> Iterator[Event]:
-        paths = dict(connection.execute("SELECT no, path FROM partitions").fetchall())
+    def _events(
+        self,
+        connection: Database,
+        condition: str,
+        values: Sequence[Any],
+        scope: Scope | None = None,
+        order: str = "seq",
+    ) -> Iterator[Event]:
+        """``scope``: whose they all are, where that is known; to know where each belongs, all partitions are read."""
+        paths = {} if scope else dict(connection.execute("SELECT no, path FROM partitions").fetchall())
         query = (
             "SELECT seq, txn, at, actor, action, part, id, version, reason, digest, hash FROM journal "
-            f"WHERE {condition} ORDER BY seq"
+            f"WHERE {condition} ORDER BY {order}"
         )
         for seq, txn, at, actor, action, part, id, version, reason, content, hash in connection.execute(query, values):
             try:
                 yield Event(
-                    seq, txn, from_micros(at), actor, Action(action), paths.get(part, "?"), id_text(id), version, reason,
-                    content, hash,
+                    seq, txn, from_micros(at), actor, Action(action), scope.partition if scope else paths.get(part, "?"),
+                    id_text(id), version, reason, content, hash,
                 )  # fmt: skip
             except (TypeError, ValueError, OverflowError) as error:
                 raise IntegrityError(

@@ -60,6 +60,7 @@ _TABLES = {
 _INDEXES = (
     "CREATE INDEX journal_part ON journal (tenant, part, seq)",
     "CREATE INDEX journal_id ON journal (tenant, id, seq)",
+    "CREATE INDEX journal_action ON journal (tenant, part, action, seq) WHERE action <> 'add'",
     "CREATE UNIQUE INDEX cubes_id ON cubes (tenant, id, version)",
     "CREATE UNIQUE INDEX cubes_key ON cubes (tenant, key) WHERE key IS NOT NULL",
     "CREATE INDEX cubes_source ON cubes (tenant, source) WHERE source IS NOT NULL",

@@ -64,11 +64,17 @@ export class Api {
   undo(seq) {
     return this.call("POST", "undo", { body: { seq } });
   }
-  async quarantined() {
-    return (await this.call("GET", "quarantine")).waiting;
+  quarantined({ limit, cursor }) {
+    return this.call("GET", "quarantine", { query: { limit, cursor } });
   }
   audit({ before, action, limit }) {
     return this.call("GET", "audit", { query: { before, action, limit } });
+  }
+  receipts({ before, limit }) {
+    return this.call("GET", "receipts", { query: { before, limit } });
+  }
+  receipt(seq) {
+    return this.call("GET", `receipts/${seq}`);
   }
   async verify() {
     return (await this.call("POST", "verify", { scoped: false })).problems;
@@ -91,24 +97,32 @@ export class Api {
     }
   }
 
-  /** Status as it changes, until the returned function is called. An event source cannot carry a header, so the stream is read here. */
+  /**
+   * Status as it changes, until the returned function is called. An event source cannot carry a header, so the stream is read here.
+   * `lost`: told the error of a call that was refused, and null where nobody answers; it is tried again either way, but for a key that
+   * opens nothing.
+   */
   watch({ status, lost }) {
     const stop = new AbortController();
     const listen = async () => {
       let pause = 500;
       while (!stop.signal.aborted) {
+        let refused = null;
         try {
           const answer = await this.call("GET", "events", { raw: true, signal: stop.signal });
-          pause = 500;
-          await events(answer.body, (name, data) => name === "status" && status(data));
+          await events(answer.body, (name, data) => {
+            pause = 500;
+            if (name === "status") status(data);
+          });
         } catch (error) {
-          if (stop.signal.aborted) return;
-          if ([401, 403, 404].includes(error.status)) return lost(error);
+          if (error.status >= 400 && error.status < 500) refused = error;
         }
         if (stop.signal.aborted) return;
-        lost(null);
+        lost(refused);
+        if (refused?.status === 401) return;
+        if (refused) pause = 10000;
         await new Promise((done) => setTimeout(done, pause));
-        pause = Math.min(pause * 2, 15000);
+        pause = Math.min(pause * 2, 2000);
       }
     };
     listen();

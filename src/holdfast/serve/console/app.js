@@ -1,6 +1,6 @@
 // The frame: coming in, the scope, which view is shown, and keys.
 
-import { Api } from "./api.js";
+import { Api, ApiError } from "./api.js";
 import { h, fill, words, oneLine, say } from "./dom.js";
 import { dialog, toast } from "./parts.js";
 
@@ -23,7 +23,6 @@ const HELP = [
 ];
 
 const app = document.getElementById("app");
-const receipts = [];
 let api = null;
 let shown = null;
 let turn = 0;
@@ -46,6 +45,9 @@ function start() {
 function door(problem = "") {
   shown?.leave?.();
   shown = null;
+  turn++;
+  api = null;
+  listen();
   document.title = "Holdfast";
   const scope = scopeOf();
   const key = h("input", { class: "input", type: "password", name: "key", id: "key", autocomplete: "off", placeholder: "hf_…" });
@@ -114,7 +116,6 @@ async function otherScope() {
     return toast(words(error.message));
   }
   sessionStorage.setItem(SCOPE, JSON.stringify(answer));
-  receipts.length = 0;
   return start();
 }
 
@@ -136,9 +137,71 @@ function frame() {
         h("div", { class: "foot" }, h("button", { type: "button", class: "scope", click: otherScope, "aria-label": `Scope: tenant ${scope.tenant}, ${place}. Change` }, h("small", { class: "faint" }, oneLine(scope.tenant ?? "", 30)), h("b", {}, place)), h("div", { class: "row" }, h("button", { type: "button", class: "button plain", click: theme, "aria-label": "Light or dark", title: "Light or dark (d)" }, h("svg", { width: 16, height: 16, viewBox: "0 0 16 16", "aria-hidden": "true" }, h("circle", { cx: 8, cy: 8, r: 6, fill: "none", stroke: "currentColor", "stroke-width": 1.4 }), h("path", { d: "M8 2a6 6 0 0 1 0 12z", fill: "currentColor" }))), h("button", { type: "button", class: "button plain", click: help, "aria-label": "Keys", title: "Keys (?)" }, "?"))),
       ),
       h("main", { id: "main", tabindex: -1 }),
+      h("div", { id: "notice", role: "alert", hidden: true }),
     ),
   );
-  api.quarantined().then((waiting) => badge(waiting.length), () => badge(0));
+  listen();
+}
+
+// --- what goes on ---
+
+const ears = new Set();
+let deaf = null;
+let last = null;
+let silence = null;
+
+/** One stream for all views of this tab, and none while nobody looks at it. */
+function listen() {
+  deaf?.();
+  deaf = null;
+  last = null;
+  clearTimeout(silence);
+  silence = null;
+  if (document.hidden || !api) return;
+  deaf = api.watch({
+    status: (status) => {
+      clearTimeout(silence);
+      silence = null;
+      last = status;
+      badge(status.quarantined ?? 0);
+      if (notice("") && !shown) show(); // what could not be shown while the server was away
+      for (const ear of [...ears]) ear.status(status);
+    },
+    lost: (error) => {
+      if (error?.status === 401) return withdrawn();
+      if (error) notice(words(error.message));
+      // A server that only begins anew is there before anybody wonders.
+      else silence ??= setTimeout(() => notice("The server does not answer. Trying again…"), 1500);
+      for (const ear of [...ears]) ear.lost?.(error);
+      return undefined;
+    },
+  });
+}
+
+/** `ear.status`: told what goes on, now and whenever it changes; `ear.lost`: that nobody says so any more. Until the returned function is called. */
+function live(ear) {
+  ears.add(ear);
+  if (last) ear.status(last);
+  return () => ears.delete(ear);
+}
+
+/** Say something above all views, or nothing; whether anything was said before. */
+function notice(text) {
+  const place = document.getElementById("notice");
+  const before = place ? !place.hidden : false;
+  if (place) {
+    place.hidden = !text;
+    place.textContent = text;
+  }
+  return before;
+}
+
+document.addEventListener("visibilitychange", listen);
+
+function withdrawn() {
+  sessionStorage.removeItem(KEY);
+  document.querySelector("dialog[open]")?.close();
+  door("This key was withdrawn or has expired.");
 }
 
 function badge(n) {
@@ -174,8 +237,8 @@ const ctx = {
   get api() {
     return api;
   },
-  receipts,
   badge,
+  live,
   link,
   go: (view, params) => {
     const there = link(view, params);
@@ -194,7 +257,16 @@ const ctx = {
   },
 };
 
+async function loaded(id) {
+  try {
+    return await VIEWS[id].load();
+  } catch {
+    throw new ApiError(0, "The server does not answer; is it still running?");
+  }
+}
+
 async function show() {
+  if (!api) return;
   const mine = ++turn;
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const id = Object.hasOwn(VIEWS, path) ? path : "search";
@@ -209,7 +281,7 @@ async function show() {
     else one.removeAttribute("aria-current");
   }
   try {
-    const view = await VIEWS[id].load();
+    const view = await loaded(id);
     if (mine !== turn) return;
     document.title = `${view.title} · Holdfast`;
     fill(old, root);
@@ -220,13 +292,10 @@ async function show() {
     window.scrollTo(0, 0);
     app.dataset.ready = id;
     performance.mark(`holdfast-${id}`);
+    for (const other of Object.values(VIEWS)) other.load().catch(() => {}); // they are there then, should the server go away
   } catch (error) {
     if (mine !== turn) return;
-    if (error.status === 401) {
-      sessionStorage.removeItem(KEY);
-      door("This key was withdrawn or has expired.");
-      return;
-    }
+    if (error.status === 401) return withdrawn();
     fill(old, h("div", { class: "page" }, h("div", { class: "notice bad", role: "alert" }, words(error.message))));
     if (error.status === undefined) throw error;
   }

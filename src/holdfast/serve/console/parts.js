@@ -77,13 +77,14 @@ export function dialog(label, build) {
     document.body.append(box);
     box.showModal();
     box.querySelector("[autofocus]")?.focus();
+    box.scrollTop = 0; // what has the focus may lie at its end
   });
 }
 
 /** Ask for a reason; undefined where nobody confirms. `about`: what is said before. */
 export function confirm({ title, about = [], action = "Confirm", danger = false, field = null, reason = true }) {
   return dialog(title, (close) => {
-    const why = h("input", { class: "input", name: "reason", autocomplete: "off", placeholder: "kept in the journal" });
+    const why = h("input", { class: "input", name: "reason", autocomplete: "off", placeholder: "kept in the journal", autofocus: !field });
     const form = h(
       "form",
       {
@@ -101,7 +102,7 @@ export function confirm({ title, about = [], action = "Confirm", danger = false,
         "div",
         { class: "row" },
         h("button", { type: "button", class: "button", click: () => close() }, "Cancel"),
-        h("button", { type: "submit", class: danger ? "button main danger" : "button main", autofocus: !field }, action),
+        h("button", { type: "submit", class: danger ? "button main danger" : "button main", autofocus: !field && !reason }, action),
       ),
     );
     return form;
@@ -135,6 +136,18 @@ export function ofKind(chosen, changed) {
   return choice("Kind", ["message", "fact", "event", "preference", "instruction", "profile", "summary", "experience", "skill", "document"], chosen, "every kind", changed);
 }
 
+/** Keys that go through what can be opened in a list; Enter then opens it by itself. */
+export function steps(root, selector) {
+  const move = (by) => {
+    const all = [...root.querySelectorAll(selector)];
+    const here = all.indexOf(document.activeElement);
+    const next = all[Math.max(0, Math.min(all.length - 1, here + by))];
+    next?.focus({ preventScroll: true });
+    next?.scrollIntoView({ block: "nearest" });
+  };
+  return { j: () => move(1), k: () => move(-1) };
+}
+
 /** Names with what is known of them; what is not known is left out. */
 export function facts(pairs) {
   return h("dl", { class: "facts" }, pairs.filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
@@ -144,32 +157,25 @@ export function empty(title, text, ...more) {
   return h("div", { class: "empty" }, h("b", {}, title), text, more);
 }
 
-/** A forget's receipt, as it may be kept. */
+/** Let a person keep something as a file. */
+export function download(what, name) {
+  const url = URL.createObjectURL(new Blob([JSON.stringify(what, null, 2)], { type: "application/json" }));
+  h("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
+/** A forget's receipt, right after it. */
 export function receipt(one) {
-  const text = JSON.stringify(one, null, 2);
-  const save = () => {
-    const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
-    h("a", { href: url, download: `receipt-${one.seq || "plan"}.json` }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 1000);
-  };
   const forms = (one.forms ?? []).filter((step) => step.things?.length || step.error);
   return h(
     "div",
-    { class: "card receipt", "data-receipt": one.seq },
-    h(
-      "div",
-      { class: "in stack" },
-      h(
-        "div",
-        { class: "row spread" },
-        h("h2", {}, one.planned ? "What would be erased" : `Erased at event ${number(one.seq)}`),
-        h("button", { class: "button plain", type: "button", click: save }, "Save JSON"),
-      ),
-      h("p", {}, `${count(one.erased.length, "memory", "memories")}${one.derived.length ? `, of which ${number(one.derived.length)} derived` : ""}`, one.verified === true && h("span", { class: "good" }, " · nothing of it was found again"), one.verified === false && h("span", { class: "bad" }, ` · ${words(one.problem ?? "not verified")}`)),
-      one.reason && h("p", { class: "soft" }, words(one.reason)),
-      h("ul", { class: "mono faint" }, one.erased.slice(0, 8).map((id) => h("li", {}, id)), one.erased.length > 8 && h("li", {}, `and ${number(one.erased.length - 8)} more`)),
-      forms.map((step) => h("p", { class: step.error ? "small bad" : "small soft" }, `${words(step.holder)}: ${step.error ? words(step.error) : count(step.things.length, "thing")}`)),
-      (one.notes ?? []).map((note) => h("p", { class: "small warn" }, words(note))),
-    ),
+    { class: "stack", "data-receipt": one.seq },
+    h("p", {}, `${count(one.erased.length, "memory", "memories")}${one.derived.length ? `, of which ${number(one.derived.length)} derived` : ""}, at event ${number(one.seq)}`),
+    one.verified === true && h("p", { class: "good" }, "Searched for in every table and file: nothing of it was found again."),
+    one.verified === false && h("p", { class: "bad" }, words(one.problem ?? "not verified")),
+    one.reason && h("p", { class: "soft" }, words(one.reason)),
+    h("ul", { class: "mono faint" }, one.erased.slice(0, 8).map((id) => h("li", {}, id)), one.erased.length > 8 && h("li", {}, `and ${number(one.erased.length - 8)} more`)),
+    forms.map((step) => h("p", { class: step.error ? "small bad" : "small soft" }, `${words(step.holder)}: ${step.error ? words(step.error) : count(step.things.length, "thing")}`)),
+    (one.notes ?? []).map((note) => h("p", { class: "small warn" }, words(note))),
   );
 }

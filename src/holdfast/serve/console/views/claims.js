@@ -1,7 +1,7 @@
 // Claims: what each mechanism promises, what its run showed, and the plot.
 
 import { h, fill, words, fixed, number } from "../dom.js";
-import { empty } from "../parts.js";
+import { empty, steps } from "../parts.js";
 
 export const title = "Claims";
 const SHOW = { holds: "good", partly: "warn", fails: "bad", "not run": "faint" };
@@ -47,5 +47,5 @@ export async function render(root, params, ctx) {
     }
     return undefined;
   }
-  return { keys: {}, leave: () => urls.forEach((url) => URL.revokeObjectURL(url)) };
+  return { keys: steps(root, "summary"), leave: () => urls.forEach((url) => URL.revokeObjectURL(url)) };
 }

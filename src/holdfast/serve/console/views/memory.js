@@ -1,7 +1,7 @@
 // One memory: its words and how they changed, where it is from, what was made of it, and what can be done with it.
 
 import { h, fill, words, oneLine, fixed, moment, number, count } from "../dom.js";
-import { attempt, confirm, dialog, facts, meta, receipt, shown, toast, empty } from "../parts.js";
+import { attempt, confirm, dialog, download, facts, meta, receipt, shown, toast, empty } from "../parts.js";
 import { graph } from "../graph.js";
 
 export const title = "Memory";
@@ -57,15 +57,14 @@ export async function render(root, params, ctx) {
       title: "Forget for good?",
       about: [
         h("p", {}, `${count(plan.erased.length, "memory", "memories")} would be erased${plan.derived.length ? `, ${number(plan.derived.length)} of them because they were derived from this one` : ""}. Nothing brings them back.`),
-        plan.preview?.length ? h("ul", { class: "list" }, plan.preview.slice(0, 12).map((line) => h("li", {}, oneLine(line, 200)))) : null,
+        plan.preview?.length ? h("ul", { class: "list" }, plan.preview.slice(0, 12).map((line) => h("li", {}, oneLine(line.replace(/^(\S+) [0-9a-f-]{36}: /, "$1: "), 200)))) : null,
       ],
       action: "Erase",
       danger: true,
     });
     if (!answer) return;
     const done = await ctx.api.forget({ ids: [id], reason: answer.reason });
-    ctx.receipts.unshift(done);
-    await dialog("Receipt", (close) => h("div", { class: "in" }, h("h1", {}, "Forgotten"), receipt(done), h("div", { class: "row" }, h("button", { type: "button", class: "button main", autofocus: true, click: () => close() }, "Done"))));
+    await dialog("Receipt", (close) => h("div", { class: "in" }, h("h1", {}, "Forgotten"), receipt(done), h("div", { class: "row" }, h("button", { type: "button", class: "button", click: () => download(done, `receipt-${done.seq}.json`) }, "Save JSON"), h("button", { type: "button", class: "button main", autofocus: true, click: () => close() }, "Done"))));
     ctx.go("receipts", {});
   }
 
@@ -112,13 +111,14 @@ export async function render(root, params, ctx) {
               "ol",
               {},
               versions.map(({ event, memory }, place) => {
-                const older = versions.slice(place + 1).find((one) => one.memory.version < memory.version)?.memory;
+                const same = event.action === "feedback"; // it says how the version served, and makes none
+                const older = same ? null : versions.slice(place + 1).find((one) => one.memory.version < memory.version)?.memory;
                 return h(
                   "li",
                   { class: "version" },
                   h("div", { class: "row spread small" }, h("span", { class: "soft num" }, `${number(memory.version)} · ${event.action} · ${moment(event.at)}`), h("span", { class: "faint num" }, `event ${number(event.seq)}`)),
                   event.reason && h("p", { class: "small soft" }, words(event.reason)),
-                  older ? change(older, memory) : h("div", { class: "diff" }, oneLine(memory.text || shown(memory), 600)),
+                  same ? null : older ? change(older, memory) : h("div", { class: "diff" }, oneLine(memory.text || shown(memory), 600)),
                 );
               }),
             ),
@@ -166,5 +166,33 @@ export function diff(before, after) {
     }
   }
   found.push(["=", a.slice(a.length - tail).join("")]);
-  return found.filter(([, text]) => text);
+  return joined(found);
+}
+
+/** Whole phrases instead of words: changes between which nothing but space and points stayed are one. */
+function joined(parts) {
+  const told = [];
+  let [gone, come, between] = ["", "", ""];
+  const flush = () => {
+    if (gone) told.push(["-", gone]);
+    if (come) told.push(["+", come]);
+    if (between) told.push(["=", between]);
+    [gone, come, between] = ["", "", ""];
+  };
+  for (const [kind, text] of parts) {
+    if (!text) continue;
+    if (kind === "=") {
+      if (/[\p{L}\p{N}]/u.test(text)) {
+        flush();
+        told.push(["=", text]);
+      } else if (gone || come) between += text;
+      else told.push(["=", text]);
+      continue;
+    }
+    [gone, come, between] = [gone + between, come + between, ""];
+    if (kind === "-") gone += text;
+    else come += text;
+  }
+  flush();
+  return told;
 }

@@ -1,6 +1,6 @@
 // Timeline: everything that was known at one moment and true at another, newest first, as a list of any length.
 
-import { h, fill, words, oneLine, day, count, say } from "../dom.js";
+import { h, fill, words, oneLine, day, count, number, say } from "../dom.js";
 import { asOf, ofKind, shown, empty } from "../parts.js";
 
 const ROW = 40;
@@ -19,17 +19,20 @@ export async function render(root, params, ctx) {
   let loading = false;
   let round = 0;
   let selected = -1;
+  let held = null; // how many there were when this list was begun
+  let now = null;
   const range = await ctx.range();
   const canvas = h("div", { class: "canvas", role: "list", "aria-label": "Memories, newest first" });
   const view = h("div", { class: "viewport", tabindex: 0, role: "region", "aria-label": "Timeline" }, canvas);
   const told = h("p", { class: "num", "data-told": true });
+  const news = h("button", { type: "button", class: "button", "data-news": true, hidden: true, click: () => restart() });
   const kinds = ofKind(kind, (name) => ((kind = name), restart()));
   fill(
     root,
     h(
       "div",
       { class: "page wide" },
-      h("div", { class: "head" }, h("h1", {}, "Timeline"), told),
+      h("div", { class: "head" }, h("h1", {}, "Timeline"), h("div", { class: "row" }, news, told)),
       h(
         "div",
         { class: "controls" },
@@ -119,10 +122,11 @@ export async function render(root, params, ctx) {
       rows.push(...page.memories);
       next = page.next;
       total = Math.max(page.total ?? 0, rows.length);
+      held ??= kind || truth || known ? now : total;
       if (next === null) total = rows.length;
       canvas.style.height = `${total * ROW}px`;
       fill(told, count(total, "memory", "memories"), known && ` known on ${day(known)}`, truth && `, true on ${day(truth)}`);
-      if (!total) fill(canvas, empty("Nothing was known then", "Move the slider to a later time."));
+      if (!total) fill(canvas, known || truth ? empty("Nothing was known then", "Move the slider to a later time.") : empty(kind ? `Nothing of this kind: ${kind}` : "Nothing is held here yet", "What is added shows up here."));
       plan();
     } catch (error) {
       if (turn === round) fill(told, h("span", { class: "bad" }, words(error.message)));
@@ -133,6 +137,8 @@ export async function render(root, params, ctx) {
 
   async function restart() {
     ctx.remember("timeline", { known, true: truth, kind });
+    held = null;
+    news.hidden = true;
     round++;
     loading = false;
     rows = [];
@@ -159,8 +165,18 @@ export async function render(root, params, ctx) {
     line?.focus({ preventScroll: true });
   };
   await restart();
+  const stop = ctx.live({
+    status: ({ memories }) => {
+      now = memories;
+      news.hidden = known !== null || held === null || now <= held;
+      news.textContent = kind || truth ? "Show what came since" : `Show ${number(now - held)} new`;
+    },
+  });
   return {
     keys: { j: () => move(1), k: () => move(-1), Enter: () => lineOf(selected)?.click() },
-    leave: () => window.removeEventListener("resize", plan),
+    leave: () => {
+      stop();
+      window.removeEventListener("resize", plan);
+    },
   };
 }
