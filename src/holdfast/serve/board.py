@@ -18,10 +18,8 @@ from holdfast.cube import Cube, Scope, Status
 from holdfast.errors import AccessError, HoldfastError, InputError, NotFoundError
 from holdfast.guard.revocation import Revocation
 from holdfast.memory import Change, Memory
-from holdfast.retrieve.text import ANALYSER
 from holdfast.serve.calls import PROBLEMS, Held, Named, Route, told_hits
 from holdfast.store.base import Action, Event
-from holdfast.store.doctor import examine
 from holdfast.store.forget import Receipt
 
 _BEAT = 1.0  # seconds between two looks at the status
@@ -41,13 +39,6 @@ class Asked(BaseModel):
     true_at: str | None = None
     neighbours: int = Field(default=0, ge=0, le=50)
     now: str | None = None
-
-
-class Head(BaseModel):
-    """What the status said of the journal's end earlier, noted elsewhere: it proves that nothing was cut off since."""
-
-    seq: int = Field(ge=0, le=_LAST)
-    hash: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 def router(evidence: Path | None = None) -> APIRouter:
@@ -224,22 +215,6 @@ def router(evidence: Path | None = None) -> APIRouter:
         more = len(found) > limit
         return {"events": [_event(event) for event in found[:limit]], "next": found[limit - 1].seq if more else None}
 
-    @routes.post("/verify")
-    def verify(memory: Held, head: Annotated[Head | None, Body()] = None) -> dict[str, Any]:
-        found = memory.verify(None if head is None else (head.seq, head.hash))
-        return {"problems": [str(problem) for problem in found], "found": [asdict(problem) for problem in found]}
-
-    @routes.post("/flush")
-    def flush(memory: Held) -> dict[str, Any]:
-        _ = memory.access  # the owner's
-        memory.flush()
-        return {"backlog": memory.status()["backlog"]}
-
-    @routes.get("/doctor")
-    def doctor(memory: Held) -> dict[str, Any]:
-        _ = memory.access  # the owner's
-        return {"findings": [asdict(finding) for finding in examine(memory.store, analyser=ANALYSER)]}
-
     @routes.get("/status")
     def status(memory: Held, scope: Named) -> dict[str, Any]:
         return _status(memory, scope)
@@ -314,7 +289,7 @@ def _backwards(memory: Memory, scope: Scope, before: int | None, wanted: Action 
     window, given = _WINDOW, 0
     while end > 1 and given < limit:
         begin = max(0, end - 1 - window)
-        some = list(memory.store.events(begin, scope=scope, until=end - 1))
+        some = [event for event in memory.store.events(begin, scope=scope) if event.seq < end]
         for event in reversed(some):
             if wanted in (None, event.action):
                 yield event
