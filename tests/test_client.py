@@ -308,6 +308,7 @@ def test_an_export_is_of_one_moment_and_tells_nothing_that_was_forgotten_meanwhi
         memory.correct(ids[-1], "other words", user="ana")
         memory.forget(ids[-2], user="ana").verify()
         seen += found
+        assert [one.event for one in client.history()] == [one.event for one in memory.history(user="ana")], "in pages"
     assert [cube.text for cube in seen[:3]] == [f"note number {n}" for n in range(3)]
     assert seen[-1].text == "note number 1999" and seen[-1].version == 1, "as it was when the export began"
     assert len(seen) == 1_999 and ids[-2] not in {cube.id for cube in seen}

@@ -534,6 +534,7 @@ def broken_by_nothing(memory: Memory) -> None:
     app = create_app(memory, OWNER, limits=Limits(rate=0), hosts=["testserver"])
     schema = schemathesis.openapi.from_asgi("/v1/openapi.json", app)
     (id,) = memory.add("Ana sings", user="ana").ids
+    memory.flush()  # until something has a vector, nothing can be compared by meaning
     failed: list[str] = []
     answered: set[tuple[str, int]] = set()
     for operation in schema.get_all_operations():

@@ -22,7 +22,6 @@ from holdfast.client.calls import AccessCalls, Calls, LessonCalls, PastCalls
 from holdfast.client.wire import AsyncHttp, AsyncWire, Http, Later, Now, Wire
 from holdfast.cube import Cube, utc
 from holdfast.errors import InputError
-from holdfast.memory import Change
 
 __all__ = [
     "Access",
@@ -75,16 +74,6 @@ class Client(Calls, Now):
         """See ``Memory.lessons``."""
         return Lessons(self._wire, self._scope(scope))
 
-    def history(
-        self, id: str | None = None, *, since: int = 0, until: int | None = None, **scope: str | None
-    ) -> list[Change]:
-        """See ``Memory.history``; read some at a time."""
-        return self._wire.carry_all(lambda begin: self._history(id, begin, until, scope), since)
-
-    def quarantined(self, **scope: str | None) -> list[Cube]:
-        """See ``Memory.quarantined``; read some at a time."""
-        return self._wire.carry_all(lambda cursor: self._quarantined(cursor, scope))
-
     def bring(self, cubes: Iterable[Cube], **scope: str | None) -> Iterator[dict[str, Any]]:
         """Send cubes; what the server acknowledges, batch after batch, each once it is durable. Where it broke off: again."""
         with self._wire.lines("POST", "import", self._scope(scope), map(_line, cubes)) as told:
@@ -132,16 +121,6 @@ class AsyncClient(Calls, Later):
     def lessons(self, **scope: str | None) -> AsyncLessons:
         """See ``Memory.lessons``."""
         return AsyncLessons(self._wire, self._scope(scope))
-
-    async def history(
-        self, id: str | None = None, *, since: int = 0, until: int | None = None, **scope: str | None
-    ) -> list[Change]:
-        """See ``Client.history``."""
-        return await self._wire.carry_all(lambda begin: self._history(id, begin, until, scope), since)
-
-    async def quarantined(self, **scope: str | None) -> list[Cube]:
-        """See ``Memory.quarantined``; read some at a time."""
-        return await self._wire.carry_all(lambda cursor: self._quarantined(cursor, scope))
 
     async def bring(
         self, cubes: Iterable[Cube] | AsyncIterable[Cube], **scope: str | None

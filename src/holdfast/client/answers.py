@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -102,9 +102,14 @@ def change(told: Record) -> Change:
     return Change(Event(**event), None if told["memory"] is None else Cube.from_dict(told["memory"]))
 
 
-def changes(told: Record) -> list[Change]:
-    """Some of history."""
-    return list(map(change, told["changes"]))
+def changes(pages: Sequence[Record]) -> list[Change]:
+    """History."""
+    return [change(one) for told in pages for one in told["changes"]]
+
+
+def waiting(pages: Sequence[Record]) -> list[Cube]:
+    """What stands in quarantine."""
+    return [Cube.from_dict(one["memory"]) for told in pages for one in told["waiting"]]
 
 
 def ref(told: Record) -> Ref:

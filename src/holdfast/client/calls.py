@@ -218,6 +218,15 @@ class Calls(Named):
     # --- take back ---
 
     @asked
+    def history(
+        self, /, id: str | None = None, *, since: int = 0, until: int | None = None, **scope: str | None
+    ) -> Call[list[Change]]:
+        """See ``Memory.history``."""
+        path, more = ("history", {"limit": 1000}) if id is None else (f"memories/{part(id)}/history", {})
+        params = {**self._scope(scope), "since": since, "until": until, **more}
+        return Call("GET", path, answers.changes, params, again=True, cursor="since")
+
+    @asked
     def undo(self, /, seq: int, *, reason: str = "", **scope: str | None) -> Call[tuple[Cube, ...]]:
         """See ``Memory.undo``."""
         body = {"seq": seq, "reason": reason}
@@ -278,6 +287,11 @@ class Calls(Named):
         )
 
     # --- the guard ---
+
+    @asked
+    def quarantined(self, /, **scope: str | None) -> Call[list[Cube]]:
+        """See ``Memory.quarantined``."""
+        return Call("GET", "quarantine", answers.waiting, self._scope(scope), again=True, cursor="cursor")
 
     @asked
     def approve(self, /, id: str, *, reason: str = "", **scope: str | None) -> Call[Cube]:
@@ -371,25 +385,6 @@ class Calls(Named):
 
     def _act(self, what: str, id: str, reason: str, scope: Mapping[str, str | None], **more: Any) -> Call[Cube]:
         return Call("POST", f"memories/{part(id)}/{what}", answers.cube, self._scope(scope), {"reason": reason, **more})
-
-    def _history(
-        self, id: str | None, since: int, until: int | None, scope: Mapping[str, str | None]
-    ) -> Call[tuple[list[Change], int | None]]:
-        """Some of history, and after which event the rest begins."""
-        path = "history" if id is None else f"memories/{part(id)}/history"
-        more = {"limit": 1000} if id is None else {}
-        return self._get(
-            path, lambda told: (answers.changes(told), told.get("next")), scope, since=since, until=until, **more
-        )
-
-    def _quarantined(self, cursor: int | None, scope: Mapping[str, str | None]) -> Call[tuple[list[Cube], int | None]]:
-        """Some of what waits, and where the rest begins."""
-        return self._get(
-            "quarantine",
-            lambda told: ([answers.cube(one["memory"]) for one in told["waiting"]], told["next"]),
-            scope,
-            cursor=cursor,
-        )
 
 
 class PastCalls(Named):

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
@@ -51,6 +51,7 @@ class Call(Generic[T]):
         read: makes of the answer's JSON what was asked for.
         params: of the address; None is left out.
         again: whether it may be done twice, as it changes nothing or the same.
+        cursor: for what comes in pages, the parameter that the ``next`` of each is given in; ``read`` has a list of all of them.
     """
 
     method: str
@@ -59,6 +60,12 @@ class Call(Generic[T]):
     params: Mapping[str, Any] = field(default_factory=dict)
     body: Any = None
     again: bool = False
+    cursor: str = ""
+
+    def after(self, told: Any) -> Call[T] | None:
+        """The call for the page after this one; None after the last."""
+        following = told.get("next") if self.cursor else None
+        return None if following is None else replace(self, params={**self.params, self.cursor: following})
 
     @property
     def request(self) -> dict[str, Any]:
@@ -91,6 +98,13 @@ class Wire:
 
     def carry(self, call: Call[T]) -> T:
         """Send a call; what it asked for. Raises what the server says, and StoreError where it does not answer."""
+        told, page = [self._told(call)], call
+        while (following := page.after(told[-1])) is not None:
+            page = following
+            told.append(self._told(page))
+        return call.read(told if call.cursor else told[0])
+
+    def _told(self, call: Call[Any]) -> Any:
         request = call.request
         headers = {**self._headers, **request.pop("headers", {})}
         for left in range(AGAIN - 1, -1, -1):
@@ -99,21 +113,13 @@ class Wire:
                     answer = self.http.request(**request, headers=headers)
                 pause = call.pause(answer, left)
                 if pause is None:
-                    return call.read(answer.json())
+                    return answer.json()
             except Unreachable:
                 if not left or not call.again:
                     raise
                 pause = PAUSE
             time.sleep(pause)
         raise AssertionError("unreachable")
-
-    def carry_all(self, page: Callable[[Any], Call[tuple[list[T], Any]]], begin: Any = None) -> list[T]:
-        """What all pages hold; each comes with where the next begins, None after the last. Raises as ``carry``."""
-        found, begin = self.carry(page(begin))
-        while begin is not None:
-            some, begin = self.carry(page(begin))
-            found += some
-        return found
 
     @contextmanager
     def lines(
@@ -141,6 +147,13 @@ class AsyncWire:
 
     async def carry(self, call: Call[T]) -> T:
         """See ``Wire.carry``."""
+        told, page = [await self._told(call)], call
+        while (following := page.after(told[-1])) is not None:
+            page = following
+            told.append(await self._told(page))
+        return call.read(told if call.cursor else told[0])
+
+    async def _told(self, call: Call[Any]) -> Any:
         request = call.request
         headers = {**self._headers, **request.pop("headers", {})}
         for left in range(AGAIN - 1, -1, -1):
@@ -149,21 +162,13 @@ class AsyncWire:
                     answer = await self.http.request(**request, headers=headers)
                 pause = call.pause(answer, left)
                 if pause is None:
-                    return call.read(answer.json())
+                    return answer.json()
             except Unreachable:
                 if not left or not call.again:
                     raise
                 pause = PAUSE
             await asyncio.sleep(pause)
         raise AssertionError("unreachable")
-
-    async def carry_all(self, page: Callable[[Any], Call[tuple[list[T], Any]]], begin: Any = None) -> list[T]:
-        """See ``Wire.carry_all``."""
-        found, begin = await self.carry(page(begin))
-        while begin is not None:
-            some, begin = await self.carry(page(begin))
-            found += some
-        return found
 
     @asynccontextmanager
     async def lines(

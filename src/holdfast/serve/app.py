@@ -15,7 +15,7 @@ from fastapi.responses import Response
 
 import holdfast
 from holdfast.memory import Memory
-from holdfast.serve import board, health, memories, oversight, streams
+from holdfast.serve import board, care, health, memories, oversight, streams
 from holdfast.serve.calls import Door, JSONResponse, add_problems
 from holdfast.serve.console import HEADERS, assets
 from holdfast.serve.limits import Limited, Limits
@@ -60,7 +60,9 @@ def create_app(
     door = app.state.door = Door(memory, owner_key)
     add_problems(app)
     # They are tried in turn, so search comes first.
-    for routes in (board.router(evidence), oversight.router(), memories.routes, streams.routes, memories.access):
+    for routes in (
+        board.router(evidence), oversight.router(), memories.routes, streams.routes, care.routes, memories.access,
+    ):  # fmt: skip
         app.include_router(routes, prefix="/v1")
     app.include_router(health.router(memory, durability))
     _console(app)

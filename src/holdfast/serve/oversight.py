@@ -1,29 +1,18 @@
 """What people look after: what waits for a decision, what was forgotten, the journal backwards, and what goes on now."""
 
-from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
-from pydantic import BaseModel, Field
 
-from holdfast.retrieve.text import ANALYSER
 from holdfast.serve.board import told_of
 from holdfast.serve.calls import PROBLEMS, Held, Named, Route
 from holdfast.serve.pulse import Pulse, status
 from holdfast.store.base import Action
-from holdfast.store.doctor import examine
 
 _PAGE = Query(ge=1, le=1000)
 _SEQ = Query(ge=1, lt=1 << 62)
-
-
-class Head(BaseModel):
-    """What the status said of the journal's end earlier, noted elsewhere: it proves that nothing was cut off since."""
-
-    seq: int = Field(ge=0, lt=1 << 62)
-    hash: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 def router() -> APIRouter:
@@ -73,22 +62,6 @@ def router() -> APIRouter:
         """One receipt with all its ids, and what of it can be found now; an empty ``left`` means nothing."""
         found, left = memory.store.receipt(seq, memory.scope(**scope))
         return {**found.to_dict(), "left": left, "checked_at": memory.store.now().isoformat()}
-
-    @routes.post("/verify")
-    def verify(memory: Held, head: Annotated[Head | None, Body()] = None) -> dict[str, Any]:
-        found = memory.verify(None if head is None else (head.seq, head.hash))
-        return {"problems": [str(problem) for problem in found], "found": [asdict(problem) for problem in found]}
-
-    @routes.post("/flush")
-    def flush(memory: Held) -> dict[str, Any]:
-        _ = memory.access  # the owner's
-        memory.flush()
-        return {"backlog": memory.status()["backlog"]}
-
-    @routes.get("/doctor")
-    def doctor(memory: Held) -> dict[str, Any]:
-        _ = memory.access  # the owner's
-        return {"findings": [asdict(finding) for finding in examine(memory.store, analyser=ANALYSER)]}
 
     @routes.get("/status", name="status")
     def now(memory: Held, scope: Named) -> dict[str, Any]:
