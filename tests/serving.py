@@ -22,9 +22,9 @@ OWNER = "the-owners-own-key-of-these-tests-0123456789"
 def serving(memory: Memory, *, keep_alive: int = 5, port: int = 0, **more: Any) -> Iterator[str]:
     """Its address, for as long as the block lasts.
 
-    ``keep_alive``: seconds that a connection may idle. ``port``: 0 for any that is free. ``more``: what the application is told, beside a rate without a limit.
+    ``keep_alive``: seconds that a connection may idle. ``port``: 0 for any that is free. ``more``: what the application is told, beside having no limit of calls and bytes.
     """
-    app = create_app(memory, OWNER, **{"limits": Limits(rate=0), **more})
+    app = create_app(memory, OWNER, **{"limits": Limits(rate=0, flow=0), **more})
     with listen("127.0.0.1", port) as listening:
         config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1, timeout_keep_alive=keep_alive)
         server = uvicorn.Server(config)

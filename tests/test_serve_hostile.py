@@ -36,7 +36,7 @@ HALF = "half of one \ud83d here"
 @contextmanager
 def serving(memory: Memory, **limits: Any) -> Iterator[httpx.Client]:
     with (
-        served(memory, keep_alive=1, limits=Limits(**{"rate": 0, **limits})) as address,
+        served(memory, keep_alive=1, limits=Limits(**{"rate": 0, "flow": 0, **limits})) as address,
         httpx.Client(base_url=address, headers={"Authorization": f"Bearer {OWNER}"}, timeout=20) as client,
     ):
         yield client
