@@ -60,9 +60,8 @@ def create_app(
     door = app.state.door = Door(memory, owner_key)
     add_problems(app)
     # They are tried in turn, so search comes first.
-    for routes in (
-        board.router(evidence), oversight.router(), memories.routes, streams.routes, care.routes, memories.access,
-    ):  # fmt: skip
+    parts = board.router(evidence), oversight.router(), memories.routes, streams.routes, care.routes, memories.access
+    for routes in parts:
         app.include_router(routes, prefix="/v1")
     app.include_router(health.router(memory, durability))
     _console(app)
