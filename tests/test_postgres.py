@@ -22,6 +22,7 @@ from holdfast.store.access import Access
 from holdfast.store.base import Operation
 from holdfast.store.engine import WHOLE
 from holdfast.store.postgres import PostgresStore
+from holdfast.store.sql import SqlStore
 from holdfast.store.tables import walls
 from server import Server
 from support import ANA, HashEmbedder, add, open_memory, open_store, texts
@@ -255,7 +256,12 @@ def test_two_workers_take_no_job_twice(database: str) -> None:
     for n in range(60):
         add(one, Cube(Scope(f"t{n % 7}", "ana"), f"note {n}"))
     taken: list[int] = []
-    threads = [threading.Thread(target=lambda s=s: taken.extend(s.queue.take("enrich", 9))) for s in (one, two) * 4]
+
+    def work(store: SqlStore) -> None:
+        while some := store.queue.take("enrich", 9):
+            taken.extend(some)
+
+    threads = [threading.Thread(target=work, args=(store,)) for store in (one, two) * 4]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -23,7 +23,7 @@ from holdfast.errors import ConflictError, InputError, IntegrityError
 from holdfast.store.connection import translated
 from holdfast.store.engine import Database, Engine
 from holdfast.store.forms import Freshness, Kept
-from holdfast.store.rows import NOTE, UNREADABLE, id_bytes, id_text
+from holdfast.store.rows import UNREADABLE, id_bytes, id_text, note
 
 NAME = "blobs"
 """What this holder is called in receipts."""
@@ -181,7 +181,7 @@ class Blobs:
             before = self._owed(connection)
             for name, refs in owed.items():
                 both = sorted((ref.id, ref.version) for ref in refs.union(before.get(name, ())))
-                connection.execute(NOTE, (OWED + name, json.dumps(both)))
+                note(connection, OWED + name, json.dumps(both))
 
     def strays(self) -> tuple[list[str], list[str], list[str]]:
         """(files still owed, files that belong to nothing, files that a memory names and that are missing or damaged)."""

@@ -21,7 +21,7 @@ from holdfast.errors import StoreError
 from holdfast.store.connection import refuse_network, translated
 from holdfast.store.engine import WHOLE, Database
 from holdfast.store.queue import FOLDS
-from holdfast.store.rows import UNREADABLE, id_text
+from holdfast.store.rows import UNREADABLE, id_text, stray
 from holdfast.store.schema import backup
 from holdfast.store.sql import SqlStore
 from holdfast.store.sqlite import SqliteStore
@@ -116,7 +116,7 @@ def check_lexical(store: SqlStore, analyser: str) -> list[Finding]:
     with store.connections.reading(WHOLE) as connection:
         lacking = _count(connection, "SELECT count(*) FROM cubes LEFT JOIN terms USING (rid) WHERE terms.rid IS NULL")
         total = _count(connection, "SELECT count(*) FROM cubes")
-        strays = _count(connection, "SELECT count(*) FROM terms WHERE rid NOT IN (SELECT rid FROM cubes)")
+        strays = _count(connection, f"SELECT count(*) FROM terms WHERE {stray('terms')}")
     fix = "make the lexical index again"
     if kept != analyser:
         what = f"the lexical index was made by analyser {kept or 'unknown'}, this program uses {analyser}"
@@ -132,8 +132,7 @@ def check_mentions(store: SqlStore) -> list[Finding]:
     with store.connections.reading(WHOLE) as connection:
         lacking = _count(connection, f"SELECT count(*) FROM cubes WHERE {_OWING} AND {_no_fold('names', 'enrich')}")
         strays = sum(
-            _count(connection, f"SELECT count(*) FROM {table} WHERE rid NOT IN (SELECT rid FROM cubes)")
-            for table in ("names", "dates")
+            _count(connection, f"SELECT count(*) FROM {table} WHERE {stray(table)}") for table in ("names", "dates")
         )
     if lacking or strays:
         what = f"{lacking} memories have neither names nor a job for them; {strays} entries belong to nothing"
@@ -153,7 +152,7 @@ def check_vectors(store: SqlStore) -> list[Finding]:
         held = _count(connection, f"SELECT count(*) FROM {table}")
         lacking = _count(connection, f"SELECT count(*) FROM cubes WHERE {_OWING} AND {_no_fold(table, 'embed')}")
         wrong = _count(connection, f"SELECT count(*) FROM {table} WHERE {_malformed(dimension)}")
-        strays = _count(connection, f"SELECT count(*) FROM {table} WHERE rid NOT IN (SELECT rid FROM cubes)")
+        strays = _count(connection, f"SELECT count(*) FROM {table} WHERE {stray(table)}")
     if lacking or wrong or strays:
         what = (
             f"{lacking} memories have neither vectors nor a job for them; {wrong} entries are no vectors of {dimension} "
@@ -173,7 +172,7 @@ def check_queue(store: SqlStore) -> list[Finding]:
     backlog = store.queue.backlog()
     served = any(active for _, _, _, active in store.models())
     with store.connections.reading(WHOLE) as connection:
-        strays = _count(connection, "SELECT count(*) FROM jobs WHERE rid NOT IN (SELECT rid FROM cubes)")
+        strays = _count(connection, f"SELECT count(*) FROM jobs WHERE {stray('jobs')}")
     findings = []
     if strays:
         findings.append(
@@ -267,10 +266,10 @@ def _requeue(store: SqlStore) -> list[str]:
     for tenant in store.connections.chains():
         with store.connections.writing(tenant) as connection:
             for table, malformed in tables:
-                statement = f"DELETE FROM {table} WHERE rid NOT IN (SELECT rid FROM cubes) OR {malformed}"
+                statement = f"DELETE FROM {table} WHERE {stray(table)} OR {malformed}"
                 what = f"dropped {{}} entries of {table} that belonged to nothing or were malformed"
                 done[what] += connection.execute(statement).rowcount
-            statement = "DELETE FROM jobs WHERE rid NOT IN (SELECT rid FROM cubes)"
+            statement = f"DELETE FROM jobs WHERE {stray('jobs')}"
             done["dropped {} jobs for rows that are gone"] += connection.execute(statement).rowcount
             for table, task in owed:
                 statement = (
@@ -344,8 +343,8 @@ def _malformed(dimension: int) -> str:
 
 def _no_fold(table: str, task: str) -> str:
     return (
-        f"NOT EXISTS (SELECT 1 FROM {table} WHERE {table}.rid = cubes.rid) "
-        f"AND NOT EXISTS (SELECT 1 FROM jobs WHERE task = '{task}' AND jobs.rid = cubes.rid)"
+        f"NOT EXISTS (SELECT 1 FROM {table} WHERE {table}.rid = cubes.rid /*= {table} cubes */) "
+        f"AND NOT EXISTS (SELECT 1 FROM jobs WHERE task = '{task}' AND jobs.rid = cubes.rid /*= jobs cubes */)"
     )
 
 

@@ -30,10 +30,12 @@ class StoredFiles(Blobs):
         check_file(data)
         name = hashlib.sha256(data).hexdigest()
         with self._connections.writing(scope.tenant, alone=False) as connection:
+            where = home(scope.partition), name
             connection.execute(
-                "INSERT INTO files (home, name, data) VALUES (?, ?, ?) ON CONFLICT (home, name) DO UPDATE SET "
-                "data = excluded.data WHERE files.data <> excluded.data",
-                (home(scope.partition), name, data),
+                "UPDATE files SET data = ?3 WHERE home = ?1 AND name = ?2 AND data <> ?3", (*where, data)
+            )
+            connection.execute(
+                "INSERT INTO files (home, name, data) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (*where, data)
             )
         return name
 

@@ -20,7 +20,7 @@ from holdfast.store import schema
 from holdfast.store.base import Action, Commit, Event, Op, Operation, Where
 from holdfast.store.batch import Batch, newest
 from holdfast.store.blobs import Blobs
-from holdfast.store.engine import WHOLE, Database, Engine
+from holdfast.store.engine import STORE, WHOLE, Database, Engine
 from holdfast.store.forms import Forms
 from holdfast.store.grants import Gate, Reach, Right
 from holdfast.store.journal import Problem
@@ -29,7 +29,6 @@ from holdfast.store.provenance import Standings, as_of_its_sources
 from holdfast.store.queue import FOLDS, Clock, Queue, arrive, fold_table, vector_tables
 from holdfast.store.rewards import Rewarded, Terms, bounded, hand_out, hindrance, redeem
 from holdfast.store.rows import (
-    NOTE,
     SELECT,
     SELECT_SALTED,
     VERSIONS,
@@ -40,8 +39,10 @@ from holdfast.store.rows import (
     forget_read,
     id_bytes,
     id_text,
+    note,
     partition_number,
     passes,
+    stray,
     to_bare,
     to_row,
     visible,
@@ -314,9 +315,9 @@ class SqlStore:
                     query = f"SELECT count(*) FROM {table} WHERE {column} IN ({marks})"
                     found[table] += connection.execute(query, some).fetchone()[0]
             for table in (*FOLDS, *vector_tables(connection)):
-                query = f"SELECT count(*) FROM {table} WHERE rid NOT IN (SELECT rid FROM cubes)"
+                query = f"SELECT count(*) FROM {table} WHERE {stray(table)}"
                 found["folds"] += connection.execute(query).fetchone()[0]
-            query = "SELECT count(*) FROM jobs WHERE rid NOT IN (SELECT rid FROM cubes)"
+            query = f"SELECT count(*) FROM jobs WHERE {stray('jobs')}"
             found["jobs"] = connection.execute(query).fetchone()[0]
         return found
 
@@ -666,7 +667,7 @@ class SqlStore:
                     )
                     done += len(rows)
                 if tenant == WHOLE:
-                    self._set_meta(connection, "analyser", stamp)
+                    note(connection, "analyser", stamp)
                 for (part,) in connection.execute("SELECT no FROM partitions").fetchall():
                     arrive(connection, part, "terms", [])
         if WHOLE not in self.connections.chains():
@@ -675,18 +676,14 @@ class SqlStore:
 
     def meta(self, key: str) -> str | None:
         """A note that the store keeps about itself."""
-        with self.connections.reading(WHOLE) as connection:
+        with self.connections.reading(STORE) as connection:
             found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return found[0] if found else None
 
     def set_meta(self, key: str, value: str) -> None:
         """Write such a note."""
-        with self.connections.writing(WHOLE) as connection:
-            self._set_meta(connection, key, value)
-
-    @staticmethod
-    def _set_meta(connection: Database, key: str, value: str) -> None:
-        connection.execute(NOTE, (key, value))
+        with self.connections.writing(STORE) as connection:
+            note(connection, key, value)
 
     # --- vector tables ---
 
@@ -764,10 +761,10 @@ class SqlStore:
     def _sealing(self) -> bytes:
         """The key that tokens are sealed with; the store makes one when the first goes out, and keeps it."""
         if self._seal is None:
-            with self.connections.reading(WHOLE) as connection:
+            with self.connections.reading(STORE) as connection:
                 found = connection.execute("SELECT value FROM meta WHERE key = 'seal'").fetchone()
             if found is None:
-                with self.connections.writing(WHOLE) as connection:
+                with self.connections.writing(STORE) as connection:
                     new = secrets.token_hex(32)
                     connection.execute(
                         "INSERT INTO meta (key, value) VALUES ('seal', ?) ON CONFLICT DO NOTHING", (new,)
