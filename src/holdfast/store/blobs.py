@@ -21,7 +21,7 @@ from pathlib import Path
 from holdfast.cube import Cube, Ref, Scope
 from holdfast.errors import ConflictError, InputError, IntegrityError
 from holdfast.store.connection import translated
-from holdfast.store.engine import Database, Engine
+from holdfast.store.engine import WHOLE, Database, Engine
 from holdfast.store.forms import Freshness, Kept
 from holdfast.store.rows import UNREADABLE, id_bytes, id_text, note
 
@@ -204,8 +204,11 @@ class Blobs:
                     path.unlink(missing_ok=True)
             return before - len(list(self._files()))
 
-    def settle(self) -> set[str]:
-        """Delete the files that are owed, also after a crash; return the names of those that stay, because a memory names them."""
+    def settle(self, _tenant: str = WHOLE) -> set[str]:
+        """Delete the files that are owed, also after a crash; return the names of those that stay, because a memory names them.
+
+        Of one tenant alone, where tenants are apart and one is named.
+        """
         with self._connections.reading() as connection:
             if not self._owed(connection):
                 return set()

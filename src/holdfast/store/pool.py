@@ -152,6 +152,7 @@ class Pool:
         self._room = threading.BoundedSemaphore(MOST)
         self._local = threading.local()
         self._tenants: dict[int, str] = {}
+        self.servers: tuple[str, ...] = ()
         self.parts: dict[str, int] = {}
 
     # --- transactions ---
@@ -324,6 +325,8 @@ class Pool:
             connection = psycopg.connect(self.url, autocommit=True, connect_timeout=10, application_name="holdfast")
         _adapted(connection)
         connection.prepared_max = 300
+        if self.servers:  # which of them a statement needs is part of its plan, and is another for the next tenant
+            connection.prepare_threshold = None
         return connection
 
     def _held(self) -> list[tuple[str | None, Session]]:
@@ -520,6 +523,11 @@ def _advice(error: psycopg.Error) -> str:
         return "another program held the store for too long; this change was not made, try again"
     if code == "25006":
         return "this server only reads: it is a standby; give the address of the primary"
+    if code.startswith("08"):
+        return (
+            "another server, on which part of this store lies, cannot be reached; this change was not made. What lies on the "
+            "others can be used meanwhile"
+        )
     if code in ("XX001", "XX002"):
         return "the server's files are damaged; put back a backup of the database"
     if isinstance(error, psycopg.OperationalError):

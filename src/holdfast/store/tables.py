@@ -164,6 +164,16 @@ def version(connection: Any) -> int:
     return int(connection.execute(f"SELECT version FROM {SCHEMA}.version").fetchone()[0]) if there[1] else 0
 
 
+def servers(connection: Any) -> tuple[str, ...]:
+    """The names of the other servers on which parts of the tables lie."""
+    query = (
+        "SELECT DISTINCT srvname FROM pg_inherits JOIN pg_class AS whole ON whole.oid = inhparent "
+        "JOIN pg_foreign_table ON ftrelid = inhrelid JOIN pg_foreign_server AS server ON server.oid = ftserver "
+        "WHERE whole.relnamespace = to_regnamespace(%s) ORDER BY srvname"
+    )
+    return tuple(name for (name,) in connection.execute(query, (SCHEMA,)))
+
+
 def _role(connection: Any) -> None:
     from psycopg import Error
 
