@@ -68,6 +68,7 @@ class Connections:
     """
 
     reads_json = True
+    searches = False
 
     def __init__(self, file: Path, *, durability: str = "full") -> None:
         refuse_network(file.parent)
@@ -192,9 +193,9 @@ class Connections:
         with self.reader() as connection:
             return connection.number, int(connection.execute("PRAGMA data_version").fetchone()[0])
 
-    def make_fold(self, connection: Database, table: str) -> None:
-        """Make a fold's table."""
-        connection.execute(f"CREATE TABLE {table} (rid INTEGER PRIMARY KEY, body BLOB NOT NULL)")
+    def make_vectors(self, connection: Database, no: int, _dimension: int) -> None:
+        """Make a model's table."""
+        connection.execute(f"CREATE TABLE vectors_{no} (rid INTEGER PRIMARY KEY, body BLOB NOT NULL)")
 
     def queue_all(self, connection: Database, task: str) -> None:
         """Owe a task to every current memory with words."""

@@ -67,6 +67,9 @@ class Engine(Protocol):
     reads_json: bool
     """Whether it reads JSON as SQLite does."""
 
+    searches: bool
+    """Whether it may be able to search vectors by itself: see ``nearest``."""
+
     @property
     def durability(self) -> str:
         """ "full" or "normal"."""
@@ -118,8 +121,8 @@ class Engine(Protocol):
         """(connection, number): for one connection the number changes whenever another has committed to a partition's tenant."""
         ...
 
-    def make_fold(self, connection: Database, table: str) -> None:
-        """Make a table of a fold: a row number, and bytes."""
+    def make_vectors(self, connection: Database, no: int, dimension: int, /) -> None:
+        """Make a model's table, a fold: a row number, and bytes."""
         ...
 
     def queue_all(self, connection: Database, task: str) -> None:

@@ -111,7 +111,7 @@ class _Move:
             for no, name, dimension, active in models:
                 if no not in there:
                     connection.execute("INSERT INTO models VALUES (?, ?, ?, ?)", (no, name, dimension, int(active)))
-                    self._target.connections.make_fold(connection, f"vectors_{no}")
+                    self._target.connections.make_vectors(connection, no, dimension)
         self._tables = (*FOLDS, *(f"vectors_{no}" for no, _, _, _ in models))
 
     def _arrived(self) -> dict[str, int]:

@@ -140,6 +140,7 @@ class Pool:
     """The connections of one store to its server. It is the parent's alone after a fork: in the child it refuses."""
 
     reads_json = False
+    searches = True
 
     def __init__(self, url: str, *, durability: str = "full") -> None:
         self.url = url
@@ -267,12 +268,14 @@ class Pool:
 
     # --- what PostgreSQL does in another way ---
 
-    def make_fold(self, connection: Database, table: str) -> None:
-        """Make a fold's table, with the walls between tenants."""
+    def make_vectors(self, connection: Database, no: int, dimension: int) -> None:
+        """Make a model's table, with the walls between tenants; where the server can, it will search it."""
+        from holdfast.store.nearest import stand
         from holdfast.store.tables import fold_table, walls
 
-        for statement in (fold_table(table), *walls(table)):
+        for statement in (fold_table(f"vectors_{no}"), *walls(f"vectors_{no}")):
             connection.execute(statement)
+        stand(connection, no, dimension)
 
     def queue_all(self, connection: Database, task: str) -> None:
         """Owe a task to every current memory with words."""

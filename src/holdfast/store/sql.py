@@ -559,12 +559,16 @@ class SqlStore:
 
     # --- what indexes follow ---
 
-    def fold(self, table: str, part: int, after: int = -1) -> list[tuple[int, bytes]]:
-        """A fold's rows of one partition with n > ``after``, in order. ``table`` is one of FOLDS or a vector table."""
+    def fold(self, table: str, part: int, after: int = -1, *, bodies: bool = True) -> list[tuple[int, bytes]]:
+        """A fold's rows of one partition with n > ``after``, in order. ``table`` is one of FOLDS or a vector table.
+
+        ``bodies``: false for who asks which rows there are; nothing stands in them.
+        """
         low = (part << schema.PARTITION_BITS) + after + 1
         high = ((part + 1) << schema.PARTITION_BITS) - 1
         with self.connections.reading(self.connections.tenant_of(part)) as connection:
-            query = f"SELECT rid, body FROM {fold_table(table)} WHERE rid BETWEEN ? AND ?"
+            what = "rid, body" if bodies else "rid, NULL"
+            query = f"SELECT {what} FROM {fold_table(table)} WHERE rid BETWEEN ? AND ? ORDER BY rid"
             return connection.execute(query, (low, high)).fetchall()
 
     def fold_rows(self, table: str, rids: Sequence[int]) -> list[tuple[int, bytes]]:
@@ -716,7 +720,7 @@ class SqlStore:
             if no > 1 and not beside:
                 raise ConflictError(f"this store's vectors are not of {name!r} by now; open the store again")
             connection.execute("INSERT INTO models VALUES (?, ?, ?, 0)", (no, name, dimension))
-            self.connections.make_fold(connection, f"vectors_{no}")
+            self.connections.make_vectors(connection, int(no), dimension)
             self.connections.queue_all(connection, "embed")
         return int(no)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast.errors import SchemaError, StoreError
+from holdfast.store.nearest import FUNCTIONS, stand
 from holdfast.store.pool import ROLE, SCHEMA
 
-VERSION = 1
+VERSION = 2
 
 _TENANT = "tenant text COLLATE \"C\" NOT NULL DEFAULT coalesce(current_setting('holdfast.tenant', true), '')"
 
@@ -128,29 +129,41 @@ def migrate(connection: Any) -> None:
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('holdfast schema'))")
         found = version(connection)
-        if found == VERSION:
-            return
         if found > VERSION:
             raise SchemaError(
                 f"this store has schema {found}, and this Holdfast reads up to {VERSION}; nothing was changed. "
                 "Upgrade with: pip install --upgrade holdfast"
             )
-        _role(connection)
-        connection.execute(f"CREATE SCHEMA {SCHEMA}")
-        connection.execute(f"GRANT USAGE ON SCHEMA {SCHEMA} TO {ROLE}")
+        if found == 0:
+            _make(connection)
         connection.execute(f"SET LOCAL search_path = {SCHEMA}, pg_temp")
-        connection.execute("CREATE SEQUENCE partition_numbers")
-        connection.execute(f"GRANT USAGE ON SEQUENCE partition_numbers TO {ROLE}")
-        connection.execute("SET LOCAL check_function_bodies = off")
-        for statement in _FUNCTIONS:
-            connection.execute(statement)
-        for table, columns in _TABLES.items():
-            connection.execute(f"CREATE TABLE {table} ({columns})")
-            for statement in walls(table):
+        if found < 2:
+            connection.execute("SET LOCAL check_function_bodies = off")
+            for statement in FUNCTIONS:
                 connection.execute(statement)
-        for statement in (*_INDEXES, *_WHOLE):
+        if found < VERSION:
+            connection.execute(f"UPDATE version SET version = {VERSION}")
+        for no, dimension in connection.execute("SELECT no, dimension FROM models").fetchall():
+            stand(connection, no, dimension)
+
+
+def _make(connection: Any) -> None:
+    """The tables as they were in version 1."""
+    _role(connection)
+    connection.execute(f"CREATE SCHEMA {SCHEMA}")
+    connection.execute(f"GRANT USAGE ON SCHEMA {SCHEMA} TO {ROLE}")
+    connection.execute(f"SET LOCAL search_path = {SCHEMA}, pg_temp")
+    connection.execute("CREATE SEQUENCE partition_numbers")
+    connection.execute(f"GRANT USAGE ON SEQUENCE partition_numbers TO {ROLE}")
+    connection.execute("SET LOCAL check_function_bodies = off")
+    for statement in _FUNCTIONS:
+        connection.execute(statement)
+    for table, columns in _TABLES.items():
+        connection.execute(f"CREATE TABLE {table} ({columns})")
+        for statement in walls(table):
             connection.execute(statement)
-        connection.execute(f"UPDATE version SET version = {VERSION}")
+    for statement in (*_INDEXES, *_WHOLE):
+        connection.execute(statement)
 
 
 def version(connection: Any) -> int:
