@@ -116,8 +116,7 @@ class StoredVectors:
 
     def _ask(self, query: Floats, many: int, *, exactly: bool) -> list[tuple[int, float]]:
         with self._reading() as connection:
-            asked = query.tolist()
-            return server.nearest(connection, self._model, asked, self._base, self._base + _LOW, many, exactly=exactly)
+            return server.nearest(connection, self._model, query, self._base, self._base + _LOW, many, exactly=exactly)
 
     def cosines(self, query: Floats, rows: npt.NDArray[np.integer]) -> Floats:
         """The cosines of some rows with a query; shape (len(rows),), 0 where a row has no vector or is -1."""
@@ -129,7 +128,7 @@ class StoredVectors:
         asked = np.unique(np.asarray(rows)[here])
         with self._reading() as connection:
             rids = (asked + self._base).tolist()
-            records = server.likeness(connection, self._model, query.tolist(), rids, self.dimension)
+            records = server.likeness(connection, self._model, query, rids)
         table = np.zeros(len(asked), np.float32)
         at = np.searchsorted(asked, [rid & _LOW for rid, _, _ in records])
         table[at] = [cosine or 0.0 for _, cosine, _ in records]

@@ -18,11 +18,12 @@ from typing import Literal
 
 from holdfast.cube import Cube
 from holdfast.errors import StoreError
+from holdfast.store import nearest
 from holdfast.store.connection import refuse_network, translated
 from holdfast.store.engine import WHOLE, Database
 from holdfast.store.queue import FOLDS
 from holdfast.store.rows import UNREADABLE, id_text, stray
-from holdfast.store.schema import backup
+from holdfast.store.schema import PARTITION_BITS, backup
 from holdfast.store.sql import SqlStore
 from holdfast.store.sqlite import SqliteStore
 
@@ -160,11 +161,35 @@ def check_vectors(store: SqlStore) -> list[Finding]:
         )
         return [Finding("vectors", "wrong", what, "queue them again", mendable=True)]
     findings = [Finding("vectors", "good", f"{held} versions have vectors of {name} ({dimension} dimensions)")]
+    if store.connections.searches:
+        findings.append(_searching(store, no, dimension))
     others = [other for _, other, _, active in models if not active]
     if others:
         what = f"a change to {', '.join(others)} is not finished; {name} goes on serving"
         findings.append(Finding("vectors", "note", what, f"finish it with: holdfast doctor --reembed {others[0]}"))
     return findings
+
+
+def _searching(store: SqlStore, no: int, dimension: int) -> Finding:
+    """Whether the server searches vectors by itself, and how many of the nearest it finds in the largest scope."""
+    with store.connections.reading(WHOLE) as connection:
+        there, rows = nearest.able(connection), nearest.searched(connection, no)
+        query = f"SELECT rid >> {PARTITION_BITS} AS part FROM vectors_{no} GROUP BY part ORDER BY count(*) DESC LIMIT 1"
+        largest = connection.execute(query).fetchone()
+    if rows is None or largest is None:
+        why = (
+            f"its table is spread over servers, or its vectors have more than {nearest.MOST_DIMENSIONS} dimensions"
+            if there
+            else f"its database has no extension 'vector' of version {nearest.NEWEST} or newer"
+        )
+        return Finding(
+            "vectors", "note", f"programs hold the vectors of what they search: the server cannot, for {why}"
+        )
+    low = largest[0] << PARTITION_BITS
+    with store.connections.reading(store.connections.tenant_of(largest[0])) as connection:
+        share = nearest.canary(connection, no, dimension, low, low + (1 << PARTITION_BITS) - 1)
+    what = f"the server can search vectors; its graph finds {share:.0%} of the ten nearest in the largest scope"
+    return Finding("vectors", "good" if share >= 0.9 else "note", what)
 
 
 def check_queue(store: SqlStore) -> list[Finding]:

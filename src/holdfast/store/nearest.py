@@ -9,10 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from holdfast.store.engine import Database
+
+Floats = npt.NDArray[np.float32]
 
 MOST_DIMENSIONS = 4_000
 """Of a ``halfvec`` that an HNSW index takes; vectors of more dimensions are searched in the process."""
+
+CANARIES = 20
+"""Of how many rows the doctor asks for the nearest, by the graph and by all."""
 
 NEWEST = "0.8"
 """The first version of the extension whose index goes on where a filter has left too few rows."""
@@ -23,15 +31,22 @@ _THERE = (
 )
 _WHERE = "(SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'vector')"
 
+_SCALES = ",".join(
+    "NULL" if some % 32 == 31 else repr((1 if some < 32 else -1) * 2.0 ** (max(some % 32, 1) - 25))
+    for some in range(64)
+)
+_WHOLE = ",".join("1024" if some % 32 else "0" for some in range(64))
+
 FUNCTIONS = (
-    # A half is a sign, five bits of exponent and ten of fraction. What is no number, or too short, gives no vector.
-    r"""CREATE FUNCTION halves(body bytea, dimension integer) RETURNS real[] IMMUTABLE STRICT LANGUAGE sql AS $$
+    # Of a half, the upper byte says its sign, its exponent and the first two bits of its fraction. What is too short, or no
+    # number, gives no vector.
+    f"""CREATE FUNCTION halves(body bytea, dimension integer) RETURNS real[] IMMUTABLE STRICT LANGUAGE sql AS $$
        SELECT CASE WHEN length(body) >= 2 * dimension THEN (
-         SELECT CASE WHEN bool_and(h & 31744 <> 31744) THEN array_agg((CASE WHEN h > 32767 THEN -1 ELSE 1 END
-           * (CASE WHEN h & 31744 = 0 THEN h & 1023 ELSE 1024 + (h & 1023) END)
-           * power(2::double precision, greatest((h & 31744) >> 10, 1) - 25))::real ORDER BY i) END
-         FROM generate_series(0, dimension - 1) AS i,
-           LATERAL (SELECT get_byte(body, 2 * i) + 256 * get_byte(body, 2 * i + 1)) AS half(h)) END $$""",
+         SELECT CASE WHEN count(value) = dimension THEN array_agg(value) END FROM (
+           SELECT (('{{{_SCALES}}}'::double precision[])[high / 4 + 1]
+             * (('{{{_WHOLE}}}'::integer[])[high / 4 + 1] + high % 4 * 256 + get_byte(body, at - 1)))::real AS value
+           FROM (SELECT at, get_byte(body, at) AS high FROM generate_series(1, 2 * dimension - 1, 2) AS at) AS bytes
+         ) AS numbers) END $$""",
     # The plan is made for each call, since how far it may look depends on whose rows are asked for.
     f"""CREATE FUNCTION nearest(model bigint, query double precision[], low bigint, high bigint, many bigint, exactly boolean)
        RETURNS TABLE (found bigint, likeness double precision) STABLE LANGUAGE plpgsql
@@ -48,12 +63,14 @@ FUNCTIONS = (
             ORDER BY embedding OPERATOR(%1$s.<#>) $1::%1$s.halfvec LIMIT $4'
          END, {_WHERE}, model) USING query, low, high, many;
        END $$""",
-    f"""CREATE FUNCTION likeness(model bigint, query double precision[], rids bigint[], length bigint)
+    # What a query loses as halves is a second vector of halves, so that the sum is what the process would find.
+    f"""CREATE FUNCTION likeness(model bigint, query double precision[], rest double precision[], rids bigint[], length bigint)
        RETURNS TABLE (found bigint, likeness double precision, pieces bytea) STABLE LANGUAGE plpgsql AS $$
        BEGIN
-         RETURN QUERY EXECUTE format('SELECT rid, -(embedding OPERATOR(%1$s.<#>) $1::%1$s.halfvec),
-           CASE WHEN length(body) > $3 THEN substr(body, $3::integer + 1) END FROM vectors_%2$s
-           WHERE tenant = current_setting(''holdfast.tenant'') AND rid = ANY($2)', {_WHERE}, model) USING query, rids, length;
+         RETURN QUERY EXECUTE format('SELECT rid,
+           -(embedding OPERATOR(%1$s.<#>) $1::%1$s.halfvec) - (embedding OPERATOR(%1$s.<#>) $2::%1$s.halfvec),
+           CASE WHEN length(body) > $4 THEN substr(body, $4::integer + 1) END FROM vectors_%2$s
+           WHERE tenant = current_setting(''holdfast.tenant'') AND rid = ANY($3)', {_WHERE}, model) USING query, rest, rids, length;
        END $$""",
 )
 """What the store asks its server, by the number of a model: the nearest rows of a range, and the likeness of some."""
@@ -95,22 +112,37 @@ def able(connection: Database) -> bool:
 
 
 def nearest(
-    connection: Database, no: int, query: Sequence[float], low: int, high: int, many: int, *, exactly: bool
+    connection: Database, no: int, query: Floats, low: int, high: int, many: int, *, exactly: bool
 ) -> list[tuple[int, float]]:
     """Up to ``many`` rows of a range that are most like a query, and their cosines; by the graph, or by all of them."""
-    values = (no, list(query), low, high, many, exactly)
+    values = (no, query.tolist(), low, high, many, exactly)
     return connection.execute("SELECT found, likeness FROM nearest(?, ?, ?, ?, ?, ?)", values).fetchall()
 
 
 def likeness(
-    connection: Database, no: int, query: Sequence[float], rids: Sequence[int], dimension: int
+    connection: Database, no: int, query: Floats, rids: Sequence[int]
 ) -> list[tuple[int, float, bytes | None]]:
     """The cosines of some rows with a query, and the vectors of their passages (float16) where they have any."""
-    values = (no, list(query), list(rids), 2 * dimension)
-    return connection.execute("SELECT found, likeness, pieces FROM likeness(?, ?, ?, ?)", values).fetchall()
+    halves = query.astype(np.float16)
+    rest = query - halves.astype(np.float32)
+    values = (no, halves.tolist(), rest.tolist(), list(rids), 2 * len(query))
+    return connection.execute("SELECT found, likeness, pieces FROM likeness(?, ?, ?, ?, ?)", values).fetchall()
 
 
 def bodies(connection: Database, no: int, rids: Sequence[int]) -> list[tuple[int, bytes]]:
     """The folds of some rows."""
     query = f"SELECT rid, body FROM vectors_{int(no)} WHERE rid = ANY(?)"
     return connection.execute(query, (list(rids),)).fetchall()
+
+
+def canary(connection: Database, no: int, dimension: int, low: int, high: int) -> float:
+    """Of the ten nearest to some rows of a range, the share that the graph finds; 1.0 is all."""
+    query = f"SELECT rid FROM vectors_{int(no)} WHERE rid BETWEEN ? AND ? AND embedding IS NOT NULL ORDER BY rid"
+    rids = [rid for (rid,) in connection.execute(query, (low, high))]
+    shares = []
+    for _, body in bodies(connection, no, rids[:: max(1, len(rids) // CANARIES)][:CANARIES]):
+        asked = np.frombuffer(body, np.float16, dimension).astype(np.float32)
+        want = {rid for rid, _ in nearest(connection, no, asked, low, high, 10, exactly=True)}
+        found = {rid for rid, _ in nearest(connection, no, asked, low, high, 10, exactly=False)}
+        shares.append(len(want & found) / len(want))
+    return sum(shares) / max(1, len(shares))
