@@ -349,3 +349,10 @@ def test_an_address_that_was_made_a_path_makes_no_folder(tmp_path: Path, monkeyp
     with pytest.raises(InputError, match="as a string"):
         Memory(Path("postgresql://postgres@/memories"))
     assert not list(tmp_path.iterdir())
+
+
+def test_jobs_of_a_partition_that_is_not_there_hold_up_nobody(store: PostgresStore, server: Server) -> None:
+    add(store, Cube(ANA, "tea"))
+    jobs = "INSERT INTO holdfast.jobs (task, rid, tenant) VALUES ('enrich', 7, 'acme'), ('enrich', 8, 'acme')"
+    server.run(store.name.rpartition("/")[2], jobs)
+    assert len(store.queue.take("enrich", 1)) == 1 and store.queue.take("enrich", 9) == []

@@ -60,9 +60,11 @@ class Queue:
             if not found:
                 return []
             some = found[: max(1, limit >> min(found[0][1], 16))]
-            # Who takes jobs writes to their tenant alone: of two workers the second finds none of these free, and looks again.
             if taken := self._lease(task, [rid for rid, _ in some], free, now, lease):
                 return taken
+            # Who takes jobs writes to their tenant alone: of two workers the second finds none of these free, and looks further.
+            # So it does where their partition is not there, which is for the doctor.
+            low = some[-1][0] + 1
 
     def _lease(self, task: str, rids: Sequence[int], free: str, now: int, until: int) -> list[int]:
         """Put off the free ones among some jobs; their row numbers."""
