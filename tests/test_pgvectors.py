@@ -76,7 +76,9 @@ def test_the_server_finds_what_the_process_finds(searching: str, folder: Path) -
             changed = memory.store.get(ids[7], Scope("acme", "ana", "one")).with_(text="tea1 of another kind")
             memory.store.commit([Operation.update(changed)])
             memory.forget(ids[14])
-            long = memory.add(". ".join([*map(sentence, range(900, 915)), "The harbour of Zanzibar is closed", sentence(915)]))
+            long = memory.add(
+                ". ".join([*map(sentence, range(900, 915)), "The harbour of Zanzibar is closed", sentence(915)])
+            )
             memory.flush()
             some = [asked(memory), asked(memory, agent="two"), asked(memory.as_of(before))]
             best = memory.search("the harbour of Zanzibar", k=1)[0]

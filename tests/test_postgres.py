@@ -211,6 +211,20 @@ def test_a_head_that_was_noted_proves_every_journal(store: PostgresStore, server
     assert any("noted" in problem.what for problem in store.verify(second))
 
 
+def test_a_change_that_is_watched_notes_the_journal_and_no_head_of_the_store(
+    store: PostgresStore, server: Server
+) -> None:
+    add(store, Cube(ANA, "tea"))
+    add(store, Cube(EVA, "coffee"))
+    (event,) = store.events(scope=EVA)
+    assert store.journal_head(EVA) == (event.seq, event.hash.hex()) and store.journal_head(Scope("new", "ana"))[0] == 0
+    with open_memory(store.connections.url, tenant="acme") as memory:
+        memory.add("a canary")
+        memory.canary("what is a canary", "a canary")
+        memory.add("a watched change")
+    assert server.run(store.name.rpartition("/")[2], "SELECT count(*) FROM holdfast.anchors") == [(0,)]
+
+
 def test_writers_of_a_tenant_queue_and_of_two_do_not_wait(store: PostgresStore) -> None:
     with store.connections.writing("acme") as connection:
         connection.execute("UPDATE cubes SET trust = trust")

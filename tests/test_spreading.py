@@ -25,7 +25,8 @@ from server import Foreign
 from support import HashEmbedder, add, open_memory, open_store, texts
 
 HERE, THERE, ALSO = (Scope(tenant, "ana") for tenant in ("acme", "umbrella", "initech"))
-RECIPE = re.findall(r"^```sql\n(.*?)^```", (Path(__file__).parents[1] / "docs/postgres.md").read_text(), re.M | re.S)
+PAGE = (Path(__file__).parents[1] / "docs/postgres.md").read_text().partition("## Many machines")[2]
+RECIPE = re.findall(r"^```sql\n(.*?)^```", PAGE, re.M | re.S)
 
 
 @pytest.fixture(scope="module")

@@ -115,7 +115,7 @@ def nearest(
     connection: Database, no: int, query: Floats, low: int, high: int, many: int, *, exactly: bool
 ) -> list[tuple[int, float]]:
     """Up to ``many`` rows of a range that are most like a query, and their cosines; by the graph, or by all of them."""
-    values = (no, query.tolist(), low, high, many, exactly)
+    values = (no, _array(query), low, high, many, exactly)
     return connection.execute("SELECT found, likeness FROM nearest(?, ?, ?, ?, ?, ?)", values).fetchall()
 
 
@@ -125,14 +125,19 @@ def likeness(
     """The cosines of some rows with a query, and the vectors of their passages (float16) where they have any."""
     halves = query.astype(np.float16)
     rest = query - halves.astype(np.float32)
-    values = (no, halves.tolist(), rest.tolist(), list(rids), 2 * len(query))
+    values = (no, _array(halves), _array(rest), _array(rids), 2 * len(query))
     return connection.execute("SELECT found, likeness, pieces FROM likeness(?, ?, ?, ?, ?)", values).fetchall()
 
 
 def bodies(connection: Database, no: int, rids: Sequence[int]) -> list[tuple[int, bytes]]:
     """The folds of some rows."""
-    query = f"SELECT rid, body FROM vectors_{int(no)} WHERE rid = ANY(?)"
-    return connection.execute(query, (list(rids),)).fetchall()
+    query = f"SELECT rid, body FROM vectors_{int(no)} WHERE rid = ANY(CAST(? AS bigint[]))"
+    return connection.execute(query, (_array(rids),)).fetchall()
+
+
+def _array(values: npt.NDArray[Any] | Sequence[int]) -> str:
+    """Numbers as an array is written: in one step, where psycopg would look at each of them."""
+    return "{" + ",".join(map(str, values if isinstance(values, list) else np.asarray(values).tolist())) + "}"
 
 
 def canary(connection: Database, no: int, dimension: int, low: int, high: int) -> float:

@@ -535,6 +535,13 @@ class SqlStore:
             seq, hash = newest(connection)[:2]
         return seq, hash.hex()
 
+    def journal_head(self, scope: Scope) -> tuple[int, str]:
+        """The newest event, and its hash, of the journal that a scope's events are in, whoever's they are. Nothing is noted of it."""
+        self._gate.reach(scope)
+        with self.connections.reading(scope.tenant) as connection:
+            seq, hash = newest(connection)[:2]
+        return seq, hash.hex()
+
     def counts(self) -> dict[str, int]:
         """How many of what the store holds, for ``status``."""
         queries = {
