@@ -151,9 +151,8 @@ class Partition:
             self._load_vectors(serving)
         for fold, rids in changes.arrivals:
             if fold == self._fold:
-                self._put_vectors(
-                    self._store.fold_rows(fold, [rid for rid in rids if not self._has_vector(rid & _LOW)])
-                )
+                lacking = [rid for rid in rids if not self._has_vector(rid & _LOW)]
+                self._put_vectors(self._store.fold_rows(fold, lacking, bodies=self._holds))
             elif fold in self._mentioned:
                 self._put_mentions(fold, self._store.fold_rows(fold, rids))
         self._seq, self._arrival = changes.seq, changes.arrival

@@ -578,10 +578,11 @@ class SqlStore:
             query = f"SELECT {what} FROM {fold_table(table)} WHERE rid BETWEEN ? AND ? ORDER BY rid"
             return connection.execute(query, (low, high)).fetchall()
 
-    def fold_rows(self, table: str, rids: Sequence[int]) -> list[tuple[int, bytes]]:
-        """A fold's rows with these numbers."""
+    def fold_rows(self, table: str, rids: Sequence[int], *, bodies: bool = True) -> list[tuple[int, bytes]]:
+        """A fold's rows with these numbers; ``bodies`` as in ``fold``."""
         found: list[tuple[int, bytes]] = []
-        query = f"SELECT rid, body FROM {fold_table(table)} WHERE rid = ?"
+        what = "rid, body" if bodies else "rid, NULL"
+        query = f"SELECT {what} FROM {fold_table(table)} WHERE rid = ?"
         for tenant, some in self.connections.by_tenant(map(int, rids)).items():
             with self.connections.reading(tenant) as connection:
                 found += [record for rid in some for record in connection.execute(query, (rid,))]
