@@ -22,6 +22,7 @@ from holdfast.store.access import Access
 from holdfast.store.base import Operation
 from holdfast.store.engine import WHOLE
 from holdfast.store.postgres import PostgresStore
+from holdfast.store.sql import SqlStore
 from holdfast.store.tables import walls
 from server import Server
 from support import ANA, HashEmbedder, add, open_memory, open_store, texts
@@ -210,6 +211,20 @@ def test_a_head_that_was_noted_proves_every_journal(store: PostgresStore, server
     assert any("noted" in problem.what for problem in store.verify(second))
 
 
+def test_a_change_that_is_watched_notes_the_journal_and_no_head_of_the_store(
+    store: PostgresStore, server: Server
+) -> None:
+    add(store, Cube(ANA, "tea"))
+    add(store, Cube(EVA, "coffee"))
+    (event,) = store.events(scope=EVA)
+    assert store.journal_head(EVA) == (event.seq, event.hash.hex()) and store.journal_head(Scope("new", "ana"))[0] == 0
+    with open_memory(store.connections.url, tenant="acme") as memory:
+        memory.add("a canary")
+        memory.canary("what is a canary", "a canary")
+        memory.add("a watched change")
+    assert server.run(store.name.rpartition("/")[2], "SELECT count(*) FROM holdfast.anchors") == [(0,)]
+
+
 def test_writers_of_a_tenant_queue_and_of_two_do_not_wait(store: PostgresStore) -> None:
     with store.connections.writing("acme") as connection:
         connection.execute("UPDATE cubes SET trust = trust")
@@ -255,7 +270,12 @@ def test_two_workers_take_no_job_twice(database: str) -> None:
     for n in range(60):
         add(one, Cube(Scope(f"t{n % 7}", "ana"), f"note {n}"))
     taken: list[int] = []
-    threads = [threading.Thread(target=lambda s=s: taken.extend(s.queue.take("enrich", 9))) for s in (one, two) * 4]
+
+    def work(store: SqlStore) -> None:
+        while some := store.queue.take("enrich", 9):
+            taken.extend(some)
+
+    threads = [threading.Thread(target=work, args=(store,)) for store in (one, two) * 4]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -343,3 +363,10 @@ def test_an_address_that_was_made_a_path_makes_no_folder(tmp_path: Path, monkeyp
     with pytest.raises(InputError, match="as a string"):
         Memory(Path("postgresql://postgres@/memories"))
     assert not list(tmp_path.iterdir())
+
+
+def test_jobs_of_a_partition_that_is_not_there_hold_up_nobody(store: PostgresStore, server: Server) -> None:
+    add(store, Cube(ANA, "tea"))
+    jobs = "INSERT INTO holdfast.jobs (task, rid, tenant) VALUES ('enrich', 7, 'acme'), ('enrich', 8, 'acme')"
+    server.run(store.name.rpartition("/")[2], jobs)
+    assert len(store.queue.take("enrich", 1)) == 1 and store.queue.take("enrich", 9) == []

@@ -72,7 +72,7 @@ def lessons(args: argparse.Namespace, screen: Screen) -> int:
         own = memory.lessons()
         judged = [own.confirm(id) for id in args.confirm] + [own.retract(id) for id in args.retract]
         standing = own.all()
-        event = memory.store.head()[0]
+        event = memory.store.journal_head(memory.scope())[0]
     if screen.json:
         screen.data({"judged": [_told(cube) for cube in judged], "lessons": [_told(cube) for cube in standing]})
         return 0

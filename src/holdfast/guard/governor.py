@@ -257,7 +257,7 @@ class Governor:
     ) -> tuple[Commit, str | None]:
         canaries = self.canaries(home)
         before = self.sing(canaries)
-        snapshot = self._store.head()
+        snapshot = self._store.journal_head(home)
         commit = self._writer.commit(operations, actor=actor)
         if not commit.seq or not (canaries or refused or evidence):
             return commit, None

@@ -19,11 +19,14 @@ from holdfast.cube import RECALLABLE
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.retrieve.arrays import Column, Rows
 from holdfast.retrieve.entities import EntityIndex
+from holdfast.retrieve.fusion import POOL
 from holdfast.retrieve.lexical import LexicalIndex
 from holdfast.retrieve.loops import Loops, suited
+from holdfast.retrieve.pgvectors import HELD_ROWS, StoredVectors
 from holdfast.retrieve.text import ROLES
 from holdfast.retrieve.vectors import VectorIndex
 from holdfast.store.grants import Reach
+from holdfast.store.nearest import searched
 from holdfast.store.rows import forget_read
 from holdfast.store.schema import PARTITION_BITS
 from holdfast.store.sql import SqlStore
@@ -73,7 +76,10 @@ class Partition:
         self.size = 0
         self.lexical = LexicalIndex()
         self.entities = EntityIndex()
-        self.vectors: VectorIndex | None = None
+        self.vectors: VectorIndex | StoredVectors | None = None
+        self._room = (
+            HELD_ROWS  # so many rows have their vectors here before the server is asked whether it can search them
+        )
         self.model: str | None = None
         self._fold: str | None = None
         self._columns = {name: Column(np.int64) for name in ("known_from", "valid_from", "said")}
@@ -141,13 +147,12 @@ class Partition:
                 self._order_turns()
             else:
                 self._append_turns(rows)
-        if (serving and serving[0]) != self._fold:
+        if (serving and serving[0]) != self._fold or self._outgrown():
             self._load_vectors(serving)
         for fold, rids in changes.arrivals:
             if fold == self._fold:
-                self._put_vectors(
-                    self._store.fold_rows(fold, [rid for rid in rids if not self._has_vector(rid & _LOW)])
-                )
+                lacking = [rid for rid in rids if not self._has_vector(rid & _LOW)]
+                self._put_vectors(self._store.fold_rows(fold, lacking, bodies=self._holds))
             elif fold in self._mentioned:
                 self._put_mentions(fold, self._store.fold_rows(fold, rids))
         self._seq, self._arrival = changes.seq, changes.arrival
@@ -206,7 +211,7 @@ class Partition:
         if self.vectors is not None:
             self.vectors.resize(self.size)
         if self._fold is not None:
-            self._put_vectors(self._store.fold(self._fold, self.no, int(rows[0]) - 1))
+            self._put_vectors(self._store.fold(self._fold, self.no, int(rows[0]) - 1, bodies=self._holds))
         for fold in self._mentioned:
             self._put_mentions(fold, self._store.fold(fold, self.no, int(rows[0]) - 1))
         return rows
@@ -250,10 +255,32 @@ class Partition:
 
     def _load_vectors(self, serving: tuple[str, str, int] | None) -> None:
         self._fold, self.model = (serving[0], serving[1]) if serving else (None, None)
-        self.vectors = VectorIndex(serving[2]) if serving else None
-        if self._fold is not None and self.vectors is not None:
+        self.vectors = None
+        if serving is not None:
+            self.vectors = self._stored(int(serving[0][8:]), serving[2]) or VectorIndex(serving[2])
             self.vectors.resize(self.size)
-            self._put_vectors(self._store.fold(self._fold, self.no))
+            self._put_vectors(self._store.fold(serving[0], self.no, bodies=self._holds))
+
+    def _stored(self, model: int, dimension: int) -> StoredVectors | None:
+        """The vectors of a large scope where they are, if the server can search them there."""
+        connections = self._store.connections
+        if not connections.searches or self.size <= max(self._room, POOL):
+            return None
+        tenant = connections.tenant_of(self.no)
+        with connections.reading(tenant) as connection:
+            rows = searched(connection, model)
+        if rows is None:
+            self._room = 2 * self.size
+            return None
+        return StoredVectors(lambda: connections.reading(tenant), self.no, model, dimension, rows)
+
+    @property
+    def _holds(self) -> bool:
+        """Whether the vectors themselves are here."""
+        return isinstance(self.vectors, VectorIndex)
+
+    def _outgrown(self) -> bool:
+        return self._holds and self._store.connections.searches and self.size > max(self._room, POOL)
 
     def _put_vectors(self, folds: Sequence[tuple[int, bytes]]) -> None:
         if folds and self.vectors is not None:

@@ -34,10 +34,8 @@ from holdfast.store.rows import (
     wording,
 )
 
-_SAID = (
-    "INSERT INTO uses (id, visits, last_use, utility, uncertainty) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-    "visits = excluded.visits, last_use = excluded.last_use, utility = excluded.utility, uncertainty = excluded.uncertainty"
-)
+_SAID = "INSERT INTO uses (visits, last_use, utility, uncertainty, id) VALUES (?, ?, ?, ?, ?)"
+_SAID_AGAIN = "UPDATE uses SET visits = ?, last_use = ?, utility = ?, uncertainty = ? WHERE id = ?"
 _MOVED_AWAY = (
     "DELETE FROM jobs WHERE rid = ?1 AND task = ?2 AND EXISTS (SELECT 1 FROM jobs WHERE task = ?2 AND rid = ?3)"
 )
@@ -227,7 +225,8 @@ class Batch:
     def _use(self, id: bytes, use: Use) -> bytes:
         """Note what feedback says of a cube; return the digest that an event vouches for it with."""
         values = (use.visits, micros(use.last_use), use.utility, use.uncertainty)
-        self._connection.execute(_SAID, (id, *values))
+        if not self._connection.execute(_SAID_AGAIN, (*values, id)).rowcount:
+            self._connection.execute(_SAID, (*values, id))
         return use_digest(values)
 
     def purge(self, rows: Sequence[Row], reason: str, named: Container[str]) -> None:

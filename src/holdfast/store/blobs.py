@@ -21,9 +21,9 @@ from pathlib import Path
 from holdfast.cube import Cube, Ref, Scope
 from holdfast.errors import ConflictError, InputError, IntegrityError
 from holdfast.store.connection import translated
-from holdfast.store.engine import Database, Engine
+from holdfast.store.engine import WHOLE, Database, Engine
 from holdfast.store.forms import Freshness, Kept
-from holdfast.store.rows import NOTE, UNREADABLE, id_bytes, id_text
+from holdfast.store.rows import UNREADABLE, id_bytes, id_text, note
 
 NAME = "blobs"
 """What this holder is called in receipts."""
@@ -181,7 +181,7 @@ class Blobs:
             before = self._owed(connection)
             for name, refs in owed.items():
                 both = sorted((ref.id, ref.version) for ref in refs.union(before.get(name, ())))
-                connection.execute(NOTE, (OWED + name, json.dumps(both)))
+                note(connection, OWED + name, json.dumps(both))
 
     def strays(self) -> tuple[list[str], list[str], list[str]]:
         """(files still owed, files that belong to nothing, files that a memory names and that are missing or damaged)."""
@@ -204,8 +204,11 @@ class Blobs:
                     path.unlink(missing_ok=True)
             return before - len(list(self._files()))
 
-    def settle(self) -> set[str]:
-        """Delete the files that are owed, also after a crash; return the names of those that stay, because a memory names them."""
+    def settle(self, _tenant: str = WHOLE) -> set[str]:
+        """Delete the files that are owed, also after a crash; return the names of those that stay, because a memory names them.
+
+        Of one tenant alone, where tenants are apart and one is named.
+        """
         with self._connections.reading() as connection:
             if not self._owed(connection):
                 return set()

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,6 +68,7 @@ class Connections:
     """
 
     reads_json = True
+    searches = False
 
     def __init__(self, file: Path, *, durability: str = "full") -> None:
         refuse_network(file.parent)
@@ -106,7 +107,7 @@ class Connections:
 
     @contextmanager
     def writing(
-        self, tenant: str | None = None, *, lazily: bool = False, alone: bool = True
+        self, tenant: str | None = None, *, lazily: bool = False, alone: bool = True, quietly: bool = False
     ) -> Iterator[sqlite3.Connection]:
         """One transaction, alone among all processes; all of it becomes durable, or none of it.
 
@@ -192,16 +193,9 @@ class Connections:
         with self.reader() as connection:
             return connection.number, int(connection.execute("PRAGMA data_version").fetchone()[0])
 
-    def claim(self, connection: Database, due: str, values: Sequence[Any], lease: int) -> list[int]:
-        """Put off until ``lease`` all jobs that the query finds, for whoever writes is alone; their row numbers."""
-        rids = [rid for rid, _ in connection.execute(due, values)]
-        put_off = "UPDATE jobs SET not_before = ? WHERE task = ? AND rid = ?"
-        connection.executemany(put_off, [(lease, values[0], rid) for rid in rids])
-        return rids
-
-    def make_fold(self, connection: Database, table: str) -> None:
-        """Make a fold's table."""
-        connection.execute(f"CREATE TABLE {table} (rid INTEGER PRIMARY KEY, body BLOB NOT NULL)")
+    def make_vectors(self, connection: Database, no: int, _dimension: int) -> None:
+        """Make a model's table."""
+        connection.execute(f"CREATE TABLE vectors_{no} (rid INTEGER PRIMARY KEY, body BLOB NOT NULL)")
 
     def queue_all(self, connection: Database, task: str) -> None:
         """Owe a task to every current memory with words."""

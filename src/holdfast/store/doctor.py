@@ -18,11 +18,12 @@ from typing import Literal
 
 from holdfast.cube import Cube
 from holdfast.errors import StoreError
+from holdfast.store import nearest
 from holdfast.store.connection import refuse_network, translated
 from holdfast.store.engine import WHOLE, Database
 from holdfast.store.queue import FOLDS
-from holdfast.store.rows import UNREADABLE, id_text
-from holdfast.store.schema import backup
+from holdfast.store.rows import UNREADABLE, id_text, stray
+from holdfast.store.schema import PARTITION_BITS, backup
 from holdfast.store.sql import SqlStore
 from holdfast.store.sqlite import SqliteStore
 
@@ -116,7 +117,7 @@ def check_lexical(store: SqlStore, analyser: str) -> list[Finding]:
     with store.connections.reading(WHOLE) as connection:
         lacking = _count(connection, "SELECT count(*) FROM cubes LEFT JOIN terms USING (rid) WHERE terms.rid IS NULL")
         total = _count(connection, "SELECT count(*) FROM cubes")
-        strays = _count(connection, "SELECT count(*) FROM terms WHERE rid NOT IN (SELECT rid FROM cubes)")
+        strays = _count(connection, f"SELECT count(*) FROM terms WHERE {stray('terms')}")
     fix = "make the lexical index again"
     if kept != analyser:
         what = f"the lexical index was made by analyser {kept or 'unknown'}, this program uses {analyser}"
@@ -132,8 +133,7 @@ def check_mentions(store: SqlStore) -> list[Finding]:
     with store.connections.reading(WHOLE) as connection:
         lacking = _count(connection, f"SELECT count(*) FROM cubes WHERE {_OWING} AND {_no_fold('names', 'enrich')}")
         strays = sum(
-            _count(connection, f"SELECT count(*) FROM {table} WHERE rid NOT IN (SELECT rid FROM cubes)")
-            for table in ("names", "dates")
+            _count(connection, f"SELECT count(*) FROM {table} WHERE {stray(table)}") for table in ("names", "dates")
         )
     if lacking or strays:
         what = f"{lacking} memories have neither names nor a job for them; {strays} entries belong to nothing"
@@ -153,7 +153,7 @@ def check_vectors(store: SqlStore) -> list[Finding]:
         held = _count(connection, f"SELECT count(*) FROM {table}")
         lacking = _count(connection, f"SELECT count(*) FROM cubes WHERE {_OWING} AND {_no_fold(table, 'embed')}")
         wrong = _count(connection, f"SELECT count(*) FROM {table} WHERE {_malformed(dimension)}")
-        strays = _count(connection, f"SELECT count(*) FROM {table} WHERE rid NOT IN (SELECT rid FROM cubes)")
+        strays = _count(connection, f"SELECT count(*) FROM {table} WHERE {stray(table)}")
     if lacking or wrong or strays:
         what = (
             f"{lacking} memories have neither vectors nor a job for them; {wrong} entries are no vectors of {dimension} "
@@ -161,6 +161,8 @@ def check_vectors(store: SqlStore) -> list[Finding]:
         )
         return [Finding("vectors", "wrong", what, "queue them again", mendable=True)]
     findings = [Finding("vectors", "good", f"{held} versions have vectors of {name} ({dimension} dimensions)")]
+    if store.connections.searches:
+        findings.append(_searching(store, no, dimension))
     others = [other for _, other, _, active in models if not active]
     if others:
         what = f"a change to {', '.join(others)} is not finished; {name} goes on serving"
@@ -168,12 +170,34 @@ def check_vectors(store: SqlStore) -> list[Finding]:
     return findings
 
 
+def _searching(store: SqlStore, no: int, dimension: int) -> Finding:
+    """Whether the server searches vectors by itself, and how many of the nearest it finds in the largest scope."""
+    with store.connections.reading(WHOLE) as connection:
+        there, rows = nearest.able(connection), nearest.searched(connection, no)
+        query = f"SELECT rid >> {PARTITION_BITS} AS part FROM vectors_{no} GROUP BY part ORDER BY count(*) DESC LIMIT 1"
+        largest = connection.execute(query).fetchone()
+    if rows is None or largest is None:
+        why = (
+            f"its table is spread over servers, or its vectors have more than {nearest.MOST_DIMENSIONS} dimensions"
+            if there
+            else f"its database has no extension 'vector' of version {nearest.NEWEST} or newer"
+        )
+        return Finding(
+            "vectors", "note", f"programs hold the vectors of what they search: the server cannot, for {why}"
+        )
+    low = largest[0] << PARTITION_BITS
+    with store.connections.reading(store.connections.tenant_of(largest[0])) as connection:
+        share = nearest.canary(connection, no, dimension, low, low + (1 << PARTITION_BITS) - 1)
+    what = f"the server can search vectors; its graph finds {share:.0%} of the ten nearest in the largest scope"
+    return Finding("vectors", "good" if share >= 0.9 else "note", what)
+
+
 def check_queue(store: SqlStore) -> list[Finding]:
     """What waits, what failed and why, and jobs for rows that are gone."""
     backlog = store.queue.backlog()
     served = any(active for _, _, _, active in store.models())
     with store.connections.reading(WHOLE) as connection:
-        strays = _count(connection, "SELECT count(*) FROM jobs WHERE rid NOT IN (SELECT rid FROM cubes)")
+        strays = _count(connection, f"SELECT count(*) FROM jobs WHERE {stray('jobs')}")
     findings = []
     if strays:
         findings.append(
@@ -267,10 +291,10 @@ def _requeue(store: SqlStore) -> list[str]:
     for tenant in store.connections.chains():
         with store.connections.writing(tenant) as connection:
             for table, malformed in tables:
-                statement = f"DELETE FROM {table} WHERE rid NOT IN (SELECT rid FROM cubes) OR {malformed}"
+                statement = f"DELETE FROM {table} WHERE {stray(table)} OR {malformed}"
                 what = f"dropped {{}} entries of {table} that belonged to nothing or were malformed"
                 done[what] += connection.execute(statement).rowcount
-            statement = "DELETE FROM jobs WHERE rid NOT IN (SELECT rid FROM cubes)"
+            statement = f"DELETE FROM jobs WHERE {stray('jobs')}"
             done["dropped {} jobs for rows that are gone"] += connection.execute(statement).rowcount
             for table, task in owed:
                 statement = (
@@ -344,8 +368,8 @@ def _malformed(dimension: int) -> str:
 
 def _no_fold(table: str, task: str) -> str:
     return (
-        f"NOT EXISTS (SELECT 1 FROM {table} WHERE {table}.rid = cubes.rid) "
-        f"AND NOT EXISTS (SELECT 1 FROM jobs WHERE task = '{task}' AND jobs.rid = cubes.rid)"
+        f"NOT EXISTS (SELECT 1 FROM {table} WHERE {table}.rid = cubes.rid /*= {table} cubes */) "
+        f"AND NOT EXISTS (SELECT 1 FROM jobs WHERE task = '{task}' AND jobs.rid = cubes.rid /*= jobs cubes */)"
     )
 
 

@@ -1,7 +1,9 @@
 """What the store asks of its database: one body of SQL runs in SQLite and in PostgreSQL, and this is all that differs.
 
 A statement marks its values with ``?``, or with ``?1`` where one value stands in it several times. It never names a tenant:
-where tenants are apart (PostgreSQL), the transaction says whose rows it sees.
+where tenants are apart (PostgreSQL), the transaction says whose rows it sees. Only where it joins two tables it marks that their
+rows are of one tenant, ``/*= cubes uses */``, since every key leads with that there; to SQLite it is a comment. No statement needs
+a key to say what happens to a row that is there already (``ON CONFLICT (...)``): tables that are spread over servers have none.
 """
 
 from __future__ import annotations
@@ -12,6 +14,9 @@ from typing import Any, Protocol
 
 WHOLE = "\0"
 """In place of a tenant, whose name it cannot be: the transaction is the owner's, and sees the rows of everybody."""
+
+STORE = ""
+"""In place of a tenant, whose name it cannot be either: what the store notes of itself, and nobody's memories."""
 
 
 class Cursor(Protocol):
@@ -62,6 +67,9 @@ class Engine(Protocol):
     reads_json: bool
     """Whether it reads JSON as SQLite does."""
 
+    searches: bool
+    """Whether it may be able to search vectors by itself: see ``nearest``."""
+
     @property
     def durability(self) -> str:
         """ "full" or "normal"."""
@@ -76,11 +84,12 @@ class Engine(Protocol):
         ...
 
     def writing(
-        self, tenant: str | None = None, *, lazily: bool = False, alone: bool = True
+        self, tenant: str | None = None, *, lazily: bool = False, alone: bool = True, quietly: bool = False
     ) -> AbstractContextManager[Database]:
         """One transaction, the only one that writes to that tenant; all of it becomes durable, or none of it.
 
-        ``alone``: false for what only takes jobs or puts them back, which others may do at the same time.
+        ``lazily``: it may become durable later, where the worst is that it is done again. ``quietly``: no index has to follow it.
+        ``alone``: false for what others may do at the same time, quietly.
         """
         ...
 
@@ -112,12 +121,8 @@ class Engine(Protocol):
         """(connection, number): for one connection the number changes whenever another has committed to a partition's tenant."""
         ...
 
-    def claim(self, connection: Database, due: str, values: Sequence[Any], lease: int) -> list[int]:
-        """Put off until ``lease`` the jobs that a query finds and nobody else is taking at this moment; their row numbers."""
-        ...
-
-    def make_fold(self, connection: Database, table: str) -> None:
-        """Make a table of a fold: a row number, and bytes."""
+    def make_vectors(self, connection: Database, no: int, dimension: int, /) -> None:
+        """Make a model's table, a fold: a row number, and bytes."""
         ...
 
     def queue_all(self, connection: Database, task: str) -> None:

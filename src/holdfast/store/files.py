@@ -30,10 +30,12 @@ class StoredFiles(Blobs):
         check_file(data)
         name = hashlib.sha256(data).hexdigest()
         with self._connections.writing(scope.tenant, alone=False) as connection:
+            where = home(scope.partition), name
             connection.execute(
-                "INSERT INTO files (home, name, data) VALUES (?, ?, ?) ON CONFLICT (home, name) DO UPDATE SET "
-                "data = excluded.data WHERE files.data <> excluded.data",
-                (home(scope.partition), name, data),
+                "UPDATE files SET data = ?3 WHERE home = ?1 AND name = ?2 AND data <> ?3", (*where, data)
+            )
+            connection.execute(
+                "INSERT INTO files (home, name, data) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (*where, data)
             )
         return name
 
@@ -110,9 +112,9 @@ class StoredFiles(Blobs):
                 done += before - self._count(connection)
         return done
 
-    def settle(self) -> set[str]:
+    def settle(self, _tenant: str = WHOLE) -> set[str]:
         """Delete the files that are owed, also after a crash; return the names of those that stay, because a memory names them."""
-        with self._connections.reading(WHOLE) as connection:
+        with self._connections.reading(_tenant) as connection:
             query = "SELECT DISTINCT tenant FROM meta WHERE key >= ? AND key < ?"
             owing = [tenant for (tenant,) in connection.execute(query, (OWED, OWED[:-1] + ";"))]
         stay: set[str] = set()

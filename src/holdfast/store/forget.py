@@ -125,7 +125,7 @@ def forget(
     told = tuple(store.forms.drop(ids, holders_of(erased.versions)))
     notes = []
     try:
-        store.blobs.settle()
+        store.blobs.settle(scope.tenant)
     except StoreError as error:
         notes.append(
             f"tensor files of what was forgotten could not be deleted ({error}); try: holdfast doctor --repair"

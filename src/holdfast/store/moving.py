@@ -19,8 +19,8 @@ from holdfast.errors import InputError, IntegrityError, StoreError
 from holdfast.store.batch import newest
 from holdfast.store.engine import WHOLE, Database
 from holdfast.store.journal import link
-from holdfast.store.queue import FOLDS
-from holdfast.store.rows import NOTE, id_text
+from holdfast.store.queue import FOLDS, put
+from holdfast.store.rows import id_text, note
 from holdfast.store.schema import PARTITION_BITS
 from holdfast.store.sql import SqlStore
 
@@ -111,7 +111,7 @@ class _Move:
             for no, name, dimension, active in models:
                 if no not in there:
                     connection.execute("INSERT INTO models VALUES (?, ?, ?, ?)", (no, name, dimension, int(active)))
-                    self._target.connections.make_fold(connection, f"vectors_{no}")
+                    self._target.connections.make_vectors(connection, no, dimension)
         self._tables = (*FOLDS, *(f"vectors_{no}" for no, _, _, _ in models))
 
     def _arrived(self) -> dict[str, int]:
@@ -126,8 +126,8 @@ class _Move:
     def _since(self) -> dict[str, int]:
         """Of each chain of the source, the last event that is in the target with all before it."""
         known: dict[str, int] = {}
-        note = self._target.meta("moved up to")
-        known.update(json.loads(note) if note else {})
+        marked = self._target.meta("moved up to")
+        known.update(json.loads(marked) if marked else {})
         return known
 
     def _follow(self) -> int:
@@ -190,7 +190,7 @@ class _Move:
                 with self._source.connections.reading(chain) as reading:
                     self._rows(reading, connection, chain, own, numbers)
             mark["seq"] = seq
-            connection.execute(NOTE, ("moved", json.dumps(mark)))
+            note(connection, "moved", json.dumps(mark))
 
     def _rows(
         self,
@@ -249,11 +249,7 @@ class _Move:
             for start in range(0, len(rids), 500):
                 some = rids[start : start + 500]
                 query = f"SELECT rid, body FROM {table} WHERE rid IN ({','.join('?' * len(some))})"
-                put = (
-                    f"INSERT INTO {table} (rid, body) SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM cubes WHERE rid = ?1) "
-                    "ON CONFLICT (rid) DO UPDATE SET body = excluded.body"
-                )
-                writing.executemany(put, reading.execute(query, some).fetchall())
+                put(writing, table, reading.execute(query, some).fetchall())
 
     def _file(self, reading: Database, row: Sequence[Any]) -> None:
         """Bring the tensor file that a version names, where it names one."""
@@ -290,8 +286,8 @@ class _Move:
         for tenant, owed in jobs.items():
             with self._target.connections.writing(tenant) as writing:
                 writing.execute("DELETE FROM jobs")
-                put = "INSERT INTO jobs (task, rid, attempts, not_before, error) VALUES (?, ?, ?, ?, ?)"
-                writing.executemany(put, owed)
+                owe = "INSERT INTO jobs (task, rid, attempts, not_before, error) VALUES (?, ?, ?, ?, ?)"
+                writing.executemany(owe, owed)
         models = self._source.models()
         if [model[:3] for model in models] != [model[:3] for model in self._target.models()]:
             raise StoreError("the old store's embedding model was changed meanwhile; begin again with a new place")

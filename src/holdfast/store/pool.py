@@ -87,21 +87,15 @@ def _adapted(connection: psycopg.Connection[Any]) -> None:
 # --- statements ---
 
 _VALUE = re.compile(r"\?(\d*)")
-_SAME = (
-    ("ON CONFLICT (", "ON CONFLICT (tenant, "),
-    ("CROSS JOIN cubes AS version ON ", "JOIN cubes AS version ON "),
-    ("uses ON uses.id = cubes.id", "uses ON uses.tenant = cubes.tenant AND uses.id = cubes.id"),
-    ("AS t WHERE t.rid = jobs.rid", "AS t WHERE t.tenant = jobs.tenant AND t.rid = jobs.rid"),
-    ("rid NOT IN (SELECT rid FROM cubes)", "(tenant, rid) NOT IN (SELECT tenant, rid FROM cubes)"),
-)
-"""How a statement of the store's says the same in PostgreSQL: every key leads with the tenant."""
+_SAME_TENANT = re.compile(r"/\*= (\w+) (\w+) \*/")
 
 
 @functools.lru_cache(maxsize=4_096)
 def translated_sql(sql: str) -> str:
-    """A statement with PostgreSQL's marks of values, and its keys."""
-    for ours, theirs in _SAME:
-        sql = sql.replace(ours, theirs)
+    """A statement with PostgreSQL's marks of values; where it says that rows belong together, by their tenant first."""
+    sql = _SAME_TENANT.sub(r"AND \1.tenant = \2.tenant", sql)
+    if "/*" in sql:
+        raise ValueError(f"a mark that means nothing in PostgreSQL: {sql}")
     count = 0
 
     def mark(found: re.Match[str]) -> str:
@@ -146,6 +140,7 @@ class Pool:
     """The connections of one store to its server. It is the parent's alone after a fork: in the child it refuses."""
 
     reads_json = False
+    searches = True
 
     def __init__(self, url: str, *, durability: str = "full") -> None:
         self.url = url
@@ -158,6 +153,7 @@ class Pool:
         self._room = threading.BoundedSemaphore(MOST)
         self._local = threading.local()
         self._tenants: dict[int, str] = {}
+        self.servers: tuple[str, ...] = ()
         self.parts: dict[str, int] = {}
 
     # --- transactions ---
@@ -169,8 +165,13 @@ class Pool:
     reader = reading
 
     @contextmanager
-    def writing(self, tenant: str | None = None, *, lazily: bool = False, alone: bool = True) -> Iterator[Session]:
-        """One transaction, the only one that writes to the tenant's journal, for the row of its head is locked in it.
+    def writing(
+        self, tenant: str | None = None, *, lazily: bool = False, alone: bool = True, quietly: bool = False
+    ) -> Iterator[Session]:
+        """One transaction, the only one that writes to the tenant: it holds the tenant's lock, and the row of its head.
+
+        The lock is this server's. Where the row is another's, one could not wait for the row: whoever came second would see what
+        was there before, and fail.
 
         Raises InputError where the tenant is None: a transaction changes the memories of one.
         """
@@ -181,6 +182,7 @@ class Pool:
         if lazily or self.durability != "full":
             begin += "; SET LOCAL synchronous_commit = off"
         if alone:
+            begin += f"; SELECT pg_advisory_xact_lock(hashtextextended('holdfast' || {_literal(key)}, 0))"
             begin += f"; SELECT seq, hash, at FROM heads WHERE tenant = {_literal(key)} FOR UPDATE"
         with self._taken(begin) as session:
             connection = session.connection
@@ -192,7 +194,7 @@ class Pool:
                     session.newest = session.found
                 yield session
                 end = "COMMIT"
-                if session.changed and alone:
+                if session.changed and alone and not quietly:
                     end = f"UPDATE heads SET changed = changed + 1{_MOVED if key else ''} WHERE tenant = {_literal(key)}; COMMIT"
                 connection.execute(end)
             except BaseException:
@@ -255,26 +257,25 @@ class Pool:
 
     def data_version(self, part: int | None) -> tuple[int, int]:
         """(0, number): it changes with every commit to the partition's tenant, and with every one to the whole store."""
-        with self.reading(WHOLE if part is None else self.tenant_of(part)) as session:
-            return 0, int(session.execute("SELECT coalesce(sum(changed), 0)::bigint FROM heads").fetchone()[0])
+        if part is None:
+            with self.reading(WHOLE) as session:
+                return 0, int(session.execute("SELECT coalesce(sum(changed), 0)::bigint FROM heads").fetchone()[0])
+        tenant = self.tenant_of(part)
+        with self.reading(tenant) as session:
+            # By name, so that it is asked of no other server.
+            query = "SELECT coalesce(sum(changed), 0)::bigint FROM heads WHERE tenant IN ('', ?)"
+            return 0, int(session.execute(query, (tenant,)).fetchone()[0])
 
     # --- what PostgreSQL does in another way ---
 
-    def claim(self, connection: Database, due: str, values: Sequence[Any], lease: int) -> list[int]:
-        """Put off until ``lease`` the due jobs that nobody else is taking at this moment; their row numbers."""
-        which = due.replace("SELECT rid, attempts", "SELECT jobs.tenant, jobs.rid", 1)
-        query = (
-            f"WITH due AS MATERIALIZED ({which} FOR UPDATE OF jobs SKIP LOCKED) UPDATE jobs SET not_before = ?6 FROM due "
-            "WHERE jobs.tenant = due.tenant AND jobs.task = ?1 AND jobs.rid = due.rid RETURNING jobs.rid"
-        )
-        return sorted(rid for (rid,) in connection.execute(query, (*values, lease)))
-
-    def make_fold(self, connection: Database, table: str) -> None:
-        """Make a fold's table, with the walls between tenants."""
+    def make_vectors(self, connection: Database, no: int, dimension: int) -> None:
+        """Make a model's table, with the walls between tenants; where the server can, it will search it."""
+        from holdfast.store.nearest import stand
         from holdfast.store.tables import fold_table, walls
 
-        for statement in (fold_table(table), *walls(table)):
+        for statement in (fold_table(f"vectors_{no}"), *walls(f"vectors_{no}")):
             connection.execute(statement)
+        stand(connection, no, dimension)
 
     def queue_all(self, connection: Database, task: str) -> None:
         """Owe a task to every current memory with words."""
@@ -327,6 +328,8 @@ class Pool:
             connection = psycopg.connect(self.url, autocommit=True, connect_timeout=10, application_name="holdfast")
         _adapted(connection)
         connection.prepared_max = 300
+        if self.servers:  # which of them a statement needs is part of its plan, and is another for the next tenant
+            connection.prepare_threshold = None
         return connection
 
     def _held(self) -> list[tuple[str | None, Session]]:
@@ -523,6 +526,11 @@ def _advice(error: psycopg.Error) -> str:
         return "another program held the store for too long; this change was not made, try again"
     if code == "25006":
         return "this server only reads: it is a standby; give the address of the primary"
+    if code.startswith("08"):
+        return (
+            "another server, on which part of this store lies, cannot be reached; this change was not made. What lies on the "
+            "others can be used meanwhile"
+        )
     if code in ("XX001", "XX002"):
         return "the server's files are damaged; put back a backup of the database"
     if isinstance(error, psycopg.OperationalError):

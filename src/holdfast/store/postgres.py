@@ -19,7 +19,7 @@ from holdfast.store.pool import Pool, translated
 from holdfast.store.proof import check_store
 from holdfast.store.queue import FOLDS, Clock, vector_tables
 from holdfast.store.sql import SqlStore, present
-from holdfast.store.tables import migrate, version
+from holdfast.store.tables import migrate, servers, version
 
 COVERED = (
     "PostgreSQL's tables were vacuumed: nothing of it can be read from the database any more, once no transaction from before "
@@ -27,6 +27,12 @@ COVERED = (
     "copies in what the server keeps elsewhere: its write-ahead log, replicas, archived logs, backups"
 )
 """What a receipt says of an erasure here, and what it does not reach."""
+
+ELSEWHERE = (
+    "part of the tables lies on other servers ({}): what was erased there cannot be read any more, and is vacuumed by those "
+    "servers, by themselves or by VACUUM"
+)
+"""And where tables are spread over servers."""
 
 
 class PostgresStore(SqlStore):
@@ -54,6 +60,7 @@ class PostgresStore(SqlStore):
         pool = Pool(url, durability=durability)
         with translated(pool.name), pool.connect() as connection:
             migrate(connection)
+            pool.servers = servers(connection)
         clock = clock or present
         super().__init__(pool, StoredFiles(pool, clock), name=pool.name, terms=terms, tasks=tasks, clock=clock)
 
@@ -62,21 +69,29 @@ class PostgresStore(SqlStore):
     def head(self) -> tuple[int, str]:
         """How many events all journals have, and a hash over all their heads: note it elsewhere, and ``verify`` can prove it.
 
-        Where a journal has moved since it was asked for last, an entry of that is kept.
+        Where a journal has moved since it was asked for last, an entry of that is kept. Which journals it vouches for is noted
+        beside them when it is asked for next, since they may lie on other servers, of which one may fail where another does not.
         """
-        with self.connections.writing(WHOLE) as connection:
-            last = connection.execute("SELECT n, seq, hash FROM anchors ORDER BY n DESC LIMIT 1").fetchone()
-            n, total, before = last or (0, 0, GENESIS)
+        with self.connections.writing(WHOLE, quietly=True) as connection:
+            last = connection.execute("SELECT moved FROM anchors ORDER BY n DESC LIMIT 1").fetchone()
+            done = [(seq, tenant) for tenant, seq, _ in json.loads(last[0])] if last else []
+            connection.executemany("UPDATE heads SET anchored = ?1 WHERE tenant = ?2 AND anchored < ?1", done)
+        with self.connections.writing(WHOLE, quietly=True) as connection:
+            last = connection.execute("SELECT n, seq, hash, moved FROM anchors ORDER BY n DESC LIMIT 1").fetchone()
+            n, total, before, said = last or (0, 0, GENESIS, "[]")
+            known = {tenant: seq for tenant, seq, _ in json.loads(said)}  # where somebody else has asked meanwhile
             query = "SELECT tenant, seq, hash, anchored FROM heads WHERE seq > anchored ORDER BY tenant"
-            moved = connection.execute(query).fetchall()
+            moved = [
+                (tenant, seq, hash, max(anchored, known.get(tenant, 0)))
+                for tenant, seq, hash, anchored in connection.execute(query)
+                if seq > known.get(tenant, 0)
+            ]
             if not moved:
                 return total, before.hex()
             said = json.dumps([[tenant, seq, hash.hex()] for tenant, seq, hash, _ in moved])
             total += sum(seq - anchored for _, seq, _, anchored in moved)
             hash = _anchor(before, total, said)
             connection.execute("INSERT INTO anchors VALUES (?, ?, ?, ?)", (n + 1, total, said, hash))
-            done = [(seq, tenant) for tenant, seq, _, _ in moved]
-            connection.executemany("UPDATE heads SET anchored = ? WHERE tenant = ?", done)
         return total, hash.hex()
 
     def verify(self, head: tuple[int, str] | None = None) -> list[Problem]:
@@ -110,7 +125,8 @@ class PostgresStore(SqlStore):
             tables = ["cubes", "links", "uses", "jobs", "files", "journal", *FOLDS, *vector_tables(session)]
         with translated(self.connections.name), self.connections.connect() as connection:
             connection.execute("VACUUM " + ", ".join(f"holdfast.{table}" for table in tables))
-        return [COVERED]
+        servers = self.connections.servers
+        return [COVERED, ELSEWHERE.format(", ".join(servers))] if servers else [COVERED]
 
     def traces(self, salts: Sequence[bytes], words: Sequence[bytes]) -> list[str]:
         """Where a row's salt is still found: in the tables, for nothing else of the server can be looked into from here."""

@@ -14,7 +14,7 @@ from typing import Any
 from holdfast.cube import HELD, Cube, to_micros
 from holdfast.store.engine import Database
 from holdfast.store.journal import GENESIS, Problem, digest, link
-from holdfast.store.rows import UNREADABLE, columns, content_key, id_bytes, id_text, key_beside
+from holdfast.store.rows import UNREADABLE, columns, content_key, id_bytes, id_text, key_beside, stray
 from holdfast.store.schema import PARTITION_BITS
 
 _LOW = (1 << PARTITION_BITS) - 1
@@ -137,7 +137,7 @@ def _gone(connection: Database) -> Iterator[Problem]:
         yield Problem(seq if isinstance(seq, int) else 0, "what was forgotten and what the journal says of it differ")
     for (seq,) in connection.execute("SELECT cubes.seq FROM cubes JOIN tombstones ON tombstones.id = cubes.id"):
         yield Problem(seq, "a memory that was forgotten is there again")
-    for (rid,) in connection.execute("SELECT rid FROM terms WHERE rid NOT IN (SELECT rid FROM cubes)"):
+    for (rid,) in connection.execute(f"SELECT rid FROM terms WHERE {stray('terms')}"):
         yield Problem(0, f"row {rid} has words in the index and is not there: it was moved or taken out")
 
 

@@ -47,23 +47,36 @@ class Queue:
             low, high = partition << schema.PARTITION_BITS, ((partition + 1) << schema.PARTITION_BITS) - 1
         now = to_micros(self._clock())
         lease = now + LEASE_SECONDS * 1_000_000
-        without = (
-            f" AND NOT EXISTS (SELECT 1 FROM {fold_table(lacking)} AS t WHERE t.rid = jobs.rid)" if lacking else ""
-        )
         # A time far ahead was written before the clock was set back: such a job is due.
-        due = (
-            "SELECT rid, attempts FROM jobs WHERE task = ?1 "
-            f"AND (1 = {int(held)} OR not_before <= ?2 OR not_before > ?2 + 7200000000) "
-            f"AND rid BETWEEN ?3 AND ?4{without} ORDER BY rid LIMIT ?5"
-        )
+        free = f"task = ?1 AND (1 = {int(held)} OR not_before <= ?2 OR not_before > ?2 + 7200000000)"
+        if lacking:
+            table = fold_table(lacking)
+            free += f" AND NOT EXISTS (SELECT 1 FROM {table} AS t WHERE t.rid = jobs.rid /*= t jobs */)"
+        due = f"SELECT rid, attempts FROM jobs WHERE {free} AND rid BETWEEN ?3 AND ?4 ORDER BY rid LIMIT ?5"
         tenant = WHOLE if partition is None else self._connections.tenant_of(partition)
-        with self._connections.reading(tenant) as connection:
-            first = connection.execute(due, (task, now, low, high, 1)).fetchone()
-            if first is None:
+        while True:
+            with self._connections.reading(tenant) as connection:
+                found = connection.execute(due, (task, now, low, high, limit)).fetchall()
+            if not found:
                 return []
-        limit = max(1, limit >> min(first[1], 16))
-        with self._connections.writing(tenant, lazily=True, alone=False) as connection:
-            return self._connections.claim(connection, due, (task, now, low, high, limit), lease)
+            some = found[: max(1, limit >> min(found[0][1], 16))]
+            if taken := self._lease(task, [rid for rid, _ in some], free, now, lease):
+                return taken
+            # Who takes jobs writes to their tenant alone: of two workers the second finds none of these free, and looks further.
+            # So it does where their partition is not there, which is for the doctor.
+            low = some[-1][0] + 1
+
+    def _lease(self, task: str, rids: Sequence[int], free: str, now: int, until: int) -> list[int]:
+        """Put off the free ones among some jobs; their row numbers."""
+        taken: list[int] = []
+        for tenant, own in self._connections.by_tenant(rids).items():
+            with self._connections.writing(tenant, lazily=True, quietly=True) as connection:
+                query = f"SELECT rid FROM jobs WHERE {free} AND rid IN ({','.join(map(str, own))})"
+                still = [rid for (rid,) in connection.execute(query, (task, now))]
+                put_off = "UPDATE jobs SET not_before = ? WHERE task = ? AND rid = ?"
+                connection.executemany(put_off, [(until, task, rid) for rid in still])
+            taken += still
+        return sorted(taken)
 
     def texts(self, rids: Sequence[int]) -> list[Row]:
         """The rows with these numbers, for the queue's workers (they serve every scope)."""
@@ -94,11 +107,7 @@ class Queue:
         self, connection: Database, folds: Mapping[str, Sequence[tuple[int, bytes]]], task: str, done: Sequence[int]
     ) -> None:
         for table, rows in folds.items():
-            connection.executemany(
-                f"INSERT INTO {fold_table(table)} (rid, body) SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM cubes "
-                "WHERE rid = ?1) ON CONFLICT (rid) DO UPDATE SET body = excluded.body",
-                rows,
-            )
+            put(connection, table, rows)
             by_part: dict[int, list[int]] = {}
             for rid, _ in rows:
                 by_part.setdefault(rid >> schema.PARTITION_BITS, []).append(rid)
@@ -127,7 +136,7 @@ class Queue:
         """Put failed jobs back with a growing delay (1 s doubling to 1 h). They are never dropped."""
         now = to_micros(self._clock())
         for tenant, some in self._connections.by_tenant(rids).items():
-            with self._connections.writing(tenant, lazily=True, alone=False) as connection:
+            with self._connections.writing(tenant, lazily=True, quietly=True) as connection:
                 connection.executemany(
                     f"UPDATE jobs SET attempts = attempts + 1, error = ?, not_before = ? + {_LATER} "
                     "WHERE task = ? AND rid = ?",
@@ -136,15 +145,16 @@ class Queue:
 
     def retry(self) -> None:
         """Make every postponed job due at once."""
-        with self._connections.writing(WHOLE, alone=False) as connection:
-            connection.execute("UPDATE jobs SET not_before = 0")
+        for tenant in self._connections.chains():
+            with self._connections.writing(tenant, quietly=True) as connection:
+                connection.execute("UPDATE jobs SET not_before = 0")
 
     def lacking(self, table: str) -> tuple[int, str | None]:
         """How many rows that owe a vector have none in a vector table, and the last error with them."""
         with self._connections.reading(WHOLE) as connection:
             query = (
                 "SELECT count(*), max(error) FROM jobs WHERE task = 'embed' "
-                f"AND NOT EXISTS (SELECT 1 FROM {fold_table(table)} AS t WHERE t.rid = jobs.rid)"
+                f"AND NOT EXISTS (SELECT 1 FROM {fold_table(table)} AS t WHERE t.rid = jobs.rid /*= t jobs */)"
             )
             count, error = connection.execute(query).fetchone()
         return count, error
@@ -193,6 +203,13 @@ def fold_table(name: str) -> str:
     if name in FOLDS or (name.startswith("vectors_") and name[8:].isdigit()):
         return name
     raise StoreError(f"there is no fold named {name!r}")
+
+
+def put(connection: Database, table: str, rows: Sequence[tuple[int, bytes]]) -> None:
+    """Write rows of a fold, in place of what was there; without those of memories that are not there any more."""
+    connection.executemany(f"DELETE FROM {fold_table(table)} WHERE rid = ?", [(rid,) for rid, _ in rows])
+    there = "EXISTS (SELECT 1 FROM cubes WHERE rid = ?1)"
+    connection.executemany(f"INSERT INTO {fold_table(table)} (rid, body) SELECT ?1, ?2 WHERE {there}", rows)
 
 
 def arrive(connection: Database, part: int, fold: str, rids: Sequence[int]) -> None:

@@ -135,17 +135,15 @@ def wording(cube: Cube) -> tuple[Any, ...]:
 # --- reading a row ---
 
 _READ = "SELECT cubes.rid, cubes.id, cubes.version, known_from, known_to, body, visits, last_use, utility, uncertainty"
-SELECT = f"{_READ} FROM cubes LEFT JOIN uses ON uses.id = cubes.id"
-SELECT_SALTED = f"{_READ}, salt FROM cubes LEFT JOIN uses ON uses.id = cubes.id"
+_FROM = "FROM cubes LEFT JOIN uses ON uses.id = cubes.id /*= uses cubes */"
+SELECT = f"{_READ} {_FROM}"
+SELECT_SALTED = f"{_READ}, salt {_FROM}"
 """What ``to_row`` takes, and with the salt after it; the conditions are the caller's."""
 
 
-NOTE = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-"""Write a note that the store keeps about itself: its key and its value."""
-
 VERSIONS = """
 SELECT version.rid FROM (VALUES {}) AS wanted
-CROSS JOIN cubes AS version ON version.id = wanted.column1 AND version.version = wanted.column2
+CROSS JOIN cubes AS version WHERE version.id = wanted.column1 AND version.version = wanted.column2
 """
 """The row numbers of some ids and versions, a pair of marks each: to ``(id, version) IN (...)`` SQLite would look at all rows."""
 
@@ -271,6 +269,17 @@ def current(connection: Database, id: str, reach: Reach, version: int | None = N
 
 
 _KNOWN_PARTS = 1_000
+
+
+def note(connection: Database, key: str, value: str) -> None:
+    """Write a note that the store keeps about itself, whoever writes being alone."""
+    if not connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key)).rowcount:
+        connection.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+
+def stray(table: str) -> str:
+    """The condition that a row of a table, which is named by its row number, belongs to no memory."""
+    return f"NOT EXISTS (SELECT 1 FROM cubes WHERE cubes.rid = {table}.rid /*= cubes {table} */)"
 
 
 def partition_number(connection: Database, path: str) -> int | None:

@@ -21,7 +21,7 @@ from holdfast.store import schema
 from holdfast.store.base import Action, Commit, Event, Op, Operation, Where
 from holdfast.store.batch import Batch, newest
 from holdfast.store.blobs import Blobs
-from holdfast.store.engine import WHOLE, Database, Engine
+from holdfast.store.engine import STORE, WHOLE, Database, Engine
 from holdfast.store.forms import Forms
 from holdfast.store.grants import Gate, Reach, Right
 from holdfast.store.journal import Problem
@@ -31,7 +31,6 @@ from holdfast.store.queue import FOLDS, Clock, Queue, arrive, fold_table, vector
 from holdfast.store.receipts import Kept, broken, erasure, erasures
 from holdfast.store.rewards import Rewarded, Terms, bounded, hand_out, hindrance, redeem
 from holdfast.store.rows import (
-    NOTE,
     SELECT,
     SELECT_SALTED,
     VERSIONS,
@@ -42,8 +41,10 @@ from holdfast.store.rows import (
     forget_read,
     id_bytes,
     id_text,
+    note,
     partition_number,
     passes,
+    stray,
     to_bare,
     to_row,
     visible,
@@ -320,9 +321,9 @@ class SqlStore:
                     query = f"SELECT count(*) FROM {table} WHERE {column} IN ({marks})"
                     found[table] += connection.execute(query, some).fetchone()[0]
             for table in (*FOLDS, *vector_tables(connection)):
-                query = f"SELECT count(*) FROM {table} WHERE rid NOT IN (SELECT rid FROM cubes)"
+                query = f"SELECT count(*) FROM {table} WHERE {stray(table)}"
                 found["folds"] += connection.execute(query).fetchone()[0]
-            query = "SELECT count(*) FROM jobs WHERE rid NOT IN (SELECT rid FROM cubes)"
+            query = f"SELECT count(*) FROM jobs WHERE {stray('jobs')}"
             found["jobs"] = connection.execute(query).fetchone()[0]
         return found
 
@@ -650,6 +651,13 @@ class SqlStore:
             seq, hash = newest(connection)[:2]
         return seq, hash.hex()
 
+    def journal_head(self, scope: Scope) -> tuple[int, str]:
+        """The newest event, and its hash, of the journal that a scope's events are in, whoever's they are. Nothing is noted of it."""
+        self._gate.reach(scope)
+        with self.connections.reading(scope.tenant) as connection:
+            seq, hash = newest(connection)[:2]
+        return seq, hash.hex()
+
     def counts(self) -> dict[str, int]:
         """How many of what the store holds, for ``status``."""
         queries = {
@@ -674,18 +682,23 @@ class SqlStore:
 
     # --- what indexes follow ---
 
-    def fold(self, table: str, part: int, after: int = -1) -> list[tuple[int, bytes]]:
-        """A fold's rows of one partition with n > ``after``, in order. ``table`` is one of FOLDS or a vector table."""
+    def fold(self, table: str, part: int, after: int = -1, *, bodies: bool = True) -> list[tuple[int, bytes]]:
+        """A fold's rows of one partition with n > ``after``, in order. ``table`` is one of FOLDS or a vector table.
+
+        ``bodies``: false for who asks which rows there are; nothing stands in them.
+        """
         low = (part << schema.PARTITION_BITS) + after + 1
         high = ((part + 1) << schema.PARTITION_BITS) - 1
         with self.connections.reading(self.connections.tenant_of(part)) as connection:
-            query = f"SELECT rid, body FROM {fold_table(table)} WHERE rid BETWEEN ? AND ?"
+            what = "rid, body" if bodies else "rid, NULL"
+            query = f"SELECT {what} FROM {fold_table(table)} WHERE rid BETWEEN ? AND ? ORDER BY rid"
             return connection.execute(query, (low, high)).fetchall()
 
-    def fold_rows(self, table: str, rids: Sequence[int]) -> list[tuple[int, bytes]]:
-        """A fold's rows with these numbers."""
+    def fold_rows(self, table: str, rids: Sequence[int], *, bodies: bool = True) -> list[tuple[int, bytes]]:
+        """A fold's rows with these numbers; ``bodies`` as in ``fold``."""
         found: list[tuple[int, bytes]] = []
-        query = f"SELECT rid, body FROM {fold_table(table)} WHERE rid = ?"
+        what = "rid, body" if bodies else "rid, NULL"
+        query = f"SELECT {what} FROM {fold_table(table)} WHERE rid = ?"
         for tenant, some in self.connections.by_tenant(map(int, rids)).items():
             with self.connections.reading(tenant) as connection:
                 found += [record for rid in some for record in connection.execute(query, (rid,))]
@@ -782,7 +795,7 @@ class SqlStore:
                     )
                     done += len(rows)
                 if tenant == WHOLE:
-                    self._set_meta(connection, "analyser", stamp)
+                    note(connection, "analyser", stamp)
                 for (part,) in connection.execute("SELECT no FROM partitions").fetchall():
                     arrive(connection, part, "terms", [])
         if WHOLE not in self.connections.chains():
@@ -791,18 +804,14 @@ class SqlStore:
 
     def meta(self, key: str) -> str | None:
         """A note that the store keeps about itself."""
-        with self.connections.reading(WHOLE) as connection:
+        with self.connections.reading(STORE) as connection:
             found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return found[0] if found else None
 
     def set_meta(self, key: str, value: str) -> None:
         """Write such a note."""
-        with self.connections.writing(WHOLE) as connection:
-            self._set_meta(connection, key, value)
-
-    @staticmethod
-    def _set_meta(connection: Database, key: str, value: str) -> None:
-        connection.execute(NOTE, (key, value))
+        with self.connections.writing(STORE) as connection:
+            note(connection, key, value)
 
     # --- vector tables ---
 
@@ -835,7 +844,7 @@ class SqlStore:
             if no > 1 and not beside:
                 raise ConflictError(f"this store's vectors are not of {name!r} by now; open the store again")
             connection.execute("INSERT INTO models VALUES (?, ?, ?, 0)", (no, name, dimension))
-            self.connections.make_fold(connection, f"vectors_{no}")
+            self.connections.make_vectors(connection, int(no), dimension)
             self.connections.queue_all(connection, "embed")
         return int(no)
 
@@ -880,10 +889,10 @@ class SqlStore:
     def _sealing(self) -> bytes:
         """The key that tokens are sealed with; the store makes one when the first goes out, and keeps it."""
         if self._seal is None:
-            with self.connections.reading(WHOLE) as connection:
+            with self.connections.reading(STORE) as connection:
                 found = connection.execute("SELECT value FROM meta WHERE key = 'seal'").fetchone()
             if found is None:
-                with self.connections.writing(WHOLE) as connection:
+                with self.connections.writing(STORE) as connection:
                     new = secrets.token_hex(32)
                     connection.execute(
                         "INSERT INTO meta (key, value) VALUES ('seal', ?) ON CONFLICT DO NOTHING", (new,)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast.errors import SchemaError, StoreError
+from holdfast.store.nearest import FUNCTIONS, stand
 from holdfast.store.pool import ROLE, SCHEMA
 
-VERSION = 1
+VERSION = 2
 
 _TENANT = "tenant text COLLATE \"C\" NOT NULL DEFAULT coalesce(current_setting('holdfast.tenant', true), '')"
 
@@ -129,29 +130,41 @@ def migrate(connection: Any) -> None:
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('holdfast schema'))")
         found = version(connection)
-        if found == VERSION:
-            return
         if found > VERSION:
             raise SchemaError(
                 f"this store has schema {found}, and this Holdfast reads up to {VERSION}; nothing was changed. "
                 "Upgrade with: pip install --upgrade holdfast"
             )
-        _role(connection)
-        connection.execute(f"CREATE SCHEMA {SCHEMA}")
-        connection.execute(f"GRANT USAGE ON SCHEMA {SCHEMA} TO {ROLE}")
+        if found == 0:
+            _make(connection)
         connection.execute(f"SET LOCAL search_path = {SCHEMA}, pg_temp")
-        connection.execute("CREATE SEQUENCE partition_numbers")
-        connection.execute(f"GRANT USAGE ON SEQUENCE partition_numbers TO {ROLE}")
-        connection.execute("SET LOCAL check_function_bodies = off")
-        for statement in _FUNCTIONS:
-            connection.execute(statement)
-        for table, columns in _TABLES.items():
-            connection.execute(f"CREATE TABLE {table} ({columns})")
-            for statement in walls(table):
+        if found < 2:
+            connection.execute("SET LOCAL check_function_bodies = off")
+            for statement in FUNCTIONS:
                 connection.execute(statement)
-        for statement in (*_INDEXES, *_WHOLE):
+        if found < VERSION:
+            connection.execute(f"UPDATE version SET version = {VERSION}")
+        for no, dimension in connection.execute("SELECT no, dimension FROM models").fetchall():
+            stand(connection, no, dimension)
+
+
+def _make(connection: Any) -> None:
+    """The tables as they were in version 1."""
+    _role(connection)
+    connection.execute(f"CREATE SCHEMA {SCHEMA}")
+    connection.execute(f"GRANT USAGE ON SCHEMA {SCHEMA} TO {ROLE}")
+    connection.execute(f"SET LOCAL search_path = {SCHEMA}, pg_temp")
+    connection.execute("CREATE SEQUENCE partition_numbers")
+    connection.execute(f"GRANT USAGE ON SEQUENCE partition_numbers TO {ROLE}")
+    connection.execute("SET LOCAL check_function_bodies = off")
+    for statement in _FUNCTIONS:
+        connection.execute(statement)
+    for table, columns in _TABLES.items():
+        connection.execute(f"CREATE TABLE {table} ({columns})")
+        for statement in walls(table):
             connection.execute(statement)
-        connection.execute(f"UPDATE version SET version = {VERSION}")
+    for statement in (*_INDEXES, *_WHOLE):
+        connection.execute(statement)
 
 
 def version(connection: Any) -> int:
@@ -163,6 +176,16 @@ def version(connection: Any) -> int:
             f"this database has a schema {SCHEMA!r} that is no Holdfast store; give the address of another database"
         )
     return int(connection.execute(f"SELECT version FROM {SCHEMA}.version").fetchone()[0]) if there[1] else 0
+
+
+def servers(connection: Any) -> tuple[str, ...]:
+    """The names of the other servers on which parts of the tables lie."""
+    query = (
+        "SELECT DISTINCT srvname FROM pg_inherits JOIN pg_class AS whole ON whole.oid = inhparent "
+        "JOIN pg_foreign_table ON ftrelid = inhrelid JOIN pg_foreign_server AS server ON server.oid = ftserver "
+        "WHERE whole.relnamespace = to_regnamespace(%s) ORDER BY srvname"
+    )
+    return tuple(name for (name,) in connection.execute(query, (SCHEMA,)))
 
 
 def _role(connection: Any) -> None:
