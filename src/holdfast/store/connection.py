@@ -69,6 +69,7 @@ class Connections:
 
     reads_json = True
     searches = False
+    skipping = ""
 
     def __init__(self, file: Path, *, durability: str = "full") -> None:
         refuse_network(file.parent)

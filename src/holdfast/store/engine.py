@@ -71,6 +71,12 @@ class Engine(Protocol):
     """Whether it may be able to search vectors by itself: see ``nearest``."""
 
     @property
+    def skipping(self) -> str:
+        """What a query of rows that are to be changed ends with, so that it leaves out those that others are changing; "" where
+        none can, and whoever writes is to be alone."""
+        ...
+
+    @property
     def durability(self) -> str:
         """ "full" or "normal"."""
         ...

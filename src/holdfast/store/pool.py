@@ -156,6 +156,11 @@ class Pool:
         self.servers: tuple[str, ...] = ()
         self.parts: dict[str, int] = {}
 
+    @property
+    def skipping(self) -> str:
+        """See ``Engine``; a row of another server can be waited for, and not left out."""
+        return "" if self.servers else " FOR UPDATE OF jobs SKIP LOCKED"
+
     # --- transactions ---
 
     def reading(self, tenant: str | None = None) -> _Reading:

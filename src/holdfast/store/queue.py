@@ -62,17 +62,18 @@ class Queue:
             some = found[: max(1, limit >> min(found[0][1], 16))]
             if taken := self._lease(task, [rid for rid, _ in some], free, now, lease):
                 return taken
-            # Who takes jobs writes to their tenant alone: of two workers the second finds none of these free, and looks further.
-            # So it does where their partition is not there, which is for the doctor.
+            # Of two workers that found the same jobs the second gets none of them, and looks further. So it does where their
+            # partition is not there, which is for the doctor.
             low = some[-1][0] + 1
 
     def _lease(self, task: str, rids: Sequence[int], free: str, now: int, until: int) -> list[int]:
         """Put off the free ones among some jobs; their row numbers."""
         taken: list[int] = []
+        skipping = self._connections.skipping
         for tenant, own in self._connections.by_tenant(rids).items():
-            with self._connections.writing(tenant, lazily=True, quietly=True) as connection:
+            with self._connections.writing(tenant, lazily=True, alone=not skipping, quietly=True) as connection:
                 query = f"SELECT rid FROM jobs WHERE {free} AND rid IN ({','.join(map(str, own))})"
-                still = [rid for (rid,) in connection.execute(query, (task, now))]
+                still = [rid for (rid,) in connection.execute(query + skipping, (task, now))]
                 put_off = "UPDATE jobs SET not_before = ? WHERE task = ? AND rid = ?"
                 connection.executemany(put_off, [(until, task, rid) for rid in still])
             taken += still
@@ -134,9 +135,9 @@ class Queue:
 
     def postpone(self, task: str, rids: Sequence[int], error: str) -> None:
         """Put failed jobs back with a growing delay (1 s doubling to 1 h). They are never dropped."""
-        now = to_micros(self._clock())
+        now, skipping = to_micros(self._clock()), self._connections.skipping
         for tenant, some in self._connections.by_tenant(rids).items():
-            with self._connections.writing(tenant, lazily=True, quietly=True) as connection:
+            with self._connections.writing(tenant, lazily=True, alone=not skipping, quietly=True) as connection:
                 connection.executemany(
                     f"UPDATE jobs SET attempts = attempts + 1, error = ?, not_before = ? + {_LATER} "
                     "WHERE task = ? AND rid = ?",

@@ -108,7 +108,8 @@ def broken(connection: Database, one: Kept, scope: Scope) -> list[str]:
     found = []
     query = (
         "SELECT seq, txn, at, actor, action, journal.id, version, reason, digest, hash, "
-        "(SELECT count(*) FROM tombstones WHERE tombstones.id = journal.id AND tombstones.seq = journal.seq) "
+        "(SELECT count(*) FROM tombstones "
+        "WHERE tombstones.id = journal.id AND tombstones.seq = journal.seq /*= tombstones journal */) "
         "FROM journal WHERE seq BETWEEN ? AND ? ORDER BY seq"
     )
     for *fields, digest, hash, buried in connection.execute(query, (one.first, one.seq)):

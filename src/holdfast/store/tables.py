@@ -61,7 +61,6 @@ _TABLES = {
 _INDEXES = (
     "CREATE INDEX journal_part ON journal (tenant, part, seq)",
     "CREATE INDEX journal_id ON journal (tenant, id, seq)",
-    "CREATE INDEX journal_action ON journal (tenant, part, action, seq) WHERE action <> 'add'",
     "CREATE UNIQUE INDEX cubes_id ON cubes (tenant, id, version)",
     "CREATE UNIQUE INDEX cubes_key ON cubes (tenant, key) WHERE key IS NOT NULL",
     "CREATE INDEX cubes_source ON cubes (tenant, source) WHERE source IS NOT NULL",
@@ -70,6 +69,9 @@ _INDEXES = (
     "CREATE INDEX links_child ON links (tenant, child)",
     "CREATE INDEX jobs_due ON jobs (tenant, task, not_before)",
 )
+
+_BY_ACTION = "CREATE INDEX IF NOT EXISTS journal_action ON journal (tenant, part, action, seq) WHERE action <> 'add'"
+"""Of version 2: events of a rare kind, such as erasures."""
 
 # What the common SQL asks of its database by names that PostgreSQL lacks. A body may hold what ``json`` refuses (an escaped
 # NUL, half of a character): those escapes, and no others, are read as they are written.
@@ -140,7 +142,7 @@ def migrate(connection: Any) -> None:
         connection.execute(f"SET LOCAL search_path = {SCHEMA}, pg_temp")
         if found < 2:
             connection.execute("SET LOCAL check_function_bodies = off")
-            for statement in FUNCTIONS:
+            for statement in (*FUNCTIONS, _BY_ACTION):
                 connection.execute(statement)
         if found < VERSION:
             connection.execute(f"UPDATE version SET version = {VERSION}")
