@@ -536,7 +536,7 @@ class SqlStore:
         return seq, hash.hex()
 
     def journal_head(self, scope: Scope) -> tuple[int, str]:
-        """The newest event, and its hash, of the journal that a scope's events are in, whoever's they are. Nothing is noted of it."""
+        """The newest event, and its hash, of the journal that a scope's events are in, whoever's they are; nothing is noted of it."""
         self._gate.reach(scope)
         with self.connections.reading(scope.tenant) as connection:
             seq, hash = newest(connection)[:2]
