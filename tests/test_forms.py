@@ -243,10 +243,10 @@ def test_a_file_that_is_put_again_meanwhile_is_not_lost(folder: Path, monkeypatc
     plain = Blobs.settle
     again: list[Cube] = []
 
-    def between(self: Blobs) -> set[str]:
+    def between(self: Blobs, *of: str) -> set[str]:
         if not again:
             again.append(state(store, 1, text="kept once more, by another program"))
-        return plain(self)
+        return plain(self, *of)
 
     monkeypatch.setattr(Blobs, "settle", between)
     receipt = forget(store, ANA, ids=[cube.id]).verify()

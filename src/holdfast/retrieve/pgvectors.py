@@ -14,10 +14,21 @@ from contextlib import AbstractContextManager
 import numpy as np
 import numpy.typing as npt
 
+from holdfast.cube import Form
 from holdfast.retrieve.arrays import Column, Floats, Rows
 from holdfast.store import nearest as server
 from holdfast.store.engine import Database
 from holdfast.store.schema import PARTITION_BITS
+from holdfast.taxonomy import Function, MemoryProfile, Modality, Retrieval, Subform, Subject
+
+PROFILE = MemoryProfile(
+    Form.TEXT,
+    Subform.FLAT,
+    (Function.FACTS_USER, Function.FACTS_ENVIRONMENT),
+    retrieval=(Retrieval.SEMANTIC,),
+    subject=(Subject.USER, Subject.WORLD),
+    modality=(Modality.VECTOR,),
+)
 
 HELD_ROWS = int(os.environ.get("HOLDFAST_HELD_ROWS", "50000"))
 """Partitions of more rows are searched by the server, where it can. At 384 dimensions a row takes 0.8 KB of a process."""
