@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from threading import Lock
 from typing import Annotated, Any
@@ -45,6 +45,7 @@ try:
     from fastapi.responses import Response
     from fastapi.routing import APIRoute
     from fastapi.security.base import SecurityBase
+    from pydantic import BaseModel
     from starlette.exceptions import HTTPException
 except ImportError as error:
     raise MissingExtraError("this needs the extra: pip install 'holdfast[serve]'") from error
@@ -174,7 +175,9 @@ async def _scope(request: Request) -> dict[str, str | None]:
     return {"tenant": "default", **{name: named[name] for name in _SCOPE if name in named}}
 
 
-Held = Annotated[Memory, Security(_Bearer())]
+_key = _Bearer()
+
+Held = Annotated[Memory, Security(_key)]
 """The memory as whoever calls may use it."""
 
 Named = Annotated[dict[str, Any], Depends(_scope)]
@@ -217,6 +220,27 @@ class Route(APIRoute):
             ]
             options["openapi_extra"] = {**(options.get("openapi_extra") or {}), "parameters": said}
         super().__init__(path, endpoint, **options)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """See FastAPI. One that takes a memory, a scope and one body is called at once, in less than half of the time."""
+        plain, called = super().get_route_handler(), self.endpoint
+        names = [*inspect.signature(called).parameters]
+        body = self.body_field.field_info.annotation if names[:2] == ["memory", "scope"] and self.body_field else None
+        if len(names) != 3 or not isinstance(body, type) or not issubclass(body, BaseModel):
+            return plain
+
+        async def handler(request: Request) -> Response:
+            if request.headers.get("content-type") != "application/json":
+                return await plain(request)
+            memory, scope = await _key(request), await _scope(request)
+            try:
+                asked = body.model_validate(json.loads(await request.body()))
+            except (ValueError, RecursionError):
+                return await plain(request)  # which says what is wrong
+            told: Response = await run_in_threadpool(called, memory, scope, asked)
+            return told
+
+        return handler
 
 
 # --- what is told ---
