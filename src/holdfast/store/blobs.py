@@ -204,7 +204,7 @@ class Blobs:
                     path.unlink(missing_ok=True)
             return before - len(list(self._files()))
 
-    def settle(self, _tenant: str = WHOLE) -> set[str]:
+    def settle(self, tenant: str = WHOLE) -> set[str]:  # noqa: ARG002  (a folder has no walls within)
         """Delete the files that are owed, also after a crash; return the names of those that stay, because a memory names them.
 
         Of one tenant alone, where tenants are apart and one is named.

@@ -112,9 +112,9 @@ class StoredFiles(Blobs):
                 done += before - self._count(connection)
         return done
 
-    def settle(self, _tenant: str = WHOLE) -> set[str]:
+    def settle(self, tenant: str = WHOLE) -> set[str]:
         """Delete the files that are owed, also after a crash; return the names of those that stay, because a memory names them."""
-        with self._connections.reading(_tenant) as connection:
+        with self._connections.reading(tenant) as connection:
             query = "SELECT DISTINCT tenant FROM meta WHERE key >= ? AND key < ?"
             owing = [tenant for (tenant,) in connection.execute(query, (OWED, OWED[:-1] + ";"))]
         stay: set[str] = set()
