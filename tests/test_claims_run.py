@@ -14,8 +14,10 @@ from holdfast.bench.workload import make_world
 from holdfast.claims import c33_memos_mag as c33
 from holdfast.claims import c37_memrl as c37
 from holdfast.claims import c43_memory_survey as c43
+from holdfast.claims import kept as keeping
 from holdfast.claims import runner
-from holdfast.claims.runner import list_claims, run_claim, start_claim
+from holdfast.claims.base import Result, Scale
+from holdfast.claims.runner import list_claims, load_claim, run_claim, start_claim
 from holdfast.cli import main
 from holdfast.errors import ClaimError, MissingExtraError
 from holdfast.taxonomy import Function
@@ -81,6 +83,30 @@ def test_seeds_that_run_at_once_give_what_they_give_in_turn(tmp_path: Path) -> N
     assert at_once.record["machine"]["jobs"] == 2
     with pytest.raises(ClaimError, match="one seed or more"):
         run_claim(33, evidence_dir=tmp_path, jobs=0)
+
+
+def test_a_run_that_was_cut_goes_on_at_the_seed_it_stood_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, ran = tmp_path / "kept", load_claim(33).run
+    given = {"evidence_dir": tmp_path, "keep": kept}
+    run_claim(33, seeds=[3], **given)  # type: ignore[arg-type]
+    asked: list[int] = []
+
+    def run(scale: Scale, seed: int, data: Path | None) -> Result:
+        asked.append(seed)
+        return ran(scale, seed, data)
+
+    monkeypatch.setattr(load_claim(33), "run", run)
+    first = run_claim(33, seeds=[3, 4], **given)  # type: ignore[arg-type]
+    again = run_claim(33, seeds=[3, 4], **given)  # type: ignore[arg-type]
+    assert asked == [4]
+    assert again.record == first.record
+    # What other code gave is no answer of this one.
+    monkeypatch.setattr(keeping, "_code", lambda: "other")
+    run_claim(33, seeds=[4], **given)  # type: ignore[arg-type]
+    assert asked == [4, 4]
+    (kept / "33-quick-4.json").write_text("{}")
+    with pytest.raises(ClaimError, match="33-quick-4.json is not a kept seed"):
+        run_claim(33, seeds=[4], **given)  # type: ignore[arg-type]
 
 
 def test_seeds_of_several_claims_run_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,6 +30,7 @@ import holdfast
 from holdfast import claims
 from holdfast.claims.base import Check, Claim, Result, Scale, Verdict, verdict
 from holdfast.claims.catalogue import PAPERS, Paper, paper
+from holdfast.claims.kept import Kept
 from holdfast.errors import ClaimError, MissingExtraError
 
 Progress = Callable[[str], None]
@@ -174,15 +175,17 @@ def start_claim(
     progress: Progress | None = None,
     today: date | None = None,
     pool: Pool | None = None,
+    keep: Path | None = None,
 ) -> Callable[[], Report]:
     """Begin to run a paper's claim over its seeds; what is returned waits for them, writes the evidence and gives the report.
 
     By default seed 0, and 0, 1, 2 at ``full``, or what the claim's own ``SEEDS`` say for a scale.
     ``data`` is the user's folder of data sets, for claims that read some. The evidence of a larger scale is never
     replaced by a smaller run: that one is kept beside it, under ``smaller``. ``pool``: where the seeds run, each in a process of
-    its own, their times being those of a shared machine; without one they run in turn, once the report is asked for. Raises
-    ClaimError for an unknown number or an absent claim, and when the report is asked for, where the claim itself says what it
-    lacks; then nothing is written.
+    its own, their times being those of a shared machine; without one they run in turn, once the report is asked for. ``keep``: a
+    folder for the outcome of each seed, which the same code takes from there when it is run again (``kept``). Raises ClaimError
+    for an unknown number or an absent claim, and when the report is asked for, where the claim itself says what it lacks; then
+    nothing is written.
     """
     if scale not in _SCALES:
         raise ClaimError(f"scale must be one of {', '.join(_SCALES)}, not {scale!r}")
@@ -192,13 +195,13 @@ def start_claim(
     if not chosen or len(set(chosen)) != len(chosen):
         raise ClaimError(f"give one or more different seeds, not {list(chosen)}")
     say = progress or (lambda _: None)
-    running = [] if pool is None else [pool.executor.submit(_run, number, scale, seed, data) for seed in chosen]
+    running = [] if pool is None else [pool.executor.submit(_run, number, scale, seed, data, keep) for seed in chosen]
 
     def finished() -> Report:
         ran: list[tuple[Result, float]] = []
         for at, seed in enumerate(chosen):
             say(f"claim {number} ({item.name}), scale {scale}, seed {seed}")
-            ran.append(running[at].result() if running else _run(number, scale, seed, data))
+            ran.append(running[at].result() if running else _run(number, scale, seed, data, keep))
         jobs = 1 if pool is None else pool.jobs
         return _reported(item, claim, folder, scale, chosen, ran, say, today, jobs)
 
@@ -257,10 +260,17 @@ def _reported(
     return Report(item, scale, seeds, outcome, merged, written, path, None if messages else plot, tuple(messages))
 
 
-def _run(number: int, scale: Scale, seed: int, data: Path | None) -> tuple[Result, float]:
+def _run(number: int, scale: Scale, seed: int, data: Path | None, keep: Path | None) -> tuple[Result, float]:
     """One seed, and how long it took."""
+    claim = load_claim(number)
+    kept = None if keep is None else Kept(keep, _versions())
+    if kept is not None and (before := kept.find(number, scale, seed, data is not None)) is not None:
+        return before
     started = time.perf_counter()
-    return load_claim(number).run(scale, seed, data), time.perf_counter() - started
+    result, took = claim.run(scale, seed, data), time.perf_counter() - started
+    if kept is not None:
+        kept.keep(number, scale, seed, data is not None, result, took)
+    return result, took
 
 
 def merge(results: Sequence[Result]) -> Result:

@@ -42,6 +42,9 @@ def register(commands: Any) -> None:
     ran.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="seeds that run at once, of whichever claims (default: 1)"
     )
+    ran.add_argument(
+        "--keep", metavar="DIR", help="keep each seed's outcome here: where a run was cut, the same command goes on"
+    )
 
 
 def list_claims(args: argparse.Namespace, screen: Screen) -> int:
@@ -74,7 +77,8 @@ def run_claims(args: argparse.Namespace, screen: Screen) -> int:
     records: list[dict[str, Any]] = []
     with runner.workers(args.jobs) as pool, screen.bar(len(numbers), "claims", unit="") as bar:
         # All of them at once: where one claim's last seed leaves a core free, the next one's first is begun.
-        given = {"scale": args.scale, "seeds": args.seed, "data": _path(args.data), "evidence_dir": out, "pool": pool}
+        given = {"scale": args.scale, "seeds": args.seed, "data": _path(args.data), "evidence_dir": out}
+        given |= {"pool": pool, "keep": _path(args.keep)}
         started = [_begun(runner, number, args.all, progress=bar.set_description_str, **given) for number in numbers]
         for number, report_of in zip(numbers, started, strict=True):
             try:
