@@ -125,6 +125,8 @@ def a_day(memory: Any, tell: Callable[[Any], None]) -> None:
     tell([[hit.text, hit.relevance] for hit in memory.nearest("a cat", k=2)])
     tell([[one.session, one.distance, one.turns] for one in memory.alike(["my cat Miso", "a name for a cat"])])
     tell(memory.context("the cat", budget=300, k=20))
+    packed = memory.pack("the cat", budget=300, k=20)
+    tell([packed.text, list(packed.cubes), packed.tokens])
     page = memory.page(limit=3)
     tell([list(page.cubes), page.total, page.first == memory.get(id).recorded_at])
     rest = memory.page(limit=100, after=page.next)
@@ -244,11 +246,12 @@ def test_clients_do_what_a_memory_does(tmp_path: Path) -> None:
 
 def test_a_client_has_what_a_memory_has_and_says_so() -> None:
     """Names, arguments and their defaults; what is left out is named here, and in docs/serve.md."""
-    apart = {"apply", "attach", "bank", "chat", "demote", "held_by", "imprint", "keep", "kept", "pack", "promote", "provider", "reembed",
+    apart = {"apply", "attach", "bank", "chat", "demote", "held_by", "imprint", "keep", "kept", "promote", "provider", "reembed",
              "scope", "select", "shelve", "states", "tally", "trained", "with_key"}  # fmt: skip
     fewer = {
         "nearest": {"by"},
         "context": {"count"},
+        "pack": {"count"},
         "useful": {"by", "random"},
         "precedents": {"model", "judge", "extract"},
         "flush": {"progress"},

@@ -99,7 +99,13 @@ def serve(args: argparse.Namespace, screen: Screen) -> int:
         where = f"[{args.host}]" if ":" in args.host else args.host
         screen.note(f"the owner's key {'was made and ' if made else ''}is in {file}")
         screen.note(f"listening at http://{where}:{listening.getsockname()[1]}/")
-        config = uvicorn.Config(served, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+        config = uvicorn.Config(
+            served,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=10,
+        )
         server = uvicorn.Server(config)
         served.state.stopping = lambda: server.should_exit  # pages that are open would hold up the end
         server.run(sockets=[listening])

@@ -17,6 +17,7 @@ from holdfast.guard.precedents import Precedents
 from holdfast.guard.revocation import Revocation
 from holdfast.memory import Added, Change, Page
 from holdfast.recipes.base import Guidance, Taken
+from holdfast.retrieve.context import Packed
 from holdfast.retrieve.hits import Hit, Hits
 from holdfast.retrieve.resemblance import Likeness
 from holdfast.retrieve.utility import Useful
@@ -83,6 +84,11 @@ def cube(told: Record) -> Cube:
 def cubes(told: Record) -> list[Cube]:
     """Some memories."""
     return [Cube.from_dict(one) for one in told["memories"]]
+
+
+def packed(told: Record) -> Packed:
+    """A context, with the memories in it."""
+    return Packed(told["text"], tuple(cubes(told)), told["tokens"])
 
 
 def added(told: Record) -> Added:

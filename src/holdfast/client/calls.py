@@ -20,6 +20,7 @@ from holdfast.guard.lessons import Caution
 from holdfast.guard.precedents import Precedents
 from holdfast.memory import Added, Change, Page
 from holdfast.recipes.base import Guidance, Taken
+from holdfast.retrieve.context import Packed
 from holdfast.retrieve.hits import Hit, Hits
 from holdfast.retrieve.resemblance import Likeness
 from holdfast.retrieve.utility import Useful
@@ -172,6 +173,12 @@ class Calls(Named):
         """See ``Memory.context``; tokens are counted as it does where nothing else is said."""
         body = {"query": query, "budget": budget, "k": k}
         return Call("POST", "context", lambda told: str(told["text"]), self._scope(scope), body, again=True)
+
+    @asked
+    def pack(self, /, query: str, *, budget: int = 800, k: int = 50, **scope: str | None) -> Call[Packed]:
+        """See ``Memory.pack``; tokens are counted as it does where nothing else is said."""
+        body = {"query": query, "budget": budget, "k": k, "whole": True}
+        return Call("POST", "context", answers.packed, self._scope(scope), body, again=True)
 
     @asked
     def useful(self, /, task: str, *, kinds: Sequence[str] = (), **scope: str | None) -> Call[Useful]:

@@ -44,10 +44,10 @@ class Hit:
     def why(self) -> str:
         """One line: the share of each channel, who said it when through which channel, and how far that is trusted."""
         parts = sorted(self.channels.items(), key=lambda item: -abs(item[1]))
-        shares = " ".join(f"{name} {value:+.2f}" for name, value in parts if abs(value) >= 0.005)
+        shares = " ".join([f"{name} {value:+.2f}" for name, value in parts if abs(value) >= 0.005])
         origin = self.cube.origin
         source = " ".join(part for part in (origin.author, f"({origin.channel})", origin.reference) if part)
-        when = f" on {self.said:%Y-%m-%d}" if self.said else ""
+        when = f" on {self.said.isoformat()[:10]}" if self.said else ""
         return f"{self.score:.2f} = {shares or 'no evidence'}; {source}{when}, trust {origin.trust:.2f}"
 
     def to_dict(self) -> dict[str, Any]:

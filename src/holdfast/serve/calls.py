@@ -37,6 +37,7 @@ from holdfast.retrieve.hits import Hit, Hits
 from holdfast.store.access import HeldStore
 
 try:
+    import orjson
     from fastapi import Depends, FastAPI, Request, Security
     from fastapi.concurrency import run_in_threadpool
     from fastapi.exceptions import RequestValidationError
@@ -234,7 +235,7 @@ class Route(APIRoute):
                 return await plain(request)
             memory, scope = await _key(request), await _scope(request)
             try:
-                asked = body.model_validate(json.loads(await request.body()))
+                asked = body.model_validate(orjson.loads(await request.body()))
             except (ValueError, RecursionError):
                 return await plain(request)  # which says what is wrong
             told: Response = await run_in_threadpool(called, memory, scope, asked)
@@ -322,8 +323,8 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 def written(record: Any) -> bytes:
     """A record as JSON."""
     try:
-        return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:
+        return orjson.dumps(record, option=orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME)
+    except TypeError:  # half of a character, a number of more than 64 bits, a key that is none
         return json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
 
 

@@ -137,12 +137,14 @@ def context(
     k: Annotated[int, Body(ge=1, le=200)] = 50,
     as_of: Annotated[str | None, Body()] = None,
     true_at: Annotated[str | None, Body()] = None,
+    whole: Annotated[bool, Body(description="with the memories themselves")] = False,
 ) -> dict[str, Any]:
     """What memory has to tell about a task, fenced as data and packed into a budget of tokens."""
     view = memory.as_of(as_of, true_at=true_at) if as_of or true_at else memory
     packed = view.pack(query, budget=budget, k=k, **scope)
     served = [asdict(cube.ref) for cube in packed.cubes]
-    return {"text": packed.text, "ids": [ref["id"] for ref in served], "served": served, "tokens": packed.tokens}
+    told = {"text": packed.text, "ids": [ref["id"] for ref in served], "served": served, "tokens": packed.tokens}
+    return told | ({"memories": [cube.to_dict() for cube in packed.cubes]} if whole else {})
 
 
 @routes.post("/nearest", operation_id="nearest")
