@@ -25,7 +25,7 @@ demo: $(STAMP)
 	$(BIN)/holdfast demo
 
 test: $(STAMP) $(if $(TORCH),$(VENV)/.torch)
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
