@@ -17,7 +17,7 @@ from holdfast.claims import c43_memory_survey as c43
 from holdfast.claims import kept as keeping
 from holdfast.claims import runner
 from holdfast.claims.base import Result, Scale
-from holdfast.claims.runner import list_claims, load_claim, run_claim, start_claim
+from holdfast.claims.runner import list_claims, load_claim, longest_first, run_claim, start_claim
 from holdfast.cli import main
 from holdfast.errors import ClaimError, MissingExtraError
 from holdfast.taxonomy import Function
@@ -115,6 +115,35 @@ def test_seeds_of_several_claims_run_at_once(tmp_path: Path, capsys: pytest.Capt
     told = json.loads(capsys.readouterr().out)
     assert [(one["number"], one["seeds"], one["machine"]["jobs"]) for one in told] == [(33, [3], 2), (43, [3], 2)]
     assert {path.name[:2] for path in tmp_path.glob("*.json")} == {"33", "43"}
+
+
+def test_the_longest_claims_are_begun_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def took(number: int, scale: str, *seconds: float, **more: object) -> dict[str, object]:
+        runs = [{"seed": seed, "duration_s": one, "arms": {}} for seed, one in enumerate(seconds)]
+        record = {"scale": scale, "seeds": list(range(len(runs))), "runs": runs, **more}
+        (tmp_path / f"{runner.paper(number).stem}.json").write_text(json.dumps(record))
+        return record
+
+    quick = took(43, "quick", 2.0, 5.0)
+    took(33, "quick", 3.0, 4.0)
+    assert longest_first([33, 43], "quick", tmp_path) == [43, 33]
+    # Of other scales nothing is known, and what may be the longest of all is begun before the rest.
+    took(33, "full", 900.0, smaller={"quick": quick | {"runs": [{"duration_s": 9.0}]}})
+    assert longest_first([43, 33, 37], "quick", tmp_path) == [37, 33, 43]
+    assert longest_first([43, 37, 33], "full", tmp_path) == [43, 37, 33]
+
+    begun: list[int] = []
+
+    def start(number: int, **given: object) -> Callable[[], object]:
+        begun.append(number)
+        raise MissingExtraError("it needs something")
+
+    monkeypatch.setattr(runner, "start_claim", start)
+    assert main(["claims", "run", "--all", "--jobs", "2", "--out", str(tmp_path), "--json"]) == 1
+    told = [one["number"] for one in json.loads(capsys.readouterr().out)]
+    assert told == sorted(told) and begun[-2:] == [33, 43] and sorted(begun) == told
 
 
 def test_a_claim_that_cannot_be_run_keeps_no_other_from_it(

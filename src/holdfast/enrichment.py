@@ -168,6 +168,9 @@ class Enrichment:
                 f"this store's vectors are of {serving} by now, and this program embeds with {self.embedder.model}; open the "
                 "store again"
             )
+        for no, name, dimension, _ in models:
+            if serving is not None and (name, dimension) == (self.embedder.model, self.embedder.dimension):
+                return f"vectors_{no}"  # as mostly: nothing is to be written
         # Not beside another model: the store may have changed to one since we looked.
         no = self._store.add_model(self.embedder.model, self.embedder.dimension, beside=False)
         if serving is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass, field
+from itertools import chain
 
 from holdfast.agent.sandbox import Limits, Sandbox
 from holdfast.chat import Chat, Message, Role, Usage
@@ -140,7 +141,8 @@ def printing(code: str) -> str:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return code
-    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    shown = (node.value for node in reversed(tree.body) if isinstance(node, ast.Expr))  # mostly it is the last line
+    calls = (node.func for node in chain(shown, ast.walk(tree)) if isinstance(node, ast.Call))
     if not tree.body or any(isinstance(call, ast.Name) and call.id == "print" for call in calls):
         return code
     last = tree.body[-1]

@@ -183,6 +183,10 @@ class RoleMemory:
         the memory's own, items that are not pinned are left out of the text, the oldest first; raises UnreadableError where what
         is pinned is more than that.
         """
+        return self.told(budget)[0]
+
+    def told(self, budget: int | None = None) -> tuple[str, tuple[str, ...]]:
+        """As ``render``, with the ``taint`` of the same version."""
         state, most = self._load(), self.budget if budget is None else min(budget, self.budget)
         held, _ = fitted(state.held, self.template.policies, most, tokens)
         text = render(held)
@@ -190,7 +194,7 @@ class RoleMemory:
             more = "\n".join(filter(None, (text, verbatim(one))))
             if one.text and count_tokens(more) <= most:
                 text = more
-        return text
+        return text, state.cube.origin.taint if state.cube is not None else ()
 
     # --- write ---
 

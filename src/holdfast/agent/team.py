@@ -137,8 +137,8 @@ class TeamMemory:
         """The block of memories, and what was from outside in it."""
         frame = self._count("<memory>\n\n</memory>\n")
         room = budget - frame
-        text = own.render(room) if room > 0 else ""
-        block, seen = (f"<memory>\n{text}\n</memory>", own.taint) if text else ("", ())
+        text, seen = own.told(room) if room > 0 else ("", ())
+        block, seen = (f"<memory>\n{text}\n</memory>", seen) if text else ("", ())
         for name, held in self._shown(agent):
             shown = render(held)
             more = "\n".join(filter(None, (block, f"<shared of={fenced(name)}>\n{shown}\n</shared>")))

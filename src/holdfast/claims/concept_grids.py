@@ -117,8 +117,14 @@ def _things(held: bytes, columns: int) -> tuple[Thing, ...]:
 
 
 def holes(grid: Grid) -> npt.NDArray[np.bool_]:
-    """Cells of the ground from which no way over the ground leads to the edge."""
-    rows, columns = grid.shape
+    """Cells of the ground from which no way over the ground leads to the edge; not to be written to."""
+    return _holes(grid.tobytes(), grid.shape[1])
+
+
+@lru_cache(maxsize=20_000)
+def _holes(held: bytes, columns: int) -> npt.NDArray[np.bool_]:
+    grid = np.frombuffer(held, np.uint8).reshape(-1, columns)
+    rows = len(grid)
     outside = np.zeros((rows + 2, columns + 2), np.bool_)
     ground = np.ones((rows + 2, columns + 2), np.bool_)
     ground[1:-1, 1:-1] = grid == 0
@@ -211,11 +217,18 @@ def _map(grid: Grid, function: Step) -> Grid | None:
     for one in things(grid):
         box = slice(one.top, one.bottom), slice(one.left, one.right)
         part = np.where(one.mask[box], grid[box], np.uint8(0))
-        made = done(function, part, part)
+        made = _mapped(function, part.tobytes(), part.shape[1])
         if made is None or made.shape != part.shape:
             return None
         new[box] = np.where(made != 0, made, new[box])
     return new
+
+
+@lru_cache(maxsize=50_000)
+def _mapped(function: Step, held: bytes, columns: int) -> Grid | None:
+    """What a step makes of one object: the same objects stand in one grid after another."""
+    part = np.frombuffer(held, np.uint8).reshape(-1, columns)
+    return done(function, part, part)
 
 
 PREDICATES: Mapping[str, Callable[[Grid, Thing, Sequence[Thing]], bool]] = {

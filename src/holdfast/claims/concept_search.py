@@ -48,6 +48,7 @@ class Bench:
         self._steps: list[Step] = []
         self._numbers: dict[Step, int] = {}
         self._boards = [_Board(pair, self._steps) for pair in task.train]
+        self._sweeps: dict[tuple[Code, ...], _Sweep] = {}
 
     def coded(self, program: Program) -> Code:
         """A program as the numbers of its steps."""
@@ -60,6 +61,13 @@ class Bench:
     def program(self, code: Code) -> Program:
         """The inverse of ``coded``."""
         return tuple(self._steps[number] for number in code)
+
+    def swept(self, routines: Sequence[Program]) -> _Sweep:
+        """The programs of these routines and the primitives after them."""
+        grammar = tuple(dict.fromkeys(map(self.coded, (*routines, *self.primitives))))
+        if grammar not in self._sweeps:
+            self._sweeps[grammar] = _Sweep(self, grammar)
+        return self._sweeps[grammar]
 
     def start(self) -> State:
         """Where every program begins."""
@@ -118,24 +126,48 @@ def search(bench: Bench, routines: Sequence[Program] = (), budget: int = 8_000, 
     before any other."""
     pairs = len(bench.task.train)
     almost, tried = False, 0
-    for before, state, code in _candidates(bench, routines, first):
-        if tried == budget:
-            break
-        tried += 1
-        fit = bench.fits(code, state)
-        if fit == pairs:
-            return Found(bench.program(before + code), tried, pairs >= HOLDS_OUT and not almost)
-        almost |= fit == pairs - 1
-    return Found(None, tried)
-
-
-def _candidates(
-    bench: Bench, routines: Sequence[Program], first: Iterable[Program]
-) -> Iterator[tuple[Code, State, Code]]:
-    start = bench.start()
     for program in dict.fromkeys(first):
-        yield (), start, bench.coded(program)
-    grammar = list(dict.fromkeys(map(bench.coded, (*routines, *bench.primitives))))
+        if tried == budget:
+            return Found(None, tried)
+        tried += 1
+        fit = bench.fits(bench.coded(program), bench.start())
+        if fit == pairs:
+            return Found(program, tried, pairs >= HOLDS_OUT and not almost)
+        almost |= fit == pairs - 1
+    found = bench.swept(routines).upto(budget - tried)
+    return Found(found.program, tried + found.tried, found.verified and not almost)
+
+
+class _Sweep:
+    """The programs of one grammar in their order, as far as they were asked for: arms with the same routines, and a budget that is
+    larger, go on from there."""
+
+    def __init__(self, bench: Bench, grammar: Sequence[Code]) -> None:
+        self._bench, self._pairs = bench, len(bench.task.train)
+        self._coming = _candidates(bench, grammar)
+        self._tried, self._almost = 0, False
+        self._found: Found | None = None
+
+    def upto(self, budget: int) -> Found:
+        """What a search with a budget finds."""
+        while self._found is None and self._tried < budget:
+            one = next(self._coming, None)
+            if one is None:
+                break
+            before, state, code = one
+            self._tried += 1
+            fit = self._bench.fits(code, state)
+            if fit == self._pairs:
+                verified = self._pairs >= HOLDS_OUT and not self._almost
+                self._found = Found(self._bench.program(before + code), self._tried, verified)
+            self._almost |= fit == self._pairs - 1
+        if self._found is not None and self._found.tried <= budget:
+            return self._found
+        return Found(None, min(budget, self._tried))
+
+
+def _candidates(bench: Bench, grammar: Sequence[Code]) -> Iterator[tuple[Code, State, Code]]:
+    start = bench.start()
     seen = {start}
     level = _Level(iter([((), start)]))
     for _ in range(DEEPEST):

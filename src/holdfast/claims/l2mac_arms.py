@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from holdfast.agent.acceptance import is_test
 from holdfast.agent.context import cost, tools_cost, without_oldest
 from holdfast.agent.control import ControlUnit
-from holdfast.agent.evaluators import Evaluator, PythonSyntax, PythonTests
+from holdfast.agent.evaluators import Evaluator, Finding, PythonSyntax, PythonTests
 from holdfast.agent.filework import TASK_FILE, WRITE, clipped
 from holdfast.agent.ledger import Ledger
 from holdfast.agent.sandbox import Sandbox
@@ -40,7 +40,22 @@ Arm = Callable[[str, Scribe, Sequence[Evaluator]], Files]
 
 def evaluators(sandbox: Sandbox) -> tuple[Evaluator, ...]:
     """What judges a program here: syntax, and its own tests."""
-    return PythonSyntax(), PythonTests(sandbox)
+    return PythonSyntax(), _Once(PythonTests(sandbox))
+
+
+class _Once:
+    """An evaluator that judges the same files once: arms go one way until they part, and a run that is resumed goes it again."""
+
+    def __init__(self, judge: Evaluator) -> None:
+        self._judge = judge
+        self._known: dict[frozenset[tuple[str, str]], tuple[Finding, ...]] = {}
+
+    def evaluate(self, files: Mapping[str, str]) -> list[Finding]:
+        """See ``Evaluator``."""
+        key = frozenset(files.items())
+        if key not in self._known:
+            self._known[key] = tuple(self._judge.evaluate(files))
+        return list(self._known[key])
 
 
 # --- ours ---

@@ -10,6 +10,8 @@ import json
 import random
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -62,6 +64,7 @@ _SAID = re.compile(
 _DONE = re.compile(r"(?:^|(?<=[-:;.>] ))([a-z]+ [a-z]+) is done", re.MULTILINE)
 _FAILED = re.compile(r"(?:^|(?<=[-:;.>] ))([a-z]+ [a-z]+) could not be moved", re.MULTILINE)
 _ITEM = re.compile(r"- (?P<subject>[a-z ]+)(?:: (?P<value>[a-z0-9 ]+?)(?: \((?P<why>[a-z ]+)\))?)?$")
+_SECTION = re.compile(r"[a-z_]+:")
 _KIND_OF = {verb: kind for kind, verb in VERBS.items()}
 
 
@@ -75,6 +78,30 @@ def facts_in(text: str) -> list[Fact]:
     return [Fact(_KIND_OF[one["verb"]], one["subject"], one["value"], one["why"] or "") for one in _SAID.finditer(text)]
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line as it is read: whether it heads a section, its item's subject and value, what it states, and what it says of moves."""
+
+    heads: bool
+    item: tuple[str, str | None] | None
+    facts: tuple[Fact, ...]
+    done: tuple[str, ...]
+    failed: tuple[str, ...]
+
+
+@lru_cache(maxsize=8_192)
+def _read(line: str) -> _Line:
+    """A line read. The same lines stand in one context after another."""
+    item = _ITEM.fullmatch(line)
+    return _Line(
+        _SECTION.fullmatch(line) is not None,
+        (item["subject"], item["value"]) if item else None,
+        tuple(facts_in(line)),
+        tuple(_DONE.findall(line)),
+        tuple(_FAILED.findall(line)),
+    )
+
+
 class Known:
     """What an agent finds in a rendered context, and nothing else: facts (the last said of a subject holds), and what was done."""
 
@@ -84,17 +111,19 @@ class Known:
         self.failed: set[str] = set()
         section = ""
         for line in context.splitlines():
-            if re.fullmatch(r"[a-z_]+:", line):
+            read = _read(line)
+            if read.heads:
                 section = line[:-1]
-            item = _ITEM.fullmatch(line)
-            if item and item["value"] and section in FIELDS:
-                self.facts[FIELDS[section], item["subject"]] = item["value"]
-            elif item and section in ("done", "failed"):
-                (self.done if section == "done" else self.failed).add(item["subject"])
-            for fact in facts_in(line):
+            if read.item is not None:
+                subject, value = read.item
+                if value and section in FIELDS:
+                    self.facts[FIELDS[section], subject] = value
+                elif section in ("done", "failed"):
+                    (self.done if section == "done" else self.failed).add(subject)
+            for fact in read.facts:
                 self.facts[fact.kind, fact.subject] = fact.value
-            self.done |= set(_DONE.findall(line))
-            self.failed |= set(_FAILED.findall(line))
+            self.done.update(read.done)
+            self.failed.update(read.failed)
 
     def of(self, kind: str, subject: str) -> str | None:
         """The value of a subject, where it is known."""

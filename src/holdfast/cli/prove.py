@@ -79,10 +79,14 @@ def run_claims(args: argparse.Namespace, screen: Screen) -> int:
         # All of them at once: where one claim's last seed leaves a core free, the next one's first is begun.
         given = {"scale": args.scale, "seeds": args.seed, "data": _path(args.data), "evidence_dir": out}
         given |= {"pool": pool, "keep": _path(args.keep)}
-        started = [_begun(runner, number, args.all, progress=bar.set_description_str, **given) for number in numbers]
-        for number, report_of in zip(numbers, started, strict=True):
+        # The longest are begun first: one that is begun last would have all other cores wait for it.
+        started = {
+            number: _begun(runner, number, args.all, progress=bar.set_description_str, **given)
+            for number in runner.longest_first(numbers, args.scale, out)
+        }
+        for number in numbers:
             try:
-                report = report_of()
+                report = started[number]()
             except HoldfastError as error:
                 if not args.all:
                     raise

@@ -257,9 +257,10 @@ class Governor:
     ) -> tuple[Commit, str | None]:
         canaries = self.canaries(home)
         before = self.sing(canaries)
-        snapshot = self._store.journal_head(home)
+        certified = bool(canaries or refused or evidence)
+        snapshot = self._store.journal_head(home) if certified else (0, "")
         commit = self._writer.commit(operations, actor=actor)
-        if not commit.seq or not (canaries or refused or evidence):
+        if not commit.seq or not certified:
             return commit, None
         after = self.sing(canaries)
         lost = [canary for canary, was, now in zip(canaries, before, after, strict=True) if was and not now]

@@ -148,7 +148,7 @@ class Queue:
         """Make every postponed job due at once."""
         for tenant in self._connections.chains():
             with self._connections.writing(tenant, quietly=True) as connection:
-                connection.execute("UPDATE jobs SET not_before = 0")
+                connection.execute("UPDATE jobs SET not_before = 0 WHERE not_before <> 0")
 
     def lacking(self, table: str) -> tuple[int, str | None]:
         """How many rows that owe a vector have none in a vector table, and the last error with them."""
