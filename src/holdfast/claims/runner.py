@@ -7,6 +7,7 @@ check and everything needed to run it again, and ``NN-slug.png``. A claim that d
 from __future__ import annotations
 
 import ast
+import gc
 import importlib
 import json
 import math
@@ -283,6 +284,7 @@ def _run(number: int, scale: Scale, seed: int, data: Path | None, keep: Path | N
     kept = None if keep is None else Kept(keep, _versions())
     if kept is not None and (before := kept.find(number, scale, seed, data is not None)) is not None:
         return before
+    gc.freeze()  # what was imported stays: it need not be gone through again and again
     started = time.perf_counter()
     result, took = claim.run(scale, seed, data), time.perf_counter() - started
     if kept is not None:
