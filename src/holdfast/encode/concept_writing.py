@@ -10,7 +10,7 @@ holds what it adds alone: words that a model copies from the memory stay those o
 
 from __future__ import annotations
 
-import json
+import marshal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -62,6 +62,7 @@ Say which reusable concepts the pseudocode is made of. The memory holds those th
 - Cues say what about a task, seen before it is solved, shows that the concept may be of use. Notes on the implementation say how.
 - Leave a text empty where there is nothing to say. Write no concept that holds for this one task alone."""
 
+_PLAIN = 2  # the last format in which equal values are written alike
 _LOOSE = {"concepts": {"type": "array"}}
 
 
@@ -150,16 +151,19 @@ def shares(cubes: Iterable[Cube]) -> list[tuple[Cube, Concept]]:
     found = []
     for cube in cubes:
         if cube.kind == Kind.CONCEPT and cube.data.get(MADE_BY) == MAKER:
-            one = _said(json.dumps(cube.data.get(SHARE), ensure_ascii=False))
-            found += [(cube, replace(one, used_in=(_run(cube),)))] if one is not None else []
+            one = _said(marshal.dumps(cube.data.get(SHARE), _PLAIN), _run(cube))
+            found += [(cube, one)] if one is not None else []
     return sorted(found, key=lambda pair: _order(pair[0]))
 
 
-@lru_cache(maxsize=1_024)
-def _said(record: str) -> Concept | None:
-    """What a share says: a memory's shares are read for each task and each run, and to know one costs a tenth of reading it."""
-    found, _ = read([json.loads(record)])
-    return found[0] if found else None
+@lru_cache(maxsize=4_096)
+def _said(record: bytes, run: str) -> Concept | None:
+    """What a share of a run says: shares are read for each task and each run, and to know one costs a tenth of reading it.
+
+    By all that stands in it, written in a tenth of the time that JSON takes; nothing so written leaves the process.
+    """
+    found, _ = read([marshal.loads(record)])  # noqa: S302  (``shares`` wrote it a moment ago)
+    return replace(found[0], used_in=(run,)) if found else None
 
 
 forgotten_with(_said.cache_clear)

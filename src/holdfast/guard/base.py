@@ -112,6 +112,8 @@ def voter(cube: Cube, lookup: Lookup | None = None) -> Voter:
     """
     if _from_outside(cube):
         return Voter(source_of(cube), False)
+    if (raw := _raw(cube, lookup)) is not None:  # mostly: then there is nothing to walk through
+        return _voter(cube, [_voter(one, ()) for one in raw])
     voters: dict[Ref, Voter] = {}
     for ref, one, sources in ancestry(cube, lookup):
         voters[ref] = _voter(one, [voters[some] for some in sources if some is not None])
@@ -141,6 +143,19 @@ def ancestry(cube: Cube, lookup: Lookup | None) -> Iterator[tuple[Ref, Cube, tup
             known[ref] = found
             above.add(ref)
             stack.append((ref, iter(found.origin.derived_from), []))
+
+
+def _raw(cube: Cube, lookup: Lookup | None) -> list[Cube] | None:
+    """What a cube was made of, where all of it is there and was made of nothing itself; None otherwise."""
+    if lookup is None:
+        return None
+    found: list[Cube] = []
+    for ref in cube.origin.derived_from:
+        one = lookup(ref)
+        if one is None or one.origin.derived_from:
+            return None
+        found.append(one)
+    return found
 
 
 def _from_outside(cube: Cube) -> bool:

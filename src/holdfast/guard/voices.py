@@ -58,24 +58,26 @@ def heard(hits: Iterable[Hit], k: int, *, fill: bool = True, everyone: bool = Fa
     said: defaultdict[str, list[_Text]] = defaultdict(list)
     for hit in hits:
         tainted = hit.cube.tainted
-        labels = set(map(site, hit.cube.origin.taint)) if tainted else {source_of(hit.cube)} if everyone else set[str]()
-        own = _Text(hit.text)
-        if tainted and any(own.copies(other) for label in labels for other in said[label]):
-            continue
-        if any(places[label] >= share for label in labels):
-            deferred.append(hit)
-            continue
-        places.update(labels)
-        if tainted:
-            for label in labels:
-                said[label].append(own)
-            if outside == most:
-                waiting.append(hit)
+        if tainted or everyone:  # mostly all is from inside, and nothing of it is counted
+            labels = set(map(site, hit.cube.origin.taint)) if tainted else {source_of(hit.cube)}
+            own = _Text(hit.text)
+            if tainted and any(own.copies(other) for label in labels for other in said[label]):
                 continue
-            outside += 1
-        first = max((some[0].relevance for some in (waiting, deferred) if some), default=float("-inf"))
-        if not everyone and hit.relevance < ABOUT * first:
-            break  # what follows is not worth a place of what was put off
+            if any(places[label] >= share for label in labels):
+                deferred.append(hit)
+                continue
+            places.update(labels)
+            if tainted:
+                for label in labels:
+                    said[label].append(own)
+                if outside == most:
+                    waiting.append(hit)
+                    continue
+                outside += 1
+        if (waiting or deferred) and not everyone:
+            first = max(some[0].relevance for some in (waiting, deferred) if some)
+            if hit.relevance < ABOUT * first:
+                break  # what follows is not worth a place of what was put off
         shown.append(hit)
         if len(shown) == k:
             break

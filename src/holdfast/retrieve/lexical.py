@@ -7,7 +7,7 @@ and must not leak from him.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,12 +50,16 @@ class _Segment:
     rows: Rows32  # sorted under each term
     counts: Counts
 
-    def postings(self, term: int) -> tuple[Rows32, Counts]:
-        at = int(self.terms.searchsorted(np.uint32(term)))
-        if at == len(self.terms) or self.terms[at] != term:
-            return self.rows[:0], self.counts[:0]
-        here = slice(self.starts[at], self.starts[at + 1])
-        return self.rows[here], self.counts[here]
+    def postings(self, terms: npt.NDArray[np.uint32]) -> Iterator[tuple[int, tuple[Rows32, Counts]]]:
+        """Of those of some terms that stand here: which one it is, and where it stands."""
+        places = self.terms.searchsorted(terms)
+        places[places == len(self.terms)] = 0  # behind the last: another one stands at the first, or none
+        here = np.flatnonzero(self.terms[places] == terms) if len(self.terms) else places[:0]
+        places = places[here]
+        for which, start, end in zip(
+            here.tolist(), self.starts[places].tolist(), self.starts[places + 1].tolist(), strict=True
+        ):
+            yield which, (self.rows[start:end], self.counts[start:end])
 
 
 class _Word:
@@ -63,9 +67,9 @@ class _Word:
 
     __slots__ = ("counted", "idf", "postings", "rows", "weight")
 
-    def __init__(self, segments: Sequence[_Segment], term: int, documents: int) -> None:
-        self.postings = [some for segment in segments if len((some := segment.postings(term))[0])]
-        self.rows = sum(len(rows) for rows, _ in self.postings)
+    def __init__(self, postings: list[tuple[Rows32, Counts]], documents: int) -> None:
+        self.postings = postings
+        self.rows = sum(len(rows) for rows, _ in postings)
         self.idf = float(np.log1p((documents - self.rows + 0.5) / (self.rows + 0.5)))
         self.weight = np.float32(self.idf * (K1 + 1))  # a row gains less than this
         self.counted: Counts | None = None
@@ -128,12 +132,16 @@ class LexicalIndex:
         """ln(1 + (N - df + 0.5) / (df + 0.5)): never negative, and the most for a word that nothing holds."""
         return self._word(term).idf
 
+    def weights(self, terms: Sequence[int]) -> Floats:
+        """The ``idf`` of each of some terms, shape (len(terms),)."""
+        return np.asarray([word.idf for word in self._looked_up(terms)], np.float32)
+
     def scores(self, terms: Sequence[int], size: int) -> Floats:
         """BM25 of every row for a query's distinct terms; shape (size,), 0 where no word matches."""
         found, seen = np.zeros(size, np.float32), np.empty(size + 1, np.int32)
         norms = self._norm(size)
         held = 0
-        for word in map(self._word, terms):
+        for word in self._looked_up(terms):
             for rows, counts in word.postings:
                 held = self._loops.add_gains(found, seen, held, rows, counts, norms, word.weight)
         return found
@@ -147,7 +155,7 @@ class LexicalIndex:
         """
         loops, norms = self._loops, self._norm(len(allowed))
         found, seen = scratch = self._scratched(len(allowed))
-        rarest = sorted(map(self._word, terms), key=lambda word: word.idf, reverse=True)
+        rarest = sorted(self._looked_up(terms), key=lambda word: word.idf, reverse=True)
         bounds = [0.0]  # of each word on: no row gains more from it and the rest
         for word in reversed(rarest):
             bounds.insert(0, bounds[0] + float(word.weight))
@@ -184,20 +192,20 @@ class LexicalIndex:
         """
         loops = self._loops
         found, seen = np.zeros(len(allowed), np.uint16), np.empty(len(allowed) + 1, np.int32)
-        rarest = sorted(map(self._word, terms), key=lambda word: word.rows)
-        least = 0  # k rows hold so many
+        rarest = sorted(self._looked_up(terms), key=lambda word: word.rows)
         done = size = 0
-        while done < len(rarest) and len(rarest) - done >= least:
-            for where, _ in rarest[done].postings:
+        for word in rarest:
+            left = len(rarest) - done
+            # No row holds more than the words that are done: until these are more than the rest, nothing can be settled.
+            if size >= k and left < done and np.count_nonzero(found[seen[:size]] > left) >= k:
+                break
+            for where, _ in word.postings:
                 size = loops.add_ones(found, seen, size, where, allowed)
             done += 1
-            # No row holds more than the words that are done: until these are more than the rest, nothing can be settled.
-            if size >= k and len(rarest) - done < done < len(rarest):
-                least = max(least, _kth(found[seen[:size]], k))
         rows = seen[:size]
         held = found[rows]
-        if done < len(rarest):
-            enough = held >= least - (len(rarest) - done)
+        if done < len(rarest):  # k rows hold more than what is left
+            enough = held >= _kth(held, k) - (len(rarest) - done)
         elif size > k:
             enough = held >= _kth(held, k)
         else:
@@ -222,8 +230,7 @@ class LexicalIndex:
         everything = self._all(allowed)
         documents = int(np.count_nonzero(allowed))
         squares, size = 0.0, 0
-        for word, times in asked.items():
-            held = self._word(word)
+        for held, times in zip(self._looked_up(asked), asked.values(), strict=True):
             many = held.rows
             if not everything:
                 many = sum(int(np.count_nonzero(allowed[rows])) for rows, _ in held.postings)
@@ -246,7 +253,7 @@ class LexicalIndex:
     def counts(self, terms: Sequence[int], rows: npt.NDArray[np.integer]) -> Floats:
         """How often each term stands in each of some rows; shape (terms, rows). A row of -1 holds nothing."""
         found = np.zeros((len(terms), len(rows)), np.float32)
-        for word, out in zip(map(self._word, terms), found, strict=True):
+        for word, out in zip(self._looked_up(terms), found, strict=True):
             self._count(word, rows, out)
         return found
 
@@ -255,12 +262,25 @@ class LexicalIndex:
         return suited(self._documents)
 
     def _word(self, term: int) -> _Word:
-        found = self._words.get(term)
-        if found is None:
-            if len(self._words) >= _KNOWN_WORDS:
-                self._forget_words()
-            found = self._words[term] = _Word(self._segments, term, self._documents)
+        (found,) = self._looked_up((term,))
         return found
+
+    def _looked_up(self, terms: Iterable[int]) -> list[_Word]:
+        """Some words, of which those that nobody has asked for are looked for together: a segment is asked once for all."""
+        terms = list(terms)
+        known = self._words
+        if fresh := [term for term in dict.fromkeys(terms) if term not in known]:
+            if len(known) + len(fresh) > _KNOWN_WORDS:
+                self._forget_words()
+                fresh = list(dict.fromkeys(terms))
+            wanted = np.asarray(fresh, np.uint32)
+            postings: list[list[tuple[Rows32, Counts]]] = [[] for _ in fresh]
+            for segment in self._segments:
+                for which, some in segment.postings(wanted):
+                    postings[which].append(some)
+            for term, held in zip(fresh, postings, strict=True):
+                known[term] = _Word(held, self._documents)
+        return [known[term] for term in terms]
 
     def _forget_words(self) -> None:
         self._words.clear()

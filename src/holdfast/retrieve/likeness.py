@@ -212,7 +212,7 @@ def cosines(query: str, texts: Sequence[str]) -> Scores:
     )
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=4_096)
 def _counted(text: str) -> tuple[Mapping[str, int], float]:
     """How often each word stands in a text, and the length of that vector: the same texts are compared with each task."""
     count = Counter(tokens(text))
@@ -233,7 +233,7 @@ def _first(rows: npt.NDArray[np.integer], scores: npt.NDArray[Any], k: int) -> n
 
 def _held(partition: Partition, terms: Sequence[int], rows: npt.NDArray[np.integer]) -> Floats:
     """The share of a query's words that each row holds, the rare ones counting more."""
-    weights = np.asarray([partition.lexical.idf(word) for word in terms], np.float32)
+    weights = partition.lexical.weights(terms)
     found: Floats = weights @ (partition.lexical.counts(terms, rows) > 0) / max(float(weights.sum()), 1e-9)
     return found.astype(np.float32)
 

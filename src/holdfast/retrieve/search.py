@@ -447,7 +447,7 @@ def rank(
         before=before,
         after=after,
         counts=counts,
-        idf=np.asarray([lexical.idf(term) for term in terms], np.float32),
+        idf=lexical.weights(terms),
         segments=np.asarray([[token in some for token in query.tokens] for some in query.segments], np.bool_).reshape(
             len(query.segments), len(terms)
         ),

@@ -46,6 +46,7 @@ from holdfast.store.rows import (
     passes,
     stray,
     to_bare,
+    to_cube,
     to_row,
     visible,
 )
@@ -363,7 +364,7 @@ class SqlStore:
         query = f"{SELECT} WHERE {' AND '.join(clauses)} ORDER BY cubes.rid"
         found = map(to_row, connection.execute(query, values))
         # By what it says of itself, not only by its columns.
-        seen = (row for row in found if _sees(connection, reach, row))
+        seen = (row for row in found if _sees(connection, reach, row.cube, row.known_to))
         if where.data and not reads_json:
             seen = (row for row in seen if passes(row.cube.data, where.data))
         return list(islice(seen, where.limit))
@@ -403,9 +404,9 @@ class SqlStore:
                 marks = ",".join("?" * len(some))
                 for record in connection.execute(f"{SELECT} WHERE cubes.rid IN ({marks})", some):
                     if record[0] >> schema.PARTITION_BITS == part:
-                        row = to_row(record)
-                        if _sees(connection, reach, row):
-                            found[row.rid] = row.cube
+                        cube = to_cube(record)
+                        if _sees(connection, reach, cube, record[4]):
+                            found[record[0]] = cube
         return found
 
     def sources(self, cubes: Iterable[Cube], scope: Scope, *, bare: bool = False) -> dict[Ref, Cube]:
@@ -439,10 +440,9 @@ class SqlStore:
                             if not reach.sees(cube):
                                 continue
                         else:
-                            row = to_row(record, lent=True)
-                            if not _sees(connection, reach, row):
+                            cube = to_cube(record, lent=True)
+                            if not _sees(connection, reach, cube, record[4]):
                                 continue
-                            cube = row.cube
                         found[cube.ref] = cube
                         wanted.update(cube.origin.derived_from)
                 wanted -= asked
@@ -976,11 +976,11 @@ def _blob(id: str) -> bytes | None:
         return None
 
 
-def _sees(connection: Database, reach: Reach, row: Row) -> bool:
+def _sees(connection: Database, reach: Reach, cube: Cube, known_to: int | None) -> bool:
     """Whether a reach shows a version: what is hidden now is hidden in every version."""
-    if not reach.sees(row.cube):
+    if not reach.sees(cube):
         return False
-    return row.known_to is None or reach.grants is None or visible(connection, row.cube.id, reach) is not None
+    return known_to is None or reach.grants is None or visible(connection, cube.id, reach) is not None
 
 
 def _known(connection: Database, gate: Gate, id: str, scope: Scope) -> bool:
