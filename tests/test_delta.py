@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch", reason="the extra torch is not installed")
 
 from holdfast.errors import InputError  # noqa: E402
 from holdfast.latent.delta import RULES, Writes, run  # noqa: E402
+from holdfast.latent.layers import ShortConvolution  # noqa: E402
 from holdfast.latent.matrix_memory import MatrixMemory, unit  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -105,6 +106,25 @@ def test_channels_may_fade_as_strongly_as_they_like(name: str, fallen: float) ->
 def layers():
     torch.manual_seed(0)
     return [MatrixMemory(12, 2, key_dim=4, value_dim=6, rule=name, conv=3, size=4) for name in RULES]
+
+
+def test_neighbours_are_seen_together_as_by_a_convolution_of_torch() -> None:
+    torch.manual_seed(0)
+    ours = ShortConvolution(5, 4).double()
+    theirs = torch.nn.Conv1d(5, 5, 4, groups=5, bias=False).double()
+    theirs.weight.data = ours.weight.data.T[:, None].clone()
+    x, before = (torch.randn(2, length, 5, dtype=torch.float64, requires_grad=True) for length in (9, 3))
+    found, last = ours(x, before, None)
+    wanted = theirs(torch.cat([before, x], dim=1).mT).mT
+    assert torch.allclose(found, wanted) and torch.equal(last, x[:, -3:])
+    weigh = torch.randn_like(found)
+    mine = torch.autograd.grad((found * weigh).sum(), [x, before, ours.weight])
+    true = torch.autograd.grad((wanted * weigh).sum(), [x, before, theirs.weight])
+    for a, b in zip(mine, (*true[:2], true[2][:, 0].T), strict=True):
+        assert torch.allclose(a, b)
+    assert torch.equal(ours(x[..., :2], before[..., :2], None)[0], found[..., :2])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ours(x.bfloat16(), None, None)[0].dtype == torch.float64  # the filters' own, as of any product
 
 
 @pytest.mark.parametrize("at", range(len(RULES)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from holdfast.errors import InputError
 from holdfast.torched import Tensor, nn, torch
@@ -78,17 +78,51 @@ class ShortConvolution(nn.Module):  # type: ignore[misc]
         self.register_buffer("shared", shared, persistent=False)
 
     def forward(self, x: Tensor, before: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The convolved sequence, shape (B, T, channels), and the state. Sums of shifted inputs: faster on a CPU than Conv1d."""
+        """The convolved sequence, shape (B, T, channels), and the state; of the first channels alone where x has no more.
+
+        Sums of shifted inputs: faster on a CPU than Conv1d.
+        """
         width, size = self.weight.shape[0], x.shape[1]
-        weight = self.weight if self.shared is None else self.weight[:, self.shared]
+        weight = (self.weight if self.shared is None else self.weight[:, self.shared])[:, : x.shape[2]]
         if before is None:
             before = x.new_zeros((x.shape[0], width - 1, x.shape[2]))
         long = torch.cat([before.to(x.dtype), x], dim=1)
-        found = sum(long[:, at : at + size] * weight[at] for at in range(width))
+        dtype = torch.promote_types(long.dtype, weight.dtype)
+        found = _Shifted.apply(long.to(dtype), weight.to(dtype))
         if lengths is None:
             return found, long[:, size:]
         last = lengths[:, None] + torch.arange(width - 1, device=x.device)
         return found, moved(long, last)
+
+
+class _Shifted(torch.autograd.Function):  # type: ignore[misc]
+    """sum_i long[:, i : i + T] w_i, shape (B, T, channels), added up in place.
+
+    A layer in training spends much of its time here, and what autograd makes of such a sum passes over memory twice as often.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, long: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(long, weight)
+        size = long.shape[1] - len(weight) + 1
+        found = long[:, :size] * weight[0]
+        for at in range(1, len(weight)):
+            found.addcmul_(long[:, at : at + size], weight[at])
+        return found
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, back: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        long, weight = ctx.saved_tensors
+        size = back.shape[1]
+        to_long = to_weight = None
+        if ctx.needs_input_grad[0]:
+            to_long = torch.zeros_like(long)
+            for at, one in enumerate(weight):
+                to_long[:, at : at + size].addcmul_(back, one)
+        if ctx.needs_input_grad[1]:
+            to_weight = torch.stack([(long[:, at : at + size] * back).sum(dim=(0, 1)) for at in range(len(weight))])
+        return to_long, to_weight
 
 
 def front(mask: Tensor) -> Tensor:

@@ -98,6 +98,12 @@ def gradient(weights: Sequence[Tensor], keys: Tensor, values: Tensor, theta: Ten
     return tuple(reversed(found))
 
 
+def _moments(keys: Tensor, values: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """A and B of each chunk, such that the gradient by a matrix W is A W - B: they do not depend on it, so all are made at once."""
+    weighed = (keys * (theta * (2 / values.shape[-1]))[..., None]).mT
+    return weighed @ keys, weighed @ values
+
+
 def changed(
     weights: Weights, momentum: Weights, steps: Weights, eta: Tensor, alpha: Tensor, settings: Settings
 ) -> tuple[Weights, Weights]:
@@ -132,18 +138,20 @@ def learnt(
         return x[:, :, : count * size].unflatten(2, (count, size))
 
     paces = chunks(lesson.rates[..., 1:]).mean(dim=3).sigmoid()[..., None, None]
-    taken = *(chunks(one) for one in (lesson.keys, lesson.values, lesson.rates[..., 0])), *paces.unbind(dim=3)
+    keys, values, theta = (chunks(one) for one in (lesson.keys, lesson.values, lesson.rates[..., 0]))
+    plain = len(weights) == 1 and path != "recurrent"
+    parts = _moments(keys, values, theta) if plain else (keys, values, theta)
     # Taken apart at once: the gradient of a chunk that is taken by itself is as long as the whole sequence.
-    each = zip(*(one.unbind(dim=2) for one in taken), strict=True)
-    for at, (keys, values, theta, eta, alpha) in enumerate(each):
-        if path == "recurrent":
-            steps: Weights | None = None
-            for some in zip(*(one.split(1, dim=2) for one in (keys, values, theta)), strict=True):
-                step = gradient(weights, *some)
-                steps = step if steps is None else tuple(a + b for a, b in zip(steps, step, strict=True))
-            assert steps is not None
+    each = zip(*(one.unbind(dim=2) for one in (*paces.unbind(dim=3), *parts)), strict=True)
+    for at, (eta, alpha, *seen) in enumerate(each):
+        if plain:
+            alike, meant = seen
+            steps: Weights = (alike @ weights[0] - meant,)
+        elif path == "recurrent":
+            tokens = [gradient(weights, *some) for some in zip(*(one.split(1, dim=2) for one in seen), strict=True)]
+            steps = tuple(map(sum, zip(*tokens, strict=True)))
         else:
-            steps = gradient(weights, keys, values, theta)
+            steps = gradient(weights, *seen)
         now, then = changed(weights, momentum, steps, eta, alpha, settings)
         if totals is not None and not (complete := totals >= (at + 1) * size).all():
             where = complete[:, None, None, None]
@@ -255,7 +263,10 @@ class NeuralMemory(Layer):
 
     def read(self, x: Tensor, state: State) -> Tensor:
         """What it says to x, shape (B, T, D), and nothing of it is kept: every token asks the same weights."""
-        x, _, queries, _ = self._looked(x, state, None)
+        x, wide = self.norm(x), self.heads * self.head_dim
+        asked = nn.functional.linear(x, self.to_all.weight[:wide])  # keys and values are for what is written
+        mixed, _ = self.conv(asked, state["conv"][..., :wide], None)
+        queries = self._queries(nn.functional.silu(mixed))
         with full_precision(x):
             found = told(self._weights("weights", state), queries)
         said: Tensor = self.out(found, x)
@@ -278,11 +289,15 @@ class NeuralMemory(Layer):
         """x normalised, what is to be learnt of it, its queries, and the convolution's state."""
         x = self.norm(x)
         mixed, conv = self.conv(self.to_all(x), state["conv"], lengths)
-        queries, keys, values = (exact(by_head(one, self.heads)) for one in nn.functional.silu(mixed).chunk(3, dim=-1))
-        queries, keys = (nn.functional.rms_norm(one, (self.head_dim,), eps=1e-6) for one in (queries, keys))
+        queries, keys, values = nn.functional.silu(mixed).chunk(3, dim=-1)
+        queries, keys, values = self._queries(queries), self._queries(keys), exact(by_head(values, self.heads))
         rates = exact(self.to_rates(x)).unflatten(-1, (3, self.heads)).permute(0, 3, 1, 2)
         theta = rates[..., :1].sigmoid() * self.most
         return x, Lesson(keys, values, torch.cat([theta, rates[..., 1:]], dim=-1)), queries, conv
+
+    def _queries(self, x: Tensor) -> Tensor:
+        """What is asked, or what a value is kept under: of one length, shape (B, H, T, d)."""
+        return nn.functional.rms_norm(exact(by_head(x, self.heads)), (self.head_dim,), eps=1e-6)
 
     def _learnt(self, joint: _Joint, state: State) -> tuple[list[Weights], Weights]:
         home = tuple(exact(one) for one in self.start) if self.forget_to == "start" else None
