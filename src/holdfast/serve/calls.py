@@ -112,8 +112,8 @@ class Door:
         return held
 
     def named(self, key: bytes) -> str | None:
-        """Whose a key is, by its digest, where it has opened anything lately; without a look at the store."""
-        return self._names.get(key)
+        """Whose a key is, by its digest, where it has opened anything lately, "" for the owner's; without a look at the store."""
+        return "" if hmac.compare_digest(key, self._owner) else self._names.get(key)
 
 
 def own_key(file: Path) -> tuple[str, bool]:

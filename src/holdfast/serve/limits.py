@@ -76,8 +76,9 @@ class Buckets:
 class Limited:
     """A wall around an application. Names of the server that are not its own, and pages of another origin, are refused.
 
-    ``named``: whose a key is, by its digest, where that is known without a look at the store. A key is counted by itself until it
-    has opened something, and with all the others of its principal from then on.
+    ``named``: whose a key is, by its digest, where that is known without a look at the store. A key is counted with all others that
+    come from its address until it has opened something, so that nobody may try one after another, and with all of its principal's
+    from then on.
     """
 
     def __init__(
@@ -105,11 +106,12 @@ class Limited:
         return await self._app(scope, receive, send)
 
     def _who(self, headers: Headers, scope: Scope) -> bytes:
-        """Who calls, as far as it is counted: a principal, a key, or an address."""
+        """Who calls, as far as it is counted: a principal, or an address."""
         key = bearer(headers.get("authorization"))
-        known = digest(key or str((scope.get("client") or ("",))[0]))
-        name = None if key is None else self._named(known)
-        return known if name is None else b"principal " + name.encode()
+        name = None if key is None else self._named(digest(key))
+        if name is None:
+            return b"address " + str((scope.get("client") or ("",))[0]).encode()
+        return b"principal " + name.encode()
 
     def _refused(self, headers: Headers, scope: Scope, who: bytes) -> ASGIApp | None:
         if self._hosts and _name(headers.get("host", "")) not in self._hosts:
