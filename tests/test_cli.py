@@ -168,6 +168,16 @@ def test_a_memory_is_kept_found_corrected_read_as_it_was_undone_and_forgotten(as
     assert [event["action"] for event in events] == ["add", "update", "undo", "purge"]
     assert all(event["after"] is None and event["before"] is None for event in events)
 
+    (one,) = ask("receipts")["receipts"]
+    assert one["erased"] == receipt["erased"] and one["reason"] == "asked" and one["seq"] == receipt["seq"]
+    assert ask("receipts", str(one["seq"]))["left"] == []
+    status, out, _ = cli("receipts")
+    assert status == 0 and "asked" in out and str(one["seq"]) in out
+    status, out, _ = cli("receipts", str(one["seq"]))
+    assert status == 0 and id in out and "looked at again" in out
+    assert cli("receipts", "1")[0] != 0, "what was added is no erasure"
+    assert cli("receipts", "--user", "bob")[1].startswith("nothing was ever forgotten")
+
 
 def test_the_same_through_the_installed_script():
     done = script("add", "-", "--at", "2026-01-02", text="Grüße aus Köln 🌉\n")

@@ -1,4 +1,4 @@
-"""The command that erases for good: forget, with a preview, a question, and a receipt that is verified."""
+"""The commands that erase for good, with a preview, a question and a receipt that is verified, and that show receipts again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from holdfast.cli.options import open_memory
 from holdfast.cli.screen import Screen, count
 from holdfast.errors import InputError
 from holdfast.store.forget import Receipt
+from holdfast.store.receipts import Kept
 
 _SHOWN = 20
 
@@ -24,6 +25,12 @@ def register(commands: Any) -> None:
     parser.add_argument("--reason", default="", help="kept in the journal; write no secret into it")
     parser.add_argument("--dry-run", action="store_true", help="only show what would go")
     parser.add_argument("--yes", action="store_true", help="do not ask")
+
+    kept = commands("receipts", receipts, "what was forgotten, as the journal keeps it; one receipt is looked at again")
+    kept.add_argument(
+        "seq", nargs="?", type=int, help="an event of an erasure: all its ids, and whether anything is left"
+    )
+    kept.add_argument("--limit", type=int, default=_SHOWN, metavar="N", help=f"the newest N (default: {_SHOWN})")
 
 
 def forget(args: argparse.Namespace, screen: Screen) -> int:
@@ -57,6 +64,55 @@ def forget(args: argparse.Namespace, screen: Screen) -> int:
     return 0
 
 
+def receipts(args: argparse.Namespace, screen: Screen) -> int:
+    """``holdfast receipts``; 1 where something is left of what one says is gone."""
+    if args.limit < 1:
+        raise InputError("--limit must be at least 1")
+    with open_memory(args, embed=False) as memory:
+        if args.seq is not None:
+            one, left = memory.store.receipt(args.seq, memory.scope())
+            if screen.json:
+                screen.data({**one.to_dict(), "left": left})
+            else:
+                _kept_lines(screen, one, left)
+            return 1 if left else 0
+        found = memory.store.receipts(memory.scope(), limit=args.limit + 1)
+    more, found = len(found) > args.limit, found[: args.limit]
+    if screen.json:
+        screen.data({"receipts": [one.to_dict() for one in found], "more": more})
+        return 0
+    if not found:
+        screen.line("nothing was ever forgotten here")
+        return 0
+    rows = [(one.seq, f"{one.at:%Y-%m-%d %H:%M}", one.by, _counted(one), one.reason) for one in found]
+    screen.table(rows, ("event", "when (UTC)", "who", "what", "why"), wide=4)
+    if more:
+        screen.note(f"there are older ones; see them with: holdfast receipts --limit {2 * args.limit}")
+    return 0
+
+
+def _kept_lines(screen: Screen, one: Kept, left: list[str]) -> None:
+    screen.line(f"forgotten: {_counted(one)}")
+    rows = [
+        ("receipt", f"event {one.seq} of the journal"),
+        ("when", f"{one.at:%Y-%m-%d %H:%M} UTC"),
+        ("who", one.by),
+        ("reason", one.reason),
+        ("ids", " ".join(one.ids)),
+        *(("left", some) for some in left),
+        *(
+            (
+                (
+                    "looked at again",
+                    "no row and no index entry of them is there, and their events are as they were written",
+                ),
+            )
+            * (not left)
+        ),
+    ]
+    screen.table([row for row in rows if row[1]], wide=1)
+
+
 def receipt_lines(screen: Screen, receipt: Receipt) -> None:
     """A verified receipt."""
     screen.line(f"forgotten: {_count(receipt)}")
@@ -88,6 +144,13 @@ def _plan(screen: Screen, plan: Receipt) -> None:
 
 
 def _count(receipt: Receipt) -> str:
-    derived = len(receipt.derived)
-    named = count(len(receipt.ids) - derived, "memory", "memories")
+    return _said(len(receipt.ids), len(receipt.derived))
+
+
+def _counted(one: Kept) -> str:
+    return _said(one.count, one.followed)
+
+
+def _said(many: int, derived: int) -> str:
+    named = count(many - derived, "memory", "memories")
     return f"{named} and {derived} derived from them" if derived else named
