@@ -154,6 +154,7 @@ class Pool:
         self._local = threading.local()
         self._tenants: dict[int, str] = {}
         self.servers: tuple[str, ...] = ()
+        self._pooled: bool | None = None
         self.parts: dict[str, int] = {}
 
     @property
@@ -333,9 +334,21 @@ class Pool:
             connection = psycopg.connect(self.url, autocommit=True, connect_timeout=10, application_name="holdfast")
         _adapted(connection)
         connection.prepared_max = 300
-        if self.servers:  # which of them a statement needs is part of its plan, and is another for the next tenant
+        # Which of several servers a statement needs is part of its plan, and is another for the next tenant.
+        if self.servers or self._passed_on(connection):
             connection.prepare_threshold = None
         return connection
+
+    def _passed_on(self, connection: psycopg.Connection[Any]) -> bool:
+        """Whether a pooler stands between, which may carry each transaction to another session, where no statement is prepared.
+
+        It names a process of its own when one connects, and not the session's.
+        """
+        if self._pooled is None:
+            with translated(self.name):
+                (session,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (0,)
+            self._pooled = session != connection.info.backend_pid
+        return self._pooled
 
     def _held(self) -> list[tuple[str | None, Session]]:
         held: list[tuple[str | None, Session]] | None = getattr(self._local, "held", None)
