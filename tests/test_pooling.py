@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from server import Server
-from support import HashEmbedder, open_memory
+from support import open_memory
 
 SESSIONS = 2
 """So few that callers take turns with each."""
@@ -57,7 +57,7 @@ def pooled(server: Server, database: str) -> Iterator[str]:
 
 def test_many_callers_share_few_sessions_and_lose_nothing(pooled: str, database: str) -> None:
     def talk(who: int) -> list[str]:
-        with open_memory(pooled, user=f"u{who}", tenant=f"t{who % 3}", embedder=HashEmbedder(dimension=8)) as memory:
+        with open_memory(pooled, user=f"u{who}", tenant=f"t{who % 3}", embedder=None) as memory:
             for number in range(12):  # what is asked often would be prepared in one session, and asked for in another
                 memory.add(f"note {number} of {who} about tea")
                 memory.search("tea", k=3)
