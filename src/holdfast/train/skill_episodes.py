@@ -111,16 +111,16 @@ class Stage:
     k: int = 3
     shown: int = 20
     asked: int = 5
-    _known: _Table = field(default_factory=lambda: _Table(), compare=False, repr=False)
+    _known: dict[str, Vectors] = field(default_factory=dict, compare=False, repr=False)
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors of shape (len(texts), d); each text is embedded once."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._known.places]
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
-            self._known.add(new, self.embedder.embed(new))
+            self._known.update(zip(new, self.embedder.embed(new), strict=True))
         if not texts:
             return np.zeros((0, self.embedder.dimension), np.float32)
-        return self._known.of(texts)
+        return np.stack([self._known[text] for text in texts])
 
     def described(self, bank: SkillBank) -> Vectors:
         """The skills of a bank as a controller sees them, shape (skills, d)."""
@@ -180,30 +180,6 @@ class Stage:
 def executor(model: Chat) -> Executor:
     """What a chat model makes of spans and skills."""
     return lambda text, memories, skills: carry_out(model, text, memories, skills)
-
-
-class _Table:
-    """The vectors of texts, one below the other, with room for as many again: some rows of it are taken at once."""
-
-    def __init__(self) -> None:
-        self.places: dict[str, int] = {}
-        self._rows: Vectors | None = None
-
-    def add(self, texts: Sequence[str], vectors: Vectors) -> None:
-        if len(vectors) != len(texts):
-            raise InputError(f"the embedder gave {len(vectors)} vectors for {len(texts)} texts")
-        held = len(self.places)
-        if self._rows is None or len(self._rows) < held + len(texts):
-            grown = np.empty((2 * (held + len(texts)), vectors.shape[1]), vectors.dtype)
-            if self._rows is not None:
-                grown[:held] = self._rows[:held]
-            self._rows = grown
-        self._rows[held : held + len(texts)] = vectors
-        self.places.update(zip(texts, range(held, held + len(texts)), strict=True))
-
-    def of(self, texts: Sequence[str]) -> Vectors:
-        assert self._rows is not None
-        return np.asarray(self._rows[[self.places[text] for text in texts]])
 
 
 class _Notes:
