@@ -276,7 +276,7 @@ def test_what_comes_back_is_as_it_went(memory: Memory) -> None:
     odd = "odd \u2028 \x85 \ud83d end"
     with serving(memory) as address, Client(address, OWNER, user="out") as client:
         client.add("one")
-        client.add(odd, session="s/1 ?", data={"deep": [1, {"x": None}], "no": "\x00"})
+        client.add(odd, session="s/1 ?", data={"deep": [1, {"x": None}], "no": "\x00", "large": 2**70})
         cubes = list(client.export())
         assert [cube.text for cube in cubes] == ["one", odd] and cubes == list(memory.select(user="out"))
         assert list(client.bring(cubes, user="in"))[-1]["kept"] == 2

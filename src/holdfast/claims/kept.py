@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 import holdfast
 from holdfast.claims.base import Check, Result, Scale
+from holdfast.claims.evidence import replaced
 from holdfast.errors import ClaimError
 
 
@@ -46,13 +46,7 @@ class Kept:
         """Write what a seed gave, in one step."""
         path = self._path(number, scale, seed)
         record = {"of": self._of(with_data), "duration_s": took, "result": asdict(result)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            draft.write_text(json.dumps(record, default=_plain), encoding="utf-8")
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        replaced(path, json.dumps(record, default=_plain))
 
     def _path(self, number: int, scale: Scale, seed: int) -> Path:
         return self.folder / f"{number:02}-{scale}-{seed}.json"

@@ -1,4 +1,4 @@
-"""Running claims and keeping the evidence: find a paper's claim, run it over its seeds, write what came of it.
+"""Running claims: find a paper's claim, run it over its seeds, write what came of it.
 
 A claim is the module ``claims/cNN_slug.py`` (``claims.base.Claim``). Its evidence is ``NN-slug.json`` with every arm, every
 check and everything needed to run it again, and ``NN-slug.png``. A claim that does not hold is written as it is.
@@ -7,9 +7,7 @@ check and everything needed to run it again, and ``NN-slug.png``. A claim that d
 from __future__ import annotations
 
 import ast
-import gc
 import importlib
-import json
 import math
 import os
 import platform
@@ -29,6 +27,7 @@ import numpy.typing as npt
 
 import holdfast
 from holdfast import claims
+from holdfast.claims import evidence
 from holdfast.claims.base import Check, Claim, Result, Scale, Verdict, verdict
 from holdfast.claims.catalogue import PAPERS, Paper, paper
 from holdfast.claims.kept import Kept
@@ -39,7 +38,6 @@ Progress = Callable[[str], None]
 
 DEFAULT_SEEDS: Mapping[Scale, tuple[int, ...]] = {"quick": (0,), "full": (0, 1, 2), "gpu": (0,)}
 
-_SCALES: tuple[Scale, ...] = ("quick", "full", "gpu")
 _EXTRAS = {"torch": "torch", "safetensors": "torch", "onnxruntime": "embed", "tokenizers": "embed", "openai": "llm"}
 # Student's t, two-sided 95 %, by degrees of freedom: seeds are few, so the normal's 1.96 would flatter.
 _T95 = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -147,7 +145,7 @@ def longest_first(numbers: Sequence[int], scale: Scale, evidence_dir: Path | Non
 
 
 def _longest(folder: Path, item: Paper, scale: Scale) -> float:
-    record = _read(folder / f"{item.stem}.json") or {}
+    record = evidence.read(folder / f"{item.stem}.json") or {}
     if record.get("scale") != scale:
         record = record.get("smaller", {}).get(scale, {})
     return max((float(run["duration_s"]) for run in record.get("runs", ())), default=math.inf)
@@ -205,8 +203,8 @@ def start_claim(
     for an unknown number or an absent claim, and when the report is asked for, where the claim itself says what it lacks; then
     nothing is written.
     """
-    if scale not in _SCALES:
-        raise ClaimError(f"scale must be one of {', '.join(_SCALES)}, not {scale!r}")
+    if scale not in evidence.SCALES:
+        raise ClaimError(f"scale must be one of {', '.join(evidence.SCALES)}, not {scale!r}")
     item, claim, folder = paper(number), load_claim(number), evidence_folder(evidence_dir)
     usual = {**DEFAULT_SEEDS, **getattr(claim, "SEEDS", {})}
     chosen = tuple(usual[scale] if seeds is None else seeds)
@@ -267,8 +265,8 @@ def _reported(
         "versions": _versions(),
         "machine": {"cores": os.cpu_count(), "jobs": jobs},
     }
-    path, plot = _place(folder, item, scale)
-    written = _write(path, _plain(record), scale)
+    path, plot = evidence.place(folder, item, scale)
+    written = evidence.write(path, evidence.plain(record), scale)
     messages = []
     try:
         claim.plot(merged, plot)
@@ -284,7 +282,6 @@ def _run(number: int, scale: Scale, seed: int, data: Path | None, keep: Path | N
     kept = None if keep is None else Kept(keep, _versions())
     if kept is not None and (before := kept.find(number, scale, seed, data is not None)) is not None:
         return before
-    gc.freeze()  # what was imported stays: it need not be gone through again and again
     started = time.perf_counter()
     result, took = claim.run(scale, seed, data), time.perf_counter() - started
     if kept is not None:
@@ -422,72 +419,9 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _plain(value: Any) -> Any:
-    """The value as JSON can hold it: arrays as lists, NaN and infinities as null, paths by their last part only."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return value.name
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    raise ClaimError(f"evidence cannot hold a {type(value).__name__}; claims must give numbers, text and lists")
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["scale"] not in _SCALES or not isinstance(record["seeds"], list):
-            raise ValueError(f"scale {record['scale']!r}, seeds {record['seeds']!r}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ClaimError(f"{path.name} is not evidence ({error}); remove it and run the claim again") from error
-    return cast(dict[str, Any], record)
-
-
-def _place(folder: Path, item: Paper, scale: Scale) -> tuple[Path, Path]:
-    """Where the record and the plot go: a run smaller than what is on file leaves the larger one's plot alone."""
-    path = folder / f"{item.stem}.json"
-    before = _read(path)
-    smaller = before is not None and _SCALES.index(before["scale"]) > _SCALES.index(scale)
-    return path, folder / f"{item.stem}{f'-{scale}' if smaller else ''}.png"
-
-
-def _write(path: Path, record: dict[str, Any], scale: Scale) -> dict[str, Any]:
-    """Join the record with what is on file, and replace the file in one step."""
-    before = _read(path) or {}
-    smaller: dict[str, Any] = before.pop("smaller", {})
-    if not before or _SCALES.index(before["scale"]) <= _SCALES.index(scale):
-        if before and before["scale"] != scale:
-            smaller[before["scale"]] = before
-        smaller.pop(scale, None)
-        whole = record
-    else:
-        smaller[scale] = record
-        whole = before
-    if smaller:
-        whole["smaller"] = smaller
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    return record
-
-
 def _row(item: Paper, folder: Path) -> Row:
     source = find_claim(item.number)
-    record = _read(folder / f"{item.stem}.json") or {}
+    record = evidence.read(folder / f"{item.stem}.json") or {}
     return Row(
         number=item.number,
         name=item.name,

@@ -93,6 +93,7 @@ def receipts(args: argparse.Namespace, screen: Screen) -> int:
 
 def _kept_lines(screen: Screen, one: Kept, left: list[str]) -> None:
     screen.line(f"forgotten: {_counted(one)}")
+    clean = "no row and no index entry of them is there, and their events are as they were written"
     rows = [
         ("receipt", f"event {one.seq} of the journal"),
         ("when", f"{one.at:%Y-%m-%d %H:%M} UTC"),
@@ -100,15 +101,7 @@ def _kept_lines(screen: Screen, one: Kept, left: list[str]) -> None:
         ("reason", one.reason),
         ("ids", " ".join(one.ids)),
         *(("left", some) for some in left),
-        *(
-            (
-                (
-                    "looked at again",
-                    "no row and no index entry of them is there, and their events are as they were written",
-                ),
-            )
-            * (not left)
-        ),
+        ("looked at again", "" if left else clean),
     ]
     screen.table([row for row in rows if row[1]], wide=1)
 

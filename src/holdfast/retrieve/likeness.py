@@ -212,7 +212,7 @@ def cosines(query: str, texts: Sequence[str]) -> Scores:
     )
 
 
-@lru_cache(maxsize=4_096)
+@lru_cache(maxsize=1_024)
 def _counted(text: str) -> tuple[Mapping[str, int], float]:
     """How often each word stands in a text, and the length of that vector: the same texts are compared with each task."""
     count = Counter(tokens(text))
