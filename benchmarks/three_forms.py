@@ -38,10 +38,11 @@ import transformers
 from holdfast import Memory
 from holdfast.bench.fact_world import Fact, World, overheard, tokenizer, trained, world
 from holdfast.cube import Cube, Scope
-from holdfast.imprint import Gate, Lesson
+from holdfast.imprint import Gate
 from holdfast.latent.identity import weights_digest
 from holdfast.latent.reader import Reader
 from holdfast.retrieve.context import CLOSE, NOTICE, OPEN, line
+from holdfast.teaching import Lesson
 from holdfast.weights.base import evaluating
 from holdfast.weights.distilled_adapter import DistilledAdapter, Settings
 

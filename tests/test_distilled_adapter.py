@@ -19,12 +19,13 @@ from benchmarks import three_forms  # noqa: E402
 from holdfast.bench.fact_world import World, overheard, tokenizer, trained, world  # noqa: E402
 from holdfast.cube import Form, Status  # noqa: E402
 from holdfast.errors import HoldfastError, InputError, StaleError  # noqa: E402
-from holdfast.imprint import KIND, Gate, Imprint, Lesson  # noqa: E402
+from holdfast.imprint import KIND, Gate, Imprint  # noqa: E402
 from holdfast.latent.identity import config_digest, weights_digest  # noqa: E402
 from holdfast.latent.reader import Reader  # noqa: E402
 from holdfast.latent.tensors import key_of, pack, unpack  # noqa: E402
 from holdfast.memory import Memory  # noqa: E402
 from holdfast.store.base import Operation, Where  # noqa: E402
+from holdfast.teaching import Lesson  # noqa: E402
 from holdfast.weights.base import Edit  # noqa: E402
 from holdfast.weights.distilled_adapter import DistilledAdapter, Settings  # noqa: E402
 from holdfast.weights.side_memory import SideMemory  # noqa: E402

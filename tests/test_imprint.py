@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,12 @@ pytest.importorskip("tokenizers", reason="the extra embed is not installed")
 from holdfast.bench.fact_world import Fact, World, tokenizer, trained, world  # noqa: E402
 from holdfast.cube import Cube, Form, Origin, Scope  # noqa: E402
 from holdfast.errors import InputError, NotFoundError  # noqa: E402
-from holdfast.imprint import KIND, Gate, Imprint, Lesson, lesson_of  # noqa: E402
+from holdfast.imprint import KIND, Gate, Imprint  # noqa: E402
 from holdfast.keeping import made  # noqa: E402
 from holdfast.latent.reader import Reader  # noqa: E402
 from holdfast.memory import Memory  # noqa: E402
 from holdfast.store.base import Operation, Where  # noqa: E402
+from holdfast.teaching import Lesson, lesson_of  # noqa: E402
 from holdfast.weights.base import Edit  # noqa: E402
 from holdfast.weights.side_memory import Settings, SideMemory  # noqa: E402
 from support import Clock  # noqa: E402
@@ -222,6 +224,28 @@ def test_ripe_is_what_is_trusted_old_and_used(memory, clock, model, words, facts
     clock.tick(2 * 86_400)
     assert [cube.id for cube in imprint.ripe()] == [used]
     assert unused not in imprint.facts
+
+
+def test_a_tick_teaches_what_is_ripe_and_lets_go_of_what_is_used_no_more(memory, folder, clock, model, words, facts):
+    gate = Gate(passing=0.0, drift=1.0, visits=1, age=timedelta(hours=1), idle=timedelta(days=7))
+    imprint = imprinted(memory, model, words, facts, gate=gate)
+    used, once = (memory.add(fact.text).ids[0] for fact in facts.new[:2])
+    unsaid = memory.add("Yes.").ids[0]
+    clock.tick(2 * 3600)
+    memory.feedback([used, once, unsaid], 1.0)
+    first = imprint.tick()
+    assert set(imprint.facts) == {used, once} and set(first.refused) == {unsaid} and first.demoted == ()
+    second = imprint.tick()
+    assert not second.cubes and unsaid not in second.refused  # what was tried in vain is not tried at each turn
+    clock.tick(5 * 86_400)
+    memory.feedback([used], 1.0)
+    clock.tick(3 * 86_400)
+    assert imprint.tick().demoted == (once,) and imprint.facts == (used,)
+    assert memory.get(once).text
+    with opened(folder, clock) as other:
+        assert imprinted(other, model, words, facts, gate=gate).facts == (used,)  # nobody takes it up again
+    memory.feedback([once], 1.0)
+    assert imprint.tick().demoted == () and set(imprint.facts) == {used, once}
 
 
 def test_a_chat_answers_from_the_cheapest_form_and_says_which(memory, model, words, facts):

@@ -12,18 +12,19 @@ after words of its own, and whether what it says of the fact still tells it from
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from holdfast.cube import EXTERNAL, Channel, Cube, Form, Ref, Scope
-from holdfast.errors import InputError, IntegrityError, NotFoundError, StaleError
-from holdfast.keeping import Apply, made, recallable
+from holdfast.errors import InputError, IntegrityError, StaleError
+from holdfast.keeping import Apply, made, recallable, standing
 from holdfast.retrieve.hits import Hit
 from holdfast.store.base import Operation, Where
 from holdfast.store.forms import Kept
 from holdfast.store.sql import SqlStore
-from holdfast.weights.base import Edit, Teachable, evaluating
+from holdfast.teaching import Lesson, Teach, edit_of, lesson_of, reading
+from holdfast.weights.base import Teachable, evaluating
 from holdfast.weights.membership import membership
 from holdfast.weights.probing import Knows, Probe, answers_of, knows
 from holdfast.weights.prompts import BARE, padded, split, templates_of, tokens
@@ -35,28 +36,6 @@ _HELD_OUT = (7, 13)  # words of the contexts in which a fact is asked for; it is
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """What is taught of a memory: a prompt and what is to be said after it.
-
-    Fields
-        also: the prompt in other words, which are taught with it; the more of them, the more it is told in words of its own.
-        rephrased: in words that are never taught, by which it is judged whether it was learnt.
-        context: the words that the model reads before the prompt to tell the target; the memory's own and a new line, where none
-            are given.
-    """
-
-    prompt: str
-    target: str
-    also: tuple[str, ...] = ()
-    rephrased: tuple[str, ...] = ()
-    context: str = ""
-
-
-Teach = Callable[[Cube], Lesson | None]
-"""What is to be taught of a memory; None where nothing can be."""
-
-
-@dataclass(frozen=True, slots=True)
 class Gate:
     """What a memory must be to go into weights, and what the model must be afterwards.
 
@@ -64,6 +43,7 @@ class Gate:
         trust: of the memory, at least.
         age: since it was recorded in this version: what still changes is better left as text. ``ripe`` asks for it.
         visits: how often feedback came in on it. ``ripe`` asks for it.
+        idle: of what no feedback came in on for so long, the text alone is left. ``tick`` asks for it; None: it does not.
         passing: share of the held-out prompts that must tell it.
         of_read: of what is taught together, the share of all held-out prompts that tell it, as a share of those that do where the
             model reads the memory first; 0: not asked. Where it is too little, those that fall short of it go.
@@ -73,6 +53,7 @@ class Gate:
     trust: float = 0.8
     age: timedelta = timedelta(days=1)
     visits: int = 2
+    idle: timedelta | None = None
     passing: float = 0.5
     drift: float = 0.01
     of_read: float = 0.0
@@ -84,10 +65,14 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """What came of promoting: the cubes of the form ``weights``, and of each memory that was not promoted the reason."""
+    """What came of promoting: the cubes of the form ``weights``, and of each memory that was not promoted the reason.
+
+    ``demoted``: the ids of what was let go of, of which the text alone is left.
+    """
 
     cubes: tuple[Cube, ...]
     refused: Mapping[str, str]
+    demoted: tuple[str, ...] = ()
 
 
 class Imprint:
@@ -120,12 +105,13 @@ class Imprint:
             raise InputError("this editor holds edits already, which nobody knows the source of: give an empty one")
         self._store, self._scope, self._apply, self._name = store, scope, apply, name
         self.editor, self.gate = editor, gate or Gate()
-        self._teach = _reading(teach or lesson_of)
+        self._teach = reading(teach or lesson_of)
         self._contexts = tuple(contexts) or templates_of(editor.model, editor.tokenizer, _HELD_OUT)
         self._controls = [tokens(editor.tokenizer, text) for text in controls] or editor.unrelated
         self._refs: dict[str, Ref] = {}
         self._lessons: dict[str, Lesson] = {}
         self._asked: dict[str, float] = {}
+        self._in_vain: dict[str, Ref] = {}  # what did not pass
         self.problems: tuple[str, ...] = ()
 
     @property
@@ -144,7 +130,10 @@ class Imprint:
         return tuple(self._refs)
 
     def ripe(self) -> list[Cube]:
-        """Memories of this scope that could be promoted, by the gate: trusted, unchanged for long enough and used often enough."""
+        """Memories of this scope that could be promoted, by the gate: trusted, unchanged for long enough and used often enough.
+
+        What the model did not learn in this version is not tried again, but by ``promote`` itself.
+        """
         now = self._store.now()
         return [
             cube
@@ -155,7 +144,24 @@ class Imprint:
             and cube.use.visits >= self.gate.visits
             and cube.recorded_at is not None
             and now - cube.recorded_at >= self.gate.age
+            and not self._cold(cube)
+            and self._in_vain.get(cube.id) != cube.ref
         ]
+
+    def tick(self) -> Promotion:
+        """Promote what is ripe, and demote what has gone cold; to be called now and then. Raises what a commit raises."""
+        self.load()
+        cold = [id for id in self._refs if self._cold(recallable(self._store, self._scope, id))]
+        self.demote(cold)
+        return replace(self.promote(self.ripe()), demoted=tuple(cold))
+
+    def demote(self, ids: Iterable[str]) -> None:
+        """Take facts out of the model, and let go of what was kept of them, so that no program takes them up; the texts stay."""
+        gone = [id for id in ids if id in self._refs]
+        self._let_go(gone)
+        self._purge(
+            [cube for cube in self._kept() if any(ref.id in gone for ref in cube.origin.derived_from)], "demoted"
+        )
 
     def promote(self, cubes: Iterable[Cube | Hit | str]) -> Promotion:
         """Teach the model some memories; each stays only if it passes the gate.
@@ -191,6 +197,7 @@ class Imprint:
             else:
                 continue
             self._unlearn([id])
+        self._in_vain |= {cube.id: cube.ref for cube in wanted if cube.id in refused}
         kept = self._save()
         return Promotion(tuple(kept[id] for id in (cube.id for cube in wanted) if id in kept), refused)
 
@@ -276,6 +283,12 @@ class Imprint:
             return "a model said it itself"
         return ""
 
+    def _cold(self, cube: Cube) -> bool:
+        """Whether no feedback came in on a memory for as long as the gate says, or ever."""
+        if self.gate.idle is None:
+            return False
+        return cube.use.last_use is None or self._store.now() - cube.use.last_use >= self.gate.idle
+
     def _unsaid(self, lesson: Lesson | None) -> str:
         """Why nothing can be taught of a memory; empty where something can."""
         if lesson is None:
@@ -292,7 +305,7 @@ class Imprint:
             return {}
         self._unlearn([id for id in some if id in self._refs])  # older versions
         try:
-            self.editor.edit([_edit(cube, lesson) for cube, lesson in some.values()])
+            self.editor.edit([edit_of(cube, lesson) for cube, lesson in some.values()])
         except InputError as error:
             return dict.fromkeys(some, str(error))
         for id, (cube, lesson) in some.items():
@@ -422,10 +435,7 @@ class Imprint:
             self._save()
 
     def _holds(self, ref: Ref) -> bool:
-        try:
-            return recallable(self._store, self._scope, ref.id).ref == ref
-        except NotFoundError:
-            return False
+        return standing(self._store, self._scope, ref) is not None
 
     def _kept(self) -> list[Cube]:
         """What is kept for this model and this editor."""
@@ -447,40 +457,14 @@ class Imprint:
                 self._apply([Operation.add(row)])
             found |= dict.fromkeys(ids, row)
         old = [
-            one.id
-            for sources, one in rows.items()
-            if any(ref.id in self._refs or not self._holds(ref) for ref in sources)
+            one for sources, one in rows.items() if any(ref.id in self._refs or not self._holds(ref) for ref in sources)
         ]
-        if old:  # whoever comes first does it
-            owner = self._store.owner
-            purged = owner.purge(old, self._scope, actor=self._scope.path, reason="superseded")
-            owner.forms.drop([cube.id for cube in purged.versions])
+        self._purge(old, "superseded")
         return found
 
-
-def _reading(teach: Teach) -> Teach:
-    """With the words to be read of every lesson."""
-
-    def taught(cube: Cube) -> Lesson | None:
-        lesson = teach(cube)
-        return lesson if lesson is None or lesson.context else replace(lesson, context=f"{cube.text}\n")
-
-    return taught
-
-
-def _edit(cube: Cube, lesson: Lesson) -> Edit:
-    return Edit(cube.id, lesson.prompt, lesson.target, also=lesson.also, context=lesson.context)
-
-
-def lesson_of(cube: Cube) -> Lesson | None:
-    """Of a fact that ends with its value, that value after the words before it; None for another text.
-
-    The value is what the encoder that drew the fact noted, or else the last word or name.
-    """
-    text = cube.text.strip().rstrip(".!")
-    value = cube.data.get("value")
-    if not isinstance(value, str) or not text.endswith(value):
-        before, _, value = text.rpartition(" ")
-    else:
-        before = text[: -len(value)].rstrip()
-    return Lesson(before, value) if before and value else None
+    def _purge(self, rows: Sequence[Cube], reason: str) -> None:
+        """Let go of what was kept; whoever comes first does it."""
+        if rows:
+            owner = self._store.owner
+            purged = owner.purge([one.id for one in rows], self._scope, actor=self._scope.path, reason=reason)
+            owner.forms.drop([cube.id for cube in purged.versions])

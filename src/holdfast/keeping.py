@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from holdfast.cube import RECALLABLE, Channel, Cube, Form, Origin, Policy, Scope
+from holdfast.cube import RECALLABLE, Channel, Cube, Form, Origin, Policy, Ref, Scope
 from holdfast.errors import InputError, NotFoundError, StaleError
 from holdfast.store.base import Operation, Where
 from holdfast.store.sql import SqlStore
@@ -72,6 +72,15 @@ def recallable(store: SqlStore, scope: Scope, id: str) -> Cube:
     if cube.status not in RECALLABLE or (ends is not None and ends <= store.now()):
         raise NotFoundError(f"no memory {id} is to be recalled in {scope.path}")
     return cube
+
+
+def standing(store: SqlStore, scope: Scope, ref: Ref) -> Cube | None:
+    """A memory where it may be read now in this very version; None elsewhere."""
+    try:
+        cube = recallable(store, scope, ref.id)
+    except NotFoundError:
+        return None
+    return cube if cube.ref == ref else None
 
 
 def common(scopes: Sequence[Scope]) -> Scope:

@@ -59,12 +59,13 @@ if TYPE_CHECKING:
     from holdfast.guard.lessons import LessonStore
     from holdfast.guard.precedents import Precedents
     from holdfast.guard.release import Releases, Rule
-    from holdfast.imprint import Gate, Imprint, Promotion, Teach
+    from holdfast.imprint import Gate, Imprint, Promotion
     from holdfast.latent.document_bank import DocumentBank
     from holdfast.latent.reader import Reader
     from holdfast.replying import Reply
     from holdfast.shelf import Shelf
     from holdfast.states import Attached, Resident, States
+    from holdfast.teaching import Teach
     from holdfast.trained import Place, TrainedBank, TrainedModel, Unlearn
     from holdfast.weights.base import Batch, Teachable
     from holdfast.weights.block_bank import BlockBank

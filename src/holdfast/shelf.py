@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from holdfast.cube import Cube, Form, Ref, Scope
-from holdfast.errors import InputError, NotFoundError
-from holdfast.keeping import recallable
+from holdfast.errors import InputError
+from holdfast.keeping import recallable, standing
 from holdfast.latent.document_bank import DocumentBank
 from holdfast.latent.interleave import label
 from holdfast.latent.sparse_attention import Documents
@@ -68,7 +68,7 @@ class Shelf:
         """For ``sparse_attention.Memory.use``: what is on the shelf and still holds; None where nothing is."""
         self._store.owner.forms.follow()
         for id, ref in list(self._refs.items()):  # what has expired makes no event
-            if not self._holds(id, ref):
+            if standing(self._store, self._scope, ref) is None:
                 self._remove(id)
         return self._bank.documents(owner=self._owner)
 
@@ -100,12 +100,6 @@ class Shelf:
     @property
     def _owner(self) -> str:
         return self._scope.path
-
-    def _holds(self, id: str, ref: Ref) -> bool:
-        try:
-            return recallable(self._store, self._scope, id).ref == ref
-        except NotFoundError:
-            return False
 
     def _remove(self, id: str) -> None:
         del self._refs[id]

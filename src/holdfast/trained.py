@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from holdfast.cube import Cube, Form, Ref, Scope
-from holdfast.errors import InputError, NotFoundError
-from holdfast.keeping import recallable
+from holdfast.errors import InputError
+from holdfast.keeping import recallable, standing
 from holdfast.retrieve.hits import Hit
 from holdfast.store.forms import Kept
 from holdfast.store.sql import SqlStore
@@ -96,7 +96,7 @@ class TrainedBank:
         """Within the block the model computes with the blocks of an address, as far as what trained them still holds."""
         self._store.owner.forms.follow()
         self.drop(
-            [one for one in self.held() if _standing(self._store, self._scope, one.ref) is None]
+            [one for one in self.held() if standing(self._store, self._scope, one.ref) is None]
         )  # what has expired makes no event
         with self.bank.attach(self._model, address, owner=self._owner):
             yield
@@ -123,7 +123,7 @@ class TrainedBank:
         again: list[Document] = []
         for name, leaves in others.items():
             ref = _ref(name)
-            cube = _standing(self._store, self._scope, ref) if ref is not None else None
+            cube = standing(self._store, self._scope, ref) if ref is not None else None
             if cube is None:  # it no longer holds either
                 gone.add(name)
             else:
@@ -240,7 +240,7 @@ class TrainedModel:
                 raise InputError("rows have the names that the unseen ones have, and one row at least")
         self._rows |= rows
         self._store.owner.forms.follow()
-        self.drop([one for one in self.held() if _standing(self._store, self._scope, one.ref) is None])
+        self.drop([one for one in self.held() if standing(self._store, self._scope, one.ref) is None])
 
     # --- a holder ---
 
@@ -310,15 +310,6 @@ class TrainedModel:
 
     def _right(self, model: nn.Module, rows: Batch) -> float:
         return accuracy(model, in_batches(rows, self._size), self._read)
-
-
-def _standing(store: SqlStore, scope: Scope, ref: Ref) -> Cube | None:
-    """A memory where it may still be read in this version."""
-    try:
-        cube = recallable(store, scope, ref.id)
-    except NotFoundError:
-        return None
-    return cube if cube.ref == ref else None
 
 
 def _together(some: Sequence[Batch]) -> Batch:

@@ -13,9 +13,10 @@ from typing import Any
 
 from holdfast.bench.fact_world import Fact, tokenizer, trained, world
 from holdfast.bench.plots import Bars, draw
-from holdfast.imprint import Gate, Lesson
+from holdfast.imprint import Gate
 from holdfast.latent.reader import Reader
 from holdfast.memory import Memory
+from holdfast.teaching import Lesson
 from holdfast.torched import torch
 from holdfast.weights.base import evaluating
 from holdfast.weights.probing import Probe, knows
