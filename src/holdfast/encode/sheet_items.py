@@ -10,8 +10,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from holdfast.cube import Form
+from holdfast.store.rows import forgotten_with
 from holdfast.taxonomy import Function, MemoryProfile, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -99,7 +101,7 @@ def parse(text: str) -> Written | None:
     places: dict[int, int] = {}
     body = text[start + len(OPEN) : end]
     for one in _ITEM.finditer(body):
-        item = _read(dict(_ATTRIBUTE.findall(one["head"])), one["body"])
+        item = _read(one["head"], one["body"])
         if item.number and item.number in places:
             found[places[item.number]] = item
             continue
@@ -126,7 +128,9 @@ _NUMBER = re.compile(r"\d{1,9}")
 _FENCED = re.compile(r"```[a-zA-Z]*\n(.*)\n```\Z", re.DOTALL)
 
 
+@lru_cache(maxsize=1_024)
 def _item(item: Item) -> str:
+    """As it is written out: from one rewrite to the next most of a sheet stays as it is."""
     head = [
         f'id="{item.number}"' if item.number else 'id="new"',
         f'section="{item.section}"',
@@ -146,7 +150,9 @@ def _part(name: str, text: str) -> str:
     return f"<{name}>\n{_TAG.sub('&lt;', _AMP.sub('&amp;', text))}\n</{name}>"
 
 
-def _read(head: dict[str, str], body: str) -> Item:
+@lru_cache(maxsize=1_024)
+def _read(attributes: str, body: str) -> Item:
+    head = dict(_ATTRIBUTE.findall(attributes))
     said = {part: _text(pattern, body) for part, pattern in _PARTS.items()}
     if not any(pattern.search(body) for pattern in _PARTS.values()):  # a model that forgot the tags within
         said["description"] = _plain(body.strip())
@@ -180,3 +186,7 @@ def _plain(text: str) -> str:
 
 def _whole(text: str, otherwise: int = 0) -> int:
     return int(text) if _NUMBER.fullmatch(text) else otherwise
+
+
+forgotten_with(_item.cache_clear)
+forgotten_with(_read.cache_clear)

@@ -57,7 +57,8 @@ class Sheet:
 def rewritten(old: Sequence[Item], written: Written, question: int, bounds: Bounds) -> Sheet:
     """The sheet as a curator wrote it for one question, before anything is tried, merged or cut."""
     before = {item.number: item for item in old}
-    stated = {item.number: item for item in map(tidied, written.items) if item is not None}
+    said = [item for item in map(tidied, written.items) if item is not None]
+    stated = {item.number: item for item in said}
     marked = [number for number in dict.fromkeys(written.deleted) if number in before and number not in stated]
     gone = dict.fromkeys(marked[: bounds.deletes], "the curator deleted it")
     items = []
@@ -70,7 +71,7 @@ def rewritten(old: Sequence[Item], written: Written, question: int, bounds: Boun
             items.append(replace(item, missed=item.missed + 1))
         else:
             gone[item.number] = f"{bounds.patience + 1} rewrites in turn left it out"
-    fresh = [item for item in map(tidied, written.items) if item is not None and item.number not in before]
+    fresh = [item for item in said if item.number not in before]
     items += [
         replace(item, number=0, count=1, refs=(question,), used=question, check=Check.UNCHECKED, missed=0)
         for item in fresh
