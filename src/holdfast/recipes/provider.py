@@ -94,19 +94,14 @@ class Cook:
         finds = [find for find in self.recipe.finds if phase in find.phases]
         if not finds:
             return Guidance()
-        hits: list[Hit] = []
-        dropped: list[Dropped] = []
-        for find in finds:
-            found, out = self._found(find, task if phase is Phase.BEGIN else context or task)
-            hits += found
-            dropped += out
+        hits, dropped = self._found(finds, task if phase is Phase.BEGIN else context or task)
         operations: tuple[Operation, ...] = ()
         if self.recipe.composer is not None:
             composed = self._equip(self.recipe.composer).compose(task, context, hits)
             operations = composed.operations
             packed = _packed(hits, composed.text, self._budget) if composed.text else ""
         else:
-            told = [replace(hit, cube=hit.cube.with_(text=tell(hit.cube))) for hit in hits]
+            told = [_told(hit) for hit in hits]
             packed_up = pack(told, self._budget)
             packed, kept = packed_up.text, {cube.id for cube in packed_up.cubes}
             hits = [hit for hit in hits if hit.id in kept]
@@ -137,20 +132,39 @@ class Cook:
         done = set[str]() if added.ids else self._made(case)  # of what has just come nothing is made
         made: list[Cube] = []
         reasons: list[str] = []
+        added_yet: list[Operation] = []  # what no part has looked at so far: each commit waits for the disk
 
-        def encoded(encoder: Encoder) -> tuple[Sequence[Operation], tuple[Cube, ...]]:
+        def encoded(encoder: Encoder) -> Sequence[Operation]:
             # What it was served is read anew for each part: the one before may have changed it.
             known = tuple(cube for cube in map(self._current, trajectory.served) if cube is not None)
             experience = Experience((case,), store.now(), known=known, trajectory=trajectory, outcome=outcome)
-            operations = self._equip(encoder).encode(experience)
+            operations: Sequence[Operation] = self._equip(encoder).encode(experience)
+            return operations
+
+        def changed(encoder: Encoder, first: list[Sequence[Operation]]) -> tuple[Sequence[Operation], tuple[Cube, ...]]:
+            operations = first.pop() if first else encoded(encoder)
             return operations, self._commit(operations)
 
-        for encoder in self.recipe.encoders:
-            if _maker(encoder) in done:
-                continue
-            operations, stored = _again(partial(encoded, encoder))
-            reasons += [operation.reason for operation in operations if operation.op is Op.NONE]
-            made += stored
+        def settle() -> None:
+            made.extend(_again(lambda: self._commit(added_yet)))
+            added_yet.clear()
+
+        try:
+            for encoder in self.recipe.encoders:
+                if _maker(encoder) in done:
+                    continue
+                if _looks(encoder):
+                    settle()
+                operations = _again(partial(encoded, encoder))
+                if all(operation.op in (Op.ADD, Op.NONE) for operation in operations):
+                    added_yet += operations
+                else:
+                    settle()
+                    operations, stored = _again(partial(changed, encoder, [operations]))
+                    made += stored
+                reasons += [operation.reason for operation in operations if operation.op is Op.NONE]
+        finally:
+            settle()  # what was made is kept, be it that a later part fails
         if added.ids and self.recipe.managers:
             # What is older was tended before; twice as far back, for the last time may have been cut short.
             count, since = self._memory.tally(back=2 * self.recipe.every, kinds=(Kind.EXPERIENCE,), **scope)
@@ -173,22 +187,48 @@ class Cook:
         changed = [cube.id for manager in self.recipe.managers for cube in _again(partial(tended, manager))]
         return tuple(dict.fromkeys(changed))
 
-    def _found(self, find: Find, query: str) -> tuple[list[Hit], list[Dropped]]:
-        scope, store, guarded = named(self._scope), self._memory.store, self._memory.guarded
-        ranker = self._equip(find.ranker, once=True)
-        compared = max(COMPARED, 4 * find.k) if guarded else find.k
+    def _found(self, finds: Sequence[Find], query: str) -> tuple[list[Hit], list[Dropped]]:
+        """What the finds of a phase tell, one after the other, and what is not to be gone by."""
+        searches = [(find, self._equip(find.ranker, once=True)) for find in finds]
+        ranked = [self._ranked(find, ranker, query, self._many(find)) for find, ranker in searches]
+        first = [hit for (find, _), some in zip(searches, ranked, strict=True) for hit in some[: find.k]]
         # Mostly all is one's own, and then no more is looked at.
-        for many in (compared,) if find.whole else (find.k, compared):
-            ranked = self._ranked(find, ranker, query, many)
-            if not guarded or all_own(ranked[: find.k], store, self._scope, self._author):
-                return ranked[: find.k], []
+        if not self._memory.guarded or self._lived(first):
+            return first, []
+        hits: list[Hit] = []
+        dropped: list[Dropped] = []
+        for (find, ranker), some in zip(searches, ranked, strict=True):
+            kept, out = self._heeded(find, ranker, query, some)
+            hits += kept
+            dropped += out
+        return hits, dropped
+
+    def _heeded(
+        self, find: Find, ranker: Ranker, query: str, ranked: list[Hit]
+    ) -> tuple[Sequence[Hit], Sequence[Dropped]]:
+        """Of what a find has ranked, and of more where others have written some of the best, what is to be gone by."""
+        compared = self._compared(find)
+        if not find.whole and not self._lived(ranked[: find.k]):
+            ranked = self._ranked(find, ranker, query, compared)
+        if self._lived(ranked[: find.k]):
+            return ranked[: find.k], ()
 
         def chances() -> dict[str, float]:
-            found = self._memory.search(query, k=2 * compared, kinds=find.kinds, **scope)
+            found = self._memory.search(query, k=2 * compared, kinds=find.kinds, **named(self._scope))
             return {hit.id: hit.relevance for hit in found}
 
-        said = heeded(query, ranked, find.k, store, self._scope, self._author, chances)
-        return list(said.kept), list(said.dropped)
+        said = heeded(query, ranked, find.k, self._memory.store, self._scope, self._author, chances)
+        return said.kept, said.dropped
+
+    def _many(self, find: Find) -> int:
+        """So many are ranked at first: what reads everything reads it once."""
+        return self._compared(find) if find.whole and self._memory.guarded else find.k
+
+    def _compared(self, find: Find) -> int:
+        return max(COMPARED, 4 * find.k)
+
+    def _lived(self, hits: Sequence[Hit]) -> bool:
+        return all_own(hits, self._memory.store, self._scope, self._author)
 
     def _ranked(self, find: Find, ranker: Ranker, query: str, k: int) -> list[Hit]:
         """The k best, best first, as the ranker scores them."""
@@ -201,7 +241,7 @@ class Cook:
             return []
         scores = ranker.rank(query, candidates)
         order = [at for at in np.argsort(-scores, kind="stable").tolist() if scores[at] > find.least]
-        return [replace(candidates[at], score=float(scores[at])) for at in order[:k]]
+        return [_scored(candidates[at], float(scores[at])) for at in order[:k]]
 
     def _near(self, find: Find, query: str, kinds: Sequence[str], k: int, by: Ranking) -> list[Hit]:
         """The k best in the order of an index of what a find may tell."""
@@ -297,9 +337,28 @@ def _again(work: Callable[[], T]) -> T:
     return work()
 
 
+def _looks(part: object) -> bool:
+    """Whether a part, or one within it, may look at what is kept: of a part that is no dataclass nobody knows."""
+    if not is_dataclass(part):
+        return True
+    return any(
+        one.name == "memory" or (is_dataclass(held := getattr(part, one.name)) and _looks(held)) for one in fields(part)
+    )
+
+
 def _maker(encoder: Encoder) -> str:
     """The name under which a part's records stand: its module's last word."""
     return type(encoder).__module__.rpartition(".")[2]
+
+
+def _scored(hit: Hit, score: float) -> Hit:
+    return hit if hit.score == score else replace(hit, score=score)
+
+
+def _told(hit: Hit) -> Hit:
+    """With what is told of it as its words."""
+    text = tell(hit.cube)
+    return hit if text == hit.cube.text else replace(hit, cube=hit.cube.with_(text=text))
 
 
 def _packed(hits: Sequence[Hit], text: str, budget: int) -> str:

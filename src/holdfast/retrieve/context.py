@@ -40,18 +40,23 @@ def pack(hits: Sequence[Hit], budget: int, count: Callable[[str], int] = count_t
     """
     frame = f"{OPEN}\n{NOTICE}\n{CLOSE}"
     left = budget - count(frame)
-    taken: dict[str, Cube] = {}
+    taken: dict[str, tuple[Cube, str]] = {}
     for hit in hits:
         for cube in (hit.cube, *hit.before, *hit.after):
-            cost = count(line(cube) + "\n")
-            if cube.id not in taken and cost <= left and SUPERSEDED not in cube.data:
-                taken[cube.id] = cube
+            if cube.id in taken or SUPERSEDED in cube.data:
+                continue
+            said = line(cube)
+            cost = count(said + "\n")
+            if cost <= left:
+                taken[cube.id] = cube, said
                 left -= cost
     if not taken:
         return Packed("", (), 0)
-    ordered = sorted(taken.values(), key=lambda cube: (cube.kind not in _STANDING, cube.valid_from or cube.recorded_at))
-    text = "\n".join([OPEN, NOTICE, *(line(cube) for cube in ordered), CLOSE])
-    return Packed(text, tuple(ordered), count(text))
+    ordered = sorted(
+        taken.values(), key=lambda one: (one[0].kind not in _STANDING, one[0].valid_from or one[0].recorded_at)
+    )
+    text = "\n".join([OPEN, NOTICE, *(said for _, said in ordered), CLOSE])
+    return Packed(text, tuple(cube for cube, _ in ordered), count(text))
 
 
 _STANDING = (Kind.INSTRUCTION, Kind.PREFERENCE)

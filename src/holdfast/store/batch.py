@@ -332,15 +332,20 @@ class Batch:
     def _link(self, cube: Cube, part: int, id: bytes) -> None:
         """Note what a version is made of. Raises NotFoundError for a source that is not there."""
         refs = cube.origin.derived_from
+        path = cube.scope.partition if refs else ""
         for start in range(0, len(refs), 500):
             some = [(ref, id_bytes(ref.id)) for ref in refs[start : start + 500]]
-            marks = ",".join("?" * len(some))
+            # What has just been read as a source is there.
+            unread = [(ref, parent) for ref, parent in some if (path, ref) not in self._standings]
+            marks = ",".join("?" * len(unread))
             there = dict(
                 self._connection.execute(
-                    f"SELECT id, rid FROM cubes WHERE id IN ({marks})", [parent for _, parent in some]
+                    f"SELECT id, rid FROM cubes WHERE id IN ({marks})", [parent for _, parent in unread]
                 ).fetchall()
+                if unread
+                else ()
             )
-            for ref, parent in some:
+            for ref, parent in unread:
                 rid = there.get(parent)
                 # One answer: another user's does not exist here.
                 if rid is None or rid >> schema.PARTITION_BITS != part:

@@ -27,8 +27,9 @@ class _Source:
     readers: tuple[str, ...] = ()
 
 
-Standings = dict[tuple[int | None, Ref], _Source]
-"""What is known of versions, by their partition: for who has many made of one, and knows when it changes."""
+Standings = dict[tuple[str, Ref], _Source]
+"""What is known of versions that are there, by the path of their partition: for who has many made of one, and knows when it
+changes."""
 
 
 def as_of_its_sources(
@@ -40,15 +41,16 @@ def as_of_its_sources(
     """
     origin = cube.origin
     refs = origin.derived_from
-    part = partition_number(connection, cube.scope.partition) if refs else None
+    path = cube.scope.partition if refs else ""
     found: Standings = {} if known is None else known
-    unread = [ref for ref in refs if (part, ref) not in found]
-    if len(unread) > _FEW:
-        found |= {(part, ref): source for ref, source in _standings(connection, unread, part).items()}
-    for ref in unread:
-        if (part, ref) not in found:
-            found[part, ref] = _standing(connection, ref, part)
-    sources = [found[part, ref] for ref in refs]
+    if unread := [ref for ref in refs if (path, ref) not in found]:
+        part = partition_number(connection, path)
+        if len(unread) > _FEW:
+            found |= {(path, ref): source for ref, source in _standings(connection, unread, part).items()}
+        for ref in unread:
+            if (path, ref) not in found:
+                found[path, ref] = _standing(connection, ref, part)
+    sources = [found[path, ref] for ref in refs]
     readers = _common(cube.policy.readers, [source.readers for source in sources])
     if readers != cube.policy.readers:
         cube = replace(cube, policy=replace(cube.policy, readers=readers))

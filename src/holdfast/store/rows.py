@@ -139,6 +139,8 @@ _FROM = "FROM cubes LEFT JOIN uses ON uses.id = cubes.id /*= uses cubes */"
 SELECT = f"{_READ} {_FROM}"
 SELECT_SALTED = f"{_READ}, salt {_FROM}"
 """What ``to_row`` takes, and with the salt after it; the conditions are the caller's."""
+SELECT_BARE = "SELECT cubes.rid, cubes.id, cubes.version, body FROM cubes"
+"""What ``to_bare`` takes."""
 
 
 VERSIONS = """
@@ -206,7 +208,7 @@ def _read(id: bytes, version: int, body: str) -> tuple[Cube, bool]:
 def to_bare(record: Sequence[Any]) -> Cube:
     """As ``to_cube``, with nothing but its scope, its origin, its id and its version: whose it is, in a third of the time."""
     try:
-        return _read_bare(record[1], record[2], record[5])
+        return _read_bare(*record[1:])
     except UNREADABLE as error:
         raise IntegrityError(
             f"row {record[0]} of the store is damaged ({error}); nothing was changed. See: holdfast doctor"

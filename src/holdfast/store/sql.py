@@ -32,6 +32,7 @@ from holdfast.store.receipts import Kept, broken, erasure, erasures
 from holdfast.store.rewards import Rewarded, Terms, bounded, hand_out, hindrance, redeem
 from holdfast.store.rows import (
     SELECT,
+    SELECT_BARE,
     SELECT_SALTED,
     VERSIONS,
     Row,
@@ -423,6 +424,8 @@ class SqlStore:
         with self.connections.reading(scope.tenant) as connection:
             part = self._number(connection, scope.partition)
             reach = self._gate.reach(scope)
+            bare = bare and reach.grants is None
+            selected = SELECT_BARE if bare else SELECT
             while wanted:
                 asked |= wanted
                 refs = list(wanted)
@@ -431,11 +434,11 @@ class SqlStore:
                     some = refs[start : start + 250]
                     marks = ",".join(["(?, ?)"] * len(some))
                     values = [value for ref in some for value in (id_bytes(ref.id), ref.version)]
-                    query = f"{SELECT} WHERE cubes.rid IN ({VERSIONS.format(marks)})"
+                    query = f"{selected} WHERE cubes.rid IN ({VERSIONS.format(marks)})"
                     for record in connection.execute(query, values).fetchall():
                         if record[0] >> schema.PARTITION_BITS != part:
                             continue
-                        if bare and reach.grants is None:
+                        if bare:
                             cube = to_bare(record)
                             if not reach.sees(cube):
                                 continue
