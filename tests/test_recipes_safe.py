@@ -46,18 +46,6 @@ BY_SCHEMA = sorted(set(RECIPES) - {"cheatsheet", "memskill"})
 """Those two ask for a text in place of a schema, and have tests of their own (tests/test_sheets.py, tests/test_skill_writing.py)."""
 
 
-def test_what_parts_make_of_the_run_alone_is_written_at_once_and_kept_where_a_later_one_fails(tmp_path: Path) -> None:
-    with opened(tmp_path / "whole", "mobile-e") as memory:
-        memory.take_in(trajectory(GOOD, 0), 1.0)
-        written = [event.txn for event in memory.store.events()]
-        assert {"tip", "shortcut"} <= {kind for kind, _ in kept(memory)}
-        assert len(set(written)) == 2, "the raw record, and all that was made of it"
-    with opened(tmp_path / "failed", "mobile-e", chat=Dies(1)) as memory:
-        with pytest.raises(ChatError, match="killed"):
-            memory.take_in(trajectory(GOOD, 0), 1.0)
-        assert {kind for kind, _ in kept(memory)} == {"experience", "tip"}
-
-
 @pytest.mark.parametrize("name", BY_SCHEMA)
 def test_what_was_killed_is_finished_and_nothing_is_made_twice(name: str, tmp_path: Path) -> None:
     good, bad = GOOD, BAD

@@ -132,39 +132,21 @@ class Cook:
         done = set[str]() if added.ids else self._made(case)  # of what has just come nothing is made
         made: list[Cube] = []
         reasons: list[str] = []
-        added_yet: list[Operation] = []  # what no part has looked at so far: each commit waits for the disk
 
-        def encoded(encoder: Encoder) -> Sequence[Operation]:
+        def encoded(encoder: Encoder) -> tuple[Sequence[Operation], tuple[Cube, ...]]:
             # What it was served is read anew for each part: the one before may have changed it.
             known = tuple(cube for cube in map(self._current, trajectory.served) if cube is not None)
             experience = Experience((case,), store.now(), known=known, trajectory=trajectory, outcome=outcome)
-            operations: Sequence[Operation] = self._equip(encoder).encode(experience)
-            return operations
-
-        def changed(encoder: Encoder, first: list[Sequence[Operation]]) -> tuple[Sequence[Operation], tuple[Cube, ...]]:
-            operations = first.pop() if first else encoded(encoder)
+            operations = self._equip(encoder).encode(experience)
             return operations, self._commit(operations)
 
-        def settle() -> None:
-            made.extend(_again(lambda: self._commit(added_yet)))
-            added_yet.clear()
-
-        try:
-            for encoder in self.recipe.encoders:
-                if _maker(encoder) in done:
-                    continue
-                if _looks(encoder):
-                    settle()
-                operations = _again(partial(encoded, encoder))
-                if all(operation.op in (Op.ADD, Op.NONE) for operation in operations):
-                    added_yet += operations
-                else:
-                    settle()
-                    operations, stored = _again(partial(changed, encoder, [operations]))
-                    made += stored
-                reasons += [operation.reason for operation in operations if operation.op is Op.NONE]
-        finally:
-            settle()  # what was made is kept, be it that a later part fails
+        # Each part's records are durable before the next asks a model: an answer that was paid for is not asked for twice.
+        for encoder in self.recipe.encoders:
+            if _maker(encoder) in done:
+                continue
+            operations, stored = _again(partial(encoded, encoder))
+            reasons += [operation.reason for operation in operations if operation.op is Op.NONE]
+            made += stored
         if added.ids and self.recipe.managers:
             # What is older was tended before; twice as far back, for the last time may have been cut short.
             count, since = self._memory.tally(back=2 * self.recipe.every, kinds=(Kind.EXPERIENCE,), **scope)
@@ -335,15 +317,6 @@ def _again(work: Callable[[], T]) -> T:
         except ConflictError:
             continue
     return work()
-
-
-def _looks(part: object) -> bool:
-    """Whether a part, or one within it, may look at what is kept: of a part that is no dataclass nobody knows."""
-    if not is_dataclass(part):
-        return True
-    return any(
-        one.name == "memory" or (is_dataclass(held := getattr(part, one.name)) and _looks(held)) for one in fields(part)
-    )
 
 
 def _maker(encoder: Encoder) -> str:
