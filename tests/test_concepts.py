@@ -22,6 +22,7 @@ from holdfast.errors import ChatError, InputError
 from holdfast.recipes.concepts import arcmemo, arcmemo_lessons, concepts, join, suggestions, text
 from holdfast.retrieve.concepts import Chosen, Situated, near
 from holdfast.retrieve.hits import Hit
+from holdfast.retrieve.likeness import compared, counted
 from scribe import Scribe
 from support import open_memory
 
@@ -386,3 +387,21 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
         assert run(memory, "mirror").made, "and is finished when it is taken in again"
         assert [cube.status for cube, _ in shares(memory.select())] == [Status.GENERATED]
         assert Chosen().rank("x", []).shape == (0,) and Chosen().rank("x", [Hit(memory.get(run(memory, "mirror").case), 0, 0)])[0] == -float("inf")  # fmt: skip
+
+
+PIECES = st.lists(
+    st.sampled_from(["a soup of it's pepper", "the", "it is", "Éclair's ΣΟΦΟΣ", "", "東京 soup", "x\u0301 y"])
+)
+
+
+@given(PIECES, st.lists(PIECES, max_size=4))
+def test_a_text_in_pieces_is_compared_as_the_whole(pieces: list[str], others: list[list[str]]) -> None:
+    texts = [pieces, *others]
+    whole = [counted([" ".join(one)]) for one in texts]
+    assert counted(pieces) == whole[0]
+    assert compared("pepper soup", [counted(one) for one in texts]).tolist() == compared("pepper soup", whole).tolist()
+
+
+@given(st.text(alphabet="ab \t\n\x00\u200bé", max_size=12))
+def test_a_line_that_is_one_stays_as_it_is(text: str) -> None:
+    assert line(line(text)) == line(text) == line(f"{text}\u200b")

@@ -8,11 +8,13 @@ pass for the heading of a section, or for another concept.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from holdfast.cube import Form
 from holdfast.encode.concepts import GRID, INTERMEDIATE, Concept, Parameter, Sort, custom_types, named_types
 from holdfast.letters import legible
+from holdfast.store.rows import forgotten_with
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -31,6 +33,7 @@ LONGEST = 600  # characters of one text in a concept
 MOST = 24  # entries of one list in a concept, as it is written; those of a merged one may be more
 SHOWN = 40
 
+_SORTS = frozenset(Sort)
 _WORDS: Mapping[str, Any] = {"type": "string"}
 _LIST: Mapping[str, Any] = {"type": "array", "items": _WORDS}
 RECORD: Mapping[str, Any] = {
@@ -86,7 +89,7 @@ def _read(record: object) -> Concept | str:
         texts[field] = line(held or "")
     if not texts["name"]:
         return "it has no name"
-    if (sort := texts["kind"] or Sort.ROUTINE) not in set(Sort):
+    if (sort := texts["kind"] or Sort.ROUTINE) not in _SORTS:
         return f"it is neither {' nor '.join(Sort)}"
     parameters: dict[str, Parameter] = {}
     for held in _listed(record.get("parameters")):
@@ -122,6 +125,8 @@ def _listed(held: object) -> Sequence[Any]:
 
 def line(text: str) -> str:
     """A text as one line that a reader sees all of."""
+    if len(text) <= LONGEST and text.isascii() and text.isprintable() and text == text.strip() and "  " not in text:
+        return text  # mostly it was one when it was written
     return " ".join(legible(text[: 2 * LONGEST]).split())[:LONGEST].strip()
 
 
@@ -151,11 +156,19 @@ def view(concepts: Iterable[Concept], *, threshold: int = THRESHOLD) -> str:
         return EMPTY
     sections = {}
     for heading, some in _sections(concepts).items():
-        shown = [one for one in some if len(one.used_in) >= threshold]
+        lines = [_shown(one) for one in some if len(one.used_in) >= threshold]
         names = "; ".join(one.name for one in some if len(one.used_in) < threshold)
-        lines = [said for one in shown for said in told(one, notes=False)]
         sections[heading] = [*lines, *([f"- by name: {names}"] if names else [])]
     return _with_types(sections, concepts)
+
+
+@lru_cache(maxsize=4_096)
+def _shown(concept: Concept) -> str:
+    """A concept in a view: the same ones are shown for each task."""
+    return "\n".join(told(concept, notes=False))
+
+
+forgotten_with(_shown.cache_clear)
 
 
 def hint(concepts: Iterable[Concept], chosen: Sequence[str]) -> str:
@@ -196,13 +209,13 @@ def _sections(concepts: Sequence[Concept]) -> dict[str, list[Concept]]:
 
 
 _STRUCTURES, _GRID = "Structures", "Grid manipulation routines"
+_TITLES = {GRID: _GRID, INTERMEDIATE: "Intermediate routines", "": "Routines"}
 
 
 def _heading(concept: Concept) -> str:
     if concept.sort is Sort.STRUCTURE:
         return _STRUCTURES
-    titles = {GRID: _GRID, INTERMEDIATE: "Intermediate routines", "": "Routines"}
-    return titles.get(concept.subtype, f"Routines: {concept.subtype}")
+    return _TITLES.get(concept.subtype) or f"Routines: {concept.subtype}"
 
 
 def _with_types(sections: Mapping[str, Sequence[str]], concepts: Iterable[Concept]) -> str:

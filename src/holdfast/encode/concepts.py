@@ -11,9 +11,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from holdfast.cube import Form
 from holdfast.errors import InputError
+from holdfast.store.rows import forgotten_with
 from holdfast.taxonomy import Function, MemoryProfile, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -71,6 +73,10 @@ class Concept:
         if not self.name or not all(names) or len(set(names)) < len(names):
             raise InputError("a concept has a name, and each of its parameters one of its own")
 
+    def __hash__(self) -> int:
+        """Of its name alone, which mostly tells it from others: what is worked out of a concept is looked up by it."""
+        return hash(self.name)
+
     def merged(self, newer: Concept) -> Concept:
         """With what a newer one of the same name adds. Raises InputError for another name."""
         if newer.name != self.name:
@@ -107,10 +113,21 @@ def merged(concepts: Iterable[Concept]) -> dict[str, Concept]:
     """By name, each merged from those that bear it, in order."""
     found: dict[str, Concept] = {}
     for one in concepts:
-        found[one.name] = found[one.name].merged(one) if one.name in found else one
+        older = found.get(one.name)
+        found[one.name] = one if older is None else _joined(older, one)
     return found
 
 
+@lru_cache(maxsize=4_096)
+def _joined(older: Concept, newer: Concept) -> Concept:
+    """The same shares are merged for each task and each run."""
+    return older.merged(newer)
+
+
+forgotten_with(_joined.cache_clear)
+
+
+_DEFINES = ":="
 _DEFINED = re.compile(r"\b(?P<name>[A-Za-z_]\w*)\s*:=\s*(?P<definition>[^;\n]*[^;\n\s])")
 
 
@@ -119,14 +136,15 @@ def custom_types(concepts: Iterable[Concept]) -> dict[str, str]:
     found: dict[str, str] = {}
     for concept in concepts:
         for typing in (concept.output, *(one.typing for one in concept.parameters)):
-            for one in _DEFINED.finditer(typing):
-                found.setdefault(one["name"], one["definition"])
+            if _DEFINES in typing:  # mostly it does not, and to look for a name that is defined takes long
+                for one in _DEFINED.finditer(typing):
+                    found.setdefault(one["name"], one["definition"])
     return found
 
 
 def named_types(typing: str) -> str:
     """A typing with the names of the types that it defines in place of their definitions."""
-    return _DEFINED.sub(lambda one: one["name"], typing)
+    return _DEFINED.sub(lambda one: one["name"], typing) if _DEFINES in typing else typing
 
 
 @dataclass(frozen=True, slots=True)

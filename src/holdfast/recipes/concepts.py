@@ -61,11 +61,12 @@ class Hinting:
         for cube, one in read:
             worth[one.name] = max(best[cube.id], worth.get(one.name, 0.0))
         chosen = sorted((name for name, score in worth.items() if score > 0), key=lambda name: -worth[name])
-        others = [name for name in concepts if name not in chosen]
+        others = [name for name in concepts if worth[name] <= 0]
         text = hint(concepts.values(), chosen)
         while text and count_tokens(text) > self.tokens:
             others, chosen = (others[: len(others) // 2], chosen) if others else ([], chosen[:-1])
-            text = hint([concepts[name] for name in concepts if name in {*chosen, *others}], chosen)
+            left = {*chosen, *others}
+            text = hint([one for name, one in concepts.items() if name in left], chosen)
         return Composition(text)
 
 

@@ -299,14 +299,17 @@ class _Once:
 
     def __init__(self, model: Chat) -> None:
         self._model = model
-        self._said: dict[str, Reply] = {}
+        self._said: list[tuple[tuple[Message, ...], dict[str, Any], Reply]] = []
 
     def reply(self, messages: Sequence[Message], **options: Any) -> Reply:
         """See ``Chat``."""
-        key = repr((messages, options))
-        if key not in self._said:
-            self._said[key] = self._model.reply(messages, **options)
-        return self._said[key]
+        asked = tuple(messages)
+        for known, by, said in self._said:
+            if known == asked and by == options:
+                return said
+        reply = self._model.reply(messages, **options)
+        self._said.append((asked, options, reply))
+        return reply
 
 
 def _again(work: Callable[[], T]) -> T:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -21,7 +22,8 @@ from holdfast.encode.writing import TEXT, write
 from holdfast.errors import InputError
 from holdfast.retrieve.base import Near, Scores
 from holdfast.retrieve.hits import Hit
-from holdfast.retrieve.likeness import ALL, cosines
+from holdfast.retrieve.likeness import ALL, Counted, compared, counted
+from holdfast.store.rows import forgotten_with
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
 PROFILE = MemoryProfile(
@@ -81,8 +83,9 @@ class Chosen:
         scores: Scores = np.full(len(candidates), -np.inf)
         concepts = merged(one for _, one in read)
         names = self._named(query, near(query, concepts, self.shown)) if concepts else ()
+        worth = {name: float(len(names) - place) for place, name in enumerate(names)}
         for cube, one in read:
-            scores[places[cube.id]] = len(names) - names.index(one.name) if one.name in names else 0.0
+            scores[places[cube.id]] = worth.get(one.name, 0.0)
         return scores
 
     def _named(self, query: str, concepts: Mapping[str, Concept]) -> tuple[str, ...]:
@@ -138,6 +141,15 @@ def near(task: str, concepts: Mapping[str, Concept], most: int) -> dict[str, Con
     """Of more concepts than ``most`` those that say most of what the task says, in their old order."""
     if len(concepts) <= most:
         return dict(concepts)
-    texts = [" ".join((one.name, one.description, *one.cues)) for one in concepts.values()]
-    best = set(np.argsort(-cosines(task, texts), kind="stable")[:most].tolist())
+    alike = compared(task, list(map(_counted, concepts.values())))
+    best = set(np.argsort(-alike, kind="stable")[:most].tolist())
     return {name: one for at, (name, one) in enumerate(concepts.items()) if at in best}
+
+
+@lru_cache(maxsize=4_096)
+def _counted(concept: Concept) -> Counted:
+    """The words that a concept is known by: the same ones are compared with each task."""
+    return counted((concept.name, concept.description, *concept.cues))
+
+
+forgotten_with(_counted.cache_clear)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from holdfast.retrieve.hits import Hit
 from holdfast.retrieve.partition import Partition, View
 from holdfast.retrieve.query import Query, verbatim
 from holdfast.retrieve.search import MOSTLY, Ranked, Ranking
-from holdfast.retrieve.text import term, tokens
+from holdfast.retrieve.text import MAX_TOKENS, STOP_WORDS, stem, term, tokens, words
 from holdfast.store.rows import forgotten_with
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
@@ -128,10 +129,16 @@ ALIKE = Ranking(verbatim, near)
 
 OVERLAP = Ranking(verbatim, by_overlap)
 
-ANY = Ranking(lambda text, _authors: Query(text, "", "", frozenset(), (), (), (), frozenset()), newest)
+
+def _unspoken(text: str, _authors: Collection[str]) -> Query:
+    """A text of which a ranking looks at the words alone, if at any: it is not embedded."""
+    return Query(text, "", "", frozenset(), (), (), (), frozenset())
+
+
+ANY = Ranking(_unspoken, newest)
 """Whether there is anything: nothing is compared, nor embedded."""
 
-ALL = Ranking(verbatim, words_first)
+ALL = Ranking(_unspoken, words_first)
 """As many as are asked for, what shares no word too: where somebody is to choose from all, as far as they can be shown."""
 
 
@@ -198,28 +205,38 @@ def _scores(candidates: Sequence[Hit]) -> Scores:
     return np.asarray([hit.score for hit in candidates], np.float64)
 
 
-def cosines(query: str, texts: Sequence[str]) -> Scores:
-    """The cosine of a query's words and those of each text, weighed likewise, where no index has them: shape (len(texts),)."""
-    counts = [_counted(text) for text in texts]
-    asked = {
-        word: times * (1 + math.log((1 + len(texts)) / (1 + sum(word in count for count, _ in counts))))
-        for word, times in Counter(tokens(query)).items()
-    }
-    across = [sum(weight * count[word] for word, weight in asked.items() if word in count) for count, _ in counts]
-    size = math.hypot(*asked.values())
-    return np.asarray(
-        [dot / (size * length) if dot else 0.0 for dot, (_, length) in zip(across, counts, strict=True)], np.float64
-    )
+Counted = tuple[Mapping[str, int], float]
+"""How often each word stands in a text, and the length of that vector."""
 
 
-@lru_cache(maxsize=1_024)
-def _counted(text: str) -> tuple[Mapping[str, int], float]:
-    """How often each word stands in a text, and the length of that vector: the same texts are compared with each task."""
-    count = Counter(tokens(text))
+def counted(texts: Iterable[str]) -> Counted:
+    """What ``compared`` looks at of a text that is given in pieces, of which other texts may have some too."""
+    texts = tuple(texts)
+    count = Counter(chain.from_iterable(map(_content, texts))) or Counter(tokens(" ".join(texts)))
     return count, math.hypot(*count.values())
 
 
-forgotten_with(_counted.cache_clear)
+@lru_cache(maxsize=16_384)
+def _content(text: str) -> tuple[str, ...]:
+    """The stems of a text, without stop words."""
+    return tuple(stem(word) for word in words(text, MAX_TOKENS) if word not in STOP_WORDS)
+
+
+forgotten_with(_content.cache_clear)
+
+
+def compared(query: str, texts: Sequence[Counted]) -> Scores:
+    """The cosine of a query's words and those of each text, weighed likewise, where no index has them: shape (len(texts),)."""
+    times = Counter(tokens(query))
+    shared = [times.keys() & count.keys() for count, _ in texts]  # mostly none, or one
+    held = Counter(chain.from_iterable(shared))
+    asked = {word: many * (1 + math.log((1 + len(texts)) / (1 + held[word]))) for word, many in times.items()}
+    size = math.hypot(*asked.values())
+    found: Scores = np.zeros(len(texts), np.float64)
+    for at, ((count, length), some) in enumerate(zip(texts, shared, strict=True)):
+        if some:  # in one order, whatever a set's is: a sum depends on it
+            found[at] = sum(weight * count[word] for word, weight in asked.items() if word in some) / (size * length)
+    return found
 
 
 def _first(rows: npt.NDArray[np.integer], scores: npt.NDArray[Any], k: int) -> npt.NDArray[np.integer]:
