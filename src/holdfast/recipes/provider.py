@@ -135,7 +135,7 @@ class Cook:
 
         def encoded(encoder: Encoder) -> tuple[Sequence[Operation], tuple[Cube, ...]]:
             # What it was served is read anew for each part: the one before may have changed it.
-            known = tuple(cube for cube in map(self._current, trajectory.served) if cube is not None)
+            known = self._current(trajectory.served)
             experience = Experience((case,), store.now(), known=known, trajectory=trajectory, outcome=outcome)
             operations = self._equip(encoder).encode(experience)
             return operations, self._commit(operations)
@@ -242,13 +242,10 @@ class Cook:
         wanted = [operation for operation in operations if operation.op is not Op.NONE]
         return self._memory.apply(wanted, actor=self._scope.path, change=Purpose.WRITE) if wanted else ()
 
-    def _current(self, ref: Ref) -> Cube | None:
-        """A memory that was served, as it is by now; None where it is gone."""
-        try:
-            cube = self._memory.store.get(ref.id, self._scope)
-        except NotFoundError:
-            return None
-        return cube if cube.status in RECALLABLE else None
+    def _current(self, refs: Sequence[Ref]) -> tuple[Cube, ...]:
+        """Memories that were served, as they are by now, without those that are gone."""
+        found = self._memory.store.several((ref.id for ref in refs), self._scope)
+        return tuple(cube for ref in refs if (cube := found.get(ref.id)) is not None and cube.status in RECALLABLE)
 
     def _made(self, case: Cube) -> set[str]:
         """The parts that have made something of a raw record."""
