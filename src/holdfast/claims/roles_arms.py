@@ -322,11 +322,12 @@ class Window:
             head += "\n" + "\n".join([*(f"- {sentence(one)}." for one in self._truth[agent]), *self._done])
         lines = [f"<turn of={one.agent}>{one.text}</turn>" for one in history]
         left, chosen = WINDOW - count_tokens(head), set()
-        for at in self._ranked(lines, ask):
-            cost = count_tokens(f"{lines[at]}\n")
-            if cost > left:
+        costs = [count_tokens(f"{one}\n") for one in lines]
+        # Where all of them have room, nobody need be asked which are nearest.
+        for at in range(len(lines)) if sum(costs) <= left else self._ranked(lines, ask):
+            if costs[at] > left:
                 break
-            left -= cost
+            left -= costs[at]
             chosen.add(at)
         text = "\n".join([head, *(lines[at] for at in sorted(chosen))])
         return text, count_tokens(text)
