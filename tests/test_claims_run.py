@@ -17,7 +17,7 @@ from holdfast.claims import c43_memory_survey as c43
 from holdfast.claims import kept as keeping
 from holdfast.claims import runner
 from holdfast.claims.base import Result, Scale
-from holdfast.claims.runner import list_claims, load_claim, longest_first, run_claim, start_claim
+from holdfast.claims.runner import OUTCOMES, list_claims, load_claim, longest_first, merge, run_claim, start_claim
 from holdfast.cli import main
 from holdfast.errors import ClaimError, MissingExtraError
 from holdfast.taxonomy import Function
@@ -46,6 +46,24 @@ def test_a_claim_may_say_over_which_seeds_it_is_run(tmp_path: Path, monkeypatch:
     assert run_claim(33, evidence_dir=tmp_path).seeds == (4, 5)
     assert run_claim(33, evidence_dir=tmp_path, seeds=[2]).seeds == (2,)
     assert c37.SEEDS == {"full": (0, 1, 2, 3, 4)}
+
+
+def test_seeds_are_drawn_by_their_mean_and_what_has_none_as_the_first_has_it() -> None:
+    def ran(value: float, **series: object) -> Result:
+        curve = {"steps": [1, 2], "recall": {"ours": [value, 2 * value]}, "best": f"arm {value:g}", "right": value > 1}
+        return Result({"ours": {"recall": value}}, (), series={**curve, OUTCOMES: {"ours": [value]}, **series})
+
+    merged = merge([ran(1.0, lengths=[1]), ran(3.0, lengths=[3, 4])])
+    assert merged.arms == {"ours": {"recall": 2.0}}
+    assert merged.series == {
+        "steps": [1, 2],
+        "recall": {"ours": [2.0, 4.0]},
+        "best": "arm 1",
+        "right": False,
+        OUTCOMES: {"ours": [1.0]},
+        "lengths": [1],
+    }
+    assert merge([ran(1.0)]).series == ran(1.0).series
 
 
 def test_a_claim_that_is_not_there_is_refused(tmp_path: Path) -> None:

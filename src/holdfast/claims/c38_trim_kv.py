@@ -116,14 +116,11 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         "dormant": streamed(model, stream, dormant, None).recall,
     }
     measured: dict[str, dict[str, float]] = {arm: {} for arm in arms}
-    curves: dict[str, dict[str, list[float]]] = {what: {} for what in ("recall", "dormant", "divergence")}
 
     def keep(arm: str, found: Sequence[tuple[float, float, float]]) -> None:
-        for what, values in zip(curves, zip(*found, strict=True), strict=True):
-            curves[what][arm] = list(values)
-            measured.setdefault(arm, {}).update(
-                {f"{what} at {m}": value for m, value in zip(BUDGETS, values, strict=True)}
-            )
+        for m, values in zip(BUDGETS, found, strict=True):
+            told = zip(("recall", "dormant", "divergence"), values, strict=True)
+            measured.setdefault(arm, {}).update({f"{what} at {m}": value for what, value in told})
 
     keep(FULL, [(full["recall"], full["dormant"], 0.0)] * len(BUDGETS))
     for arm, of in policies.items():
@@ -166,12 +163,11 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         "ablations are trained for fewer steps than the gates, as in the sheet; where heads compete the budget is a mean",
         "heavy hitters and the observation window give half of the budget to the newest entries",
     )
-    return Result(measured, tuple(checks), settings, {"budgets": list(BUDGETS), **curves}, notes)
+    return Result(measured, tuple(checks), settings, notes=notes)
 
 
 def plot(result: Result, path: Path) -> None:
     """Recall by budget, dormant recall by budget, and what is judged."""
-    budgets = result.series["budgets"]
     at = JUDGED[0]
     recall = {arm: result.arms[arm][f"recall at {at}"] for arm in arms}
     shown = (OURS, FULL, WINDOW, HITTERS, OBSERVED, RANDOM)
@@ -179,7 +175,7 @@ def plot(result: Result, path: Path) -> None:
         path,
         [
             Lines(
-                {arm: (budgets, result.series[what][arm]) for arm in shown},
+                {arm: (BUDGETS, [result.arms[arm][f"{what} at {m}"] for m in BUDGETS]) for arm in shown},
                 title=title,
                 ours=(OURS,),
                 percent=True,

@@ -141,30 +141,28 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         "of three flagged facts or six flagged digits the report's advice is not to be relied on: see the verdicts in the settings",
         "training anew has nothing to choose and is the longest of all arms",
     )
-    series = {
-        "poison": {arm: one.corrected for (arm, share), one in spoilt.items() if share == FEW or arm == NONE},
-        "swapped": {arm: one.corrected for (arm, share), one in swapped.items() if share == FEW or arm == NONE},
-        "facts": {arm: metrics["recall behind the trigger"] for arm, metrics in facts["arms"].items()},
-        "shares": {
-            arm: {
-                "found": [share for (other, share) in spoilt if other == arm],
-                "corrected": [one.corrected for (other, _), one in spoilt.items() if other == arm],
-            }
-            for arm in arms[:-1]
-        },
-    }
-    return Result(found, checks, settings, series, notes)
+    return Result(found, checks, settings, notes=notes)
 
 
 def plot(result: Result, path: Path) -> None:
     """What is corrected, by arm and by what was found; the control; facts."""
-    series = result.series
-    shares = {arm: (one["found"], one["corrected"]) for arm, one in series["shares"].items() if len(one["found"]) > 1}
+    measured = result.arms
+
+    def corrected(kind: str) -> dict[str, float]:
+        names = {arm: f"{kind}: corrected" if arm == NONE else f"{kind}, {FEW:.0%} found: corrected" for arm in arms}
+        return {arm: measured[arm][name] for arm, name in names.items() if name in measured[arm]}
+
+    shares = {}
+    for arm in arms[:-1]:
+        by_share = {share: f"poison, {share:.0%} found: corrected" for share in (FEW, HALF, EVERY)}
+        found = [share for share, name in by_share.items() if name in measured[arm]]
+        if len(found) > 1:
+            shares[arm] = found, [measured[arm][by_share[share]] for share in found]
     draw(
         path,
         [
             Bars(
-                series["poison"],
+                corrected("poison"),
                 title="poison, a tenth found: triggered digits",
                 ours=(OURS,),
                 controls=(NONE,),
@@ -177,14 +175,14 @@ def plot(result: Result, path: Path) -> None:
                 else []
             ),
             Bars(
-                series["swapped"],
+                corrected("swapped labels"),
                 title="swapped labels, a tenth found: the control",
                 ours=(OURS,),
                 controls=(NONE,),
                 percent=True,
             ),
             Bars(
-                series["facts"],
+                {arm: measured[f"facts: {arm}"]["recall behind the trigger"] for arm in FACTS},
                 title="facts behind a trigger, a tenth found",
                 ours=("SSD",),
                 bounds=("without the origin",),

@@ -38,6 +38,9 @@ Progress = Callable[[str], None]
 
 DEFAULT_SEEDS: Mapping[Scale, tuple[int, ...]] = {"quick": (0,), "full": (0, 1, 2), "gpu": (0,)}
 
+OUTCOMES = "outcomes"
+"""The series of a number a question for each arm."""
+
 _EXTRAS = {"torch": "torch", "safetensors": "torch", "onnxruntime": "embed", "tokenizers": "embed", "openai": "llm"}
 # Student's t, two-sided 95 %, by degrees of freedom: seeds are few, so the normal's 1.96 would flatter.
 _T95 = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -290,7 +293,8 @@ def _run(number: int, scale: Scale, seed: int, data: Path | None, keep: Path | N
 
 
 def merge(results: Sequence[Result]) -> Result:
-    """Runs of one claim over several seeds as one result: means of every metric and check, series of the first seed.
+    """Runs of one claim over several seeds as one result: means of every metric and check, and of every number of the series that
+    all seeds have at the same place; words, and what is of another length in another seed, are the first seed's.
 
     Raises ClaimError where the runs do not have the same arms, metrics and checks.
     """
@@ -315,7 +319,21 @@ def merge(results: Sequence[Result]) -> Result:
         for index, check in enumerate(first.checks)
     )
     notes = tuple(dict.fromkeys(note for result in results for note in result.notes))
-    return Result(arms=arms, checks=checks, settings=first.settings, series=first.series, notes=notes)
+    series = _averaged([result.series for result in results])
+    if OUTCOMES in first.series:  # whose questions each seed may have drawn anew
+        series[OUTCOMES] = first.series[OUTCOMES]
+    return Result(arms=arms, checks=checks, settings=first.settings, series=series, notes=notes)
+
+
+def _averaged(series: Sequence[Any]) -> Any:
+    """The mean of what several seeds have at one place."""
+    first = series[0]
+    if all(isinstance(one, Mapping) and one.keys() == first.keys() for one in series):
+        return {key: _averaged([one[key] for one in series]) for key in first}
+    if all(isinstance(one, list | tuple) and len(one) == len(first) for one in series):
+        return [_averaged(some) for some in zip(*series, strict=True)]
+    numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in series)
+    return _mean(series) if numbers and any(one != first for one in series) else first
 
 
 def _shape(result: Result) -> tuple[Any, ...]:
@@ -346,8 +364,8 @@ def _intervals(results: Sequence[Result]) -> dict[str, dict[str, list[float]]]:
 def _paired(results: Sequence[Result], arms: Sequence[str]) -> dict[str, Any]:
     """Our arm (the claim's first) minus each other, paired.
 
-    Over seeds where there are two or more, for every metric both arms have; over questions where the claim hands out
-    ``series["outcomes"]``, arm to one number a question, in the same order for every arm.
+    Over seeds where there are two or more, for every metric both arms have; over questions where the claim hands out the series
+    ``OUTCOMES``, arm to one number a question, in the same order for every arm.
     """
     ours, measured = arms[0], results[0].arms
     pairs: dict[str, Any] = {}
@@ -362,7 +380,7 @@ def _paired(results: Sequence[Result], arms: Sequence[str]) -> dict[str, Any]:
             if other != ours
         }
         pairs["seeds"] = {other: metrics for other, metrics in over_seeds.items() if metrics}
-    outcomes = [result.series.get("outcomes", {}) for result in results]
+    outcomes = [result.series.get(OUTCOMES, {}) for result in results]
     if all(ours in one for one in outcomes):
         joined = {arm: np.concatenate([np.asarray(one[arm], float) for one in outcomes]) for arm in outcomes[0]}
         pairs["questions"] = {
