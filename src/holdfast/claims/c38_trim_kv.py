@@ -170,7 +170,7 @@ def plot(result: Result, path: Path) -> None:
     """Recall by budget, dormant recall by budget, and what is judged."""
     at = JUDGED[0]
     recall = {arm: result.arms[arm][f"recall at {at}"] for arm in arms}
-    shown = (OURS, FULL, WINDOW, HITTERS, OBSERVED, RANDOM)
+    shown = (OURS, FULL, WINDOW, HITTERS, OBSERVED, NORM, RANDOM)
     draw(
         path,
         [
@@ -188,7 +188,7 @@ def plot(result: Result, path: Path) -> None:
         + [
             Bars(
                 recall,
-                title=f"one item recalled, from {at} entries a head",
+                title=f"one item, from {at} entries a head",
                 ours=(OURS,),
                 bounds=(FULL,),
                 controls=(RANDOM, UNBOUND),
