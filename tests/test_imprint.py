@@ -246,6 +246,9 @@ def test_a_tick_teaches_what_is_ripe_and_lets_go_of_what_is_used_no_more(memory,
         assert imprinted(other, model, words, facts, gate=gate).facts == (used,)  # nobody takes it up again
     memory.feedback([once], 1.0)
     assert imprint.tick().demoted == () and set(imprint.facts) == {used, once}
+    new = memory.add(facts.new[2].text).ids[0]  # nobody has used it, and it is too new for that to say anything
+    memory.promote([new], to="weights", model=imprint)
+    assert imprint.tick().demoted == () and new in imprint.facts
 
 
 def test_a_chat_answers_from_the_cheapest_form_and_says_which(memory, model, words, facts):

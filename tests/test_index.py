@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
 from holdfast.cube import Channel, Cube, Kind, Origin, Policy, Scope, Status, to_micros, utc
 from holdfast.enrichment import Enrichment
 from holdfast.errors import HoldfastError
-from holdfast.retrieve import lexical, loops
+from holdfast.retrieve import loops
 from holdfast.retrieve import vectors as vectors_module
 from holdfast.retrieve.arrays import Column, top
 from holdfast.retrieve.lexical import K1, B, LexicalIndex
@@ -625,10 +624,8 @@ def test_those_that_hold_most_words_are_found_with_their_equals(
         expected = np.flatnonzero(held)
         if len(expected) > k:
             expected = expected[held[expected] >= np.sort(held[expected])[-k]]
-        for together in (lexical._TOGETHER, 0):  # all words in one step, and one by one
-            with patch.object(lexical, "_TOGETHER", together):
-                rows, counts = index.most_held(terms, k, mask)
-            assert rows.tolist() == expected.tolist() and counts.tolist() == held[expected].tolist()
+        rows, counts = index.most_held(terms, k, mask)
+        assert rows.tolist() == expected.tolist() and counts.tolist() == held[expected].tolist()
 
 
 def test_a_query_that_names_who_has_just_spoken_for_the_first_time_is_read_as_such(tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ class Gate:
         trust: of the memory, at least.
         age: since it was recorded in this version: what still changes is better left as text. ``ripe`` asks for it.
         visits: how often feedback came in on it. ``ripe`` asks for it.
-        idle: of what no feedback came in on for so long, the text alone is left. ``tick`` asks for it; None: it does not.
+        idle: of what no feedback came in on for so long, since it was recorded at least, the text alone is left. ``tick`` asks
+            for it; None: it does not.
         passing: share of the held-out prompts that must tell it.
         of_read: of what is taught together, the share of all held-out prompts that tell it, as a share of those that do where the
             model reads the memory first; 0: not asked. Where it is too little, those that fall short of it go.
@@ -157,11 +158,11 @@ class Imprint:
 
     def demote(self, ids: Iterable[str]) -> None:
         """Take facts out of the model, and let go of what was kept of them, so that no program takes them up; the texts stay."""
-        gone = [id for id in ids if id in self._refs]
-        self._let_go(gone)
-        self._purge(
-            [cube for cube in self._kept() if any(ref.id in gone for ref in cube.origin.derived_from)], "demoted"
-        )
+        gone = {id for id in ids if id in self._refs}
+        if gone:
+            self._let_go(list(gone))
+            rows = [cube for cube in self._kept() if any(ref.id in gone for ref in cube.origin.derived_from)]
+            self._purge(rows, "demoted")
 
     def promote(self, cubes: Iterable[Cube | Hit | str]) -> Promotion:
         """Teach the model some memories; each stays only if it passes the gate.
@@ -284,10 +285,9 @@ class Imprint:
         return ""
 
     def _cold(self, cube: Cube) -> bool:
-        """Whether no feedback came in on a memory for as long as the gate says, or ever."""
-        if self.gate.idle is None:
-            return False
-        return cube.use.last_use is None or self._store.now() - cube.use.last_use >= self.gate.idle
+        """Whether no feedback came in on a memory for as long as the gate says."""
+        since = cube.use.last_use or cube.recorded_at
+        return self.gate.idle is not None and since is not None and self._store.now() - since >= self.gate.idle
 
     def _unsaid(self, lesson: Lesson | None) -> str:
         """Why nothing can be taught of a memory; empty where something can."""

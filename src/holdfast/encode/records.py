@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
@@ -115,12 +115,10 @@ def listed(cube: Cube, field: str) -> list[str]:
     return [str(id) for id in held] if isinstance(held, list | tuple) else []
 
 
-def linked(cube: Cube, among: Container[str] | None = None) -> dict[str, float]:
-    """The ties of a record, by id; only what is a weight between 0 and 1, and of those to ``among``, where that is given."""
+def linked(cube: Cube) -> dict[str, float]:
+    """The ties of a record, by id; only what is a weight between 0 and 1."""
     held = cube.data.get(LINKS)
-    ties: Iterable[tuple[Any, Any]] = held.items() if isinstance(held, Mapping) else ()
-    if among is not None:  # mostly few of many
-        ties = [tie for tie in ties if str(tie[0]) in among]
+    ties = held.items() if isinstance(held, Mapping) else ()
     return {str(id): float(tie) for id, tie in ties if isinstance(tie, int | float) and 0 < tie <= 1}
 
 

@@ -110,9 +110,7 @@ def voter(cube: Cube, lookup: Lookup | None = None) -> Voter:
     for one of its sources, never for a new one; where they cannot be looked up, all such records are one voter that authorises
     nothing. Everything else is the word of its ``source_of``.
     """
-    if not cube.origin.derived_from:
-        return _voter(cube, ())
-    if from_outside(cube):
+    if _from_outside(cube):
         return Voter(source_of(cube), False)
     if (raw := _raw(cube, lookup)) is not None:  # mostly: then there is nothing to walk through
         return _voter(cube, [_voter(one, ()) for one in raw])
@@ -160,15 +158,14 @@ def _raw(cube: Cube, lookup: Lookup | None) -> list[Cube] | None:
     return found
 
 
-def from_outside(cube: Cube) -> bool:
-    """Whether a record came from outside, itself or through lineage."""
+def _from_outside(cube: Cube) -> bool:
     return cube.tainted or cube.origin.channel in EXTERNAL
 
 
 def _voter(cube: Cube, found: Sequence[Voter]) -> Voter:
     """The source that a record speaks for, given those of what it was made from."""
     origin = cube.origin
-    if from_outside(cube):
+    if _from_outside(cube):
         return Voter(source_of(cube), False)
     if origin.derived_from or origin.channel is Channel.DERIVED:
         if not found or len(found) < len(origin.derived_from):

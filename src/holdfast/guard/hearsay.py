@@ -11,15 +11,14 @@ records that agree on calls, one's own are told, or else those whose words the o
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 
-from holdfast.cube import Cube, Form, Ref, Scope
+from holdfast.cube import Cube, Form, Scope
 from holdfast.encode.records import tell
 from holdfast.errors import HoldfastError
 from holdfast.guard.admission import against
-from holdfast.guard.base import Dropped, Lookup, Verdict, ancestry, from_outside, voter
+from holdfast.guard.base import Dropped, Lookup, Verdict, ancestry, voter
 from holdfast.guard.chains import Chain, Effect, Extractor, target
 from holdfast.guard.consensus import ConsensusGuard
 from holdfast.guard.precedents import about, reading, recorded
@@ -84,34 +83,8 @@ def heeded(
 
 def all_own(hits: Sequence[Hit], store: SqlStore, scope: Scope, whose: str) -> bool:
     """Whether ``whose`` has lived through whatever these hits are made of: then nobody else need be heard."""
-    sources = store.sources((hit.cube for hit in hits), scope, bare=True)
-    if alone(hits, sources, whose):  # mostly, and what several hits were made of is looked at once
-        return True
-    return all(_own(hit.cube, sources.get, whose) for hit in hits)
-
-
-def alone(hits: Sequence[Hit], sources: Mapping[Ref, Cube], whose: str) -> bool:
-    """Whether all that stands beneath some hits is the word of ``whose``, nothing missing, and nothing made of itself."""
-    name = target(f"assistant:{whose}")
-    made: dict[Ref, list[Ref]] = {}  # what is made of what is itself made of something
-    passed: Cube | None = None
-    for cube in itertools.chain((hit.cube for hit in hits), sources.values()):
-        if refs := cube.origin.derived_from:
-            below = [sources.get(ref) for ref in refs]
-            if from_outside(cube) or any(one is None for one in below):
-                return False
-            if further := [one.ref for one in below if one is not None and one.origin.derived_from]:
-                made[cube.ref] = further
-        elif passed is None or cube.origin is not passed.origin or cube.scope != passed.scope:
-            said, passed = voter(cube), cube
-            if said.source != name or not said.authorises:
-                return False
-    while made:
-        above = {ref: refs for ref, refs in made.items() if any(one in made for one in refs)}
-        if len(above) == len(made):
-            return False
-        made = above
-    return True
+    lookup = store.sources((hit.cube for hit in hits), scope, bare=True).get
+    return all(_own(hit.cube, lookup, whose) for hit in hits)
 
 
 def lived(lookup: Lookup) -> Extractor:

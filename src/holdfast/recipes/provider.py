@@ -190,10 +190,12 @@ class Cook:
     ) -> tuple[Sequence[Hit], Sequence[Dropped]]:
         """Of what a find has ranked, and of more where others have written some of the best, what is to be gone by."""
         compared = self._compared(find)
-        if not find.whole and not self._lived(ranked[: find.k]):
-            ranked = self._ranked(find, ranker, query, compared)
         if self._lived(ranked[: find.k]):
             return ranked[: find.k], ()
+        if not find.whole:
+            ranked = self._ranked(find, ranker, query, compared)
+            if self._lived(ranked[: find.k]):
+                return ranked[: find.k], ()
 
         def chances() -> dict[str, float]:
             found = self._memory.search(query, k=2 * compared, kinds=find.kinds, **named(self._scope))

@@ -161,9 +161,9 @@ def _sources(hit: Hit) -> list[str]:
 def _ties(candidates: Sequence[Hit], at_id: Mapping[str, int]) -> dict[int, dict[int, float]]:
     ties: dict[int, dict[int, float]] = defaultdict(dict)
     for at in at_id.values():
-        for id, weight in linked(candidates[at].cube, at_id).items():
-            other = at_id[id]
-            if other != at:
+        for id, weight in linked(candidates[at].cube).items():
+            other = at_id.get(id)
+            if other is not None and other != at:
                 ties[at][other] = max(ties[at].get(other, 0.0), weight)
                 ties[other][at] = ties[at][other]
     return ties

@@ -33,7 +33,6 @@ _KNOWN_WORDS = 4_096  # looked up and kept until the next row comes
 _MANY_ROWS = 50_000  # from so many rows on, a word that stands in one of _COMMON is counted row by row ...
 _COMMON = 16
 _COMMON_WORDS = 64  # ... for so many words at most
-_TOGETHER = 32_768  # so many places of a query's words are counted in one step, sooner than the words one by one
 
 RECORD = np.dtype([("term", "<u4"), ("count", "u1")])
 """A record of a fold, as ``text.RECORD`` packs it."""
@@ -191,12 +190,9 @@ class LexicalIndex:
 
         In the order of their numbers. As ``best`` does, without a pass over common words where the rare ones settle it.
         """
-        words = self._looked_up(terms)
-        if len(allowed) <= _TOGETHER and sum(word.rows for word in words) <= _TOGETHER:
-            return _held_most(words, k, allowed)
         loops = self._loops
         found, seen = np.zeros(len(allowed), np.uint16), np.empty(len(allowed) + 1, np.int32)
-        rarest = sorted(words, key=lambda word: word.rows)
+        rarest = sorted(self._looked_up(terms), key=lambda word: word.rows)
         done = size = 0
         for word in rarest:
             left = len(rarest) - done
@@ -356,15 +352,6 @@ class LexicalIndex:
             self.resize(size)
             self._norms = (K1 * (1 - B + B * self._lengths.values / self.mean_length)).astype(np.float32)
         return self._norms
-
-
-def _held_most(words: Sequence[_Word], k: int, allowed: npt.NDArray[np.bool_]) -> tuple[Rows32, Shorts]:
-    """As ``LexicalIndex.most_held``, of words that stand in few rows: a step for all takes less than a few for each."""
-    places = [rows for word in words for rows, _ in word.postings]
-    held = np.bincount(np.concatenate(places or [_NOWHERE]), minlength=len(allowed)).astype(np.uint16)
-    held *= allowed
-    rows = np.flatnonzero(held >= (max(_kth(held, k), 1) if len(held) >= k else 1))
-    return rows.astype(np.int32), held[rows]
 
 
 def _kth(held: Shorts, k: int) -> int:

@@ -27,7 +27,7 @@ from holdfast.retrieve.hits import Hit
 from holdfast.retrieve.partition import Partition, View
 from holdfast.retrieve.query import Query, verbatim
 from holdfast.retrieve.search import MOSTLY, Ranked, Ranking
-from holdfast.retrieve.text import MAX_TOKENS, STOP_WORDS, stem, term, tokens, words
+from holdfast.retrieve.text import content, term, tokens
 from holdfast.store.rows import forgotten_with
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
 
@@ -212,16 +212,11 @@ Counted = tuple[Mapping[str, int], float]
 def counted(texts: Iterable[str]) -> Counted:
     """What ``compared`` looks at of a text that is given in pieces, of which other texts may have some too."""
     texts = tuple(texts)
-    count = Counter(chain.from_iterable(map(_content, texts))) or Counter(tokens(" ".join(texts)))
+    count = Counter(chain.from_iterable(map(_content, texts))) or Counter(tokens(" ".join(texts)))  # stop words alone
     return count, math.hypot(*count.values())
 
 
-@lru_cache(maxsize=16_384)
-def _content(text: str) -> tuple[str, ...]:
-    """The stems of a text, without stop words."""
-    return tuple(stem(word) for word in words(text, MAX_TOKENS) if word not in STOP_WORDS)
-
-
+_content = lru_cache(maxsize=16_384)(content)
 forgotten_with(_content.cache_clear)
 
 

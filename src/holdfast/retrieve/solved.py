@@ -34,8 +34,8 @@ class Solved:
         def best(many: int) -> Sequence[Hit]:
             return sought(self.of, query, kinds, many, near)
 
-        # To read as many again costs less than to look through the index twice, which few agents that learn have to.
-        return passing(best, k, lambda hit: _reward(hit) > 0, first=2 * k)
+        # To read a few more costs less than to look through the index twice.
+        return passing(best, k, lambda hit: _reward(hit) > 0, first=4 * k)
 
     def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
         """As ``of`` ranks; -inf for what did not succeed, or nobody knows of."""

@@ -114,9 +114,12 @@ def _stem(word: str) -> str:
 
 def tokens(text: str) -> list[str]:
     """The stems of a text, in order, without stop words (which stay when there is nothing else)."""
-    found = words(text, MAX_TOKENS)
-    content = [word for word in found if word not in STOP_WORDS]
-    return [stem(word) for word in content or found]
+    return content(text) or [stem(word) for word in words(text, MAX_TOKENS)]
+
+
+def content(text: str) -> list[str]:
+    """The stems of a text, in order, without stop words."""
+    return [stem(word) for word in words(text, MAX_TOKENS) if word not in STOP_WORDS]
 
 
 def term(token: str) -> int:
