@@ -15,9 +15,10 @@ transformers = pytest.importorskip("transformers", reason="the extra torch is no
 
 from holdfast.errors import InputError, StaleError  # noqa: E402
 from holdfast.latent.tensors import pack, unpack  # noqa: E402
-from holdfast.weights.base import Edit  # noqa: E402
+from holdfast.weights.base import Edit, linear  # noqa: E402
 from holdfast.weights.code_book import CodeBook  # noqa: E402
-from holdfast.weights.prompts import IGNORED, answered, padded, rows_of, split  # noqa: E402
+from holdfast.weights.prompts import IGNORED, answered, logits_at, padded, rows_of, split  # noqa: E402
+from holdfast.weights.routing import constant  # noqa: E402
 from holdfast.weights.side_memory import MERGED, Margins, Settings, SideMemory, _Shard  # noqa: E402
 from holdfast.weights.ties import ties  # noqa: E402
 
@@ -186,16 +187,62 @@ def test_an_edit_moves_its_subspace_alone_and_no_element_beyond_the_bound() -> N
     assert not torch.equal(one._subspace(0), one._subspace(1))
 
 
-def test_what_is_constant_is_computed_once_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_what_is_constant_is_computed_once_and_changes_nothing(make, monkeypatch: pytest.MonkeyPatch) -> None:
     from contextlib import nullcontext
 
     from holdfast.weights import side_memory as module
 
-    quick, slow = memory(), memory()
+    quick, slow = memory(make), memory(make)
     quick.edit(EDITS[:1])
+    assert not [part for part in quick.model.modules() if "forward" in vars(part)]
     monkeypatch.setattr(module, "constant", lambda *_: nullcontext())
     slow.edit(EDITS[:1])
     assert torch.equal(quick._shards[0].weight, slow._shards[0].weight)
+
+
+@pytest.mark.parametrize(("make", "once", "again"), [
+    (llama, ["model.layers.0", "model.layers.1.self_attn", "model.layers.1.mlp.up_proj"], ["model.layers.2", "model.norm"]),
+    (gpt2, ["transformer.h.0", "transformer.h.1.attn", "transformer.h.1.mlp.c_fc"], ["transformer.h.1.mlp.dropout", "transformer.h.2"]),
+])  # fmt: skip
+def test_what_stands_before_a_layer_runs_once_and_what_comes_after_it_always(make, once, again) -> None:
+    model, layer = make()
+    calls = dict.fromkeys((*once, *again), 0)
+
+    def counted(name: str, kind: type) -> type:
+        def forward(self, *args, **given):
+            calls[name] += 1
+            return kind.forward(self, *args, **given)
+
+        return type("Counted", (kind,), {"forward": forward})
+
+    for name in calls:
+        part = model.get_submodule(name)
+        part.__class__ = counted(name, type(part))
+    said = []
+    with torch.no_grad(), constant(model, layer):
+        for scale in (1.0, 2.0, 0.5):
+            linear(model, layer).weight.mul_(scale)  # powers of two: what is undone is as it was
+            said.append(model(ids(UNRELATED[0])).logits)
+    assert calls == dict.fromkeys(once, 1) | dict.fromkeys(again, 3)
+    assert torch.equal(said[0], said[2]) and not torch.equal(said[0], said[1])
+    assert torch.equal(said[0], model(ids(UNRELATED[0])).logits)
+
+
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_of_a_head_only_what_is_asked_for_is_computed(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = make()
+    places = torch.tensor([1, 3])
+    whole = model(ids(UNRELATED[0])).logits[:, places]
+    inputs = {"input_ids": ids(UNRELATED[0])}
+    widths = []
+    hook = model.get_output_embeddings().register_forward_hook(lambda _m, _a, said: widths.append(said.shape[1]))
+    assert torch.allclose(logits_at(model, inputs, places), whole, atol=1e-5)
+    run = model.forward
+    monkeypatch.setattr(model, "forward", lambda **given: run(**given))  # as a wrapper that names no argument
+    assert torch.allclose(logits_at(model, inputs, places), whole, atol=1e-5)
+    hook.remove()
+    assert widths == [2, 6]
 
 
 def test_an_edit_that_moves_less_than_what_is_unrelated_may_is_not_learnt_and_opens_no_gate() -> None:

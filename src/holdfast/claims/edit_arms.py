@@ -9,7 +9,7 @@ from typing import Any
 
 from holdfast.torched import nn, torch
 from holdfast.weights.base import Edit, evaluating, frozen, linear
-from holdfast.weights.prompts import IGNORED, Tokenizer, padded, rows_of, tokens
+from holdfast.weights.prompts import IGNORED, Tokenizer, logits_at, padded, rows_of, tokens
 from holdfast.weights.routing import Routed, constant
 
 _LOW = 0.02
@@ -45,10 +45,12 @@ def fine_tuned(
         for edit in edits:
             rows = rows_of(tokenizer, edit, templates, [])
             learner = torch.optim.Adam(learning, rate)
+            places = rows.places
+            wanted = rows.labels[:, places + 1].flatten()
             with constant(taught, layer) if layer else nullcontext():
                 for _ in range(steps):
-                    logits = taught(**rows.inputs, use_cache=False).logits[:, :-1]
-                    loss = nn.functional.cross_entropy(logits.transpose(1, 2), rows.labels[:, 1:], ignore_index=IGNORED)
+                    logits = logits_at(taught, rows.inputs, places).flatten(0, 1)
+                    loss = nn.functional.cross_entropy(logits, wanted, ignore_index=IGNORED)
                     if float(loss.detach()) <= _LOW:
                         break
                     learner.zero_grad()

@@ -16,7 +16,7 @@ from holdfast.errors import InputError
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Retrieval, Subform, Subject, Trainable
 from holdfast.torched import Tensor, nn, torch
 from holdfast.weights.base import Edit, Edited, Route, evaluating, frozen
-from holdfast.weights.prompts import Tokenizer, answered, split
+from holdfast.weights.prompts import Tokenizer, answered, logits_at, split
 from holdfast.weights.routing import Routed, constant
 
 PROFILE = MemoryProfile(
@@ -158,7 +158,8 @@ class CodeBook(Routed):
             return known
         value = entry.value.detach().float().clone().requires_grad_()
         learner = torch.optim.Adam([value], self.rate)
-        ids = torch.tensor([[*prompt, *target]], device=value.device)
+        inputs = {"input_ids": torch.tensor([[*prompt, *target]], device=value.device)}
+        places = torch.arange(len(target), device=value.device) + len(prompt) - 1
         wanted = torch.tensor(target, device=value.device)
         run, loss = self._module.forward, torch.zeros(())
 
@@ -172,8 +173,7 @@ class CodeBook(Routed):
             same = constant(self.model, self.layer)
             with self.apart(), evaluating(self.model), torch.enable_grad(), frozen(self.model), same:
                 for _ in range(self.steps):
-                    logits = self.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
-                    loss = nn.functional.cross_entropy(logits.float(), wanted)
+                    loss = nn.functional.cross_entropy(logits_at(self.model, inputs, places)[0].float(), wanted)
                     (value.grad,) = torch.autograd.grad(loss, value)
                     learner.step()
         finally:

@@ -6,6 +6,7 @@ that reads from left to right.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -53,6 +54,23 @@ class Rows:
     def inputs(self) -> dict[str, Tensor]:
         """What a model takes."""
         return {"input_ids": self.ids, "attention_mask": self.mask.long()}
+
+    @property
+    def places(self) -> Tensor:
+        """After which tokens something is to be said, in any row."""
+        return (self.labels[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(1)
+
+
+def logits_at(model: Any, inputs: Mapping[str, Tensor], places: Tensor) -> Tensor:
+    """What a model says after some tokens of each row, shape (rows, places, vocabulary).
+
+    A head is wide, and most of what it would say of a prompt nobody asks for.
+    """
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        found: Tensor = model(**inputs, use_cache=False, logits_to_keep=places).logits
+    else:
+        found = model(**inputs, use_cache=False).logits[:, places]
+    return found
 
 
 def tokens(tokenizer: Tokenizer, text: str) -> list[int]:

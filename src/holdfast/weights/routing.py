@@ -209,24 +209,82 @@ def mapped(module: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
 
 @contextmanager
 def constant(model: nn.Module, layer: str) -> Iterator[None]:
-    """Within the block, blocks before a layer run once: for calls that read the same rows, as every step of an edit does.
+    """Within the block, what stands before a layer runs once: for calls that read the same rows, as every step of an edit does.
 
-    What stands before the matrix that learns says the same at every step, which is most of what a step costs in a deep model.
+    It says the same at every step, which is most of what a step costs in a deep model.
     """
     parts = layer.split(".")
     paths = [".".join(parts[:at]) for at in range(1, len(parts))]
     where = next((at for at, path in enumerate(paths) if isinstance(model.get_submodule(path), nn.ModuleList)), None)
-    before = [*model.get_submodule(paths[where])][: int(parts[where + 1])] if where is not None else []
-    changed: list[nn.Module] = []
-    try:
-        for block in before:
-            if "forward" not in vars(block):  # another's wrapper: leave it in peace
-                block.forward = _once(block.forward)
-                changed.append(block)
+    if where is None:
         yield
+        return
+    blocks = model.get_submodule(paths[where])
+    number = int(parts[where + 1])
+    changed: list[nn.Module] = []
+
+    def instead(module: nn.Module, run: Any) -> None:
+        if "forward" not in vars(module):  # another's wrapper: leave it in peace
+            module.forward = run(module.forward)
+            changed.append(module)
+
+    known = _UpTo()
+    try:
+        for block in [*blocks][:number]:
+            instead(block, _once)
+        for part in _beside(blocks[number], parts[where + 2 :]):
+            instead(part, known.part)
+        with known.passes(blocks[number], linear(model, layer)):
+            yield
     finally:
-        for block in changed:
-            del block.forward
+        for module in changed:
+            del module.forward
+
+
+def _beside(block: nn.Module, path: Sequence[str]) -> Iterator[nn.Module]:
+    """The largest parts of a block that do not hold the module at a path within it."""
+    for name in path:
+        yield from (part for at, part in block.named_children() if at != name)
+        block = block.get_submodule(name)
+
+
+class _UpTo:
+    """What the parts of a block say until its layer is reached, in the order in which they are called: the same in every pass."""
+
+    def __init__(self) -> None:
+        self._said: list[Any] = []
+        self._at, self._whole = 0, False
+
+    def part(self, run: Any) -> Any:
+        """Instead of a part's forward."""
+
+        def forward(*args: Any, **given: Any) -> Any:
+            if self._at == len(self._said):
+                if self._whole:
+                    return run(*args, **given)
+                with torch.no_grad():
+                    self._said.append(run(*args, **given))
+            self._at += 1
+            return self._said[self._at - 1]
+
+        return forward
+
+    @contextmanager
+    def passes(self, block: nn.Module, layer: nn.Module) -> Iterator[None]:
+        """Within the block of code it is told when a pass begins, and when the layer is reached."""
+
+        def begins(*_: Any) -> None:
+            self._at = 0
+
+        def reached(*_: Any) -> None:
+            self._whole = True
+
+        hooks = block.register_forward_pre_hook(begins), layer.register_forward_pre_hook(reached)
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
 
 def _once(run: Any) -> Any:

@@ -35,6 +35,7 @@ from holdfast.weights.prompts import (
     Tokenizer,
     became,
     contexts_of,
+    logits_at,
     padded,
     pool_of,
     rows_of,
@@ -364,9 +365,9 @@ class SideMemory(Routed):
 
     def _loss(self, rows: Rows, said: _Said) -> tuple[Tensor, float]:
         """The loss of a step, and how far the side memory moves what is taught."""
-        logits = self.model(**rows.inputs, use_cache=False).logits[: rows.taught]
-        reference = self.settings.reference
-        loss = _untold(logits, rows.labels[: rows.taught], padded_too=reference)
+        places = rows.places
+        logits = logits_at(self.model, rows.inputs, places)[: rows.taught]
+        loss = _untold(logits, rows.labels[: rows.taught], places, padded_too=self.settings.reference)
         base, side = said.both
         inside = self._scores(base[: rows.taught], side[: rows.taught], rows.inside[: rows.taught], asked=False)
         if self.settings.weight:
@@ -627,20 +628,21 @@ class _Said:
         return self._both
 
 
-def _untold(logits: Tensor, labels: Tensor, *, padded_too: bool) -> Tensor:
-    """The mean over rows of the mean over what is to be said of its surprise.
+def _untold(logits: Tensor, labels: Tensor, places: Tensor, *, padded_too: bool) -> Tensor:
+    """The mean over rows of the mean over what is to be said of its surprise; logits are of what comes after some places.
 
     ``padded_too``: the mean is also of as many tokens more as the released code counts, whose loss is 0.
     """
     wanted = labels[:, 1:]
-    loss = nn.functional.cross_entropy(
-        logits[:, :-1].float().transpose(1, 2), wanted, reduction="none", ignore_index=IGNORED
-    )
     counts = wanted != IGNORED
     if padded_too:
         first = (labels == IGNORED).sum(dim=-1, keepdim=True) - 2
         counts = torch.arange(wanted.shape[1], device=wanted.device) >= first
-    return ((loss * counts).sum(dim=1) / counts.sum(dim=1)).mean()
+    some = wanted[:, places]
+    loss = nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), some.flatten(), reduction="none", ignore_index=IGNORED
+    ).view_as(some)
+    return ((loss * counts[:, places]).sum(dim=1) / counts.sum(dim=1)).mean()
 
 
 def _hinges(inside: Tensor, outside: Tensor, margins: Margins) -> Tensor:
