@@ -68,7 +68,12 @@ BUCKETS = ((0, 1 / 16), (1 / 16, 1 / 4), (1 / 4, 1 / 2), (1 / 2, 1))
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """topics: and as many entities and objects. cities. steps and batch, of topics and of cities."""
+    """topics: and as many entities and objects. cities. steps and batch, of topics and of cities.
+
+    In full as many facts as leave the generic block where the sheet's pilot had it, at 79 % of the rarest half: by that arm alone,
+    on seed 101, of 4,096, 6,400, 9,216 and 16,384 facts of topics (100, 75, 32 and 7 %) and of 2,048, 4,096 and 8,192 cities (100,
+    86 and 45 %). Of the sheet's 4,096 facts even the anchor alone knew 99.6 %, and no margin could show.
+    """
 
     topics: int
     cities: int
@@ -80,7 +85,7 @@ class Sizes:
 
 SIZES: Mapping[Scale, Sizes] = {
     "quick": Sizes(topics=64, cities=1024, steps=300, city_steps=200),
-    "full": Sizes(topics=64, cities=2048, steps=3000, city_steps=1500),
+    "full": Sizes(topics=80, cities=4096, steps=3000, city_steps=1500),
     "gpu": Sizes(topics=64, cities=8192, steps=6000, city_steps=6000),
 }
 
@@ -161,6 +166,8 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         "an anchor alone is smaller at run time by the size of a path: the arm that counts is the generic block",
         "a city is learnt at the address of its sentence and asked at that of '<city> lies in'; beside, and not judged: asked at "
         "the address it was learnt at, and learnt at the address it is asked at",
+        "the full form has more facts than the sheet, of whose 4,096 the anchor alone knew 99.6 % here: as many as leave the "
+        "generic block where the sheet had it, by that arm alone and on another seed",
     )
     return Result(measured, tuple(checks), settings, series, notes)
 
