@@ -3,8 +3,8 @@ arXiv 1612.00796).
 
     penalty = weight * sum_j F_j (theta_j - theta*_j)^2        (no 1/2; F = 1 for L2)
 
-From a pre-trained model the paper finds plain L2 towards the weights before the task the best that needs no old data; our small
-form of claim 31 does not. It can hold from the first task on. It keeps the features and does nothing for the head: join it with
+From a pre-trained model the paper finds plain L2 towards the weights before the task the best that needs no old data; our claim 31
+does not. It can hold from the first task on. It keeps the features and does nothing for the head: join it with
 ``distillation.PredictionDistiller``, or leave old classes out of the loss. Normalisation statistics are no weights and no anchor
 holds them; ``learning.Plastic`` keeps them still.
 

@@ -42,7 +42,7 @@ def recommend(
 ) -> tuple[Regularizer, ...]:
     """What to hold without keeping data, by the rule of arXiv 2203.17269 (section 5).
 
-    Claim 31 measures it again, and its small form does not find L2 the best addition (docs/weights.md): compare on your first
+    Claim 31 measures it again, and finds predictions alone at least as good as with L2 (docs/weights.md): compare on your first
     tasks.
 
     Predictions are distilled always, for no anchor keeps a head that learns old classes as noughts. In a model that was trained
