@@ -4,9 +4,9 @@ Two tests. Text: speeches, the last of them held out, told by a small model with
 a table for each layer. Token facts: every token has an attribute that is asked for a few tokens later; what is measured is how many
 attributes of rare tokens are known.
 
-What was found in the quick form, one seed: 0.018 nats less than without a table, where 0.02 were asked for. It is not the table's
-sharing: a table that every layer reads by an order of its own does as well, and one without the gate on the model's value does not
-help at all. The facts are asked too briefly there to be learnt by any arm (chance is 3 %).
+What was found in full, three seeds: 0.17 nats less than without a table. It is not the table's sharing: a table that every layer
+reads by an order of its own does a little better. One without the gate on the model's value does hardly better than a table a layer.
+Attributes of rare tokens it knows 9 points more of, where 15 were asked for.
 """
 
 from __future__ import annotations
