@@ -97,7 +97,7 @@ def test_instructions_find_their_adapter() -> None:
     assert found["TF-IDF: as told in training"] == 1.0 and found["TF-IDF: told anew"] > 0.6
 
 
-TINY = c53.Sizes(16, 2, 3, 3, 1, 3, (1e-2,), 20, 16)
+TINY = c53.Sizes(16, 2, 3, 3, 1, 3, (1e-2,), most=60, gain=0.02, every=10, length=16)
 
 
 def texts(folder: Path) -> c53.Texts:
@@ -120,12 +120,12 @@ def test_arms_keep_to_the_budget_and_stop_at_the_same_loss(tmp_path: Path) -> No
     assert set(arms) == set(c53.arms) and len(arms[c53.RANDOM]) == 2
     before = [one.clone() for one in start.parameters()]
     whole, thin, ours = (
-        some.learnt(start, arms[arm][0], 1e-2, 0.02, 60) for arm in (c53.EVERYTHING, c53.LOW_RANK, c53.OURS)
+        some.learnt(start, arms[arm][0], 1e-2, TINY.gain, TINY) for arm in (c53.EVERYTHING, c53.LOW_RANK, c53.OURS)
     )
     assert all(torch.equal(*both) for both in zip(before, start.parameters(), strict=True))
     assert whole.steps > 0 and whole.forgotten == whole.forgotten
     assert ours.weights <= 0.35 * whole.weights and thin.weights <= 0.4 * whole.weights
-    never = some.learnt(start, arms[c53.OURS][0], 1e-9, 0.5, 10)
+    never = some.learnt(start, arms[c53.OURS][0], 1e-9, 0.5, TINY)
     assert never.forgotten != never.forgotten
     assert (
         c53._best([never], (1.0,))["forgotten"] != c53._best([whole, never], (1.0, 2.0))["forgotten"] == whole.forgotten
