@@ -5,9 +5,9 @@ address. Cities: "<city> lies in <region>, <country>" of real cities, at the add
 "<city> lies in", so that the question must find the block by itself. In both a small anchor learns from the beginning, with the
 blocks of each fact's path, with one generic block of the same size, or alone; data, steps and rates are the same.
 
-What was found in the quick form: with the right address the gain is large in both worlds. But of MiniLM's vectors of "<city>
-lies in" four in ten fall into another branch than their sentence's, and the wrong blocks are worse than none, for common facts most
-of all. A city that is learnt at the address of its question has the gain: what is learnt belongs where it will be asked for.
+What was found: with the right address the gain is there in both worlds. But of MiniLM's vectors of "<city> lies in" nearly half
+fall into another branch than their sentence's, and the wrong blocks are worse than none, for common facts most of all. A city that
+is learnt at the address of its question has the gain: what is learnt belongs where it will be asked for.
 """
 
 from __future__ import annotations
