@@ -168,9 +168,7 @@ def trained(world: World) -> tuple[Any, float]:
             weights = _OTHERS * mask.float()
             weights[torch.arange(len(some)), last] = 1.0
             logits = model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits[:, :-1]
-            told = torch.nn.functional.cross_entropy(
-                logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
-            ).view_as(ids[:, 1:])
+            told = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
             loss = (told * weights[:, 1:]).sum() / weights[:, 1:].sum()
             learner.zero_grad()
             loss.backward()

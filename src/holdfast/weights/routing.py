@@ -213,43 +213,28 @@ def constant(model: nn.Module, layer: str) -> Iterator[None]:
 
     It says the same at every step, which is most of what a step costs in a deep model.
     """
-    parts = layer.split(".")
-    paths = [".".join(parts[:at]) for at in range(1, len(parts))]
-    where = next((at for at, path in enumerate(paths) if isinstance(model.get_submodule(path), nn.ModuleList)), None)
-    if where is None:
-        yield
-        return
-    blocks = model.get_submodule(paths[where])
-    number = int(parts[where + 1])
-    changed: list[nn.Module] = []
-
-    def instead(module: nn.Module, run: Any) -> None:
-        if "forward" not in vars(module):  # another's wrapper: leave it in peace
-            module.forward = run(module.forward)
-            changed.append(module)
-
-    known = _UpTo()
+    known, changed = _UpTo(), list[nn.Module]()
     try:
-        for block in [*blocks][:number]:
-            instead(block, _once)
-        for part in _beside(blocks[number], parts[where + 2 :]):
-            instead(part, known.part)
-        with known.passes(blocks[number], linear(model, layer)):
+        for part in _beside(model, layer.split(".")):
+            if "forward" not in vars(part):  # another's wrapper: leave it in peace
+                part.forward = known.part(part.forward)
+                changed.append(part)
+        with known.passes(model, linear(model, layer)):
             yield
     finally:
-        for module in changed:
-            del module.forward
+        for part in changed:
+            del part.forward
 
 
-def _beside(block: nn.Module, path: Sequence[str]) -> Iterator[nn.Module]:
-    """The largest parts of a block that do not hold the module at a path within it."""
+def _beside(model: nn.Module, path: Sequence[str]) -> Iterator[nn.Module]:
+    """The largest parts of a model that do not hold the module at a path within it."""
     for name in path:
-        yield from (part for at, part in block.named_children() if at != name)
-        block = block.get_submodule(name)
+        yield from (part for at, part in model.named_children() if at != name)
+        model = model.get_submodule(name)
 
 
 class _UpTo:
-    """What the parts of a block say until its layer is reached, in the order in which they are called: the same in every pass."""
+    """What the parts of a model say until a layer is reached, in the order in which they are called: the same in every pass."""
 
     def __init__(self) -> None:
         self._said: list[Any] = []
@@ -270,7 +255,7 @@ class _UpTo:
         return forward
 
     @contextmanager
-    def passes(self, block: nn.Module, layer: nn.Module) -> Iterator[None]:
+    def passes(self, model: nn.Module, layer: nn.Module) -> Iterator[None]:
         """Within the block of code it is told when a pass begins, and when the layer is reached."""
 
         def begins(*_: Any) -> None:
@@ -279,21 +264,9 @@ class _UpTo:
         def reached(*_: Any) -> None:
             self._whole = True
 
-        hooks = block.register_forward_pre_hook(begins), layer.register_forward_pre_hook(reached)
+        hooks = model.register_forward_pre_hook(begins), layer.register_forward_pre_hook(reached)
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
-
-
-def _once(run: Any) -> Any:
-    said: list[Any] = []
-
-    def forward(*args: Any, **given: Any) -> Any:
-        if not said:
-            with torch.no_grad():
-                said.append(run(*args, **given))
-        return said[0]
-
-    return forward

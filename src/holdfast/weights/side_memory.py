@@ -339,12 +339,12 @@ class SideMemory(Routed):
         weight = shard.weight.clone().requires_grad_()
         low, high = self._base - given.bound, self._base + given.bound
         again = self._again(shard, edit, before)
-        said = _Said(self._module, weight)
+        said, places = _Said(self._module, weight), rows.places
         loss = previous = float("inf")
         score, step = 0.0, 0
         with self.apart(), evaluating(self.model), torch.enable_grad(), frozen(self.model), self._steps(said):
             while True:
-                told, now = self._loss(rows, said)
+                told, now = self._loss(rows, places, said)
                 if again:
                     told = told + self._kept_apart(again, weight, step)
                 flat = abs(loss - previous) <= _FLAT and loss <= _LOW
@@ -363,9 +363,8 @@ class SideMemory(Routed):
         learnt = Learnt(edit, shard.number, float(told.detach()), step, score)
         return replace(shard, weight=weight.detach(), log=(*shard.log, learnt))
 
-    def _loss(self, rows: Rows, said: _Said) -> tuple[Tensor, float]:
+    def _loss(self, rows: Rows, places: Tensor, said: _Said) -> tuple[Tensor, float]:
         """The loss of a step, and how far the side memory moves what is taught."""
-        places = rows.places
         logits = logits_at(self.model, rows.inputs, places)[: rows.taught]
         loss = _untold(logits, rows.labels[: rows.taught], places, padded_too=self.settings.reference)
         base, side = said.both
