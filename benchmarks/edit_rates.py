@@ -3,16 +3,16 @@
     python -m benchmarks.edit_rates edit-rates.json --data DATA [--scale full] [--seed 101]        (goes on where it was cut)
 
 DATA: the folder that claim 20 reads. Every value is judged as the claim judges: by the mean of reliability, generalisation and far
-locality of the final model. The side memory also tries factors on its thresholds, for which nothing is learnt again; both of its
-arms, with margins and without, have what the former does best with. A code book tries radii, in units of the median length of what
-the matrix is given.
+locality of the final model. The side memory also tries how many edits share a shard, replay, and factors on its thresholds, for
+which nothing is learnt again; all of its arms have what it does best with when it has margins and retrieves. A code book tries
+radii, in units of the median length of what the matrix is given.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,18 @@ from holdfast.claims.edit_world import SIZES, World, trained
 from holdfast.weights.code_book import CodeBook
 from holdfast.weights.side_memory import SideMemory
 
-TRIED: Mapping[str, tuple[float, ...]] = {
-    OURS: (0.03, 0.1, 0.3),
-    MATRIX: (3e-4, 1e-3, 3e-3),
+SIDES: Mapping[str, Mapping[str, Any]] = {
+    f"{rate:g}, {shard} a shard{', replayed' if replay else ''}": {"rate": rate, "shard": shard, "replay": replay}
+    for rate, shard, replay in (
+        *((rate, shard, False) for shard in (10, 1) for rate in (0.03, 0.1, 0.3)),
+        (0.1, 25, False),
+        (0.1, 10, True),
+    )
+}
+"""Rates, edits a shard, and whether earlier memories are told again."""
+TRIED: Mapping[str, Sequence[Any]] = {
+    OURS: list(SIDES),
+    MATRIX: (1e-4, 3e-4, 1e-3, 3e-3),
     ALL: (1e-4, 3e-4, 1e-3),
     BOOK: (0.3, 0.6, 1.2, 2.4),
 }
@@ -44,20 +53,20 @@ class Arms:
         print(f"the model knows {known:.1%}", flush=True)
         self._before = locality(self._model, self._world.tokenizer, self._world.trial)
 
-    def tried(self, arm: str, value: float) -> dict[str, dict[str, float]]:
+    def tried(self, arm: str, value: Any) -> dict[str, dict[str, float]]:
         """What is measured, by the value, and of the side memory by the factor on its thresholds too."""
         world, tuned, layer = self._world, self._tuned, self._sizes.layer
         if arm == OURS:
-            memory = self._side(value)
+            memory = self._side(SIDES[value])
             memory.edit(world.trial.edits)
             found = {}
             for ratio in RATIOS:
                 memory.settings = replace(memory.settings, ratio=ratio)
                 with memory:
-                    found[f"{value:g}, {ratio:g} of the threshold"] = self._judged(self._model)
+                    found[f"{value}, {ratio:g} of the threshold"] = self._judged(self._model)
             return found
         if arm == BOOK:
-            radius = value * key_length(self._side(0.1), world.tokenizer, world.unrelated)
+            radius = value * key_length(self._side({}), world.tokenizer, world.unrelated)
             with CodeBook(
                 self._model, world.tokenizer, layer=layer, radius=radius, rate=tuned.value, steps=tuned.steps
             ) as book:
@@ -68,8 +77,8 @@ class Arms:
         taught = fine_tuned(self._model, world.tokenizer, edits, templates, rate=value, steps=tuned.steps, **within)
         return {f"{value:g}": self._judged(taught)}
 
-    def _side(self, rate: float) -> SideMemory:
-        world, settings = self._world, replace(self._tuned.side, rate=rate)
+    def _side(self, changed: Mapping[str, Any]) -> SideMemory:
+        world, settings = self._world, replace(self._tuned.side, **changed)
         return SideMemory(
             self._model, world.tokenizer, layer=self._sizes.layer, settings=settings, unrelated=world.unrelated,
             templates=world.templates, seed=self._seed,
