@@ -20,10 +20,9 @@ from typing import Any
 from holdfast.bench.editing import judged, locality
 from holdfast.bench.memory_probes import one_thread
 from holdfast.claims.c20_wise import ALL, BOOK, MATRIX, OURS, TUNED
-from holdfast.claims.edit_arms import fine_tuned, key_length
+from holdfast.claims.edit_arms import fine_tuned, key_length, side_memory
 from holdfast.claims.edit_world import SIZES, World, trained
 from holdfast.weights.code_book import CodeBook
-from holdfast.weights.side_memory import SideMemory
 
 SIDES: Mapping[str, Mapping[str, Any]] = {
     f"{rate:g}, {shard} a shard{', replayed' if replay else ''}": {"rate": rate, "shard": shard, "replay": replay}
@@ -57,7 +56,7 @@ class Arms:
         """What is measured, by the value, and of the side memory by the factor on its thresholds too."""
         world, tuned, layer = self._world, self._tuned, self._sizes.layer
         if arm == OURS:
-            memory = self._side(SIDES[value])
+            memory = side_memory(self._model, world, replace(tuned.side, **SIDES[value]), self._seed)
             memory.edit(world.trial.edits)
             found = {}
             for ratio in RATIOS:
@@ -66,7 +65,8 @@ class Arms:
                     found[f"{value}, {ratio:g} of the threshold"] = self._judged(self._model)
             return found
         if arm == BOOK:
-            radius = value * key_length(self._side({}), world.tokenizer, world.unrelated)
+            untaught = side_memory(self._model, world, tuned.side, self._seed)
+            radius = value * key_length(untaught, world.tokenizer, world.unrelated)
             with CodeBook(
                 self._model, world.tokenizer, layer=layer, radius=radius, rate=tuned.value, steps=tuned.steps
             ) as book:
@@ -76,13 +76,6 @@ class Arms:
         edits, templates = world.trial.edits, world.templates
         taught = fine_tuned(self._model, world.tokenizer, edits, templates, rate=value, steps=tuned.steps, **within)
         return {f"{value:g}": self._judged(taught)}
-
-    def _side(self, changed: Mapping[str, Any]) -> SideMemory:
-        world, settings = self._world, replace(self._tuned.side, **changed)
-        return SideMemory(
-            self._model, world.tokenizer, layer=self._sizes.layer, settings=settings, unrelated=world.unrelated,
-            templates=world.templates, seed=self._seed,
-        )  # fmt: skip
 
     def _judged(self, model: Any) -> dict[str, float]:
         return judged(model, self._world.tokenizer, self._world.trial, self._before).metrics

@@ -1,4 +1,4 @@
-"""What claim 20 measures a side memory beside: fine-tuning, of one matrix within a bound and of everything, by the same edits."""
+"""What claim 20 measures: a side memory, and by the same edits fine-tuning, of one matrix within a bound and of everything."""
 
 from __future__ import annotations
 
@@ -7,13 +7,23 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
+from holdfast.claims.edit_world import World
 from holdfast.torched import nn, torch
 from holdfast.weights.base import Edit, evaluating, frozen, linear
 from holdfast.weights.prompts import IGNORED, Tokenizer, logits_at, padded, rows_of, tokens
 from holdfast.weights.routing import Routed, constant
+from holdfast.weights.side_memory import Settings, SideMemory
 
 _LOW = 0.02
 """A loss at which an edit is learnt, as for a side memory."""
+
+
+def side_memory(model: Any, world: World, settings: Settings, seed: int) -> SideMemory:
+    """One of the world's model, that has learnt nothing yet."""
+    return SideMemory(
+        model, world.tokenizer, layer=world.sizes.layer, settings=settings, unrelated=world.unrelated,
+        templates=world.templates, seed=seed,
+    )  # fmt: skip
 
 
 def key_length(memory: Routed, tokenizer: Tokenizer, prompts: Sequence[str]) -> float:
