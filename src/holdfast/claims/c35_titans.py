@@ -16,7 +16,8 @@ from pathlib import Path
 from holdfast.bench.memory_probes import Factory, Recipe, Task, anchors, one_thread, tuned_probe
 from holdfast.bench.plots import Bars, draw
 from holdfast.claims.base import Check, Result, Scale
-from holdfast.latent.titans import Lesson, NeuralMemory, Settings, Weights, learnt, told
+from holdfast.latent.inner_loop import Lesson, Settings, Weights, learnt, told
+from holdfast.latent.titans import NeuralMemory
 from holdfast.latent.titans_blocks import TitansBlock
 from holdfast.torched import Tensor, torch
 
@@ -255,7 +256,7 @@ def _errors(depth: int, keys: Tensor, values: Tensor, grid: _Grid, seed: int) ->
                 rates.repeat_interleave(streams, 0)[:, None, None].expand(-1, 1, PIECE, -1),
             )
             history, momentum = learnt(lesson, None, weights, momentum, settings, "chunked")
-            weights = history[-1]
+            weights = tuple(one[:, :, -1] for one in history)
             end = start + PIECE
             if function and end >= RECENT:
                 recent = slice(end - RECENT, end)

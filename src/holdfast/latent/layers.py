@@ -121,7 +121,9 @@ class _Shifted(torch.autograd.Function):  # type: ignore[misc]
             for at, one in enumerate(weight):
                 to_long[:, at : at + size].addcmul_(back, one)
         if ctx.needs_input_grad[1]:
-            to_weight = torch.stack([(long[:, at : at + size] * back).sum(dim=(0, 1)) for at in range(len(weight))])
+            room = torch.empty_like(back)  # one for all: to be given new memory costs as much as the product
+            products = (torch.mul(long[:, at : at + size], back, out=room) for at in range(len(weight)))
+            to_weight = torch.stack([product.sum(dim=(0, 1)) for product in products])
         return to_long, to_weight
 
 

@@ -9,18 +9,18 @@ A token reads with the weights of the chunks that are complete once it is there:
 Three choices where the paper leaves room or its readers differ: eta and alpha are one number a chunk (the mean of what its tokens
 ask for), the loss is the mean over features and not the sum, and every chunk takes its gradients at its own start.
 
-Gradients are written out, so that a backward pass goes through them as through any other operation.
+How it learns is ``inner_loop``'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 from holdfast.cube import Form
 from holdfast.errors import InputError
+from holdfast.latent.inner_loop import Lesson, Settings, Weights, answered, learnt, told
 from holdfast.latent.layers import Layer, Path, ShortConvolution, State, exact, front, full_precision
 from holdfast.latent.matrix_memory import GatedOutput, by_head
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Retrieval, Subform, Subject, Trainable
@@ -36,138 +36,6 @@ PROFILE = MemoryProfile(
     subject=(Subject.USER, Subject.WORLD, Subject.AGENT),
     trainable=Trainable.FULL,
 )
-
-Weights = tuple[Tensor, ...]
-"""Of an MLP's layers without biases, shape (B, H, in, out) each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """What a memory is to learn: of B rows and H heads T tokens.
-
-    Fields
-        keys, values: shape (B, H, T, d).
-        rates: theta, and the logits of eta and alpha, shape (B, H, T, 3).
-    """
-
-    keys: Tensor
-    values: Tensor
-    rates: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How a memory learns.
-
-    Fields
-        chunk: tokens between two changes of the weights.
-        momentum, forget: without them eta, or alpha, is 0.
-        home: what is forgotten fades to these weights, and to zero where there are none.
-        clip: a bound on the length of a chunk's gradient, approached smoothly: else a token that comes again and again in one
-            chunk adds up to a step that overshoots, and memory runs away.
-    """
-
-    chunk: int
-    momentum: bool = True
-    forget: bool = True
-    home: Weights | None = None
-    clip: float | None = None
-
-
-def told(weights: Sequence[Tensor], asked: Tensor) -> Tensor:
-    """What the network says: asked of shape (..., T, d), weights of shape (..., in, out)."""
-    for weight in weights[:-1]:
-        asked = nn.functional.gelu(asked @ weight)
-    return asked @ weights[-1]
-
-
-def gradient(weights: Sequence[Tensor], keys: Tensor, values: Tensor, theta: Tensor) -> Weights:
-    """Of sum_i theta_i mean((M(k_i) - v_i)²) by the weights, for each row and head; theta of shape (..., T)."""
-    inputs, slopes = [keys], []
-    for weight in weights[:-1]:
-        before = inputs[-1] @ weight
-        below = torch.special.ndtr(before)  # gelu(z) = z below(z)
-        inputs.append(before * below)
-        slopes.append(below + before * torch.exp(-0.5 * before.square()) * 0.3989422804014327)
-    back = (inputs[-1] @ weights[-1] - values) * (theta * (2 / values.shape[-1]))[..., None]
-    found = []
-    for at in range(len(weights) - 1, -1, -1):
-        found.append(inputs[at].mT @ back)
-        if at:
-            back = (back @ weights[at].mT) * slopes[at - 1]
-    return tuple(reversed(found))
-
-
-def _moments(keys: Tensor, values: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """A and B of each chunk, such that the gradient by a matrix W is A W - B: they do not depend on it, so all are made at once."""
-    weighed = (keys * (theta * (2 / values.shape[-1]))[..., None]).mT
-    return weighed @ keys, weighed @ values
-
-
-def changed(
-    weights: Weights, momentum: Weights, steps: Weights, eta: Tensor, alpha: Tensor, settings: Settings
-) -> tuple[Weights, Weights]:
-    """Weights and momentum after a chunk with these gradients; eta and alpha of shape (B, H, 1, 1)."""
-    shorter: Tensor | float = 1.0
-    if settings.clip is not None:
-        length = sum(step.square().sum(dim=(-1, -2), keepdim=True) for step in steps)
-        shorter = settings.clip * torch.rsqrt(length + settings.clip**2)
-    now, then = [], []
-    for at, (weight, pace, step) in enumerate(zip(weights, momentum, steps, strict=True)):
-        move = eta * pace - step * shorter if settings.momentum else -step * shorter
-        if settings.forget:
-            weight = (1 - alpha) * weight if settings.home is None else weight.lerp(settings.home[at], alpha)
-        now.append(weight + move)
-        then.append(move)
-    return tuple(now), tuple(then)
-
-
-def learnt(
-    lesson: Lesson, totals: Tensor | None, weights: Weights, momentum: Weights, settings: Settings, path: Path
-) -> tuple[list[Weights], Weights]:
-    """The weights after 0, 1, 2, ... chunks and the last momentum, for rows that begin with a chunk.
-
-    ``totals``: shape (B,), so many tokens of each row are real; None: all. ``recurrent`` takes each token's gradient by itself
-    as it comes, ``chunked`` those of a chunk at once; ``dense`` is ``chunked``.
-    """
-    size, history = settings.chunk, [weights]
-    count = lesson.keys.shape[2] // size
-
-    def chunks(x: Tensor) -> Tensor:
-        """Shape (B, H, T, ...) as (B, H, chunks, size, ...), without what makes no complete chunk."""
-        return x[:, :, : count * size].unflatten(2, (count, size))
-
-    paces = chunks(lesson.rates[..., 1:]).mean(dim=3).sigmoid()[..., None, None]
-    keys, values, theta = (chunks(one) for one in (lesson.keys, lesson.values, lesson.rates[..., 0]))
-    plain = len(weights) == 1 and path != "recurrent"
-    parts = _moments(keys, values, theta) if plain else (keys, values, theta)
-    # Taken apart at once: the gradient of a chunk that is taken by itself is as long as the whole sequence.
-    each = zip(*(one.unbind(dim=2) for one in (*paces.unbind(dim=3), *parts)), strict=True)
-    for at, (eta, alpha, *seen) in enumerate(each):
-        if plain:
-            alike, meant = seen
-            steps: Weights = (alike @ weights[0] - meant,)
-        elif path == "recurrent":
-            tokens = [gradient(weights, *some) for some in zip(*(one.split(1, dim=2) for one in seen), strict=True)]
-            steps = tuple(map(sum, zip(*tokens, strict=True)))
-        else:
-            steps = gradient(weights, *seen)
-        now, then = changed(weights, momentum, steps, eta, alpha, settings)
-        if totals is not None and not (complete := totals >= (at + 1) * size).all():
-            where = complete[:, None, None, None]
-            now = tuple(torch.where(where, a, b) for a, b in zip(now, weights, strict=True))
-            then = tuple(torch.where(where, a, b) for a, b in zip(then, momentum, strict=True))
-        weights, momentum = now, then
-        history.append(weights)
-    return history, momentum
-
-
-def answered(history: Sequence[Weights], asked: Tensor, size: int, *, ahead: int) -> Tensor:
-    """What token t is told, with the weights after floor((t + ahead) / size) chunks: asked of shape (B, H, T, d)."""
-    length = asked.shape[2]
-    asked = nn.functional.pad(asked, (0, 0, ahead, len(history) * size - length - ahead))
-    stacked = [torch.stack(layer, dim=2) for layer in zip(*history, strict=True)]
-    return told(stacked, asked.unflatten(2, (-1, size))).flatten(2, 3)[:, :, ahead : ahead + length]
 
 
 class NeuralMemory(Layer):
@@ -249,7 +117,7 @@ class NeuralMemory(Layer):
             history, momentum = self._learnt(joint, state)
             found = joint.new(answered(history, joint.queries, self.chunk, ahead=1))
             now = {
-                **{f"weights.{at}": one for at, one in enumerate(history[-1])},
+                **{f"weights.{at}": one[:, :, -1] for at, one in enumerate(history)},
                 **{f"momentum.{at}": one for at, one in enumerate(momentum)},
                 **joint.tail(self.chunk),
                 "conv": conv,
@@ -299,7 +167,7 @@ class NeuralMemory(Layer):
         """What is asked, or what a value is kept under: of one length, shape (B, H, T, d)."""
         return nn.functional.rms_norm(exact(by_head(x, self.heads)), (self.head_dim,), eps=1e-6)
 
-    def _learnt(self, joint: _Joint, state: State) -> tuple[list[Weights], Weights]:
+    def _learnt(self, joint: _Joint, state: State) -> tuple[Weights, Weights]:
         home = tuple(exact(one) for one in self.start) if self.forget_to == "start" else None
         settings = Settings(self.chunk, self.momentum, self.forget, home, self.clip)
         weights, momentum = self._weights("weights", state), self._weights("momentum", state)
