@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -218,6 +219,23 @@ def test_threads_share_the_work_and_agree(int8: MiniLM, cache: Path) -> None:
         caller.join()
     assert len(got) == 4
     assert all(np.array_equal(one, expected) for one in got)
+
+
+@needs_weights
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_embeds_with_threads_of_its_own(cache: Path) -> None:
+    program = (
+        "import os, sys, pathlib\n"
+        "from holdfast.encode.embedders.minilm import MiniLM\n"
+        f"many = MiniLM('int8', threads=2, cache=pathlib.Path({str(cache)!r}))\n"
+        "texts = ['one', 'two words or three', 'a text that is longer than both of the others']\n"
+        "expected = many.embed(texts)\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    os._exit(0 if (many.embed(texts) == expected).all() else 1)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", program], check=True, timeout=60)
 
 
 @given(st.lists(st.integers(2, 256), max_size=200))

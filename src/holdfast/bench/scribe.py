@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from holdfast.chat import Message, Reply, Tool, Usage, count_tokens, estimate
@@ -148,7 +149,7 @@ def _texts(data: Any) -> Iterator[str]:
 
 def alike(data: Any) -> float:
     """How many of the words of the shorter of the first two texts stand in the other, as a share."""
-    texts = [set(tokens(text)) for text in _texts(data)][:2]
+    texts = [set(tokens(text)) for text in islice(_texts(data), 2)]
     if len(texts) < 2 or not all(texts):
         return 0.0
     return len(texts[0] & texts[1]) / min(map(len, texts))

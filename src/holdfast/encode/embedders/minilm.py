@@ -84,6 +84,7 @@ class MiniLM:
         self._cache = cache or cache_directory()
         self._lock = threading.Lock()
         self._loaded: tuple[Tokenizer, Forward] | None = None
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
     @property
     def model(self) -> str:
@@ -105,11 +106,17 @@ class MiniLM:
             for rows in runs:
                 run(rows)
         else:
-            with ThreadPoolExecutor(self._threads) as pool:
-                list(pool.map(run, runs))
+            list(self._workers().map(run, runs))
         if not np.isfinite(vectors).all():
             raise EmbedderError("MiniLM gave a vector that is not finite; none of these texts was embedded.")
         return vectors
+
+    def _workers(self) -> ThreadPoolExecutor:
+        """Kept from call to call: to start a thread takes about as long as to embed a short text."""
+        with self._lock:
+            if self._pool is None or self._pool[0] != os.getpid():  # a fork has the pool, but none of its threads
+                self._pool = os.getpid(), ThreadPoolExecutor(self._threads, thread_name_prefix="holdfast-embed")
+            return self._pool[1]
 
     def _load(self) -> tuple[Tokenizer, Forward]:
         with self._lock:
