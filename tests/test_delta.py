@@ -108,15 +108,16 @@ def layers():
     return [MatrixMemory(12, 2, key_dim=4, value_dim=6, rule=name, conv=3, size=4) for name in RULES]
 
 
-def test_neighbours_are_seen_together_as_by_a_convolution_of_torch() -> None:
+@pytest.mark.parametrize("length", [1, 2, 3, 9])
+def test_neighbours_are_seen_together_as_by_a_convolution_of_torch(length: int) -> None:
     torch.manual_seed(0)
     ours = ShortConvolution(5, 4).double()
     theirs = torch.nn.Conv1d(5, 5, 4, groups=5, bias=False).double()
     theirs.weight.data = ours.weight.data.T[:, None].clone()
-    x, before = (torch.randn(2, length, 5, dtype=torch.float64, requires_grad=True) for length in (9, 3))
+    x, before = (torch.randn(2, many, 5, dtype=torch.float64, requires_grad=True) for many in (length, 3))
     found, last = ours(x, before, None)
     wanted = theirs(torch.cat([before, x], dim=1).mT).mT
-    assert torch.allclose(found, wanted) and torch.equal(last, x[:, -3:])
+    assert torch.allclose(found, wanted) and torch.equal(last, torch.cat([before, x], dim=1)[:, -3:])
     weigh = torch.randn_like(found)
     mine = torch.autograd.grad((found * weigh).sum(), [x, before, ours.weight])
     true = torch.autograd.grad((wanted * weigh).sum(), [x, before, theirs.weight])

@@ -82,49 +82,65 @@ class ShortConvolution(nn.Module):  # type: ignore[misc]
 
         Sums of shifted inputs: faster on a CPU than Conv1d.
         """
-        width, size = self.weight.shape[0], x.shape[1]
+        tail, size = self.weight.shape[0] - 1, x.shape[1]
         weight = (self.weight if self.shared is None else self.weight[:, self.shared])[:, : x.shape[2]]
         if before is None:
-            before = x.new_zeros((x.shape[0], width - 1, x.shape[2]))
-        long = torch.cat([before.to(x.dtype), x], dim=1)
-        dtype = torch.promote_types(long.dtype, weight.dtype)
-        found = _Shifted.apply(long.to(dtype), weight.to(dtype))
+            before = x.new_zeros((x.shape[0], tail, x.shape[2]))
+        before = before.to(x.dtype)
+        dtype = torch.promote_types(x.dtype, weight.dtype)
+        found = _Shifted.apply(x.to(dtype), before.to(dtype), weight.to(dtype))
+        if lengths is None and size >= tail:
+            return found, x[:, size - tail :]
+        long = torch.cat([before, x], dim=1)
         if lengths is None:
             return found, long[:, size:]
-        last = lengths[:, None] + torch.arange(width - 1, device=x.device)
-        return found, moved(long, last)
+        return found, moved(long, lengths[:, None] + torch.arange(tail, device=x.device))
 
 
 class _Shifted(torch.autograd.Function):  # type: ignore[misc]
-    """sum_i long[:, i : i + T] w_i, shape (B, T, channels), added up in place.
+    """sum_i x[t - i] w[-1 - i], shape (B, T, channels), added up in place; what comes before x is in ``before``.
 
     A layer in training spends much of its time here, and what autograd makes of such a sum passes over memory twice as often.
     """
 
     @staticmethod
-    def forward(ctx: Any, long: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(long, weight)
-        size = long.shape[1] - len(weight) + 1
-        found = long[:, :size] * weight[0]
-        for at in range(1, len(weight)):
-            found.addcmul_(long[:, at : at + size], weight[at])
+    def forward(ctx: Any, x: Tensor, before: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, before, weight)
+        found, size = x * weight[-1], x.shape[1]
+        for ago in range(1, len(weight)):
+            found[:, ago:].addcmul_(x[:, :-ago], weight[-1 - ago])
+            found[:, :ago].addcmul_(_before(before, ago, size), weight[-1 - ago])
         return found
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, back: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        long, weight = ctx.saved_tensors
-        size = back.shape[1]
-        to_long = to_weight = None
+    def backward(ctx: Any, back: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, before, weight = ctx.saved_tensors
+        to_x = to_before = to_weight = None
+        size = x.shape[1]
         if ctx.needs_input_grad[0]:
-            to_long = torch.zeros_like(long)
-            for at, one in enumerate(weight):
-                to_long[:, at : at + size].addcmul_(back, one)
+            to_x = back * weight[-1]
+            for ago in range(1, len(weight)):
+                to_x[:, :-ago].addcmul_(back[:, ago:], weight[-1 - ago])
         if ctx.needs_input_grad[1]:
-            room = torch.empty_like(back)  # one for all: to be given new memory costs as much as the product
-            products = (torch.mul(long[:, at : at + size], back, out=room) for at in range(len(weight)))
-            to_weight = torch.stack([product.sum(dim=(0, 1)) for product in products])
-        return to_long, to_weight
+            to_before = torch.zeros_like(before)
+            for ago in range(1, len(weight)):
+                _before(to_before, ago, size).addcmul_(back[:, :ago], weight[-1 - ago])
+        if ctx.needs_input_grad[2]:
+            room = torch.mul(x, back)  # for all products: to be given new memory costs as much as one of them
+            to_weight = torch.empty_like(weight)
+            to_weight[-1] = room.sum(dim=(0, 1))
+            for ago in range(1, len(weight)):
+                torch.mul(x[:, :-ago], back[:, ago:], out=room[:, ago:])
+                room[:, :ago] = _before(before, ago, size) * back[:, :ago]
+                to_weight[-1 - ago] = room.sum(dim=(0, 1))
+        return to_x, to_before, to_weight
+
+
+def _before(before: Tensor, ago: int, size: int) -> Tensor:
+    """Of what comes before a sequence of this size that which its first tokens see so many tokens ago."""
+    start = before.shape[1] - ago
+    return before[:, start : start + min(ago, size)]
 
 
 def front(mask: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from holdfast.cube import Form
 from holdfast.errors import InputError
@@ -107,48 +107,173 @@ class MixtureOfMemories(Layer):
         count = self.memories + self.shared
         mixed, conv = self.conv(self.to_all(x), None if state is None else state["conv"], lengths)
         queries, keys, values = nn.functional.silu(mixed).split(self._sides, dim=-1)
-        queries = unit(by_head(queries, self.heads)) * self.key_dim**-0.5
-        keys, values = unit(by_head(keys, count * self.heads)), by_head(values, count * self.heads)
-        weights, places, route_conv = self._routed(x, state, lengths)
-        frozen = None if state is None else state["frozen"]
-        if frozen is not None:
-            places = places & ~frozen[:, None]
-        strength = None if self.to_strength is None else self.to_strength(x).sigmoid().mT
+        route, route_conv = self._routed(x, state, lengths)
+        frozen = x.new_zeros((len(x), count), dtype=torch.bool) if state is None else state["frozen"]
+        places = torch.ones_like(x[..., :count], dtype=torch.bool) & ~frozen[:, None]
+        if route.mask is not None:
+            places = places & route.mask[..., None]
+        strength = None if self.to_strength is None else self.to_strength(x).sigmoid()
         decay = None
         if self.rule.decay == "head":
-            decay = faded(self.to_fading(x), self.rate.repeat(count), self.bias.repeat(count)).mT[..., None]
+            decay = faded(self.to_fading(x), self.rate.repeat(count), self.bias.repeat(count))
         elif self.rule.decay == "channel":
-            decay = by_head(nn.functional.logsigmoid(exact(self.to_fading(x))) / 16, count * self.heads)
-        writes = Writes(queries.repeat(1, count, 1, 1), keys, values, decay, strength).only(
-            places.mT.repeat_interleave(self.heads, dim=1)
-        )
-        before = None if state is None else state["memories"].flatten(1, 2)
-        found, matrices = run(writes, before, rule=self.rule, path=self.path, size=self.size)
-        found = torch.einsum("bmhtv,btm->bhtv", found.unflatten(1, (count, self.heads)), weights.to(found.dtype))
+            decay = nn.functional.logsigmoid(exact(self.to_fading(x))) / 16
+        told = _Told(unit(by_head(queries, self.heads)) * self.key_dim**-0.5, keys, values, decay, strength, places)
+        before = None if state is None else state["memories"]
+        found, matrices = (self._masked if self.path == "recurrent" else self._packed)(told, route, before)
         return self.out(found, x), {
-            "memories": matrices.unflatten(1, (count, self.heads)),
-            "frozen": torch.zeros((x.shape[0], count), dtype=torch.bool, device=x.device) if frozen is None else frozen,
+            "memories": matrices,
+            "frozen": frozen,
             "conv": conv,
             "router_conv": route_conv,
         }
 
-    def _routed(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """The weight of each memory at each token and whether it is written, shape (B, T, N) both, and the convolution's state."""
+    def _routed(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Routing, Tensor]:
+        """Where tokens go, and the convolution's state."""
         features, conv = self.router_conv(x, None if state is None else state["router_conv"], lengths)
         likely = exact(self.router(nn.functional.silu(features))).softmax(dim=-1)
-        best, chosen = likely.topk(self.top_k, dim=-1)
-        # With one choice the weight would always be 1 and would teach the router nothing.
-        weight = best / best.sum(dim=-1, keepdim=True) if self.top_k > 1 else best
-        weights = torch.zeros_like(likely).scatter(-1, chosen, weight)
-        # From the choices, not from the weights: one that is rounded to zero is a choice all the same.
-        places = torch.zeros_like(likely, dtype=torch.bool).scatter(-1, chosen, True)
-        mask = real(lengths, x)
+        route = Routing(likely, likely.topk(self.top_k, dim=-1).indices, real(lengths, x))
         for watcher in self._watchers:
-            watcher.append(Routing(likely, chosen, mask))
+            watcher.append(route)
+        return route, conv
+
+    def _masked(self, told: _Told, route: Routing, before: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What tokens are told, shape (B, H, T, V), and what memories hold then: each passes over what is not its own."""
+        own = torch.zeros_like(route.likely, dtype=torch.bool).scatter(-1, route.chosen, True)
+        weights = torch.zeros_like(route.likely).scatter(-1, route.chosen, self._weight(route))
         if self.shared:
-            weights = torch.cat([weights, torch.ones_like(weights[..., :1])], dim=-1)
-            places = torch.cat([places, torch.ones_like(places[..., :1])], dim=-1)
-        return weights, places if mask is None else places & mask[..., None], conv
+            own, weights = (torch.cat([one, torch.ones_like(one[..., :1])], dim=-1) for one in (own, weights))
+        count = own.shape[-1]
+        writes = replace(told, places=told.places & own).writes(self.heads, count)
+        found, matrices = self._run(writes, before, count)
+        return torch.einsum("bmhtv,btm->bhtv", found, weights.to(found.dtype)), matrices
+
+    def _packed(self, told: _Told, route: Routing, before: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The same; each memory is run over its own tokens alone, which stand side by side."""
+        routed, shared = told.parted(self.memories)
+        slots = _Slots.of(route.chosen, self.memories)
+        states = (None, None) if before is None else (before[:, : self.memories], before[:, self.memories :])
+        said, matrices = self._run(slots.packed(routed, self.heads), states[0], self.memories)
+        found = slots.unpacked(said) * self._weight(route)[..., None, None].to(said.dtype)
+        found = found.sum(dim=2).transpose(1, 2)
+        if self.shared:
+            more, last = self._run(shared.writes(self.heads, 1), states[1], 1)
+            found, matrices = found + more[:, 0], torch.cat([matrices, last], dim=1)
+        return found, matrices
+
+    def _run(self, writes: Writes, before: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
+        """What so many memories say, shape (B, N, H, T, V), and hold, shape (B, N, H, K, V)."""
+        state = None if before is None else before.flatten(1, 2)
+        found, matrices = run(writes, state, rule=self.rule, path=self.path, size=self.size)
+        return found.unflatten(1, (count, self.heads)), matrices.unflatten(1, (count, self.heads))
+
+    def _weight(self, route: Routing) -> Tensor:
+        """Of each choice of a token, shape (B, T, K)."""
+        best = route.likely.gather(-1, route.chosen)
+        # With one choice the weight would always be 1 and would teach the router nothing.
+        return best / best.sum(dim=-1, keepdim=True) if self.top_k > 1 else best
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What N memories may be told, token by token.
+
+    Fields
+        queries: shape (B, H, T, K), for all memories; keys, values: shape (B, T, N H K) and (B, T, N H V).
+        decay: shape (B, T, N H) or (B, T, N H K), or None; strength: shape (B, T, N H), or None.
+        places: False where a memory may not change, shape (B, T, N).
+    """
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    decay: Tensor | None
+    strength: Tensor | None
+    places: Tensor
+
+    def writes(self, heads: int, count: int) -> Writes:
+        """The same for N H heads that all pass over all tokens."""
+        many = heads * count
+        return Writes(
+            self.queries.repeat(1, count, 1, 1),
+            unit(by_head(self.keys, many)),
+            by_head(self.values, many),
+            None if self.decay is None else by_head(self.decay, many),
+            None if self.strength is None else self.strength.mT,
+        ).only(self.places.mT.repeat_interleave(heads, dim=1))
+
+    def parted(self, count: int) -> tuple[_Told, _Told]:
+        """For the first so many memories, and for the others."""
+        of = self.places.shape[-1]
+        each = [
+            (None, None)
+            if one is None
+            else one.split([one.shape[-1] // of * many for many in (count, of - count)], dim=-1)
+            for one in (self.keys, self.values, self.decay, self.strength, self.places)
+        ]
+        first, second = (_Told(self.queries, *some) for some in zip(*each, strict=True))
+        return first, second
+
+
+@dataclass(frozen=True, slots=True)
+class _Slots:
+    """Where the tokens of each memory stand side by side: memories of a row have as much room as that with the most tokens.
+
+    Fields
+        chosen: shape (B, T, K).
+        at: the slot of each choice, shape (B T K), among B N L.
+        rows, memories, length: B, N, L.
+    """
+
+    chosen: Tensor
+    at: Tensor
+    rows: int
+    memories: int
+    length: int
+
+    @classmethod
+    def of(cls, chosen: Tensor, memories: int) -> _Slots:
+        """By the choices of each token, shape (B, T, K)."""
+        rows, many = len(chosen), chosen.shape[1]
+        own = chosen.new_zeros((rows, many, memories)).scatter(-1, chosen, 1)
+        places = own.cumsum(dim=1)
+        length = int(places[:, -1].max())
+        row = torch.arange(rows, device=chosen.device)[:, None, None]
+        at = (row * memories + chosen) * length + places.gather(-1, chosen) - 1
+        return cls(chosen, at.flatten(), rows, memories, length)
+
+    def packed(self, told: _Told, heads: int) -> Writes:
+        """What memories are told of their own tokens; nothing is written where there are none."""
+        choices = self.chosen.shape[-1]
+        queries = told.queries.transpose(1, 2)[:, :, None].expand(-1, -1, choices, -1, -1)
+        where = self._put(self._own(told.places)[..., None].expand(-1, heads, -1).to(told.keys.dtype))[..., 0]
+        decay = None if told.decay is None else self._put(self._own(told.decay).unflatten(-1, (heads, -1)))
+        strength = None if told.strength is None else self._put(self._own(told.strength)[..., None])[..., 0]
+        return Writes(
+            self._put(queries.flatten(0, 2)),
+            unit(self._put(self._own(told.keys).unflatten(-1, (heads, -1)))),
+            self._put(self._own(told.values).unflatten(-1, (heads, -1))),
+            decay,
+            strength,
+        ).only(where)
+
+    def unpacked(self, found: Tensor) -> Tensor:
+        """What memories say, shape (B, N, H, L, V), as what each token is told by those that it chose, shape (B, T, K, H, V)."""
+        rows = found.transpose(2, 3).flatten(0, 2)
+        return rows.flatten(1).index_select(0, self.at).unflatten(1, rows.shape[1:]).unflatten(0, self.chosen.shape)
+
+    def _own(self, x: Tensor) -> Tensor:
+        """Of each token for each memory, shape (B, T, N W), that for those which it chose, shape (B T K, W)."""
+        tokens = torch.arange(self.chosen.shape[:2].numel(), device=x.device)[:, None] * self.memories
+        return x.reshape(len(tokens) * self.memories, -1).index_select(
+            0, (tokens + self.chosen.flatten(0, 1)).flatten()
+        )
+
+    def _put(self, x: Tensor) -> Tensor:
+        """Shape (B T K, H, W) as (B, N H, L, W), with zeros where nothing stands."""
+        room = x.new_zeros((self.rows * self.memories * self.length, *x.shape[1:]))
+        placed = room.index_copy(0, self.at, x).unflatten(0, (self.rows, self.memories, self.length))
+        return placed.transpose(2, 3).flatten(1, 2)
 
 
 @contextmanager
