@@ -221,7 +221,7 @@ class _Learning(torch.autograd.Function):  # type: ignore[misc]
         for at, ((now, after), (pace, move), step, scale, eta_, alpha_, some) in enumerate(each):
             slopes.of(at, some, step)
             if settings.clip is not None:
-                torch.mul(torch.rsqrt(_dot(step, step) + settings.clip**2), -settings.clip, out=scale)
+                torch.mul(_dot(step, step).add_(settings.clip**2).rsqrt_(), -settings.clip, out=scale)
             torch.mul(step, scale, out=move)
             if settings.momentum:
                 move.addcmul_(pace, eta_)
@@ -242,19 +242,19 @@ class _Learning(torch.autograd.Function):  # type: ignore[misc]
         settings, slopes = ctx.settings, ctx.slopes
         *to_history, to_now = to_history.unbind(1)
         to_pace, to_steps = to_last, torch.empty_like(history[:, 1:])
-        to_fast, to_slow = torch.zeros_like(fast), torch.zeros_like(slow)
+        to_fast, to_slow, stay = torch.zeros_like(fast), torch.zeros_like(slow), 1 - slow
         to_home = None if home is None else torch.zeros_like(home)
         bends = scales if settings.clip is None else scales**3 / -(settings.clip**2)
         layers = slopes.layers(history[:, :-1]), slopes.layers(to_steps)
         some = to_history, history.unbind(1)[:-1], moves[:-1], steps, to_steps.unbind(1), *layers
-        rates = zip(fast, to_fast, slow, to_slow, scales, bends, strict=True)
+        rates = zip(fast, to_fast, slow, stay, to_slow, scales, bends, strict=True)
         for at, (*those, rate) in reversed(list(enumerate(zip(*some, rates, strict=True)))):
             to_before, before, pace, step, to_step, weights, to_layers = those
-            eta, to_eta, alpha, to_alpha, scale, bend = rate
+            eta, to_eta, alpha, left, to_alpha, scale, bend = rate
             to_move = to_now + to_pace
             torch.mul(to_move, scale, out=to_step)
             if settings.clip is not None:
-                to_step.addcmul_(step, _dot(to_move, step) * bend)
+                to_step.addcmul_(step, _dot(to_move, step).mul_(bend))
             if settings.momentum:
                 to_eta.copy_(_dot(to_move, pace))
             to_pace = to_move.mul_(eta)
@@ -264,7 +264,7 @@ class _Learning(torch.autograd.Function):  # type: ignore[misc]
                 to_alpha.copy_(_dot(to_now, -before if home is None else home - before))
                 if to_home is not None:
                     to_home.addcmul_(to_now, alpha)
-                to_now = torch.addcmul(to_before, to_now, 1 - alpha)
+                to_now = torch.addcmul(to_before, to_now, left)
             slopes.back(at, weights, to_layers, to_now)
         to_lesson = slopes.to_lesson(history[:, :-1], to_steps)
         return None, None, *to_lesson, to_fast[..., 0].mT, to_slow[..., 0].mT, to_now, to_pace, to_home
