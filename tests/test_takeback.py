@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ def test_what_a_source_taught_goes_from_text_caches_and_weights(tmp_path: Path) 
     asked = found.measured
     assert asked["direct before"] == 1.0 and asked["chance before"] > asked["chance after"]
     assert asked["more than never"] <= takeback.NOISE
+    assert asked["others after"] >= takeback.KEPT * asked["others before"] > 0 and found.holds
+    for less in ({"others after": 0.9 * asked["others before"]}, {"more than never": 0.2}):
+        assert not replace(found, measured={**asked, **less}).holds
     assert found.states == (12, 6) and found.identical
     for one in found.told:
         assert one.form == "weights" and one.before == one.value

@@ -36,6 +36,9 @@ CONTEXTS = ("today {}", "so then {}", "yesterday people heard that {}")
 NOISE = 0.1
 """By so much more may be told of what was forgotten: other facts that stay reach a little into prompts that are alike."""
 
+KEPT = 0.98
+"""So much of what the model tells of the other source's facts it tells afterwards."""
+
 Progress = Callable[[str, int, int], object]
 """What is being done, and how much of it is."""
 
@@ -76,6 +79,14 @@ class TakenBack:
     measured: Mapping[str, float]
     receipt: Mapping[str, Any]
     identical: bool
+
+    @property
+    def holds(self) -> bool:
+        """Whether what was forgotten is told as if it had never been seen, the rest as before, and the model is untouched."""
+        asked = self.measured
+        gone = asked.get("more than never", 1.0) <= NOISE
+        kept = asked.get("others after", 1.0) >= KEPT * asked.get("others before", 0.0)
+        return gone and kept and self.identical
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -49,7 +49,7 @@ def takeback(args: argparse.Namespace, screen: Screen) -> int:
         screen.data({**found.to_dict(), "seconds": round(took, 1)})
     else:
         _tell(screen, found, program, took, plot)
-    return 0 if found.identical and found.measured.get("more than never", 1.0) <= program.NOISE else 1
+    return 0 if found.holds else 1
 
 
 def _tell(screen: Screen, found: Any, program: Any, took: float, plot: Path | None) -> None:
