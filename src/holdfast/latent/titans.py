@@ -196,12 +196,13 @@ class _Joint:
     def of(cls, state: State, lesson: Lesson, queries: Tensor, lengths: Tensor | None) -> _Joint:
         counts, size = state["count"], state["keys"].shape[2]
         before = Lesson(state["keys"], state["values"], state["rates"])
-        # Nobody asks again what was asked already.
-        queries = nn.functional.pad(queries, (0, 0, size, 0))
         count = int(counts[0])
         if lengths is None and (counts == count).all():
-            long = _both(before, lesson, slice(0, count))
-            return cls(long, queries[:, :, size - count :], None, slice(count, None))
+            long = _both(before, lesson, slice(0, count)) if count else lesson
+            asked = nn.functional.pad(queries, (0, 0, count, 0)) if count else queries
+            return cls(long, asked, None, slice(count, None))
+        # Nobody asks again what was asked already.
+        queries = nn.functional.pad(queries, (0, 0, size, 0))
         long = _both(before, lesson, slice(0, size))
         places = torch.arange(long.keys.shape[2], device=counts.device)
         ends = size + (lesson.keys.shape[2] if lengths is None else lengths)
@@ -218,14 +219,16 @@ class _Joint:
     def tail(self, chunk: int) -> State:
         """What does not make a complete chunk."""
         keys = self.lesson.keys
-        totals = self.totals
-        if totals is None:
-            totals = torch.full((keys.shape[0],), keys.shape[2], device=keys.device)
-        counts = totals % chunk
-        slots = torch.arange(chunk - 1, device=keys.device)
-        places = ((totals - counts)[:, None] + slots).clamp_max(keys.shape[2] - 1)
-        held = (slots < counts[:, None])[:, None, :, None]
         names = {"keys": keys, "values": self.lesson.values, "rates": self.lesson.rates}
+        if self.totals is None:
+            left = keys.shape[2] % chunk
+            room = 0, 0, 0, chunk - 1 - left
+            kept = {name: nn.functional.pad(one[:, :, one.shape[2] - left :], room) for name, one in names.items()}
+            return {**kept, "count": torch.full((keys.shape[0],), left, device=keys.device)}
+        counts = self.totals % chunk
+        slots = torch.arange(chunk - 1, device=keys.device)
+        places = ((self.totals - counts)[:, None] + slots).clamp_max(keys.shape[2] - 1)
+        held = (slots < counts[:, None])[:, None, :, None]
         return {**{name: _picked(one, places) * held for name, one in names.items()}, "count": counts}
 
 
