@@ -62,6 +62,15 @@ def ids(rows: int, length: int, seed: int = 1):
 
 
 @pytest.mark.parametrize("name", LAYERS)
+@torch.no_grad()
+def test_what_a_layer_keeps_does_not_keep_all_that_it_has_read(name: str) -> None:
+    for length in (64, 67):
+        _, state = LAYERS[name]()(torch.randn(2, length, 32))
+        for key, one in state.items():
+            assert one.untyped_storage().nbytes() <= 4 * one.numel() * one.element_size() + 1024, key
+
+
+@pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("kind", ["llama", "qwen3"])
 @pytest.mark.parametrize("places", [(0,), (1,), (0, 1, 2)])
 @pytest.mark.parametrize("beside", [False, True])

@@ -90,7 +90,7 @@ class ShortConvolution(nn.Module):  # type: ignore[misc]
         dtype = torch.promote_types(x.dtype, weight.dtype)
         found = _Shifted.apply(x.to(dtype), before.to(dtype), weight.to(dtype))
         if lengths is None and size >= tail:
-            return found, x[:, size - tail :]
+            return found, x[:, size - tail :].clone()  # a part of x would keep all of it
         long = torch.cat([before, x], dim=1)
         if lengths is None:
             return found, long[:, size:]

@@ -139,6 +139,7 @@ class MixtureOfMemories(Layer):
 
     def _masked(self, told: _Told, route: Routing, before: Tensor | None) -> tuple[Tensor, Tensor]:
         """What tokens are told, shape (B, H, T, V), and what memories hold then: each passes over what is not its own."""
+        # From the choices, not from their weights: one that is rounded to zero is a choice all the same.
         own = torch.zeros_like(route.likely, dtype=torch.bool).scatter(-1, route.chosen, True)
         weights = torch.zeros_like(route.likely).scatter(-1, route.chosen, self._weight(route))
         if self.shared:

@@ -117,7 +117,8 @@ class NeuralMemory(Layer):
             history, momentum = self._learnt(joint, state)
             found = joint.new(answered(history, joint.queries, self.chunk, ahead=1))
             now = {
-                **{f"weights.{at}": one[:, :, -1] for at, one in enumerate(history)},
+                # Of its own: a part of them all would keep all of them.
+                **{f"weights.{at}": one[:, :, -1].clone() for at, one in enumerate(history)},
                 **{f"momentum.{at}": one for at, one in enumerate(momentum)},
                 **joint.tail(self.chunk),
                 "conv": conv,
