@@ -403,7 +403,7 @@ def test_to_forget_and_learn_the_rest_again_is_never_to_have_known(tmp_path: Pat
         assert all(
             torch.equal(*both) for both in zip(bank.read(level, numbers), never.read(level, numbers), strict=True)
         )
-    assert "d4" not in (tmp_path / "a" / "bank.json").read_text()
+    assert '"d4"' not in (tmp_path / "a" / "bank.json").read_text()
 
 
 def test_to_forget_leaves_other_branches_of_those_that_stood_beside_it(tmp_path: Path) -> None:

@@ -334,19 +334,19 @@ def test_what_a_holder_keeps_goes_with_the_memory_and_what_was_made_of_it(store:
 
 
 @pytest.mark.parametrize(
-    "error", [StoreError("the bank is closed; open it"), RuntimeError("cannot drop 'the code is 4711'")]
+    "error", [StoreError("the bank is closed; open it"), RuntimeError("cannot drop 'the code is swordfish'")]
 )
 def test_a_holder_that_fails_is_named_and_the_receipt_does_not_verify(store: SqliteStore, error: Exception) -> None:
     bank = Bank()
     store.forms.join(bank)
-    cube = add(store, Cube(ANA, "the code is 4711, and so on")).cubes[0]
+    cube = add(store, Cube(ANA, "the code is swordfish, and so on")).cubes[0]
     bank.keep("c", cube)
     bank.fails = error
     receipt = forget(store, ANA, ids=[cube.id])
     assert [step.error for step in receipt.forms] == [
         str(error) if isinstance(error, HoldfastError) else "it failed (RuntimeError)"
     ]
-    assert "4711" not in str(receipt.to_dict()), "the words of anybody's error are not passed on"
+    assert "swordfish" not in str(receipt.to_dict()), "the words of anybody's error are not passed on"
     with pytest.raises(IntegrityError, match="bank"):
         receipt.verify()
     with pytest.raises(IntegrityError, match="bank"):

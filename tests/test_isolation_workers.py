@@ -142,9 +142,9 @@ def test_a_worker_knows_neither_task_nor_history() -> None:
         seen.extend(str(getattr(desk, name)) for name in dir(Desk) if not name.startswith("_") and name != "call")
         return "{}"
 
-    work = memory(World(), nosy, task="the launch code is 7731")
+    work = memory(World(), nosy, task="the launch code is swordfish")
     work.call("read", returns=OK)
-    assert seen and "7731" not in "".join(seen)
+    assert seen and "swordfish" not in "".join(seen)
 
 
 # --- what does not ---
