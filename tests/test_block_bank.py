@@ -394,6 +394,7 @@ def test_to_forget_and_learn_the_rest_again_is_never_to_have_known(tmp_path: Pat
     bank, never = bank_of(tmp_path / "a", model), bank_of(tmp_path / "b", model)
     train_memories(bank, model, some, settings)
     train_memories(never, model, [one for one in some if one.id != "d4"], settings)
+    assert '"d4"' in (tmp_path / "a" / "bank.json").read_text()
     again = bank.forget("d4")
     assert again == tuple(sorted(one.id for one in some if one.address[0] == 1 and one.id != "d4"))
     assert bank.touched_by("d4") == ()

@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the extra torch is not installed")
 
 from holdfast.errors import InputError  # noqa: E402
+from holdfast.latent import mixture  # noqa: E402
 from holdfast.latent.matrix_memory import unit  # noqa: E402
 from holdfast.latent.mixture import MixtureOfMemories, Routing, balance, emptied, frozen, spread, watched  # noqa: E402
 
@@ -64,6 +65,13 @@ def by_hand(layer: MixtureOfMemories, x):
     return torch.stack(out)
 
 
+@pytest.fixture(params=[1, 256])
+def long(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once with each memory's tokens side by side, and once with memories that pass over what is not theirs."""
+    monkeypatch.setattr(mixture, "LONG", request.param)
+
+
+@pytest.mark.usefixtures("long")
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("more", [{}, {"shared": False, "top_k": 1}, {"memories": 3, "top_k": 3}])
 @torch.no_grad()
@@ -80,6 +88,7 @@ def test_it_is_a_loop_over_memories_and_the_tokens_of_each_on_every_path(rule: s
         assert torch.allclose(torch.cat(parts, 1), expected, atol=1e-5), path
 
 
+@pytest.mark.usefixtures("long")
 @torch.no_grad()
 def test_padding_changes_no_state_no_output_and_no_balance() -> None:
     layer, x = made(), torch.randn(2, 9, 12, generator=torch.Generator().manual_seed(2))
@@ -93,6 +102,16 @@ def test_padding_changes_no_state_no_output_and_no_balance() -> None:
     assert torch.allclose(found[mask], plain.flatten(0, 1), atol=1e-5) and not found[~mask].any()
     assert all(torch.allclose(then[name].float(), after[name].float(), atol=1e-5) for name in after)
     assert torch.allclose(balance(padded), balance(routes)) and abs(spread(padded) - spread(routes)) < 1e-9
+
+
+def test_both_ways_have_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = made().double(), torch.randn(2, 19, 12, dtype=torch.float64)
+    found = []
+    for least in (1, 256):
+        monkeypatch.setattr(mixture, "LONG", least)
+        found.append(torch.autograd.grad(layer(x)[0].square().sum(), [*layer.parameters()]))
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-8, atol=1e-10) and one.abs().sum() > 0
 
 
 def test_balance_is_the_loss_of_switch_transformers_for_each_choice() -> None:
@@ -110,12 +129,14 @@ def test_balance_is_the_loss_of_switch_transformers_for_each_choice() -> None:
     assert spread([one]) == pytest.approx(0.0, abs=1e-9)
 
 
+@pytest.mark.usefixtures("long")
 def test_the_router_learns_even_with_one_choice() -> None:
     layer = made(top_k=1)
     layer(torch.randn(1, 6, 12))[0].square().sum().backward()
     assert layer.router.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.usefixtures("long")
 @torch.no_grad()
 def test_one_memory_can_be_frozen_or_emptied_and_the_others_go_on() -> None:
     layer, x = made(), torch.randn(2, 20, 12, generator=torch.Generator().manual_seed(5))

@@ -209,7 +209,8 @@ class _Learning(torch.autograd.Function):  # type: ignore[misc]
         count, keep = keys.shape[1], any(ctx.needs_input_grad)
         slopes = (_Matrix if len(sides) == 1 else _Network)(sides, keys, values, weighed, keep)
         history = weights.new_empty((len(weights), count + 1, weights.shape[1]))
-        moves, steps = (weights.new_empty((count + more, *weights.shape)) for more in (1, 0))
+        # Without a way back two of them do: memory that is written for the first time costs more than what is written there.
+        moves, steps = (weights.new_empty((some if keep else 2, *weights.shape)) for some in (count + 1, count))
         scales = weights.new_full((count, len(weights), 1), -1.0)
         history[:, 0], moves[0] = weights, momentum
         fast, slow = (one.mT[..., None].contiguous() for one in (eta, alpha))
@@ -217,9 +218,12 @@ class _Learning(torch.autograd.Function):  # type: ignore[misc]
             fast = torch.zeros_like(fast)
         # Taken apart at once: to take a place by itself costs as much as a small product.
         layers = slopes.layers(history[:, :-1])
-        each = zip(pairwise(history.unbind(1)), pairwise(moves), steps, scales, fast, slow, layers, strict=True)
-        for at, ((now, after), (pace, move), step, scale, eta_, alpha_, some) in enumerate(each):
-            slopes.of(at, some, step)
+        paces, some = (
+            [room[at % len(room)] for at in range(many)] for room, many in ((moves, count + 1), (steps, count))
+        )
+        each = zip(pairwise(history.unbind(1)), pairwise(paces), some, scales, fast, slow, layers, strict=True)
+        for at, ((now, after), (pace, move), step, scale, eta_, alpha_, parts) in enumerate(each):
+            slopes.of(at, parts, step)
             if settings.clip is not None:
                 torch.mul(_dot(step, step).add_(settings.clip**2).rsqrt_(), -settings.clip, out=scale)
             torch.mul(step, scale, out=move)
@@ -233,7 +237,7 @@ class _Learning(torch.autograd.Function):  # type: ignore[misc]
                 torch.lerp(now, home, alpha_, out=after).add_(move)
         ctx.settings, ctx.slopes = settings, slopes
         ctx.save_for_backward(history, moves, steps, scales, fast, slow, home)
-        return history, moves[count].clone()
+        return history, paces[count].clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]

@@ -34,6 +34,10 @@ PROFILE = MemoryProfile(
 )
 
 
+LONG = 256
+"""From so many tokens on it pays to put each memory's own side by side; a single one would cost nearly twice as much."""
+
+
 @dataclass(frozen=True, slots=True)
 class Routing:
     """Where the tokens of one call went.
@@ -120,7 +124,8 @@ class MixtureOfMemories(Layer):
             decay = nn.functional.logsigmoid(exact(self.to_fading(x))) / 16
         told = _Told(unit(by_head(queries, self.heads)) * self.key_dim**-0.5, keys, values, decay, strength, places)
         before = None if state is None else state["memories"]
-        found, matrices = (self._masked if self.path == "recurrent" else self._packed)(told, route, before)
+        short = self.path == "recurrent" or x.shape[1] < LONG
+        found, matrices = (self._masked if short else self._packed)(told, route, before)
         return self.out(found, x), {
             "memories": matrices,
             "frozen": frozen,
