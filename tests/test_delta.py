@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the extra torch is not installed")
 
 from holdfast.errors import InputError  # noqa: E402
+from holdfast.latent import layers as seam  # noqa: E402
 from holdfast.latent.delta import RULES, Writes, run  # noqa: E402
 from holdfast.latent.layers import ShortConvolution  # noqa: E402
 from holdfast.latent.matrix_memory import MatrixMemory, unit  # noqa: E402
@@ -108,15 +109,19 @@ def layers():
     return [MatrixMemory(12, 2, key_dim=4, value_dim=6, rule=name, conv=3, size=4) for name in RULES]
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 9])
-def test_neighbours_are_seen_together_as_by_a_convolution_of_torch(length: int) -> None:
+@pytest.mark.parametrize("length", [1, 2, 3, 9, 14])
+@pytest.mark.parametrize("cached", [1, 40, 1 << 19])
+def test_neighbours_are_seen_together_as_by_a_convolution_of_torch(
+    length: int, cached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seam, "_CACHED", cached)  # pieces of 3 and 4 tokens, and all in one
     torch.manual_seed(0)
     ours = ShortConvolution(5, 4).double()
     theirs = torch.nn.Conv1d(5, 5, 4, groups=5, bias=False).double()
     theirs.weight.data = ours.weight.data.T[:, None].clone()
     x, before = (torch.randn(2, many, 5, dtype=torch.float64, requires_grad=True) for many in (length, 3))
     found, last = ours(x, before, None)
-    wanted = theirs(torch.cat([before, x], dim=1).mT).mT
+    wanted = torch.nn.functional.silu(theirs(torch.cat([before, x], dim=1).mT).mT)
     assert torch.allclose(found, wanted) and torch.equal(last, torch.cat([before, x], dim=1)[:, -3:])
     weigh = torch.randn_like(found)
     mine = torch.autograd.grad((found * weigh).sum(), [x, before, ours.weight])

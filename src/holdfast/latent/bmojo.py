@@ -419,7 +419,7 @@ def _convolved(
     if conv is None:
         return x
     found, now[f"conv.{name}"] = conv(x, state.get(f"conv.{name}"), lengths)
-    return nn.functional.silu(found)
+    return found
 
 
 @contextmanager

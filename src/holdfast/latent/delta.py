@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from holdfast.errors import InputError
 from holdfast.latent.layers import Path, exact, full_precision
@@ -91,7 +91,7 @@ def run(
         state = keys.new_zeros((*keys.shape[:2], keys.shape[-1], values.shape[-1]))
     state = state.to(keys.dtype)
     with full_precision(keys):
-        if path == "recurrent":
+        if path == "recurrent" or keys.shape[2] == 1:  # a single token makes no piece
             return _recurrent(queries, keys, values, decay, strength, state, rule.corrects)
         if path == "dense":
             size = keys.shape[2]
@@ -154,15 +154,34 @@ def _chunked(
     left = None if since is None else since[..., -1, :, None]
     if corrects:
         asked = strong if since is None else strong * since
-        # Ones are on the diagonal, whatever stands there.
-        solved = torch.linalg.solve_triangular(alike, torch.cat([new, asked], dim=-1), upper=False, unitriangular=True)
-        new, known = solved.split([new.shape[-1], keys.shape[-1]], dim=-1)
-        states, new, state = _corrected(new, known, to_after, left, state)
+        solved = _Inverse.apply(alike)
+        new, known = solved @ new, solved @ asked
+        states, new, state = _Corrected.apply(new, known, to_after, left, state)
     else:
         states, state = _joined(to_after.mT @ new, left, state)
     # What is read of all pieces is one product, now that their states are known.
     found = from_before @ states + seen @ new
     return found.flatten(2, 3)[:, :, :length], state
+
+
+class _Inverse(torch.autograd.Function):  # type: ignore[misc]
+    """Of a unit lower triangle, shape (..., size, size): ones are on its diagonal, whatever stands there.
+
+    Solving for what is written would take as many triangular systems for it as it has columns, and as many again for gradients.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, triangle: Tensor) -> Tensor:
+        one = torch.eye(triangle.shape[-1], dtype=triangle.dtype, device=triangle.device)
+        found = torch.linalg.solve_triangular(triangle, one.expand_as(triangle), upper=False, unitriangular=True)
+        ctx.save_for_backward(found)
+        return found
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, back: Tensor) -> Tensor:
+        (found,) = ctx.saved_tensors
+        return (found.mT @ back @ found.mT).tril(-1).neg_()
 
 
 def _joined(written: Tensor, left: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,16 +193,59 @@ def _joined(written: Tensor, left: Tensor | None, state: Tensor) -> tuple[Tensor
     return torch.stack(states, dim=2), state
 
 
-def _corrected(
-    new: Tensor, known: Tensor, to_after: Tensor, left: Tensor | None, state: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The same and, second, what is truly written: what the state says of a piece's keys is taken off first."""
-    fades, states, written = None if left is None else left.unbind(2), [], []
-    for at, (fresh, asked, write) in enumerate(zip(*(one.unbind(2) for one in (new, known, to_after.mT)), strict=True)):
-        states.append(state)
-        written.append(fresh - asked @ state)
-        state = (state if fades is None else state * fades[at]) + write @ written[at]
-    return torch.stack(states, dim=2), torch.stack(written, dim=2), state
+class _Corrected(torch.autograd.Function):  # type: ignore[misc]
+    """The same and, second, what is truly written: what the state says of a piece's keys is taken off first.
+
+    The loops hold what must be done in order alone; the gradients of all pieces are then one product each.
+
+    Shapes: new (B, H, pieces, size, V); known, to_after (B, H, pieces, size, K); left (B, H, pieces, 1 or K, 1), or None; state
+    (B, H, K, V).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, new: Tensor, known: Tensor, to_after: Tensor, left: Tensor | None, state: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        # Pieces come first: what a product is written to must lie side by side.
+        fresh, asked, write = (one.flatten(0, 1).transpose(0, 1) for one in (new, known, to_after))
+        fades = None if left is None else left.flatten(0, 1).transpose(0, 1)
+        states, written = _room(len(fresh) + 1, state.flatten(0, 1)), _room(len(fresh), fresh[0])
+        states[0] = state.flatten(0, 1)
+        for at in range(len(fresh)):
+            torch.baddbmm(fresh[at], asked[at], states[at], alpha=-1, out=written[at])
+            stays = states[at] if fades is None else states[at] * fades[at]
+            torch.baddbmm(stays, write[at].mT, written[at], out=states[at + 1])
+        ctx.save_for_backward(asked, write, fades, states, written)
+        found, last = states.transpose(0, 1).unflatten(0, new.shape[:2]).split([len(fresh), 1], dim=2)
+        return found, written.transpose(0, 1).unflatten(0, new.shape[:2]), last[:, :, 0].clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, to_states: Tensor, to_written: Tensor, to_last: Tensor) -> tuple[Tensor | None, ...]:
+        asked, write, fades, states, written = ctx.saved_tensors
+        by_piece = [one.flatten(0, 1).transpose(0, 1) for one in (to_states, to_written)]
+        # Of the states after each piece, and before the first one; of what each piece writes.
+        backs, to_new = _room(len(states), states[0]), _room(len(written), written[0])
+        backs[-1] = to_last.flatten(0, 1)
+        for at in reversed(range(len(written))):
+            back = backs[at + 1]
+            torch.baddbmm(by_piece[1][at], write[at], back, out=to_new[at])
+            stays = by_piece[0][at] + (back if fades is None else back * fades[at])
+            torch.baddbmm(stays, asked[at].mT, to_new[at], alpha=-1, out=backs[at])
+        to_known, to_after = (to_new @ states[:-1].mT).neg_(), written @ backs[1:].mT
+        to_left = None
+        if fades is not None:
+            to_left = (backs[1:] * states[:-1]).sum(dim=-1, keepdim=True)
+            to_left = to_left.sum(dim=-2, keepdim=True) if fades.shape[-2] == 1 else to_left
+        each = [
+            None if one is None else one.transpose(0, 1).unflatten(0, to_last.shape[:2])
+            for one in (to_new, to_known, to_after, to_left)
+        ]
+        return *each, backs[0].unflatten(0, to_last.shape[:2])
+
+
+def _room(count: int, like: Tensor) -> Tensor:
+    return like.new_empty((count, *like.shape))
 
 
 def _likeness(some: list[Tensor], right: Tensor, fallen: Tensor | None) -> tuple[Tensor, Tensor]:

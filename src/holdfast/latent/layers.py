@@ -67,7 +67,7 @@ class Layer(nn.Module):  # type: ignore[misc]
 
 
 class ShortConvolution(nn.Module):  # type: ignore[misc]
-    """A causal convolution of each channel on its own; the last inputs are its state, shape (B, width - 1, channels).
+    """A causal convolution of each channel on its own, and SiLU; the last inputs are its state, shape (B, width - 1, channels).
 
     ``shared``: which of the ``channels`` filters each channel of the input has, shape (inputs,); None: each its own.
     """
@@ -88,7 +88,7 @@ class ShortConvolution(nn.Module):  # type: ignore[misc]
             before = x.new_zeros((x.shape[0], tail, x.shape[2]))
         before = before.to(x.dtype)
         dtype = torch.promote_types(x.dtype, weight.dtype)
-        found = _Shifted.apply(x.to(dtype), before.to(dtype), weight.to(dtype))
+        found = _Convolved.apply(x.to(dtype), before.to(dtype), weight.to(dtype))
         if lengths is None and size >= tail:
             return found, x[:, size - tail :].clone()  # a part of x would keep all of it
         long = torch.cat([before, x], dim=1)
@@ -97,50 +97,58 @@ class ShortConvolution(nn.Module):  # type: ignore[misc]
         return found, moved(long, lengths[:, None] + torch.arange(tail, device=x.device))
 
 
-class _Shifted(torch.autograd.Function):  # type: ignore[misc]
-    """sum_i x[t - i] w[-1 - i], shape (B, T, channels), added up in place; what comes before x is in ``before``.
+_CACHED = 1 << 19
+"""So many numbers are computed at a time: fewer cost more in calls than they spare, more no longer lie in the cache."""
 
-    A layer in training spends much of its time here, and what autograd makes of such a sum passes over memory twice as often.
+
+class _Convolved(torch.autograd.Function):  # type: ignore[misc]
+    """silu(sum_i x[t - i] w[-1 - i]), shape (B, T, channels); what comes before x is in ``before``.
+
+    A layer in training spends much of its time here, and what autograd makes of it passes over memory several times as often.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, before: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, before, weight)
-        found, size = x * weight[-1], x.shape[1]
-        for ago in range(1, len(weight)):
-            found[:, ago:].addcmul_(x[:, :-ago], weight[-1 - ago])
-            found[:, :ago].addcmul_(_before(before, ago, size), weight[-1 - ago])
+        sums, tail = torch.empty_like(x), before.shape[1]
+        # Without a way back the sums need not be kept.
+        found = torch.empty_like(x) if any(ctx.needs_input_grad) else sums
+        for start, stop, long in _pieces(x, before):
+            piece = torch.mul(long[:, tail:], weight[-1], out=sums[:, start:stop])
+            for ago in range(1, tail + 1):
+                piece.addcmul_(long[:, tail - ago : -ago], weight[-1 - ago])
+            torch.ops.aten.silu.out(piece, out=found[:, start:stop])
+        ctx.save_for_backward(x, before, weight, sums)
         return found
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, back: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        x, before, weight = ctx.saved_tensors
-        to_x = to_before = to_weight = None
-        size = x.shape[1]
-        if ctx.needs_input_grad[0]:
-            to_x = back * weight[-1]
-            for ago in range(1, len(weight)):
-                to_x[:, :-ago].addcmul_(back[:, ago:], weight[-1 - ago])
-        if ctx.needs_input_grad[1]:
-            to_before = torch.zeros_like(before)
-            for ago in range(1, len(weight)):
-                _before(to_before, ago, size).addcmul_(back[:, :ago], weight[-1 - ago])
-        if ctx.needs_input_grad[2]:
-            room = torch.mul(x, back)  # for all products: to be given new memory costs as much as one of them
-            to_weight = torch.empty_like(weight)
-            to_weight[-1] = room.sum(dim=(0, 1))
-            for ago in range(1, len(weight)):
-                torch.mul(x[:, :-ago], back[:, ago:], out=room[:, ago:])
-                room[:, :ago] = _before(before, ago, size) * back[:, :ago]
-                to_weight[-1 - ago] = room.sum(dim=(0, 1))
+        x, before, weight, sums = ctx.saved_tensors
+        to_x, to_before, to_weight = torch.empty_like(x), torch.zeros_like(before), torch.zeros_like(weight)
+        tail = before.shape[1]
+        for start, stop, long in _pieces(x, before):
+            size = stop - start
+            here = torch.ops.aten.silu_backward(back[:, start:stop], sums[:, start:stop])
+            torch.mul(here, weight[-1], out=to_x[:, start:stop])
+            for ago in range(1, tail + 1):
+                early = min(ago, size) if start == 0 else 0  # so many tokens saw what lies before x
+                to_x[:, start + early - ago : stop - ago].addcmul_(here[:, early:], weight[-1 - ago])
+                to_before[:, tail - ago : tail - ago + early].addcmul_(here[:, :early], weight[-1 - ago])
+            room = torch.empty_like(here)
+            for ago in range(tail + 1):
+                torch.mul(long[:, tail - ago : tail - ago + size], here, out=room)
+                to_weight[-1 - ago] += room.sum(dim=(0, 1))
         return to_x, to_before, to_weight
 
 
-def _before(before: Tensor, ago: int, size: int) -> Tensor:
-    """Of what comes before a sequence of this size that which its first tokens see so many tokens ago."""
-    start = before.shape[1] - ago
-    return before[:, start : start + min(ago, size)]
+def _pieces(x: Tensor, before: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    """Where pieces of x start and stop, and each with the inputs before it; a GPU takes all as one."""
+    rows, size, channels = x.shape
+    tail = before.shape[1]
+    step = max(1, tail, _CACHED // max(1, rows * channels)) if x.device.type == "cpu" else max(1, size)
+    for start in range(0, size, step):
+        stop = min(start + step, size)
+        yield start, stop, x[:, start - tail : stop] if start else torch.cat([before, x[:, :stop]], dim=1)
 
 
 def front(mask: Tensor) -> Tensor:

@@ -61,9 +61,7 @@ class MatrixMemory(Layer):
     def take(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
         """See ``Layer``."""
         mixed, conv = self.conv(self.to_all(x), None if state is None else state["conv"], lengths)
-        queries, keys, values = (
-            by_head(one, self.heads) for one in nn.functional.silu(mixed).split(self._sides, dim=-1)
-        )
+        queries, keys, values = (by_head(one, self.heads) for one in mixed.split(self._sides, dim=-1))
         if self.mean:
             # A column of ones sums up the keys: what is read of it is what the rest must be divided by.
             queries, keys = (nn.functional.elu(one) + 1 for one in (queries, keys))

@@ -110,7 +110,7 @@ class MixtureOfMemories(Layer):
         """See ``Layer``."""
         count = self.memories + self.shared
         mixed, conv = self.conv(self.to_all(x), None if state is None else state["conv"], lengths)
-        queries, keys, values = nn.functional.silu(mixed).split(self._sides, dim=-1)
+        queries, keys, values = mixed.split(self._sides, dim=-1)
         route, route_conv = self._routed(x, state, lengths)
         frozen = x.new_zeros((len(x), count), dtype=torch.bool) if state is None else state["frozen"]
         places = torch.ones_like(x[..., :count], dtype=torch.bool) & ~frozen[:, None]
@@ -136,7 +136,7 @@ class MixtureOfMemories(Layer):
     def _routed(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Routing, Tensor]:
         """Where tokens go, and the convolution's state."""
         features, conv = self.router_conv(x, None if state is None else state["router_conv"], lengths)
-        likely = exact(self.router(nn.functional.silu(features))).softmax(dim=-1)
+        likely = exact(self.router(features)).softmax(dim=-1)
         route = Routing(likely, likely.topk(self.top_k, dim=-1).indices, real(lengths, x))
         for watcher in self._watchers:
             watcher.append(route)

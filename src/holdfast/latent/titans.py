@@ -135,7 +135,7 @@ class NeuralMemory(Layer):
         x, wide = self.norm(x), self.heads * self.head_dim
         asked = nn.functional.linear(x, self.to_all.weight[:wide])  # keys and values are for what is written
         mixed, _ = self.conv(asked, state["conv"][..., :wide], None)
-        queries = self._queries(nn.functional.silu(mixed))
+        queries = self._queries(mixed)
         with full_precision(x):
             found = told(self._weights("weights", state), queries)
         said: Tensor = self.out(found, x)
@@ -158,7 +158,7 @@ class NeuralMemory(Layer):
         """x normalised, what is to be learnt of it, its queries, and the convolution's state."""
         x = self.norm(x)
         mixed, conv = self.conv(self.to_all(x), state["conv"], lengths)
-        queries, keys, values = nn.functional.silu(mixed).chunk(3, dim=-1)
+        queries, keys, values = mixed.chunk(3, dim=-1)
         queries, keys, values = self._queries(queries), self._queries(keys), exact(by_head(values, self.heads))
         rates = exact(self.to_rates(x)).unflatten(-1, (3, self.heads)).permute(0, 3, 1, 2)
         theta = rates[..., :1].sigmoid() * self.most

@@ -50,7 +50,6 @@ class WindowAttention(Layer):
         mixed, now = self.to_all(x), {}
         if self.conv is not None:
             mixed, now["conv"] = self.conv(mixed, None if state is None else state["conv"], lengths)
-            mixed = nn.functional.silu(mixed)
         # (B, T, H, d): time comes second, as ``moved`` wants it.
         queries, keys, values = (one.unflatten(-1, (self.heads, self.head_dim)) for one in mixed.chunk(3, dim=-1))
         before = self.window - 1
