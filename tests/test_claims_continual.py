@@ -116,7 +116,7 @@ def test_arms_keep_to_the_budget_and_stop_at_the_same_loss(tmp_path: Path) -> No
         for name, one in start.named_parameters()
         if name.startswith("blocks") and one.dim() == 2 and "router" not in name
     ]
-    arms = c53.chosen(rank(start, names=names), names, 2, 0)
+    arms = c53.chosen(rank(start, "kappa", names=names), names, 2, 0)
     assert set(arms) == set(c53.arms) and len(arms[c53.RANDOM]) == 2
     before = [one.clone() for one in start.parameters()]
     whole, thin, ours = (

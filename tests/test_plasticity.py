@@ -37,12 +37,12 @@ def test_kappa_does_not_change_with_scale_and_is_that_of_the_singular_values(sca
     model = nn.Linear(7, 5)
     torch.manual_seed(seed)
     nn.init.normal_(model.weight)
-    (plain,) = rank(model)
+    (plain,) = rank(model, "kappa")
     values = torch.linalg.svdvals(model.weight.detach().double())
     assert plain.kappa == pytest.approx(float(values[0] / values[-1]))
     with torch.no_grad():
         model.weight.mul_(scale)
-    (scaled,) = rank(model)
+    (scaled,) = rank(model, "kappa")
     assert scaled.kappa == pytest.approx(plain.kappa, rel=1e-4)
     assert scaled.effective_rank == pytest.approx(plain.effective_rank, rel=1e-4)
     assert scaled.norm == pytest.approx(scale * plain.norm, rel=1e-4)
@@ -60,11 +60,11 @@ def test_at_an_equal_norm_entropy_is_highest_where_all_singular_values_are_alike
 def test_a_rotation_is_as_regular_as_can_be_and_noise_is_told_from_singular_values() -> None:
     model = nn.Linear(6, 6, bias=False)
     nn.init.orthogonal_(model.weight)
-    (one,) = rank(model)
+    (one,) = rank(model, "kappa")
     assert one.kappa == pytest.approx(1, abs=1e-4) and one.effective_rank == pytest.approx(6, rel=1e-4) and one.resolved
     with torch.no_grad():
         model.weight[0] = model.weight[1]
-    (one,) = rank(model)
+    (one,) = rank(model, "kappa")
     assert not one.resolved and one.kappa <= 1 / (6 * torch.finfo(torch.float32).eps) * 1.01
 
 
@@ -76,7 +76,7 @@ def test_what_a_random_matrix_of_a_shape_has() -> None:
     logs = [math.log(float(torch.linalg.cond(torch.randn(40, 40).double()))) for _ in range(400)]
     assert sum(logs) / 400 == pytest.approx(math.log(expected_kappa(40, 40)), abs=0.2)
     model = nn.ModuleDict({"tall": nn.Linear(20, 200), "square": nn.Linear(60, 60)})
-    raw, shaped = ({one.name: one.value for one in rank(model, shape=shape)} for shape in (False, True))
+    raw, shaped = ({one.name: one.value for one in rank(model, "kappa", shape=shape)} for shape in (False, True))
     assert raw["square.weight"] > 10 * raw["tall.weight"]
     assert shaped["square.weight"] < 10 * shaped["tall.weight"]
 
@@ -92,7 +92,7 @@ def test_the_order_of_each_measure() -> None:
     ):
         found = rank(model, by)
         assert [*found] == sorted(found, key=key)
-        assert ranked(rank(model), by) == found
+        assert ranked(rank(model, "kappa"), by) == found
     assert [*Ranking("norm").scores(model)] == [one.name for one in rank(model, "norm")]
     with pytest.raises(InputError):
         rank(model, "beauty")  # type: ignore[arg-type]
@@ -109,7 +109,7 @@ def test_convolutions_stacks_embeddings_and_halves() -> None:
 
     torch.manual_seed(1)
     model = Fused()
-    found = {one.name: one for one in rank(model)}
+    found = {one.name: one for one in rank(model, "kappa")}
     assert set(found) == {"experts", "conv.weight", "half.weight"}
     each = [float(torch.linalg.cond(one.double())) for one in model.experts.detach()]
     assert found["experts"].kappa == pytest.approx(sum(each) / 3, rel=1e-6)
@@ -135,25 +135,25 @@ def test_a_budget_is_kept_to_and_one_matrix_learns_at_least(budget: float, balan
 
 def test_what_was_found_is_kept_under_the_weights_and_no_other_model_is_given_it(tmp_path: Path, monkeypatch) -> None:
     cache, model, other = tmp_path / "kappa.json", stack(), stack(seed=1)
-    first, second = rank(model, cache=cache), rank(other, cache=cache)
+    first, second = rank(model, "kappa", cache=cache), rank(other, "kappa", cache=cache)
     assert {one.kappa for one in first}.isdisjoint(one.kappa for one in second)
     monkeypatch.setattr(torch.linalg, "svdvals", lambda _: pytest.fail("it was found before"))
-    assert rank(model, cache=cache) == first and rank(other, "norm", cache=cache) != second
+    assert rank(model, "kappa", cache=cache) == first and rank(other, "norm", cache=cache) != second
     with torch.no_grad():
         model[0].weight.add_(1)
     with pytest.raises(pytest.fail.Exception):
-        rank(model, cache=cache)
+        rank(model, "kappa", cache=cache)
     cache.write_text("nonsense")
     with pytest.raises(InputError, match="no file"):
-        rank(other, cache=cache)
+        rank(other, "kappa", cache=cache)
 
 
 def test_what_says_nothing_is_refused() -> None:
     model = nn.Linear(3, 3)
     nn.init.zeros_(model.weight)
     with pytest.raises(InputError, match="zeros"):
-        rank(model)
+        rank(model, "kappa")
     with pytest.raises(InputError, match="names"):
-        rank(model, names=["bias"])
+        rank(model, "kappa", names=["bias"])
     with pytest.raises(InputError, match="budget"):
         select((), 0)

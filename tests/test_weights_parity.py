@@ -94,7 +94,9 @@ def test_condition_numbers_are_those_of_peft(make) -> None:
     model = make()
     theirs = helpers.KappaTuneSelector(model).get_best_targets(num_modules=6)
     scores = [
-        one for one in rank(model) if isinstance(model.get_submodule(one.name.removesuffix(".weight")), nn.Linear)
+        one
+        for one in rank(model, "kappa")
+        if isinstance(model.get_submodule(one.name.removesuffix(".weight")), nn.Linear)
     ]
     ours = to_peft_targets(model, [one.name for one in scores[:6]])["target_modules"]
     assert ours == list(theirs)
@@ -106,7 +108,7 @@ def test_condition_numbers_are_those_of_peft(make) -> None:
 def test_what_was_chosen_is_taken_by_peft() -> None:
     peft = pytest.importorskip("peft")
     model = llama()
-    names = select(rank(model), 0.2, balanced=True)
+    names = select(rank(model, "kappa"), 0.2, balanced=True)
     adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, **to_peft_targets(model, names)))
     paths = {name.split(".lora_A")[0] for name, _ in adapted.named_parameters() if ".lora_A" in name}
     assert {one.removeprefix("base_model.model.") for one in paths} == {name.removesuffix(".weight") for name in names}

@@ -167,7 +167,7 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     texts = Texts(data, sizes.length, seed, "cuda" if scale == "gpu" else "cpu")
     start = texts.trained(sizes, seed)
     names = [name for name, _ in start.named_parameters() if ".experts." in name or name.split(".")[2:3] in _ATTENTION]
-    found = rank(start, names=names)
+    found = rank(start, "kappa", names=names)
     scores = {one.name: one for one in found}
     choices = chosen(found, names, sizes.draws, seed)
     measured: dict[str, dict[str, float]] = {}

@@ -63,7 +63,7 @@ class Score:
 
 def rank(
     model: nn.Module,
-    by: Measure | Callable[[Score], float] = "kappa",
+    by: Measure | Callable[[Score], float],
     *,
     shape: bool = False,
     names: Collection[str] | None = None,
@@ -99,7 +99,7 @@ def rank(
 
 
 def ranked(
-    scores: Iterable[Score], by: Measure | Callable[[Score], float] = "kappa", *, shape: bool = False
+    scores: Iterable[Score], by: Measure | Callable[[Score], float], *, shape: bool = False
 ) -> tuple[Score, ...]:
     """Scores in another order, without looking at the matrices again; see ``rank``."""
     return tuple(sorted((_valued(one, by, shape) for one in scores), key=lambda one: one.value))
@@ -138,7 +138,7 @@ def select(
 class Ranking:
     """``rank`` as a ``Selector``."""
 
-    by: Measure | Callable[[Score], float] = "kappa"
+    by: Measure | Callable[[Score], float]
     shape: bool = False
     cache: Path | None = None
 
