@@ -3,8 +3,8 @@
 The condition number kappa = sigma_max / sigma_min of a matrix does not change with its scale. Near 1 a matrix treats all directions
 alike; a large one has learnt to tell some from others, and presumably holds what was learnt before. So the smallest learn first.
 It is a proxy: it sees two of all singular values, one of which is noise in a matrix that nothing forced to be regular, and what is
-smallest by it lies at certain depths. In our claim 53 the smallest forget more than matrices drawn by lot, and no measure here does
-better than the lot. Give ``balanced`` where you use it, and compare.
+smallest by it lies at certain depths. In our claim 53 the smallest forget more than matrices drawn by lot (in two of three seeds),
+and no measure here does better than the lot. Give ``balanced`` where you use it, and compare.
 
 A tall matrix looks regular by its shape alone: ``shape`` divides by what a random matrix of the shape has,
 (1 + sqrt q) / (1 - sqrt q) with q = n/m (Marchenko and Pastur), and for square ones exp(1.537) n (Edelman 1988).
