@@ -77,13 +77,20 @@ def test_guises_change_places_and_lose_no_ink() -> None:
         assert torch.equal(other.x.flatten(1).sort().values, some.x.flatten(1).sort().values)
     assert torch.allclose(disguised(some, "turned 0", 0).x, some.x, atol=1e-5)
     assert torch.allclose(disguised(some, "inverted", 0).x, 1 - some.x)
+    large = Pictures(torch.arange(784.0).view(1, 1, 28, 28), torch.zeros(1))
+    other = disguised(large, "permuted", 0)
+    assert not torch.equal(other.x, large.x)
+    for row in range(0, 28, 7):  # each square keeps its own points, in one order for all
+        for column in range(0, 28, 7):
+            own, was = (one.x[0, 0, row : row + 7, column : column + 7] for one in (other, large))
+            assert torch.equal(own - was[0, 0], other.x[0, 0, :7, :7])
     with pytest.raises(ClaimError):
         disguised(some, "upside down", 0)
 
 
 def test_only_the_adapter_learns_and_a_slow_one_moves_less() -> None:
     found = Digits(drawn(200, 0), drawn(50, 1), drawn(100, 2))
-    start = c10._start(found.train, 0, 2)
+    start = c10._start(found.train, 0, c10.SIZES["quick"])
     streams = c10.Streams(found, start, 0, 1)
     plain, in_range, beta = streams.learnt(c10.Setting(), "dissimilar")
     slow, _, kept = streams.learnt(c10.Setting("constant", 0.999), "dissimilar")

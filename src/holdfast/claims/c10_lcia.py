@@ -21,7 +21,7 @@ import numpy.typing as npt
 from holdfast.bench.plots import Bars, draw
 from holdfast.bench.transfer import Cost, Transfer
 from holdfast.claims.base import Check, Result, Scale
-from holdfast.claims.image_streams import CLASSES, SIDE, Digits, Pictures, batches, digits, disguised
+from holdfast.claims.image_streams import CLASSES, Digits, Pictures, batches, digits, disguised
 from holdfast.encode.embedders import default_embedder, why_no_embedder
 from holdfast.errors import ClaimError
 from holdfast.torched import Tensor, nn, torch
@@ -52,22 +52,25 @@ STREAMS: Mapping[str, tuple[str, ...]] = {
     "mixed": ("plain", "noisy", "turned 15", "inverted", "permuted", "turned 30"),
 }
 NEAR, GAIN, SHARE, FOUND = -0.005, 0.01, 0.5, 0.95
-WIDTH, RANK, BATCH, RATE = 128, 8, 64, 3e-3
+RANK, BATCH, RATE = 8, 64, 3e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Digits to learn from and to test on, passes over a task, and intents of CLINC150 and requests that are routed."""
+    """Digits to learn from and to test on, passes over a task, and intents of CLINC150 and requests that are routed; points along a
+    digit's side, and the network's width."""
 
     train: int
     test: int
     epochs: int
     intents: int
     requests: int
+    side: int = 28
+    width: int = 256
 
 
 SIZES: Mapping[Scale, Sizes] = {
-    "quick": Sizes(2000, 1000, 2, 40, 160),
+    "quick": Sizes(2000, 1000, 2, 40, 160, 14, 128),
     "full": Sizes(8500, 5000, 3, 150, 1500),
     "gpu": Sizes(8500, 5000, 3, 150, 1500),
 }
@@ -111,8 +114,8 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     """All streams; digits, guises and the start are drawn by ``seed``."""
     torch.set_num_threads(1)
     sizes = SIZES[scale]
-    found = digits(data, seed, sizes.train, sizes.test)
-    start = _start(found.train, seed, sizes.epochs)
+    found = digits(data, seed, sizes.train, sizes.test, sizes.side)
+    start = _start(found.train, seed, sizes)
     streams = Streams(found, start, seed, sizes.epochs)
     ruled = [Setting(rule, scale=one) for rule in RULES for one in SCALES[rule]]
     constant = [Setting("constant", beta) for beta in CONSTANTS]
@@ -143,7 +146,8 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         "epochs": sizes.epochs,
         "batch": BATCH,
         "learning rate": RATE,
-        "width": WIDTH,
+        "points of a digit": sizes.side**2,
+        "width": sizes.width,
         "rank": RANK,
         "parameters that learn": sum(one.numel() for one in streams.start.parameters() if one.requires_grad),
         "streams": {stream: list(tasks) for stream, tasks in STREAMS.items()},
@@ -287,13 +291,14 @@ def right(model: nn.Module, some: Pictures) -> float:
     return float((model(some.x).argmax(-1) == some.labels).float().mean())
 
 
-def _start(train: Pictures, seed: int, epochs: int) -> nn.Module:
+def _start(train: Pictures, seed: int, sizes: Sizes) -> nn.Module:
     """A network that knows plain digits, and an adapter at each of its matrices, the only thing that learns from here."""
     torch.manual_seed(seed)
-    layers = [nn.Linear(SIDE * SIDE, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, CLASSES)]
+    wide = sizes.width
+    layers = [nn.Linear(sizes.side**2, wide), nn.Linear(wide, wide), nn.Linear(wide, CLASSES)]
     model = nn.Sequential(nn.Flatten(), layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    for x, labels in batches(train, [seed, 98], 2 * epochs, BATCH):
+    for x, labels in batches(train, [seed, 98], 2 * sizes.epochs, BATCH):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x), labels).backward()
         optimizer.step()

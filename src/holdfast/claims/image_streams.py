@@ -28,7 +28,7 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """``x``: shape (N, 1, 14, 14), from 0 to 1; ``labels``: shape (N,)."""
+    """``x``: shape (N, 1, side, side), from 0 to 1; ``labels``: shape (N,)."""
 
     x: Tensor
     labels: Tensor
@@ -54,10 +54,11 @@ class Digits:
     test: Pictures
 
 
-def digits(data: Path | None, seed: int, train: int, test: int) -> Digits:
+def digits(data: Path | None, seed: int, train: int, test: int, side: int = SIDE) -> Digits:
     """So many digits to learn from and to test on, drawn by ``seed``, and a sixth of the first number to choose settings on.
 
-    What is tested on are MNIST's own test images. Raises ClaimError where the files are not there.
+    What is tested on are MNIST's own test images. ``side``: points along a side, 14 or MNIST's own 28. Raises ClaimError where the
+    files are not there.
     """
     if data is None or not all((data / name).is_file() for name in (TRAIN, TEST, TEST_LABELS)):
         raise ClaimError(f"this claim reads MNIST from a folder of data (--data), which is to hold {TRAIN} and {TEST}")
@@ -71,9 +72,9 @@ def digits(data: Path | None, seed: int, train: int, test: int) -> Digits:
         last_labels = np.frombuffer(file.read(), np.uint8, offset=8)
     some = random.permutation(len(last))[:test]
     return Digits(
-        _pictures(images[order[:train]], labels[order[:train]]),
-        _pictures(images[order[train:]], labels[order[train:]]),
-        _pictures(last[some], last_labels[some]),
+        _pictures(images[order[:train]], labels[order[:train]], side),
+        _pictures(images[order[train:]], labels[order[train:]], side),
+        _pictures(last[some], last_labels[some], side),
     )
 
 
@@ -114,8 +115,10 @@ def disguised(some: Pictures, name: str, seed: int) -> Pictures:
         x = x.flip(-1)
     elif name == "permuted":  # squares of 7 by 7 points, each turned over within itself by one drawn order
         order = torch.randperm(49, generator=g)
-        squares = x.reshape(-1, 2, 7, 2, 7).transpose(2, 3).reshape(-1, 2, 2, 49)[..., order]
-        x = squares.reshape(-1, 2, 2, 7, 7).transpose(2, 3).reshape(-1, 1, SIDE, SIDE)
+        side = x.shape[-1]
+        count = side // 7
+        squares = x.reshape(-1, count, 7, count, 7).transpose(2, 3).reshape(-1, count, count, 49)[..., order]
+        x = squares.reshape(-1, count, count, 7, 7).transpose(2, 3).reshape(-1, 1, side, side)
     elif name.startswith("turned"):
         angle = np.deg2rad(float(name.removeprefix("turned ")))
         turn = torch.tensor(
@@ -135,6 +138,6 @@ def batches(some: Pictures, seed: Sequence[int], epochs: int, size: int) -> list
     return [(some.x[at], some.labels[at]) for order in orders for at in order.split(size)]
 
 
-def _pictures(images: Bytes, labels: Bytes) -> Pictures:
-    small = images.reshape(len(images), SIDE, 2, SIDE, 2).mean(axis=(2, 4), dtype=np.float32) / 255
+def _pictures(images: Bytes, labels: Bytes, side: int) -> Pictures:
+    small = images.reshape(len(images), side, 28 // side, side, 28 // side).mean(axis=(2, 4), dtype=np.float32) / 255
     return Pictures(torch.from_numpy(small)[:, None], torch.from_numpy(labels.astype(np.int64)))
