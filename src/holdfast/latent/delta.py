@@ -233,10 +233,8 @@ class _Corrected(torch.autograd.Function):  # type: ignore[misc]
             stays = by_piece[0][at] + (back if fades is None else back * fades[at])
             torch.baddbmm(stays, asked[at].mT, to_new[at], alpha=-1, out=backs[at])
         to_known, to_after = (to_new @ states[:-1].mT).neg_(), written @ backs[1:].mT
-        to_left = None
-        if fades is not None:
-            to_left = (backs[1:] * states[:-1]).sum(dim=-1, keepdim=True)
-            to_left = to_left.sum(dim=-2, keepdim=True) if fades.shape[-2] == 1 else to_left
+        # Of one fading for all channels autograd adds up the gradients of each.
+        to_left = None if fades is None else (backs[1:] * states[:-1]).sum(dim=-1, keepdim=True)
         each = [
             None if one is None else one.transpose(0, 1).unflatten(0, to_last.shape[:2])
             for one in (to_new, to_known, to_after, to_left)
