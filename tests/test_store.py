@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 
 from holdfast.cube import HELD, TRANSITIONS, Cube, Kind, Origin, Policy, Ref, Scope, Status, Use, new_id, utc
 from holdfast.errors import ConflictError, HoldfastError, InputError, NotFoundError, StoreError
+from holdfast.store import queue
 from holdfast.store.base import Action, Operation, Where
 from holdfast.store.sql import SqlStore
 from server import Server
@@ -768,6 +769,31 @@ def test_a_change_of_model_while_another_program_writes_and_embeds(place: Path |
         one.flush()
         assert any("open the store again" in line for line in one.degraded)
         assert one.search("note number 3") and one.verify() == []
+
+
+def test_who_settles_jobs_while_a_model_comes_leaves_what_is_owed_to_it(place: Path | str, monkeypatch) -> None:
+    with open_memory(place, embedder=HashEmbedder("old", 16)) as memory:
+        memory.add("tea with Ben")
+        read, go_on = threading.Event(), threading.Event()
+        seen = queue.vector_tables
+
+        def slowly(connection: queue.Database) -> list[str]:
+            tables = seen(connection)
+            read.set()
+            go_on.wait(10)
+            return tables
+
+        monkeypatch.setattr(queue, "vector_tables", slowly)
+        settling = threading.Thread(target=memory.flush)
+        settling.start()
+        assert read.wait(10)
+        coming = threading.Thread(target=memory.store.add_model, args=("new", 32))
+        coming.start()
+        coming.join(0.5)  # it waits, or is done before what was seen is acted on
+        go_on.set()
+        settling.join()
+        coming.join()
+        assert memory.store.queue.lacking("vectors_2")[0] == 1
 
 
 def test_a_change_of_words_is_owed_new_folds_and_any_other_change_keeps_them(place: Path | str) -> None:

@@ -206,6 +206,9 @@ class Connections:
             (task,),
         )
 
+    def hold_off(self, connection: Database) -> None:
+        """See ``Engine``: there is one writer at a time."""
+
     def held_off(self) -> AbstractContextManager[object]:
         """While the block runs, nobody writes to the store."""
         return self.writing()

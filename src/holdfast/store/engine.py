@@ -135,6 +135,10 @@ class Engine(Protocol):
         """Owe a task to every current memory with words."""
         ...
 
+    def hold_off(self, connection: Database) -> None:
+        """From here to the end of a transaction of the whole store nobody else writes; what others had begun is there."""
+        ...
+
     def held_off(self) -> AbstractContextManager[object]:
         """While the block runs, nobody writes to the store; what is read is of this moment."""
         ...

@@ -291,6 +291,10 @@ class Pool:
             (task,),
         )
 
+    def hold_off(self, connection: Database) -> None:
+        """See ``Engine``: every writer to a tenant has the row of its head until it ends."""
+        connection.execute("LOCK TABLE heads IN EXCLUSIVE MODE")
+
     @contextmanager
     def held_off(self) -> Iterator[None]:
         """While the block runs, nobody writes to any tenant: every writer begins with the row of a head."""

@@ -835,6 +835,8 @@ class SqlStore:
         store has vectors of other models only.
         """
         with self.connections.writing(WHOLE) as connection:
+            # Who settles jobs without having seen this model would settle what is owed to it too.
+            self.connections.hold_off(connection)
             found = connection.execute("SELECT no, dimension FROM models WHERE name = ?", (name,)).fetchone()
             if found is not None:
                 if found[1] != dimension:
