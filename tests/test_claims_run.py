@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from datetime import date
@@ -101,6 +102,18 @@ def test_seeds_that_run_at_once_give_what_they_give_in_turn(tmp_path: Path) -> N
     assert at_once.record["machine"]["jobs"] == 2
     with pytest.raises(ClaimError, match="one seed or more"):
         run_claim(33, evidence_dir=tmp_path, jobs=0)
+
+
+def test_seeds_that_run_at_once_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    name, cores = "OMP_NUM_THREADS", os.cpu_count() or 1
+    for said, jobs, wanted in ((None, 2, max(1, cores // 2)), (None, 2 * cores, 1), ("7", 2, 7)):
+        monkeypatch.delenv(name, raising=False)
+        if said is not None:
+            monkeypatch.setenv(name, said)
+        with runner.workers(jobs) as pool:
+            assert pool is not None
+            assert pool.executor.submit(os.getenv, name).result() == str(wanted)
+        assert os.environ.get(name) == said
 
 
 def test_a_run_that_was_cut_goes_on_at_the_seed_it_stood_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ torch = pytest.importorskip("torch", reason="the extra torch is not installed")
 from holdfast.errors import InputError  # noqa: E402
 from holdfast.latent import layers as seam  # noqa: E402
 from holdfast.latent.delta import RULES, Writes, run  # noqa: E402
-from holdfast.latent.layers import ShortConvolution  # noqa: E402
-from holdfast.latent.matrix_memory import MatrixMemory, unit  # noqa: E402
+from holdfast.latent.layers import ShortConvolution, unit  # noqa: E402
+from holdfast.latent.matrix_memory import MatrixMemory  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -131,6 +131,24 @@ def test_neighbours_are_seen_together_as_by_a_convolution_of_torch(
     assert torch.equal(ours(x[..., :2], before[..., :2], None)[0], found[..., :2])
     with torch.autocast("cpu", torch.bfloat16):
         assert ours(x.bfloat16(), None, None)[0].dtype == torch.float64  # the filters' own, as of any product
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+def test_a_norm_is_that_of_torch_and_so_is_its_gradient(weighed: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(5, dtype=torch.float64, requires_grad=True) if weighed else None
+    given = [x] if weight is None else [x, weight]
+    found, wanted = seam.normed(x, weight, 0.01), torch.nn.functional.rms_norm(x, (5,), weight, 0.01)
+    assert torch.allclose(found, wanted)
+    weigh = torch.randn_like(found)
+    mine, true = (torch.autograd.grad((one * weigh).sum(), given) for one in (found, wanted))
+    assert all(torch.allclose(a, b) for a, b in zip(mine, true, strict=True))
+    assert torch.allclose(unit(x).square().sum(dim=-1), torch.ones(2, 3, dtype=torch.float64), atol=1e-4)
+    assert torch.autograd.gradcheck(unit, (x,))
+    layer = seam.RMSNorm(5, eps=0.01).bfloat16()
+    assert layer(x.bfloat16()).dtype == torch.bfloat16  # as torch has it
+    layer.load_state_dict(torch.nn.RMSNorm(5).state_dict())
 
 
 @pytest.mark.parametrize("at", range(len(RULES)))

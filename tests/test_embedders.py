@@ -222,6 +222,23 @@ def test_threads_share_the_work_and_agree(int8: MiniLM, cache: Path) -> None:
 
 
 @needs_weights
+@pytest.mark.parametrize(("said", "threads"), [("1", 1), ("3,1", 3), ("", 0), ("0", 0), ("many", 0)])
+def test_as_many_threads_as_whatever_computes_is_told_to_take(
+    said: str, threads: int, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    made: list[int] = []
+    pool = minilm_module.ThreadPoolExecutor
+    monkeypatch.setattr(
+        minilm_module, "ThreadPoolExecutor", lambda many, **given: made.append(many) or pool(many, **given)
+    )
+    MiniLM("int8", cache=cache).embed(TEXTS)
+    wanted = threads or cores
+    assert made == ([] if wanted == 1 else [wanted])
+
+
+@needs_weights
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_fork_embeds_with_threads_of_its_own(cache: Path) -> None:
     program = (

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason="the extra torch is not installed")
 
 from holdfast.errors import InputError  # noqa: E402
 from holdfast.latent import mixture  # noqa: E402
-from holdfast.latent.matrix_memory import unit  # noqa: E402
+from holdfast.latent.layers import unit  # noqa: E402
 from holdfast.latent.mixture import MixtureOfMemories, Routing, balance, emptied, frozen, spread, watched  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -169,11 +169,24 @@ def workers(jobs: int) -> Iterator[Pool | None]:
         yield None
         return
     # A fresh interpreter each: what one has loaded or cached is no part of another.
-    with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1) as executor:
+    with _shared(jobs), ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1) as executor:
         try:
             yield Pool(executor, jobs)
         finally:
             executor.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _shared(jobs: int) -> Iterator[None]:
+    """Have what is begun now take its share of the cores, where nobody has said how many: more threads only wait for each other."""
+    if "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,11 @@ def register(commands: Any) -> None:
     ran.add_argument("--data", metavar="PATH", help="folder of data sets, for claims that read some")
     ran.add_argument("--out", metavar="DIR", help="folder for evidence and plots (default: evidence/ of the checkout)")
     ran.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="seeds that run at once, of whichever claims (default: 1)"
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="seeds that run at once, of whichever claims, each on its share of the cores (default: 1)",
     )
     ran.add_argument(
         "--keep", metavar="DIR", help="keep each seed's outcome here: where a run was cut, the same command goes on"

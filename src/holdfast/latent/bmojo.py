@@ -23,7 +23,7 @@ from typing import Literal, get_args
 
 from holdfast.cube import Form
 from holdfast.errors import InputError
-from holdfast.latent.layers import Layer, Path, ShortConvolution, State, exact, full_precision, moved, real
+from holdfast.latent.layers import Layer, Path, RMSNorm, ShortConvolution, State, exact, full_precision, moved, real
 from holdfast.latent.matrix_memory import MatrixMemory
 from holdfast.latent.titans_blocks import named, under
 from holdfast.latent.window_attention import rotated
@@ -249,8 +249,8 @@ class _Projected(nn.Module):  # type: ignore[misc]
         self.to_others = nn.Linear(d_model, 2 * wide, bias=False)
         self.conv_queries = ShortConvolution(wide, conv) if conv > 1 else None
         self.conv_others = ShortConvolution(2 * wide, conv) if conv > 1 else None
-        self.norm_queries = nn.RMSNorm(head_dim, eps=1e-6) if normed else nn.Identity()
-        self.norm_keys = nn.RMSNorm(head_dim, eps=1e-6) if normed else nn.Identity()
+        self.norm_queries = RMSNorm(head_dim, eps=1e-6) if normed else nn.Identity()
+        self.norm_keys = RMSNorm(head_dim, eps=1e-6) if normed else nn.Identity()
 
     def queries(self, x: Tensor, places: Tensor, state: State, now: State, name: str, lengths: Tensor | None) -> Tensor:
         """The convolution goes on from, and is left in, what has this name."""

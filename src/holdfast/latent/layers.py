@@ -97,6 +97,63 @@ class ShortConvolution(nn.Module):  # type: ignore[misc]
         return found, moved(long, lengths[:, None] + torch.arange(tail, device=x.device))
 
 
+class RMSNorm(nn.RMSNorm):  # type: ignore[misc]
+    """As in torch, whose gradient costs a CPU several times as much."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of the last dimension of x."""
+        return normed(x, self.weight, self.eps)
+
+
+def normed(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """``rms_norm`` of the last dimension of x."""
+    if _learns(x, weight):
+        size = x.shape[-1]
+        found: Tensor = _Normed.apply(x, weight, size * eps, size**0.5)
+        return found
+    return nn.functional.rms_norm(x, x.shape[-1:], weight, eps)
+
+
+def unit(x: Tensor) -> Tensor:
+    """Of length 1 in the last dimension; what is nearly zero stays so."""
+    if _learns(x, None):
+        found: Tensor = _Normed.apply(x, None, 1e-6, 1.0)
+        return found
+    return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True) + 1e-6)
+
+
+def _learns(x: Tensor, weight: Tensor | None) -> bool:
+    """Whether there is a way back to be written out for a CPU."""
+    learns = torch.is_grad_enabled() and (x.requires_grad or (weight is not None and weight.requires_grad))
+    plain = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    return learns and plain and (weight is None or weight.dtype == x.dtype)
+
+
+class _Normed(torch.autograd.Function):  # type: ignore[misc]
+    """long w x / sqrt(|x|² + eps), with no more new memory than its results need: to write there first is what costs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, eps: float, long: float) -> Tensor:
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().add_(eps).rsqrt_().mul_(long)
+        ctx.save_for_backward(x, scale, weight)
+        ctx.long = long
+        found = x * scale
+        return found if weight is None else found.mul_(weight)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, back: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, weight = ctx.saved_tensors
+        along, to_weight = back * x, None
+        if weight is None:
+            said = along.sum(dim=-1, keepdim=True)
+        else:
+            to_weight = torch.mv(along.flatten(0, -2).mT, scale.flatten())
+            said, back = torch.matmul(along, weight)[..., None], back * weight
+        to_length = said.mul_((scale / ctx.long).square_()).neg_()
+        return torch.mul(x, to_length, out=along).add_(back).mul_(scale), to_weight, None, None
+
+
 _CACHED = 1 << 19
 """So many numbers are computed at a time: fewer cost more in calls than they spare, more no longer lie in the cache."""
 

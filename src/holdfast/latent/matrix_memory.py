@@ -7,7 +7,7 @@ import math
 from holdfast.cube import Form
 from holdfast.errors import InputError
 from holdfast.latent.delta import RULES, Rule, Writes, run
-from holdfast.latent.layers import Layer, Path, ShortConvolution, State, exact, real
+from holdfast.latent.layers import Layer, Path, RMSNorm, ShortConvolution, State, exact, real, unit
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Retrieval, Subform, Subject, Trainable
 from holdfast.torched import Tensor, nn, torch
 
@@ -109,14 +109,21 @@ class GatedOutput(nn.Module):  # type: ignore[misc]
 
     def __init__(self, d_model: int, heads: int, value_dim: int) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(value_dim, eps=1e-5)
+        self.norm = RMSNorm(value_dim, eps=1e-5)
         self.gate = nn.Linear(d_model, heads * value_dim, bias=False)
         self.out = nn.Linear(heads * value_dim, d_model, bias=False)
 
     def forward(self, found: Tensor, x: Tensor) -> Tensor:
         """See the class."""
-        normed = self.norm(found.to(x.dtype)).transpose(1, 2).flatten(2)
-        said: Tensor = self.out(normed * nn.functional.silu(self.gate(x)))
+        return self.through(found, self.opened(x))
+
+    def opened(self, x: Tensor) -> Tensor:
+        """silu(W' x), shape (B, T, H V): how far what is read at x is let through."""
+        return nn.functional.silu(self.gate(x))
+
+    def through(self, found: Tensor, opened: Tensor) -> Tensor:
+        """What is let through of what was read."""
+        said: Tensor = self.out(self.norm(found.to(opened.dtype)).transpose(1, 2).flatten(2) * opened)
         return said
 
 
@@ -130,11 +137,6 @@ def rule_named(name: str) -> Rule:
 def by_head(x: Tensor, heads: int) -> Tensor:
     """Shape (B, T, H N) as (B, H, T, N)."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def unit(x: Tensor) -> Tensor:
-    """Of length 1; what is nearly zero stays so."""
-    return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True) + 1e-6)
 
 
 def faded(logits: Tensor, rate: Tensor, bias: Tensor) -> Tensor:

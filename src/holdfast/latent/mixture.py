@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from holdfast.cube import Form
 from holdfast.errors import InputError
 from holdfast.latent.delta import Writes, run
-from holdfast.latent.layers import Layer, Path, ShortConvolution, State, exact, real
-from holdfast.latent.matrix_memory import GatedOutput, by_head, faded, fading_parameters, rule_named, unit
+from holdfast.latent.layers import Layer, Path, ShortConvolution, State, exact, real, unit
+from holdfast.latent.matrix_memory import GatedOutput, by_head, faded, fading_parameters, rule_named
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Retrieval, Subform, Subject, Trainable
 from holdfast.torched import Tensor, nn, torch
 

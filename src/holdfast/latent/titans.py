@@ -21,7 +21,17 @@ from typing import Literal
 from holdfast.cube import Form
 from holdfast.errors import InputError
 from holdfast.latent.inner_loop import Lesson, Settings, Weights, answered, learnt, told
-from holdfast.latent.layers import Layer, Path, ShortConvolution, State, exact, front, full_precision
+from holdfast.latent.layers import (
+    Layer,
+    Path,
+    RMSNorm,
+    ShortConvolution,
+    State,
+    exact,
+    front,
+    full_precision,
+    normed,
+)
 from holdfast.latent.matrix_memory import GatedOutput, by_head
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Retrieval, Subform, Subject, Trainable
 from holdfast.torched import Tensor, nn, torch
@@ -81,7 +91,7 @@ class NeuralMemory(Layer):
         self.heads, self.head_dim, self.depth, self.chunk, self.path = heads, head_dim, depth, chunk, path
         self.momentum, self.forget, self.forget_to, self.most, self.clip = momentum, forget, forget_to, most, clip
         wide = heads * head_dim
-        self.norm = nn.RMSNorm(d_model, eps=1e-6)
+        self.norm = RMSNorm(d_model, eps=1e-6)
         self.to_all = nn.Linear(d_model, 3 * wide, bias=False)
         self.conv = ShortConvolution(3 * wide, conv)
         self.to_rates = nn.Linear(d_model, 3 * heads)
@@ -110,6 +120,11 @@ class NeuralMemory(Layer):
 
     def take(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
         """See ``Layer``."""
+        found, x, now = self.learn(x, state, lengths)
+        return self.out(found, x), now
+
+    def learn(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, Tensor, State]:
+        """As ``take``, but of what it says only what ``out`` takes: for who reads piece by piece and has all said at once."""
         state = self.begun(x.shape[0]) if state is None else state
         x, lesson, queries, conv = self._looked(x, state, lengths)
         with full_precision(x):
@@ -123,7 +138,7 @@ class NeuralMemory(Layer):
                 **joint.tail(self.chunk),
                 "conv": conv,
             }
-        return self.out(found, x), now
+        return found, x, now
 
     def write(self, x: Tensor, state: State | None = None, *, mask: Tensor | None = None) -> State:
         """What it keeps after reading x, shape (B, T, D)."""
@@ -132,14 +147,21 @@ class NeuralMemory(Layer):
 
     def read(self, x: Tensor, state: State) -> Tensor:
         """What it says to x, shape (B, T, D), and nothing of it is kept: every token asks the same weights."""
-        x, wide = self.norm(x), self.heads * self.head_dim
-        asked = nn.functional.linear(x, self.to_all.weight[:wide])  # keys and values are for what is written
-        mixed, _ = self.conv(asked, state["conv"][..., :wide], None)
+        return self.answers(*self.asks(x), state)
+
+    def asks(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What x asks, and how far answers are let through, shape (B, T, H d) both: neither depends on what is remembered."""
+        x = self.norm(x)
+        # Keys and values are for what is written.
+        return nn.functional.linear(x, self.to_all.weight[: self.heads * self.head_dim]), self.out.opened(x)
+
+    def answers(self, asked: Tensor, opened: Tensor, state: State) -> Tensor:
+        """What it says to what ``asks`` gave, shape (B, T, D)."""
+        mixed, _ = self.conv(asked, state["conv"][..., : asked.shape[-1]], None)
         queries = self._queries(mixed)
-        with full_precision(x):
+        with full_precision(asked):
             found = told(self._weights("weights", state), queries)
-        said: Tensor = self.out(found, x)
-        return said
+        return self.out.through(found, opened)
 
     def surprise(self, x: Tensor, state: State | None = None) -> Tensor:
         """The loss of each token when its chunk began, the mean over heads, shape (B, T): how much of x was not to be foreseen.
@@ -166,7 +188,7 @@ class NeuralMemory(Layer):
 
     def _queries(self, x: Tensor) -> Tensor:
         """What is asked, or what a value is kept under: of one length, shape (B, H, T, d)."""
-        return nn.functional.rms_norm(exact(by_head(x, self.heads)), (self.head_dim,), eps=1e-6)
+        return normed(exact(by_head(x, self.heads)), None, 1e-6)
 
     def _learnt(self, joint: _Joint, state: State) -> tuple[Weights, Weights]:
         home = tuple(exact(one) for one in self.start) if self.forget_to == "start" else None

@@ -13,13 +13,15 @@ that reading token by token gives what one pass gives. Learnt tokens are in sigh
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from holdfast.cube import Form
 from holdfast.errors import InputError
-from holdfast.latent.layers import Layer, State, exact, front, moved
+from holdfast.latent.layers import Layer, RMSNorm, State, exact, front, moved
 from holdfast.latent.titans import NeuralMemory
-from holdfast.latent.window_attention import WindowAttention, rotated
+from holdfast.latent.window_attention import WindowAttention, turned, turns
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Retrieval, Subform, Subject, Trainable
 from holdfast.torched import Tensor, nn, torch
 
@@ -75,7 +77,7 @@ class TitansBlock(Layer):
                 raise InputError(f"a segment of {window} tokens is no multiple of a chunk of {self.memory.chunk}")
             self.segment = _SegmentAttention(d_model, heads, head_dim, persistent)
         if mode in ("mac", "mag"):
-            self.said_norm, self.gate_norm = nn.RMSNorm(d_model, eps=1e-5), nn.RMSNorm(d_model, eps=1e-5)
+            self.said_norm, self.gate_norm = RMSNorm(d_model, eps=1e-5), RMSNorm(d_model, eps=1e-5)
 
     def take(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
         """See ``Layer``."""
@@ -100,48 +102,82 @@ class TitansBlock(Layer):
         return found
 
     def _segments(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
-        """Memory is kept as it was when the last segment began, and beside it the tokens of the segment since then."""
-        rows, length, _ = x.shape
+        """Memory is kept as it was when the last segment began, and beside it the tokens of the segment since then.
+
+        What does not depend on memory is computed of all segments at once, before and after they are gone through.
+        """
         size = self.window
         if state is None:
             state = {
-                **named("memory", self.memory.begun(rows)),
-                "tokens": x.new_zeros((rows, size - 1, self.d_model)),
-                "count": torch.zeros(rows, dtype=torch.int64, device=x.device),
+                **named("memory", self.memory.begun(len(x))),
+                "tokens": x.new_zeros((len(x), size - 1, self.d_model)),
+                "count": torch.zeros(len(x), dtype=torch.int64, device=x.device),
             }
-        memory, counts = under("memory", state), state["count"]
-        long = torch.cat([state["tokens"].to(x.dtype), x], dim=1)
-        places = torch.arange(long.shape[1], device=x.device)
-        ends = size - 1 + (torch.full_like(counts, length) if lengths is None else lengths)
-        held = (places < counts[:, None]) | ((places >= size - 1) & (places < ends[:, None]))
+        memory = under("memory", state)
+        stretch = _Stretch.of(state["tokens"], state["count"], x, lengths)
+        asks = (one.split(size, dim=1) for one in self.memory.asks(stretch.tokens))
+        saids, reads, inputs = [], [], []
+        for at, (own, asked, opened) in enumerate(zip(self.segment.alone(stretch.tokens, size), *asks, strict=True)):
+            said = self.segment(own, self.memory.answers(asked, opened, memory))
+            some = stretch.within(at * size, said.shape[1])
+            read, normed, after = self.memory.learn(said, memory, some)
+            if said.shape[1] == size:  # else it is complete in no row
+                memory = after if some is None else _where(some == size, after, memory)
+            saids.append(said)
+            reads.append(read)
+            inputs.append(normed)
+        gate = self.memory.out(torch.cat(reads, dim=2), torch.cat(inputs, dim=1))
+        found = self._gated(torch.cat(saids, dim=1), gate)
+        return stretch.new(found), {**named("memory", memory), **stretch.tail(size)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """The tokens of rows since their last segment began, what is new at the end.
+
+    Fields
+        tokens: shape (B, L, D).
+        totals: shape (B,), so many of a row are real; None: all.
+        fresh: where a row's new tokens stand, shape (B, T), or one slice for all rows.
+    """
+
+    tokens: Tensor
+    totals: Tensor | None
+    fresh: Tensor | slice
+
+    @classmethod
+    def of(cls, before: Tensor, counts: Tensor, x: Tensor, lengths: Tensor | None) -> _Stretch:
+        before, count, size = before.to(x.dtype), int(counts[0]), before.shape[1]
+        if lengths is None and (counts == count).all():
+            return cls(torch.cat([before[:, :count], x], dim=1) if count else x, None, slice(count, None))
+        places = torch.arange(size + x.shape[1], device=x.device)
+        ends = size + (torch.full_like(counts, x.shape[1]) if lengths is None else lengths)
+        held = (places < counts[:, None]) | ((places >= size) & (places < ends[:, None]))
         totals = held.sum(dim=1)
-        long = moved(long, front(held))[:, : int(totals.max())]
-        found = []
-        for start in range(0, long.shape[1], size):
-            segment = long[:, start : start + size]
-            end = start + segment.shape[1]
-            # Nothing need be sorted or chosen by row where all tokens are real, as in training they mostly are.
-            real = bool((totals >= end).all())
-            mask = None if real else torch.arange(start, end, device=x.device) < totals[:, None]
-            said = self.segment(segment, self.memory.read(segment, memory))
-            gate, after = self.memory(said, memory, mask=mask)
-            if real and end == start + size:
-                memory = after
-            else:
-                complete = totals >= start + size
-                memory = {
-                    name: torch.where(
-                        complete.reshape(-1, *(1,) * (one.dim() - 1)), after[name], one.to(after[name].dtype)
-                    )
-                    for name, one in memory.items()
-                }
-            found.append(self._gated(said, gate))
-        fresh = (counts[:, None] + torch.arange(length, device=x.device)).clamp_max(long.shape[1] - 1)
-        counts = totals % size
-        slots = torch.arange(size - 1, device=x.device)
-        last = ((totals - counts)[:, None] + slots).clamp_max(long.shape[1] - 1)
-        tokens = moved(long, last) * (slots < counts[:, None])[..., None]
-        return moved(torch.cat(found, dim=1), fresh), {**named("memory", memory), "tokens": tokens, "count": counts}
+        tokens = moved(torch.cat([before, x], dim=1), front(held))[:, : max(1, int(totals.max()))]
+        fresh = (counts[:, None] + torch.arange(x.shape[1], device=x.device)).clamp_max(tokens.shape[1] - 1)
+        return cls(tokens, totals, fresh)
+
+    def within(self, start: int, size: int) -> Tensor | None:
+        """How many tokens of so many from a place on are real, shape (B,); None: all."""
+        some = None if self.totals is None else (self.totals - start).clamp(0, size)
+        return None if some is None or bool((some == size).all()) else some
+
+    def new(self, said: Tensor) -> Tensor:
+        """Of what is said of all tokens, shape (B, L, D), that of the new ones."""
+        return said[:, self.fresh] if isinstance(self.fresh, slice) else moved(said, self.fresh)
+
+    def tail(self, size: int) -> State:
+        """What does not make a complete segment."""
+        tokens = self.tokens
+        if self.totals is None:
+            left = tokens.shape[1] % size
+            kept = nn.functional.pad(tokens[:, tokens.shape[1] - left :], (0, 0, 0, size - 1 - left))
+            return {"tokens": kept, "count": torch.full((len(tokens),), left, device=tokens.device)}
+        counts = self.totals % size
+        slots = torch.arange(size - 1, device=tokens.device)
+        last = ((self.totals - counts)[:, None] + slots).clamp_max(tokens.shape[1] - 1)
+        return {"tokens": moved(tokens, last) * (slots < counts[:, None])[..., None], "count": counts}
 
 
 class _SegmentAttention(nn.Module):  # type: ignore[misc]
@@ -157,26 +193,63 @@ class _SegmentAttention(nn.Module):  # type: ignore[misc]
         self.persistent = nn.Parameter(torch.randn(2, heads, persistent, head_dim) * 0.5)
         self.out = nn.Linear(heads * head_dim, d_model, bias=False)
 
-    def forward(self, x: Tensor, said: Tensor) -> Tensor:
-        """The tokens and what memory says of them, shape (B, T, D) both."""
+    def alone(self, x: Tensor, size: int) -> Iterator[_Alone]:
+        """What it makes of the tokens of each segment, without what memory says of them: x of shape (B, T, D)."""
         length = x.shape[1]
-        places = torch.arange(length, device=x.device)
+        size = min(size, length)
+        segments = nn.functional.pad(x, (0, 0, 0, -length % size)).unflatten(1, (-1, size))
+        plain = self._split(self.to_queries(segments)) * self.head_dim**-0.5
+        keys, values = (self._split(one) for one in self.to_others(segments).chunk(2, dim=-1))
+        turn = turns(plain, torch.arange(size, device=x.device))
+        queries, keys = (turned(one, *turn).transpose(2, 3) for one in (plain, keys))
+        later = torch.full((size, size), float("-inf"), dtype=x.dtype, device=x.device).triu(1)
+        always = plain.transpose(2, 3) @ self.persistent[0].mT
+        scores = torch.cat([always, queries @ keys.mT + later], dim=-1)
+        values = torch.cat([self.persistent[1].expand(*values.shape[:2], -1, -1, -1), values.transpose(2, 3)], dim=-2)
+        each = zip(queries.unbind(1), scores.unbind(1), values.unbind(1), strict=True)
+        for at, (asking, weighed, told) in enumerate(each):
+            left = min(size, length - at * size)
+            places = tuple(one[:left] for one in turn)
+            yield _Alone(asking[:, :, :left], weighed[:, :, :left], told, later[:left, :left], places)
 
-        def split(one: Tensor) -> Tensor:
-            return one.unflatten(-1, (self.heads, self.head_dim))
-
-        plain = split(self.to_queries(x))
-        keys, values = (split(one) for one in self.to_others(torch.cat([said, x], dim=1)).chunk(2, dim=-1))
-        queries = rotated(plain, places[None]).transpose(1, 2)
-        keys = rotated(keys, places.repeat(2)[None]).transpose(1, 2)
-        later = (places > places[:, None]).repeat(1, 2)
-        scores = (queries @ keys.mT).masked_fill(later, float("-inf"))
-        always = plain.transpose(1, 2) @ self.persistent[0].mT
-        weights = (exact(torch.cat([always, scores], dim=-1)) * self.head_dim**-0.5).softmax(dim=-1).to(x.dtype)
-        first, rest = weights.split([always.shape[-1], 2 * length], dim=-1)
-        found = first @ self.persistent[1] + rest @ values.transpose(1, 2)
+    def forward(self, own: _Alone, said: Tensor) -> Tensor:
+        """A segment's tokens among themselves and what memory says of them, shape (B, T, D)."""
+        keys, values = (self._split(one) for one in self.to_others(said).chunk(2, dim=-1))
+        scores = own.queries @ turned(keys, *own.turns).transpose(1, 2).mT + own.later
+        weights = exact(torch.cat([own.scores, scores], dim=-1)).softmax(dim=-1).to(said.dtype)
+        found = weights @ torch.cat([own.values, values.transpose(1, 2)], dim=-2)
         answer: Tensor = self.out(found.transpose(1, 2).flatten(2))
         return answer
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, self.head_dim))
+
+
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """Of a segment of T tokens, and P learnt ones.
+
+    Fields
+        queries: turned to their places, shape (B, H, T, d).
+        scores: of the learnt tokens and of its own, shape (B, H, T, P + S); S is T at least.
+        values: of these, shape (B, H, P + S, d).
+        later: -inf where a key is later than a query, shape (T, T).
+        turns: of its places.
+    """
+
+    queries: Tensor
+    scores: Tensor
+    values: Tensor
+    later: Tensor
+    turns: tuple[Tensor, ...]
+
+
+def _where(rows: Tensor, after: State, before: State) -> State:
+    """The state ``after`` in some rows, shape (B,), and ``before`` in the others."""
+    return {
+        name: torch.where(rows.reshape(-1, *(1,) * (one.dim() - 1)), after[name], one.to(after[name].dtype))
+        for name, one in before.items()
+    }
 
 
 def named(name: str, state: State) -> State:

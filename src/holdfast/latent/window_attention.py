@@ -101,9 +101,18 @@ class WindowAttention(Layer):
 
 def rotated(x: Tensor, places: Tensor) -> Tensor:
     """Rotary positions (arXiv 2104.09864): x of shape (B, T, H, d), places of shape (B, T)."""
+    return turned(x, *turns(x, places))
+
+
+def turns(x: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """The cosines and sines for heads like those of x, shape (..., T, 1, d / 2), at places of shape (..., T)."""
     half = x.shape[-1] // 2
     frequencies = 10000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
     angles = places[..., None, None] * frequencies
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    left, right = x[..., :half], x[..., half:]
-    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
+    return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x of shape (..., T, H, d) by such turns."""
+    left, right = x.chunk(2, dim=-1)
+    return torch.cat([torch.addcmul(left * cos, right, sin, value=-1), torch.addcmul(right * cos, left, sin)], dim=-1)

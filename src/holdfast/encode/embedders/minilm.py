@@ -64,9 +64,9 @@ class MiniLM:
     """384-d unit vectors of texts up to 256 tokens; of a longer text its beginning counts.
 
     ``precision`` is int8 where onnxruntime is installed and float32 otherwise, unless named; to a store the two are
-    different models. ``threads`` (default: one for each core) share the texts of a call. ``cache`` is the directory of
-    the int8 artefact, which is built at the first use on a machine, in about a second. The model is loaded by the first
-    ``embed``; several threads may call it.
+    different models. ``threads`` share the texts of a call (default: what OMP_NUM_THREADS says, else one for each core).
+    ``cache`` is the directory of the int8 artefact, which is built at the first use on a machine, in about a second. The
+    model is loaded by the first ``embed``; several threads may call it.
 
     Raises MissingExtraError where a part is not installed.
     """
@@ -80,7 +80,7 @@ class MiniLM:
         if precision == "int8" and not installed("onnxruntime"):
             raise MissingExtraError("MiniLM in int8 needs onnxruntime. Install it with: pip install 'holdfast[embed]'")
         self._precision: Precision = precision or ("int8" if installed("onnxruntime") else "float32")
-        self._threads = max(1, threads or os.cpu_count() or 1)
+        self._threads = max(1, threads or _cores())
         self._cache = cache or cache_directory()
         self._lock = threading.Lock()
         self._loaded: tuple[Tokenizer, Forward] | None = None
@@ -126,6 +126,14 @@ class MiniLM:
                 _check_golden(tokenizer, forward, self._precision)
                 self._loaded = tokenizer, forward
             return self._loaded
+
+
+def _cores() -> int:
+    """What is said of whatever computes in this process, else the cores that it may run on."""
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list has a number for each level
+    if said.isdigit() and int(said):
+        return int(said)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def model_id(precision: Precision) -> str:
