@@ -19,9 +19,8 @@ import numpy as np
 from holdfast.agent.turn import Turn
 from holdfast.bench.plots import Bars, Lines, draw
 from holdfast.claims.base import Check, Result, Scale
+from holdfast.claims.embedded import EMBEDDER, embedder
 from holdfast.cube import Channel, Cube, Kind, Origin
-from holdfast.encode.embedders import open_embedder
-from holdfast.errors import ClaimError, HoldfastError
 from holdfast.guard.attacks.base import Attack, Said
 from holdfast.guard.attacks.graft import NEUTRAL, NOTES, SHORTCUTS, attack, impostors
 from holdfast.guard.screening import signals
@@ -46,7 +45,6 @@ arms = (
     "ours",
 )
 
-EMBEDDER = "minilm"
 K = 3
 """Of each channel of the paper's union, so many records."""
 FOUND = 5
@@ -58,7 +56,7 @@ _RISK = 0.5
 
 def run(scale: Scale, seed: int, data: Path | None) -> Result:
     """All arms on the same records; ``seed`` orders what is written."""
-    embed = _embedder()
+    embed = embedder("this claim compares retrievals by meaning").embed
     random = np.random.default_rng(seed)
     base = attack()
     measured: dict[str, dict[str, float]] = {}
@@ -337,10 +335,3 @@ def _taken_back(folder: Path, what: Attack) -> float:
 
 def _with(what: Attack, poison: tuple[Said, ...]) -> Attack:
     return Attack(what.name, what.store, poison, what.asked, what.benign)
-
-
-def _embedder() -> Callable[[list[str]], Any]:
-    try:
-        return open_embedder(EMBEDDER).embed
-    except HoldfastError as error:
-        raise ClaimError(f"this claim compares retrievals by meaning, and nothing can embed here: {error}") from error

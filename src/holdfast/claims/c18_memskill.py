@@ -16,6 +16,7 @@ import numpy as np
 from holdfast.bench.plots import Bars, Lines, draw
 from holdfast.claims import skill_arms, skill_talks
 from holdfast.claims.base import Check, Result, Scale
+from holdfast.claims.embedded import embedder
 from holdfast.claims.runner import bootstrap
 from holdfast.claims.skill_arms import (
     BY_COSINE,
@@ -35,8 +36,7 @@ from holdfast.claims.skill_arms import (
     SEEDS as SEEDS_ONLY,
 )
 from holdfast.encode.base import Embedder
-from holdfast.encode.embedders import open_embedder
-from holdfast.errors import ClaimError, HoldfastError, InputError
+from holdfast.errors import ClaimError, InputError
 
 number = 18
 name = "memskill"
@@ -47,7 +47,6 @@ statement = (
 )
 arms = (OURS, SCRATCH, NO_DESIGNER, BY_COSINE, COSINE, FIXED, RANDOM, SEEDS_ONLY, ORACLE)
 
-EMBEDDER = "minilm"
 SIZES: Mapping[Scale, Size] = {
     "quick": Size(train=60, test=30, updates=20, batch=8, tried=6),
     "full": Size(train=200, test=60, updates=120, batch=16, tried=20),
@@ -60,16 +59,13 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     """All arms on the same dialogues. Raises ClaimError at ``gpu``, where nothing embeds, and in full without LoCoMo."""
     if scale not in SIZES:
         raise ClaimError("claim 18 runs on the processor alone: use --scale quick or full")
-    try:
-        embedder = open_embedder(EMBEDDER)
-    except HoldfastError as error:
-        raise ClaimError(f"this claim chooses skills by meaning, and nothing can embed here: {error}") from error
+    embed = embedder("this claim chooses skills by meaning")
     if scale == "full" and data is None:
         raise ClaimError(
             "the full form of claim 18 has a side check on LoCoMo: --data names a folder that holds locomo"
         )
-    result = worlds(scale, seed, embedder)
-    return result if scale == "quick" or data is None else with_talks(result, data, seed, embedder)
+    result = worlds(scale, seed, embed)
+    return result if scale == "quick" or data is None else with_talks(result, data, seed, embed)
 
 
 def with_talks(result: Result, data: Path, seed: int, embedder: Embedder) -> Result:

@@ -20,9 +20,9 @@ import numpy as np
 from holdfast.bench.plots import Bars, Lines, Panel, draw
 from holdfast.claims import clash_model
 from holdfast.claims.base import Check, Result, Scale
+from holdfast.claims.embedded import embedder
 from holdfast.cube import Channel, Cube, Origin, Scope
-from holdfast.encode.embedders import open_embedder
-from holdfast.errors import ClaimError, HoldfastError
+from holdfast.errors import ClaimError
 from holdfast.guard.conflicts import resolve
 from holdfast.guard.stance import CERTAIN, Stance
 from holdfast.retrieve.hits import Hit
@@ -40,7 +40,6 @@ arms = (
     *(clash_model.RAW, clash_model.SIDES, clash_model.RESOLVED),
 )
 
-EMBEDDER = "minilm"
 FILE = "conflictQA-strategyQA-llama2-7b.json"
 FITTED_ON = "conflictQA-strategyQA-gpt4.json"
 FITTED = 450
@@ -165,10 +164,7 @@ def _cases(count: int, data: Path | None, random: np.random.Generator) -> list[_
     folder = data / "conflictqa" if data is not None else None
     if folder is None or not (folder / FILE).is_file():
         raise ClaimError(f"this claim reads ConflictQA; give the folder that holds conflictqa/{FILE} with --data")
-    try:
-        stance = Stance(open_embedder(EMBEDDER))
-    except HoldfastError as error:
-        raise ClaimError(f"this claim tells stances by meaning, and nothing can embed here: {error}") from error
+    stance = Stance(embedder("this claim tells stances by meaning"))
     seen = {row["question"] for row in _rows(folder / FITTED_ON)[:FITTED]}
     rows = [
         row

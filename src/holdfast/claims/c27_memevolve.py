@@ -8,8 +8,6 @@ search that changes anything in place of what is to blame, with as many runs, is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +18,8 @@ from holdfast.bench.mutation import Menu
 from holdfast.bench.plots import Bars, Lines, draw
 from holdfast.bench.scribe import Scribe
 from holdfast.claims.base import Check, Result, Scale
+from holdfast.claims.embedded import EMBEDDER, embedder
 from holdfast.claims.memevolve_world import MISLABELLED, Family, Locksmith, World
-from holdfast.encode.base import Embedder, Vectors
-from holdfast.encode.embedders import open_embedder
-from holdfast.errors import ClaimError, HoldfastError
 from holdfast.recipes.base import Recipe
 from holdfast.recipes.book import RECIPES, TWELVE
 from holdfast.recipes.genotype import to_dict
@@ -48,13 +44,12 @@ SETTINGS = {
 TESTED = {"quick": 40, "full": 400}
 """Tasks of each family on which all are measured."""
 _FRESH = 10_000  # the first of them: the search reads those before
-EMBEDDER = "minilm"
 
 
 def run(scale: Scale, seed: int, data: Path | None) -> Result:
     """Both searches, and every arm on the three families. ``seed`` draws the worlds, the agent's luck and the search."""
     sized = "quick" if scale == "quick" else "full"
-    arena = Arena(Locksmith(seed), Scribe(), _Cached(_embedder()))
+    arena = Arena(Locksmith(seed), Scribe(), embedder("this claim compares by meaning"))
     log = Log()  # what both searches begin with is run once
     found = {arm: _search(arena, SETTINGS[sized], seed, log, guided=arm == OURS) for arm in (OURS, CONTROL)}
     recipes: dict[str, Recipe | None] = {arm: one.winner for arm, one in found.items()}
@@ -146,34 +141,3 @@ def _metrics(seen: dict[Family, dict[str, Report]], arm: str) -> dict[str, float
         "model calls a task": home.calls / len(home.success),
         "milliseconds a task": 1000 * home.seconds / len(home.success),
     }
-
-
-@dataclass
-class _Cached:
-    """An embedder that embeds each text once: every arm meets the same tasks."""
-
-    inner: Embedder
-
-    def __post_init__(self) -> None:
-        self._known: dict[str, Vectors] = {}
-
-    @property
-    def model(self) -> str:
-        return self.inner.model
-
-    @property
-    def dimension(self) -> int:
-        return self.inner.dimension
-
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if new:
-            self._known.update(zip(new, self.inner.embed(new), strict=True))
-        return np.stack([self._known[text] for text in texts])
-
-
-def _embedder() -> Embedder:
-    try:
-        return open_embedder(EMBEDDER)
-    except HoldfastError as error:
-        raise ClaimError(f"this claim compares by meaning, which needs an embedder: {error}") from error

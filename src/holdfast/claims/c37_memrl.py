@@ -21,11 +21,11 @@ import numpy.typing as npt
 
 from holdfast.bench.plots import Bars, Lines, draw
 from holdfast.claims.base import Check, Result, Scale
+from holdfast.claims.embedded import embedder
 from holdfast.claims.lifelong import Task, adapt, load, solves
 from holdfast.cube import Channel, Kind, Use
-from holdfast.encode.base import Embedder, Vectors
-from holdfast.encode.embedders import open_embedder
-from holdfast.errors import ClaimError, HoldfastError
+from holdfast.encode.base import Embedder
+from holdfast.errors import ClaimError
 from holdfast.memory import Memory
 from holdfast.retrieve.utility import Utility
 from holdfast.store.base import Action
@@ -42,7 +42,6 @@ arms = ("likeness and utility", "no memory", "likeness alone", "utility alone")
 
 OURS, NONE, ALIKE, UTILITY = arms
 WEIGHTS = {ALIKE: 0.0, OURS: 0.5, UTILITY: 1.0}
-EMBEDDER = "minilm"
 EPOCHS, ADDING = 8, 3
 """Memories are added in the first epochs."""
 SEEDS = {"full": (0, 1, 2, 3, 4)}
@@ -67,7 +66,7 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     tasks = load(data)
     if scale == "quick":
         tasks = [tasks[at] for at in sorted(np.random.default_rng(seed).permutation(len(tasks))[:QUICK].tolist())]
-    embed = _Cached(_embedder())
+    embed = embedder("this claim compares tasks by meaning")
     world = _World.drawn(tasks, seed)
     seen = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -337,35 +336,3 @@ def _theorem(seed: int, runs: int = 2000, steps: int = 30, mean: float = 0.9) ->
     squares = (found - found.mean()) ** 2
     error = float(squares.std()) / np.sqrt(runs)
     return off, float(squares.mean()) / bound, 1 + 3 * float(error) / bound
-
-
-# --- the embedder ---
-
-
-def _embedder() -> Embedder:
-    try:
-        return open_embedder(EMBEDDER)
-    except HoldfastError as error:
-        raise ClaimError(f"this claim compares tasks by meaning, and nothing can embed here: {error}") from error
-
-
-class _Cached:
-    """An embedder that embeds each text once: the same tasks come again in every epoch and arm."""
-
-    def __init__(self, inner: Embedder) -> None:
-        self._inner = inner
-        self._known: dict[str, npt.NDArray[np.float32]] = {}
-
-    @property
-    def model(self) -> str:
-        return self._inner.model
-
-    @property
-    def dimension(self) -> int:
-        return self._inner.dimension
-
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if new:
-            self._known |= dict(zip(new, self._inner.embed(new), strict=True))
-        return np.stack([self._known[text] for text in texts])

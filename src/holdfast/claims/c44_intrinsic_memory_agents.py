@@ -18,6 +18,7 @@ from holdfast import Memory
 from holdfast.agent.team import Said
 from holdfast.bench.plots import Bars, draw
 from holdfast.claims.base import Check, Result, Scale
+from holdfast.claims.embedded import embedder
 from holdfast.claims.roles_arms import (
     CORRUPT,
     MEMORY,
@@ -25,7 +26,6 @@ from holdfast.claims.roles_arms import (
     VERBS,
     WINDOW,
     Arm,
-    Cached,
     Kept,
     Known,
     Window,
@@ -47,8 +47,7 @@ from holdfast.claims.roles_world import (
     plan,
 )
 from holdfast.encode.base import Embedder
-from holdfast.encode.embedders import open_embedder
-from holdfast.errors import ClaimError, HoldfastError
+from holdfast.errors import ClaimError
 
 number = 44
 name = "intrinsic-memory-agents"
@@ -67,7 +66,6 @@ EPISODES: Mapping[Scale, int] = {"quick": 10, "full": 200}
 
 GROUPS = 10
 SPARE = 1  # rounds of a plan beyond one for each item
-EMBEDDER = "minilm"
 
 
 @dataclass(slots=True)
@@ -90,10 +88,7 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
     """All arms on the same episodes. Raises ClaimError at ``gpu``, which this claim lacks, and where nothing can embed."""
     if scale not in EPISODES:
         raise ClaimError("claim 44 has no learned updater yet: use --scale quick or full")
-    try:
-        embedder = Cached(open_embedder(EMBEDDER))
-    except HoldfastError as error:
-        raise ClaimError(f"one arm retrieves turns by meaning, and nothing can embed here: {error}") from error
+    embed = embedder("one arm retrieves turns by meaning")
     count = EPISODES[scale]
     ran: dict[str, dict[str, list[_Ran]]] = {arm: {"plan": [], "meeting": []} for arm in arms}
     for task, make, play in (("plan", plan, _play_plan), ("meeting", meeting, _play_meeting)):
@@ -106,7 +101,7 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
                 ) as memory,
             ):
                 for at, arm in enumerate(arms):
-                    made = _arm(arm, episode, memory, f"{seed} {one}", str(at), embedder)
+                    made = _arm(arm, episode, memory, f"{seed} {one}", str(at), embed)
                     done = play(episode, made, random.Random(f"aside {seed} {one}"))
                     if isinstance(made, Kept):
                         done.tokens += made.scribe.tokens

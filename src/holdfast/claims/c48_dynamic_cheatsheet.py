@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from holdfast.bench.plots import Bars, Lines, draw
 from holdfast.claims.base import Check, Result, Scale
+from holdfast.claims.embedded import EMBEDDER, embedder
 from holdfast.claims.sheet_arms import (
     BASELINE,
     CUMULATIVE,
@@ -35,8 +36,7 @@ from holdfast.claims.sheet_arms import (
 from holdfast.claims.sheet_box import Box
 from holdfast.claims.sheet_players import DISCOVER, FAULT, TRIALS, WINDOW
 from holdfast.claims.sheet_tasks import FAULTY, Family, Question, load
-from holdfast.encode.embedders import open_embedder
-from holdfast.errors import ClaimError, HoldfastError
+from holdfast.errors import ClaimError
 
 number = 48
 name = "dynamic-cheatsheet"
@@ -57,7 +57,6 @@ CURVE = 20
 RECOVERED = 0.9
 FORGETS = 0.05
 """The chance that the forgetful curator leaves an item out of a rewrite."""
-EMBEDDER = "minilm"
 
 Marks = npt.NDArray[np.float64]
 
@@ -275,7 +274,4 @@ def _forgetful(streams: Sequence[Stream], box: Box) -> dict[str, dict[str, float
 
 def _vectors(questions: Sequence[Question]) -> Vectors:
     texts = list(dict.fromkeys(question.text for question in questions))
-    try:
-        return dict(zip(texts, open_embedder(EMBEDDER).embed(texts), strict=True))
-    except HoldfastError as error:
-        raise ClaimError(f"this claim compares questions by meaning, and nothing can embed here: {error}") from error
+    return dict(zip(texts, embedder("this claim compares questions by meaning").embed(texts), strict=True))

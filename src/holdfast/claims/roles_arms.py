@@ -22,7 +22,7 @@ from holdfast.agent.roles import RoleMemory
 from holdfast.agent.team import NOTICE, SHARE, Said, TeamMemory
 from holdfast.chat import Message, Reply, count_tokens, estimate
 from holdfast.claims.roles_world import CHECKER, KEEPER, PLANNER, ROLES, Fact
-from holdfast.encode.base import Embedder, Vectors
+from holdfast.encode.base import Embedder
 from holdfast.memory import Memory
 
 WINDOW = 600
@@ -347,19 +347,3 @@ class Window:
         vectors = self._embedder.embed([ask, *lines])
         best = np.argsort(-(vectors[1:] @ vectors[0]), kind="stable").tolist()
         return list(dict.fromkeys([*newest[:2], *best]))
-
-
-class Cached:
-    """An embedder that embeds each text once: the same turns are compared again and again. Vectors of shape (texts, dimension)."""
-
-    def __init__(self, inner: Embedder) -> None:
-        self.model, self.dimension = inner.model, inner.dimension
-        self._inner = inner
-        self._known: dict[str, Vectors] = {}
-
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """One row for each text."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if new:
-            self._known |= dict(zip(new, self._inner.embed(new), strict=True))
-        return np.stack([self._known[text] for text in texts])

@@ -100,6 +100,9 @@ class ShortConvolution(nn.Module):  # type: ignore[misc]
 class RMSNorm(nn.RMSNorm):  # type: ignore[misc]
     """As in torch, whose gradient costs a CPU several times as much."""
 
+    def __init__(self, size: int, *, eps: float) -> None:
+        super().__init__(size, eps=eps)
+
     def forward(self, x: Tensor) -> Tensor:
         """Of the last dimension of x."""
         return normed(x, self.weight, self.eps)
