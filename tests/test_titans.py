@@ -209,8 +209,13 @@ def test_one_token_again_and_again_does_not_make_it_run_away() -> None:
 @torch.no_grad()
 def test_memory_stays_in_full_precision_under_autocast() -> None:
     layer, x = made(), torch.randn(2, 9, 12)
+    seen: list[torch.dtype] = []
+    hook = layer.out.norm.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         said, state = layer(x)
+        layer.read(x, state)
+    hook.remove()
+    assert seen == [torch.float32] * 2  # what memory says is not rounded before it is normed
     assert state["weights.0"].dtype == state["momentum.1"].dtype == torch.float32
     assert torch.allclose(said.float(), layer(x)[0], atol=0.1)
 

@@ -123,7 +123,9 @@ class GatedOutput(nn.Module):  # type: ignore[misc]
 
     def through(self, found: Tensor, opened: Tensor) -> Tensor:
         """What is let through of what was read."""
-        said: Tensor = self.out(self.norm(found.to(opened.dtype)).transpose(1, 2).flatten(2) * opened)
+        # In what the model is kept in: autocast has let ``opened`` come in less.
+        found = self.norm(found.to(self.norm.weight.dtype))
+        said: Tensor = self.out(found.transpose(1, 2).flatten(2) * opened)
         return said
 
 
