@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from holdfast.bench.workload import make_world
@@ -18,8 +19,10 @@ from holdfast.claims import c43_memory_survey as c43
 from holdfast.claims import kept as keeping
 from holdfast.claims import runner
 from holdfast.claims.base import Result, Scale
+from holdfast.claims.embedded import Cached
 from holdfast.claims.runner import OUTCOMES, list_claims, load_claim, longest_first, merge, run_claim, start_claim
 from holdfast.cli import main
+from holdfast.encode.base import Vectors
 from holdfast.errors import ClaimError, MissingExtraError
 from holdfast.taxonomy import Function
 
@@ -102,6 +105,23 @@ def test_seeds_that_run_at_once_give_what_they_give_in_turn(tmp_path: Path) -> N
     assert at_once.record["machine"]["jobs"] == 2
     with pytest.raises(ClaimError, match="one seed or more"):
         run_claim(33, evidence_dir=tmp_path, jobs=0)
+
+
+def test_the_embedder_of_claims_embeds_each_text_once_and_takes_none() -> None:
+    asked: list[str] = []
+
+    class Lengths:
+        model, dimension = "lengths", 2
+
+        def embed(self, texts: Sequence[str]) -> Vectors:
+            asked.extend(texts)
+            return np.array([[len(text), 1] for text in texts], np.float32)
+
+    cached = Cached(Lengths())
+    assert cached.embed([]).shape == (0, 2)
+    assert cached.embed(["ab", "a", "ab"]).tolist() == [[2, 1], [1, 1], [2, 1]]
+    assert cached.embed(["abc", "a"]).tolist() == [[3, 1], [1, 1]]
+    assert asked == ["ab", "a", "abc"]
 
 
 def test_seeds_that_run_at_once_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

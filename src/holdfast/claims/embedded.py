@@ -26,7 +26,8 @@ class Cached:
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
             self._known |= dict(zip(new, self._inner.embed(new), strict=True))
-        return np.stack([self._known[text] for text in texts])
+        rows = [self._known[text] for text in texts]
+        return np.stack(rows) if rows else np.empty((0, self.dimension), np.float32)
 
 
 def embedder(why: str) -> Cached:
