@@ -22,7 +22,6 @@ from holdfast.chat import Chat, Message, Reply, Tool, count_tokens
 from holdfast.cube import RECALLABLE, Status
 from holdfast.encode.base import Embedder, Outcome, Trajectory
 from holdfast.encode.records import tell
-from holdfast.errors import NotFoundError
 from holdfast.memory import Memory
 from holdfast.recipes.base import Guidance, Phase, Recipe
 
@@ -238,11 +237,8 @@ class _Records:
             self._seq = event.seq
             changed.add(event.id)
         for id in changed:
-            self._held.pop(id, None)
-            try:
-                cube = self._memory.get(id)
-            except NotFoundError:  # it was forgotten
-                continue
+            self._held.pop(id, None)  # it may be forgotten
+        for id, cube in self._memory.store.several(changed, self._memory.scope()).items():
             self._held[id] = str(cube.kind), cube.status, tell(cube)
         return self._held.values()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from enum import StrEnum
 from typing import Any, Never
 
@@ -59,27 +60,22 @@ def _balanced(text: str) -> str:
     start = text.find("{")
     if start < 0:
         raise AnswerRefusedError(Refusal.NO_OBJECT)
-    depth, quoted, escaped = 0, False, False
-    for at in range(start, len(text)):
-        mark = text[at]
-        if quoted:
-            if escaped:
-                escaped = False
-            elif mark == "\\":
-                escaped = True
-            elif mark == '"':
-                quoted = False
-        elif mark == '"':
-            quoted = True
-        elif mark in "{[":
+    depth = 0
+    for found in _STRING_OR_BRACKET.finditer(text, start):
+        mark = found.group()
+        if mark in "{[":
             depth += 1
             if depth > DEEPEST:
                 raise AnswerRefusedError(Refusal.TOO_LARGE)
         elif mark in "}]":
             depth -= 1
             if depth == 0:
-                return text[start : at + 1]
+                return text[start : found.end()]
     raise AnswerRefusedError(Refusal.NOT_JSON)
+
+
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[{}\[\]]', re.DOTALL)
+"""A string that does not end reaches to the end, as one that ends within an escape does."""
 
 
 def _decode(text: str) -> Any:

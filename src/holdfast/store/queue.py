@@ -147,6 +147,10 @@ class Queue:
     def retry(self) -> None:
         """Make every postponed job due at once."""
         for tenant in self._connections.chains():
+            with self._connections.reading(tenant) as connection:
+                put_off = connection.execute("SELECT 1 FROM jobs WHERE not_before <> 0 LIMIT 1").fetchone()
+            if put_off is None:  # as mostly: who only looks keeps nobody from writing
+                continue
             with self._connections.writing(tenant, quietly=True) as connection:
                 connection.execute("UPDATE jobs SET not_before = 0 WHERE not_before <> 0")
 

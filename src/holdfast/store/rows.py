@@ -164,7 +164,7 @@ def to_cube(record: Sequence[Any], *, lent: bool = False) -> Cube:
     """
     rid, id, version, _, _, body, visits, last_use, utility, uncertainty = record
     try:
-        cube, flat = _read(id, version, body)
+        cube, nested = _read(id, version, body)
         if lent and visits is None:
             return cube
         use = cube.use
@@ -176,7 +176,7 @@ def to_cube(record: Sequence[Any], *, lent: bool = False) -> Cube:
                 uncertainty=finite(uncertainty),
             )
         # What its reader may change is theirs alone.
-        data = cube.data if lent else dict(cube.data) if flat else _copied(cube.data)
+        data = cube.data if lent else dict(cube.data) if nested is None else _decode(nested)[0]
         return cube.read_again(data, use)
     except UNREADABLE as error:
         raise IntegrityError(
@@ -184,25 +184,21 @@ def to_cube(record: Sequence[Any], *, lent: bool = False) -> Cube:
         ) from error
 
 
-def _copied(value: Any) -> Any:
-    """What JSON can say, with nothing in common that could be changed: mostly a fifth of the work of reading it again."""
-    if isinstance(value, dict):
-        return {key: _copied(held) if isinstance(held, dict | list) else held for key, held in value.items()}
-    return [_copied(held) if isinstance(held, dict | list) else held for held in value]
-
-
 @functools.lru_cache(maxsize=8_192, typed=True)
-def _read(id: bytes, version: int, body: str) -> tuple[Cube, bool]:
-    """The cube in a body, and whether its data hold nothing that can be changed: to read it costs ten times as much as to know it.
+def _read(id: bytes, version: int, body: str) -> tuple[Cube, str | None]:
+    """The cube in a body: to read it costs ten times as much as to know it. By all that it is made from, so that what lies in the
+    file is what is read.
 
-    By all that it is made from, so that what lies in the file is what is read.
+    And its data once more, as JSON, where they hold what can be changed: the decoder makes a copy of its own in a fifth of the
+    time that it takes to go through them here. None where they hold nothing of the kind.
     """
     fields, end = _decode(body)  # json.loads looks for space around it, which takes longer than to read it
     if end != len(body):
         raise ValueError("there is something after its end")
     fields["id"], fields["version"] = id_text(id), version
     cube = Cube.from_dict(fields)
-    return cube, not any(isinstance(value, dict | list) for value in cube.data.values())
+    nested = any(isinstance(value, dict | list) for value in cube.data.values())
+    return cube, json.dumps(cube.data) if nested else None
 
 
 def to_bare(record: Sequence[Any]) -> Cube:

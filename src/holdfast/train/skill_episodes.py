@@ -141,6 +141,7 @@ class Stage:
             near = [memories[number].matrix(self)[list(some)] for number, some in zip(going, shown, strict=True)]
             seen = states(spans, near)
             picks = policy.pick(seen, described, self.k)
+            written: list[str] = []
             for number, some, state, picked in zip(going, shown, seen, picks, strict=True):
                 skills = [bank.skills[place] for place in picked.order]
                 keys = [memories[number].keys[place] for place in some]
@@ -150,6 +151,8 @@ class Stage:
                 changes, _ = resolve(edits, keys, chosen)
                 for change in changes:
                     memories[number].apply(change.kind, change.text, change.of)
+                    if change.kind is not Edits.DELETE:
+                        written.append(change.text)
                 steps[number].append(
                     Step(
                         state,
@@ -160,6 +163,7 @@ class Stage:
                         not changes and all(not edit.ok or edit.kind is not Edits.NOOP for edit in edits),
                     )
                 )
+            self.vectors(written)  # all at once: the matrices, which are made one by one, find them known
         return [
             Played(episode, tuple(some), tuple(notes.texts.values()), self._asked(episode, notes))
             for episode, some, notes in zip(episodes, steps, memories, strict=True)
