@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import tempfile
 import threading
@@ -137,6 +138,34 @@ def test_what_feedback_said_elsewhere_comes_with_an_import(store: SqlStore) -> N
     store.feedback([cube.id], ANA, 1.0)
     assert store.get(cube.id, ANA).use.visits == 4
     assert update(store, store.get(cube.id, ANA), text="green tea").use.visits == 4
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=5),
+        st.recursive(
+            st.none()
+            | st.booleans()
+            | st.integers()
+            | st.floats(allow_nan=False, allow_infinity=False)
+            | st.text(max_size=5),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+            max_leaves=8,
+        ),
+        max_size=4,
+    )
+)
+@settings(max_examples=50, deadline=None)
+def test_what_a_reader_does_to_data_is_its_own(data: dict[str, object]) -> None:
+    written = {**data, "nested": {"list": [[1], {"a": 1}]}}
+    with tempfile.TemporaryDirectory() as folder, closing(open_store(Path(folder), clock=Clock())) as store:
+        id = add(store, Cube(ANA, "tea", data=written)).cubes[0].id
+        known = json.dumps(store.get(id, ANA).data)
+        assert known == json.dumps(written), "and 1 is neither 1.0 nor true"
+        first = store.get(id, ANA).data
+        for value in (first["nested"]["list"][1], first["nested"]["list"], first["nested"], first):
+            value.clear()
+        assert json.dumps(store.get(id, ANA).data) == known
 
 
 # --- changing ---

@@ -14,7 +14,6 @@ How it learns is ``inner_loop``'s.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -28,11 +27,11 @@ from holdfast.latent.layers import (
     ShortConvolution,
     State,
     exact,
-    front,
     full_precision,
     normed,
 )
 from holdfast.latent.matrix_memory import GatedOutput, by_head
+from holdfast.latent.stretch import Stretch
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Retrieval, Subform, Subject, Trainable
 from holdfast.torched import Tensor, nn, torch
 
@@ -128,14 +127,14 @@ class NeuralMemory(Layer):
         state = self.begun(x.shape[0]) if state is None else state
         x, lesson, queries, conv = self._looked(x, state, lengths)
         with full_precision(x):
-            joint = _Joint.of(state, lesson, queries, lengths)
-            history, momentum = self._learnt(joint, state)
-            found = joint.new(answered(history, joint.queries, self.chunk, ahead=1))
+            stretch = _since(state, lesson, queries, lengths)
+            history, momentum = self._learnt(stretch, state)
+            found = stretch.new(answered(history, stretch.parts["queries"], self.chunk, ahead=1))
             now = {
                 # Of its own: a part of them all would keep all of them.
                 **{f"weights.{at}": one[:, :, -1].clone() for at, one in enumerate(history)},
                 **{f"momentum.{at}": one for at, one in enumerate(momentum)},
-                **joint.tail(self.chunk),
+                **stretch.tail(self.chunk),
                 "conv": conv,
             }
         return found, x, now
@@ -171,9 +170,9 @@ class NeuralMemory(Layer):
         state = self.begun(x.shape[0]) if state is None else state
         x, lesson, queries, _ = self._looked(x, state, None)
         with full_precision(x):
-            joint = _Joint.of(state, lesson, queries, None)
-            history, _ = self._learnt(joint, state)
-            said = joint.new(answered(history, joint.lesson.keys, self.chunk, ahead=0))
+            stretch = _since(state, lesson, queries, None)
+            history, _ = self._learnt(stretch, state)
+            said = stretch.new(answered(history, stretch.parts["keys"], self.chunk, ahead=0))
             return (said - lesson.values).square().mean(dim=(1, 3))
 
     def _looked(self, x: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, Lesson, Tensor, Tensor]:
@@ -190,80 +189,25 @@ class NeuralMemory(Layer):
         """What is asked, or what a value is kept under: of one length, shape (B, H, T, d)."""
         return normed(exact(by_head(x, self.heads)), None, 1e-6)
 
-    def _learnt(self, joint: _Joint, state: State) -> tuple[Weights, Weights]:
+    def _learnt(self, stretch: Stretch, state: State) -> tuple[Weights, Weights]:
         home = tuple(exact(one) for one in self.start) if self.forget_to == "start" else None
         settings = Settings(self.chunk, self.momentum, self.forget, home, self.clip)
         weights, momentum = self._weights("weights", state), self._weights("momentum", state)
-        return learnt(joint.lesson, joint.totals, weights, momentum, settings, self.path)
+        lesson = Lesson(*(stretch.parts[name] for name in _KEPT))
+        return learnt(lesson, stretch.totals, weights, momentum, settings, self.path)
 
     def _weights(self, name: str, state: State) -> Weights:
         return tuple(state[f"{name}.{at}"] for at in range(self.depth))
 
 
-@dataclass(frozen=True, slots=True)
-class _Joint:
-    """What rows read since their last complete chunk and what is new, in one sequence that begins with a chunk.
-
-    Fields
-        lesson, queries: of all these tokens.
-        totals: shape (B,), so many of a row are real; None: all.
-        fresh: where a row's new tokens stand: shape (B, T), or one slice for all rows.
-    """
-
-    lesson: Lesson
-    queries: Tensor
-    totals: Tensor | None
-    fresh: Tensor | slice
-
-    @classmethod
-    def of(cls, state: State, lesson: Lesson, queries: Tensor, lengths: Tensor | None) -> _Joint:
-        counts, size = state["count"], state["keys"].shape[2]
-        before = Lesson(state["keys"], state["values"], state["rates"])
-        count = int(counts[0])
-        if lengths is None and (counts == count).all():
-            long = _both(before, lesson, slice(0, count)) if count else lesson
-            asked = nn.functional.pad(queries, (0, 0, count, 0)) if count else queries
-            return cls(long, asked, None, slice(count, None))
-        # Nobody asks again what was asked already.
-        queries = nn.functional.pad(queries, (0, 0, size, 0))
-        long = _both(before, lesson, slice(0, size))
-        places = torch.arange(long.keys.shape[2], device=counts.device)
-        ends = size + (lesson.keys.shape[2] if lengths is None else lengths)
-        held = (places < counts[:, None]) | ((places >= size) & (places < torch.as_tensor(ends).reshape(-1, 1)))
-        order = front(held)
-        fresh = counts[:, None] + torch.arange(lesson.keys.shape[2], device=counts.device)
-        moved = Lesson(*(_picked(one, order) for one in (long.keys, long.values, long.rates)))
-        return cls(moved, _picked(queries, order), held.sum(dim=1), fresh)
-
-    def new(self, found: Tensor) -> Tensor:
-        """Of the new tokens alone, of what was found for all, shape (B, H, L, d)."""
-        return found[:, :, self.fresh] if isinstance(self.fresh, slice) else _picked(found, self.fresh)
-
-    def tail(self, chunk: int) -> State:
-        """What does not make a complete chunk."""
-        keys = self.lesson.keys
-        names = {"keys": keys, "values": self.lesson.values, "rates": self.lesson.rates}
-        if self.totals is None:
-            left = keys.shape[2] % chunk
-            room = 0, 0, 0, chunk - 1 - left
-            kept = {name: nn.functional.pad(one[:, :, one.shape[2] - left :], room) for name, one in names.items()}
-            return {**kept, "count": torch.full((keys.shape[0],), left, device=keys.device)}
-        counts = self.totals % chunk
-        slots = torch.arange(chunk - 1, device=keys.device)
-        places = ((self.totals - counts)[:, None] + slots).clamp_max(keys.shape[2] - 1)
-        held = (slots < counts[:, None])[:, None, :, None]
-        return {**{name: _picked(one, places) * held for name, one in names.items()}, "count": counts}
+_KEPT = "keys", "values", "rates"
 
 
-def _both(before: Lesson, after: Lesson, some: slice) -> Lesson:
-    pairs = (before.keys, after.keys), (before.values, after.values), (before.rates, after.rates)
-    return Lesson(*(torch.cat([a[:, :, some], b], dim=2) for a, b in pairs))
-
-
-def _picked(x: Tensor, places: Tensor) -> Tensor:
-    """Some places of x, shape (B, H, L, d), of each row its own: places of shape (B, N)."""
-    wide = places[:, None, :, None].expand(x.shape[0], x.shape[1], places.shape[1], x.shape[3])
-    return x.gather(2, wide)
+def _since(state: State, lesson: Lesson, queries: Tensor, lengths: Tensor | None) -> Stretch:
+    """What is to be learnt since the last complete chunk. Queries are not kept: nobody asks again what was asked already."""
+    before = {name: state[name] for name in _KEPT}
+    new = {"keys": lesson.keys, "values": lesson.values, "rates": lesson.rates, "queries": queries}
+    return Stretch.of(before, state["count"], new, lengths)
 
 
 def _by_head(heads: int, rows: int, columns: int) -> Tensor:

@@ -19,7 +19,8 @@ from typing import Any, Literal, get_args
 
 from holdfast.cube import Form
 from holdfast.errors import InputError
-from holdfast.latent.layers import Layer, RMSNorm, State, exact, front, moved
+from holdfast.latent.layers import Layer, RMSNorm, State, exact
+from holdfast.latent.stretch import Stretch
 from holdfast.latent.titans import NeuralMemory
 from holdfast.latent.window_attention import WindowAttention, turned, turns
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Retrieval, Subform, Subject, Trainable
@@ -114,10 +115,11 @@ class TitansBlock(Layer):
                 "count": torch.zeros(len(x), dtype=torch.int64, device=x.device),
             }
         memory = under("memory", state)
-        stretch = _Stretch.of(state["tokens"], state["count"], x, lengths)
-        asks = (one.split(size, dim=1) for one in self.memory.asks(stretch.tokens))
+        stretch = Stretch.of({"tokens": state["tokens"]}, state["count"], {"tokens": x}, lengths)
+        tokens = stretch.parts["tokens"]
+        asks = (one.split(size, dim=1) for one in self.memory.asks(tokens))
         saids, reads, inputs = [], [], []
-        for at, (own, asked, opened) in enumerate(zip(self.segment.alone(stretch.tokens, size), *asks, strict=True)):
+        for at, (own, asked, opened) in enumerate(zip(self.segment.alone(tokens, size), *asks, strict=True)):
             said = self.segment(own, self.memory.answers(asked, opened, memory))
             some = stretch.within(at * size, said.shape[1])
             read, normed, after = self.memory.learn(said, memory, some)
@@ -129,55 +131,6 @@ class TitansBlock(Layer):
         gate = self.memory.out(torch.cat(reads, dim=2), torch.cat(inputs, dim=1))
         found = self._gated(torch.cat(saids, dim=1), gate)
         return stretch.new(found), {**named("memory", memory), **stretch.tail(size)}
-
-
-@dataclass(frozen=True, slots=True)
-class _Stretch:
-    """The tokens of rows since their last segment began, what is new at the end.
-
-    Fields
-        tokens: shape (B, L, D).
-        totals: shape (B,), so many of a row are real; None: all.
-        fresh: where a row's new tokens stand, shape (B, T), or one slice for all rows.
-    """
-
-    tokens: Tensor
-    totals: Tensor | None
-    fresh: Tensor | slice
-
-    @classmethod
-    def of(cls, before: Tensor, counts: Tensor, x: Tensor, lengths: Tensor | None) -> _Stretch:
-        before, count, size = before.to(x.dtype), int(counts[0]), before.shape[1]
-        if lengths is None and (counts == count).all():
-            return cls(torch.cat([before[:, :count], x], dim=1) if count else x, None, slice(count, None))
-        places = torch.arange(size + x.shape[1], device=x.device)
-        ends = size + (torch.full_like(counts, x.shape[1]) if lengths is None else lengths)
-        held = (places < counts[:, None]) | ((places >= size) & (places < ends[:, None]))
-        totals = held.sum(dim=1)
-        tokens = moved(torch.cat([before, x], dim=1), front(held))[:, : max(1, int(totals.max()))]
-        fresh = (counts[:, None] + torch.arange(x.shape[1], device=x.device)).clamp_max(tokens.shape[1] - 1)
-        return cls(tokens, totals, fresh)
-
-    def within(self, start: int, size: int) -> Tensor | None:
-        """How many tokens of so many from a place on are real, shape (B,); None: all."""
-        some = None if self.totals is None else (self.totals - start).clamp(0, size)
-        return None if some is None or bool((some == size).all()) else some
-
-    def new(self, said: Tensor) -> Tensor:
-        """Of what is said of all tokens, shape (B, L, D), that of the new ones."""
-        return said[:, self.fresh] if isinstance(self.fresh, slice) else moved(said, self.fresh)
-
-    def tail(self, size: int) -> State:
-        """What does not make a complete segment."""
-        tokens = self.tokens
-        if self.totals is None:
-            left = tokens.shape[1] % size
-            kept = nn.functional.pad(tokens[:, tokens.shape[1] - left :], (0, 0, 0, size - 1 - left))
-            return {"tokens": kept, "count": torch.full((len(tokens),), left, device=tokens.device)}
-        counts = self.totals % size
-        slots = torch.arange(size - 1, device=tokens.device)
-        last = ((self.totals - counts)[:, None] + slots).clamp_max(tokens.shape[1] - 1)
-        return {"tokens": moved(tokens, last) * (slots < counts[:, None])[..., None], "count": counts}
 
 
 class _SegmentAttention(nn.Module):  # type: ignore[misc]
