@@ -57,6 +57,32 @@ def test_the_paths_have_one_gradient(name: str) -> None:
         assert all(torch.allclose(a, b) for a, b in zip(gradients[path], gradients["recurrent"], strict=True))
 
 
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("lengths", [[21, 21, 21, 21, 21, 21], [3, 0, 21, 8, 16, 9], [0, 0, 0, 0, 0, 0]])
+def test_where_nobody_writes_or_reads_any_more_is_passed_over(name: str, lengths: list[int]) -> None:
+    many = torch.tensor(lengths).unflatten(0, (2, 3))
+    there = torch.arange(21) < many[..., None]
+    outcomes = []
+    for path in ("recurrent", "dense", "chunked"):
+        writes = drawn(RULES[name].decay, length=21, dtype=torch.float64)
+        state = torch.randn(2, 3, 8, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        given = [
+            writes.queries,
+            writes.keys,
+            writes.values,
+            state,
+            *filter(torch.is_tensor, (writes.decay, writes.strength)),
+        ]
+        given = [one.requires_grad_() for one in given]
+        found, after = run(writes.only(there), state, rule=RULES[name], path=path, size=8, lengths=many)
+        found = found * there[..., None]
+        gradients = torch.autograd.grad(found.square().sum() + after.square().sum(), given, allow_unused=True)
+        outcomes.append([found, after, *gradients])
+    for outcome in outcomes[1:]:
+        for ours, true in zip(outcome, outcomes[0], strict=True):
+            assert (ours is None and true is None) or torch.allclose(ours, true)
+
+
 def test_parity_with_the_reference_of_transformers() -> None:
     reference = pytest.importorskip("transformers.models.qwen3_next.modeling_qwen3_next")
     writes = drawn("head", length=130)

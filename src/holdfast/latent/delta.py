@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal
 
 from holdfast.errors import InputError
@@ -76,11 +77,19 @@ _BLOCK = 8
 
 
 def run(
-    writes: Writes, state: Tensor | None = None, *, rule: Rule, path: Path = "chunked", size: int | None = None
+    writes: Writes,
+    state: Tensor | None = None,
+    *,
+    rule: Rule,
+    path: Path = "chunked",
+    size: int | None = None,
+    lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What is read at every token, shape (B, H, T, V), and the matrices then, shape (B, H, K, V), both in fp32 at least.
 
-    ``size``: tokens in a piece, by default 32. Raises InputError for a decay that the rule has not.
+    ``size``: tokens in a piece, by default 32. ``lengths``: for a caller who writes nothing after so many tokens of a row and head,
+    and reads nothing there, shape (B, H): pieces that lie there may be passed over. Raises InputError for a decay that the rule
+    has not.
     """
     if (rule.decay == "none") != (writes.decay is None):
         raise InputError(f"a rule with decay {rule.decay} takes {'no' if rule.decay == 'none' else 'a'} decay")
@@ -93,9 +102,9 @@ def run(
     with full_precision(keys):
         if path == "recurrent" or keys.shape[2] == 1:  # a single token makes no piece
             return _recurrent(queries, keys, values, decay, strength, state, rule.corrects)
-        if path == "dense":
-            size = keys.shape[2]
-        return _chunked(queries, keys, values, decay, strength, state, rule.corrects, size or 32)
+        size = keys.shape[2] if path == "dense" else min(size or 32, keys.shape[2])
+        cut = _Cut.of(keys, size, lengths)
+        return _chunked(queries, keys, values, decay, strength, state, rule.corrects, cut)
 
 
 def _recurrent(
@@ -131,37 +140,95 @@ def _chunked(
     strength: Tensor | None,
     state: Tensor,
     corrects: bool,
-    size: int,
+    cut: _Cut,
 ) -> tuple[Tensor, Tensor]:
-    length = keys.shape[2]
-    size = min(size, length)
-
-    def pieces(x: Tensor) -> Tensor:
-        """Shape (B, H, T, N) as (B, H, pieces, size, N); tokens that make the last one full have no strength and no decay."""
-        short = -length % size
-        return nn.functional.pad(x, (0, 0, 0, short)).unflatten(2, (-1, size))
-
-    queries, keys, new = (pieces(one) for one in (queries, keys, values))
+    queries, keys, new = (cut.pieces(one) for one in (queries, keys, values))
     strong = keys
     if strength is not None:
-        strength = pieces(strength)
+        strength = cut.pieces(strength)
         new, strong = new * strength, keys * strength if corrects else keys
-    fallen = None if decay is None else pieces(decay).cumsum(dim=3)
+    fallen = None if decay is None else cut.pieces(decay).cumsum(dim=1)
     seen, alike = _likeness([queries, strong] if corrects else [queries], keys, fallen)
     since = None if fallen is None else fallen.exp()
     from_before = queries if since is None else queries * since
-    to_after = keys if fallen is None else keys * (fallen[..., -1:, :] - fallen).exp()
-    left = None if since is None else since[..., -1, :, None]
+    to_after = keys if fallen is None else keys * (fallen[:, -1:] - fallen).exp()
+    left = None if since is None else since[:, -1, :, None]
     if corrects:
         asked = strong if since is None else strong * since
         solved = _Inverse.apply(alike)
         new, known = solved @ new, solved @ asked
-        states, new, state = _Corrected.apply(new, known, to_after, left, state)
+        states, new, ends = _Corrected.apply(new, known, to_after, left, cut.lanes(state), cut)
     else:
-        states, state = _joined(to_after.mT @ new, left, state)
+        states, ends = _joined(to_after.mT @ new, left, cut.lanes(state), cut)
     # What is read of all pieces is one product, now that their states are known.
-    found = from_before @ states + seen @ new
-    return found.flatten(2, 3)[:, :, :length], state
+    return cut.tokens(from_before @ states + seen @ new), cut.rows(ends)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """How B rows of H heads are cut into Q pieces, as in a ``PackedSequence``: all first pieces, then all second ones, and so on,
+    each time of those heads that have one, the longest first.
+
+    Fields
+        shape: B, H, T.
+        size: tokens in a piece.
+        counts: how many heads have a first piece, a second one, and so on.
+        places: where each piece stands among the B H P of all heads, shape (Q,); None: all heads have P, and keep their order.
+        order: which head comes first, shape (B H,); None with ``places``.
+    """
+
+    shape: tuple[int, int, int]
+    size: int
+    counts: tuple[int, ...]
+    places: Tensor | None = None
+    order: Tensor | None = None
+
+    @classmethod
+    def of(cls, x: Tensor, size: int, lengths: Tensor | None) -> _Cut:
+        rows, heads, length, _ = x.shape
+        most = -(-length // size)
+        if lengths is None:
+            return cls((rows, heads, length), size, (rows * heads,) * most)
+        many = (-(-lengths.flatten() // size)).clamp_min(1)
+        order = many.argsort(descending=True, stable=True)
+        there = torch.arange(most, device=x.device)[:, None] < many[order]
+        places = (order * most + torch.arange(most, device=x.device)[:, None])[there]
+        return cls((rows, heads, length), size, tuple(there.sum(dim=1).tolist()), places, order)
+
+    @property
+    def starts(self) -> list[int]:
+        """Where the states before each round of pieces stand, and those after the last, if all are kept one after the other."""
+        return [0, *accumulate(self.counts, initial=self.shape[0] * self.shape[1])]
+
+    def pieces(self, x: Tensor) -> Tensor:
+        """Shape (B, H, T, N) as (Q, size, N); tokens that make the last one full have no strength and no decay."""
+        if short := -self.shape[2] % self.size:
+            x = nn.functional.pad(x, (0, 0, 0, short))
+        x = x.unflatten(2, (-1, self.size))
+        if self.places is None:
+            return x.movedim(2, 0).flatten(0, 2)
+        return x.flatten(0, 2).index_select(0, self.places)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Shape (Q, size, N) as (B, H, T, N), with zeros where there is no piece."""
+        rows, heads, length = self.shape
+        if self.places is None:
+            x = x.unflatten(0, (-1, rows, heads)).movedim(0, 2)
+        else:
+            room = x.new_zeros((rows * heads * -(-length // self.size), *x.shape[1:]))
+            x = room.index_copy(0, self.places, x).unflatten(0, (rows, heads, -1))
+        return x.flatten(2, 3)[:, :, :length]
+
+    def lanes(self, state: Tensor) -> Tensor:
+        """Shape (B, H, K, V) as (B H, K, V), in the order of pieces."""
+        state = state.flatten(0, 1)
+        return state if self.order is None else state.index_select(0, self.order)
+
+    def rows(self, state: Tensor) -> Tensor:
+        """The other way."""
+        if self.order is not None:
+            state = state.index_select(0, self.order.argsort())
+        return state.unflatten(0, self.shape[:2])
 
 
 class _Inverse(torch.autograd.Function):  # type: ignore[misc]
@@ -184,13 +251,15 @@ class _Inverse(torch.autograd.Function):  # type: ignore[misc]
         return (found.mT @ back @ found.mT).tril(-1).neg_()
 
 
-def _joined(written: Tensor, left: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
-    """The states with which pieces begin, shape (B, H, pieces, K, V), and the last one, of what each adds and leaves."""
-    fades, states = None if left is None else left.unbind(2), []
-    for at, one in enumerate(written.unbind(2)):
-        states.append(state)
-        state = (state if fades is None else state * fades[at]) + one
-    return torch.stack(states, dim=2), state
+def _joined(written: Tensor, left: Tensor | None, state: Tensor, cut: _Cut) -> tuple[Tensor, Tensor]:
+    """The states with which pieces begin, shape (Q, K, V), and the last ones, of what each adds and leaves."""
+    begins, ends = [], []
+    fades = (None,) * len(cut.counts) if left is None else left.split(cut.counts)
+    for fade, one in zip(fades, written.split(cut.counts), strict=True):
+        ends.append(state[len(one) :])
+        begins.append(state[: len(one)])
+        state = (begins[-1] if fade is None else begins[-1] * fade) + one
+    return torch.cat(begins), torch.cat([state, *reversed(ends)])
 
 
 class _Corrected(torch.autograd.Function):  # type: ignore[misc]
@@ -198,52 +267,62 @@ class _Corrected(torch.autograd.Function):  # type: ignore[misc]
 
     The loops hold what must be done in order alone; the gradients of all pieces are then one product each.
 
-    Shapes: new (B, H, pieces, size, V); known, to_after (B, H, pieces, size, K); left (B, H, pieces, 1 or K, 1), or None; state
-    (B, H, K, V).
+    Shapes: new (Q, size, V); known, to_after (Q, size, K); left (Q, 1 or K, 1), or None; state (B H, K, V).
     """
 
     @staticmethod
     def forward(
-        ctx: Any, new: Tensor, known: Tensor, to_after: Tensor, left: Tensor | None, state: Tensor
+        ctx: Any, new: Tensor, known: Tensor, to_after: Tensor, left: Tensor | None, state: Tensor, cut: _Cut
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # Pieces come first: what a product is written to must lie side by side.
-        fresh, asked, write = (one.flatten(0, 1).transpose(0, 1) for one in (new, known, to_after))
-        fades = None if left is None else left.flatten(0, 1).transpose(0, 1)
-        states, written = _room(len(fresh) + 1, state.flatten(0, 1)), _room(len(fresh), fresh[0])
-        states[0] = state.flatten(0, 1)
-        for at in range(len(fresh)):
-            torch.baddbmm(fresh[at], asked[at], states[at], alpha=-1, out=written[at])
-            stays = states[at] if fades is None else states[at] * fades[at]
-            torch.baddbmm(stays, write[at].mT, written[at], out=states[at + 1])
-        ctx.save_for_backward(asked, write, fades, states, written)
-        found, last = states.transpose(0, 1).unflatten(0, new.shape[:2]).split([len(fresh), 1], dim=2)
-        return found, written.transpose(0, 1).unflatten(0, new.shape[:2]), last[:, :, 0].clone()
+        starts, heads = cut.starts, len(state)
+        states, written = new.new_empty((heads + len(new), *state.shape[1:])), torch.empty_like(new)
+        states[:heads] = state
+        for at, many in enumerate(cut.counts):
+            here = slice(starts[at + 1] - heads, starts[at + 1] - heads + many)
+            before, after = states[starts[at] : starts[at] + many], states[starts[at + 1] : starts[at + 1] + many]
+            torch.baddbmm(new[here], known[here], before, alpha=-1, out=written[here])
+            torch.baddbmm(before if left is None else before * left[here], to_after[here].mT, written[here], out=after)
+        begins, last = _places(cut, heads, new.device)
+        found = states[: len(new)] if begins is None else states.index_select(0, begins)
+        ctx.save_for_backward(known, to_after, left, found, written, last)
+        ctx.cut = cut
+        return found, written, states[-heads:].clone() if last is None else states.index_select(0, last)
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, to_states: Tensor, to_written: Tensor, to_last: Tensor) -> tuple[Tensor | None, ...]:
-        asked, write, fades, states, written = ctx.saved_tensors
-        by_piece = [one.flatten(0, 1).transpose(0, 1) for one in (to_states, to_written)]
-        # Of the states after each piece, and before the first one; of what each piece writes.
-        backs, to_new = _room(len(states), states[0]), _room(len(written), written[0])
-        backs[-1] = to_last.flatten(0, 1)
-        for at in reversed(range(len(written))):
-            back = backs[at + 1]
-            torch.baddbmm(by_piece[1][at], write[at], back, out=to_new[at])
-            stays = by_piece[0][at] + (back if fades is None else back * fades[at])
-            torch.baddbmm(stays, asked[at].mT, to_new[at], alpha=-1, out=backs[at])
-        to_known, to_after = (to_new @ states[:-1].mT).neg_(), written @ backs[1:].mT
+        known, to_after, left, begins, written, last = ctx.saved_tensors
+        starts, heads = ctx.cut.starts, len(to_last)
+        # Of the states before the first piece and after each; of what each piece writes.
+        backs, to_new = begins.new_empty((heads + len(written), *begins.shape[1:])), torch.empty_like(written)
+        if last is None:
+            backs[-heads:] = to_last
+        else:
+            backs.index_copy_(0, last, to_last)
+        for at, many in reversed(tuple(enumerate(ctx.cut.counts))):
+            here = slice(starts[at + 1] - heads, starts[at + 1] - heads + many)
+            before, back = backs[starts[at] : starts[at] + many], backs[starts[at + 1] : starts[at + 1] + many]
+            torch.baddbmm(to_written[here], to_after[here], back, out=to_new[here])
+            stays = to_states[here] + (back if left is None else back * left[here])
+            torch.baddbmm(stays, known[here].mT, to_new[here], alpha=-1, out=before)
+        to_known, to_write = (to_new @ begins.mT).neg_(), written @ backs[heads:].mT
         # Of one fading for all channels autograd adds up the gradients of each.
-        to_left = None if fades is None else (backs[1:] * states[:-1]).sum(dim=-1, keepdim=True)
-        each = [
-            None if one is None else one.transpose(0, 1).unflatten(0, to_last.shape[:2])
-            for one in (to_new, to_known, to_after, to_left)
-        ]
-        return *each, backs[0].unflatten(0, to_last.shape[:2])
+        to_left = None if left is None else (backs[heads:] * begins).sum(dim=-1, keepdim=True)
+        return to_new, to_known, to_write, to_left, backs[:heads], None
 
 
-def _room(count: int, like: Tensor) -> Tensor:
-    return like.new_empty((count, *like.shape))
+def _places(cut: _Cut, heads: int, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+    """Among all states: those before each piece, and the last of each head; None where each has as many pieces."""
+    if cut.places is None:
+        return None, None
+    starts, counts = cut.starts[:-1], (heads, *cut.counts)
+    begins = [torch.arange(start, start + after) for start, after in zip(starts, cut.counts, strict=False)]
+    # A head ends where the next round is of fewer.
+    ends = [
+        torch.arange(start + after, start + many)
+        for start, many, after in zip(starts, counts, (*cut.counts, 0), strict=True)
+    ]
+    return torch.cat(begins).to(device), torch.cat(ends[::-1]).to(device)
 
 
 def _likeness(some: list[Tensor], right: Tensor, fallen: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -251,7 +330,6 @@ def _likeness(some: list[Tensor], right: Tensor, fallen: Tensor | None) -> tuple
 
     Shape (..., size, size), zero above the diagonal; where there is but one, it is given twice.
     """
-    size = right.shape[-2]
     channels = fallen is not None and fallen.shape[-1] > 1
     if fallen is not None and channels:
         if not fallen[..., -1, :].min() > -_MILD:
@@ -261,7 +339,7 @@ def _likeness(some: list[Tensor], right: Tensor, fallen: Tensor | None) -> tuple
         middle = fallen[..., -1:, :].detach() / 2
         rising, falling = (middle - fallen).exp(), (fallen - middle).exp()
         some, right = [one * falling for one in some], right * rising
-    found = (torch.cat(some, dim=-2) @ right.mT).split(size, dim=-2)
+    found = [one @ right.mT for one in some]
     if fallen is None or channels:
         return found[0].tril(), found[-1].tril()
     # Above the diagonal the difference is positive and its exponential may be infinite: zero times that would be no number.

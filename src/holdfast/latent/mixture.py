@@ -159,7 +159,8 @@ class MixtureOfMemories(Layer):
         routed, shared = told.parted(self.memories)
         slots = _Slots.of(route.chosen, self.memories)
         states = (None, None) if before is None else (before[:, : self.memories], before[:, self.memories :])
-        said, matrices = self._run(slots.packed(routed, self.heads), states[0], self.memories)
+        lengths = slots.counts.repeat_interleave(self.heads, dim=1)
+        said, matrices = self._run(slots.packed(routed, self.heads), states[0], self.memories, lengths)
         found = slots.unpacked(said) * self._weight(route)[..., None, None].to(said.dtype)
         found = found.sum(dim=2).transpose(1, 2)
         if self.shared:
@@ -167,10 +168,12 @@ class MixtureOfMemories(Layer):
             found, matrices = found + more[:, 0], torch.cat([matrices, last], dim=1)
         return found, matrices
 
-    def _run(self, writes: Writes, before: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
+    def _run(
+        self, writes: Writes, before: Tensor | None, count: int, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """What so many memories say, shape (B, N, H, T, V), and hold, shape (B, N, H, K, V)."""
         state = None if before is None else before.flatten(1, 2)
-        found, matrices = run(writes, state, rule=self.rule, path=self.path, size=self.size)
+        found, matrices = run(writes, state, rule=self.rule, path=self.path, size=self.size, lengths=lengths)
         return found.unflatten(1, (count, self.heads)), matrices.unflatten(1, (count, self.heads))
 
     def _weight(self, route: Routing) -> Tensor:
@@ -226,60 +229,59 @@ class _Slots:
     """Where the tokens of each memory stand side by side: memories of a row have as much room as that with the most tokens.
 
     Fields
-        chosen: shape (B, T, K).
-        at: the slot of each choice, shape (B T K), among B N L.
-        rows, memories, length: B, N, L.
+        at: the slot of each choice, shape (B, T, K), among B N L.
+        tokens: which token stands in each slot, shape (B, N, L), among B T; a row's first one where none does.
+        counts: how many tokens each memory has, shape (B, N).
     """
 
-    chosen: Tensor
     at: Tensor
-    rows: int
-    memories: int
-    length: int
+    tokens: Tensor
+    counts: Tensor
 
     @classmethod
     def of(cls, chosen: Tensor, memories: int) -> _Slots:
         """By the choices of each token, shape (B, T, K)."""
-        rows, many = len(chosen), chosen.shape[1]
-        own = chosen.new_zeros((rows, many, memories)).scatter(-1, chosen, 1)
-        places = own.cumsum(dim=1)
-        length = int(places[:, -1].max())
-        row = torch.arange(rows, device=chosen.device)[:, None, None]
-        at = (row * memories + chosen) * length + places.gather(-1, chosen) - 1
-        return cls(chosen, at.flatten(), rows, memories, length)
+        rows, many, choices = chosen.shape
+        places = chosen.new_zeros((rows, many, memories)).scatter(-1, chosen, 1).cumsum(dim=1)
+        counts = places[:, -1]
+        length = int(counts.max())
+        row = torch.arange(rows, device=chosen.device)
+        at = (row[:, None, None] * memories + chosen) * length + places.gather(-1, chosen) - 1
+        which = torch.arange(rows * many, device=chosen.device).repeat_interleave(choices)
+        tokens = (row * many).repeat_interleave(memories * length).index_copy(0, at.flatten(), which)
+        return cls(at, tokens.unflatten(0, (rows, memories, length)), counts)
 
     def packed(self, told: _Told, heads: int) -> Writes:
         """What memories are told of their own tokens; nothing is written where there are none."""
-        choices = self.chosen.shape[-1]
-        queries = told.queries.transpose(1, 2)[:, :, None].expand(-1, -1, choices, -1, -1)
-        where = self._put(self._own(told.places)[..., None].expand(-1, heads, -1).to(told.keys.dtype))[..., 0]
-        decay = None if told.decay is None else self._put(self._own(told.decay).unflatten(-1, (heads, -1)))
-        strength = None if told.strength is None else self._put(self._own(told.strength)[..., None])[..., 0]
+        memories, length = self.tokens.shape[1:]
+        places = torch.arange(length, device=self.tokens.device)
+        own = self.tokens * memories + torch.arange(memories, device=self.tokens.device)[:, None]
+
+        def taken(x: Tensor, which: Tensor) -> Tensor:
+            """Rows of x, shape (..., H W), as (B, N H, L, W)."""
+            found = x.flatten(0, -2).index_select(0, which.flatten()).unflatten(0, which.shape)
+            return found.unflatten(-1, (heads, -1)).transpose(2, 3).flatten(1, 2)
+
+        def each(x: Tensor) -> Tensor:
+            """What stands for each memory, shape (B, T, N H W), in its slots."""
+            return taken(x.unflatten(-1, (memories, -1)), own)
+
+        there = told.places.flatten().index_select(0, own.flatten()).unflatten(0, own.shape)
+        there = there & (places < self.counts[..., None])
         return Writes(
-            self._put(queries.flatten(0, 2)),
-            unit(self._put(self._own(told.keys).unflatten(-1, (heads, -1)))),
-            self._put(self._own(told.values).unflatten(-1, (heads, -1))),
-            decay,
-            strength,
-        ).only(where)
+            taken(told.queries.transpose(1, 2).flatten(2), self.tokens),
+            unit(each(told.keys)),
+            each(told.values),
+            None if told.decay is None else each(told.decay),
+            None if told.strength is None else each(told.strength)[..., 0],
+        ).only(there.repeat_interleave(heads, dim=1))
 
     def unpacked(self, found: Tensor) -> Tensor:
         """What memories say, shape (B, N, H, L, V), as what each token is told by those that it chose, shape (B, T, K, H, V)."""
         rows = found.transpose(2, 3).flatten(0, 2)
-        return rows.flatten(1).index_select(0, self.at).unflatten(1, rows.shape[1:]).unflatten(0, self.chosen.shape)
-
-    def _own(self, x: Tensor) -> Tensor:
-        """Of each token for each memory, shape (B, T, N W), that for those which it chose, shape (B T K, W)."""
-        tokens = torch.arange(self.chosen.shape[:2].numel(), device=x.device)[:, None] * self.memories
-        return x.reshape(len(tokens) * self.memories, -1).index_select(
-            0, (tokens + self.chosen.flatten(0, 1)).flatten()
+        return (
+            rows.flatten(1).index_select(0, self.at.flatten()).unflatten(1, rows.shape[1:]).unflatten(0, self.at.shape)
         )
-
-    def _put(self, x: Tensor) -> Tensor:
-        """Shape (B T K, H, W) as (B, N H, L, W), with zeros where nothing stands."""
-        room = x.new_zeros((self.rows * self.memories * self.length, *x.shape[1:]))
-        placed = room.index_copy(0, self.at, x).unflatten(0, (self.rows, self.memories, self.length))
-        return placed.transpose(2, 3).flatten(1, 2)
 
 
 @contextmanager
