@@ -157,7 +157,7 @@ class NeuralMemory(Layer):
     def answers(self, asked: Tensor, opened: Tensor, state: State) -> Tensor:
         """What it says to what ``asks`` gave, shape (B, T, D)."""
         mixed, _ = self.conv(asked, state["conv"][..., : asked.shape[-1]], None)
-        queries = self._queries(mixed)
+        queries = self._asking(mixed, self.heads)
         with full_precision(asked):
             found = told(self._weights("weights", state), queries)
         return self.out.through(found, opened)
@@ -179,15 +179,17 @@ class NeuralMemory(Layer):
         """x normalised, what is to be learnt of it, its queries, and the convolution's state."""
         x = self.norm(x)
         mixed, conv = self.conv(self.to_all(x), state["conv"], lengths)
-        queries, keys, values = mixed.chunk(3, dim=-1)
-        queries, keys, values = self._queries(queries), self._queries(keys), exact(by_head(values, self.heads))
+        wide = self.heads * self.head_dim
+        queries, keys = self._asking(mixed[..., : 2 * wide], 2 * self.heads).chunk(2, dim=1)
+        values = exact(by_head(mixed[..., 2 * wide :], self.heads))
         rates = exact(self.to_rates(x)).unflatten(-1, (3, self.heads)).permute(0, 3, 1, 2)
         theta = rates[..., :1].sigmoid() * self.most
         return x, Lesson(keys, values, torch.cat([theta, rates[..., 1:]], dim=-1)), queries, conv
 
-    def _queries(self, x: Tensor) -> Tensor:
+    @staticmethod
+    def _asking(x: Tensor, heads: int) -> Tensor:
         """What is asked, or what a value is kept under: of one length, shape (B, H, T, d)."""
-        return normed(exact(by_head(x, self.heads)), None, 1e-6)
+        return normed(exact(by_head(x, heads)), None, 1e-6)
 
     def _learnt(self, stretch: Stretch, state: State) -> tuple[Weights, Weights]:
         home = tuple(exact(one) for one in self.start) if self.forget_to == "start" else None
