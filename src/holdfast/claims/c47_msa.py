@@ -68,7 +68,9 @@ class Size:
 
 SIZES: Mapping[Scale, Size] = {
     "quick": Size(128, 16, (4, 8, 16, 32), 2, 900, 32, (4e-3,), 256),
-    "full": Size(1024, 64, (8, 16, 32, 64, 128, 256), 4, 2500, 48, (1e-3, 2e-3, 4e-3), 512),
+    # With 2,500 steps 76 of 100 answers were right with 8 documents, where 95 are asked for. Of three rates, the least of which was
+    # 0.001, the two that decide the checks took the larger ones.
+    "full": Size(1024, 64, (8, 16, 32, 64, 128, 256), 4, 8000, 48, (2e-3, 4e-3), 512),
     "gpu": Size(65_536, 1024, (8, 64, 512, 4096, 16_384), 16, 20_000, 256, (1e-3,), 512, width=512),
 }
 

@@ -82,12 +82,15 @@ def by_words(share: float, partition: Partition, query: Query, vector: Floats | 
     meaning = np.zeros(len(rows), np.float64)
     waiting = np.ones(len(rows), np.bool_)
     if vectors is not None and vector is not None:
-        meaning[:] = vectors.cosines(vector, rows)
+        mostly = MOSTLY * len(rows) >= partition.size
+        everything = vectors.every_cosine(vector, partition.size) if mostly else None
+        meaning[:] = vectors.cosines(vector, rows) if everything is None else everything[rows]
         waiting = ~vectors.present[rows]
     if share < 1 and waiting.any():
         meaning[waiting] = _held(partition, [term(token) for token in query.tokens], rows[waiting])
     scores = alike[rows] + (1 - share) * meaning
-    best = np.lexsort((rows, -meaning, -scores))[:k]
+    first = _first(np.arange(len(rows)), scores, k)  # to sort all of them takes longer than to compare them
+    best = first[np.lexsort((rows[first], -meaning[first], -scores[first]))][:k]
     return _ranked(rows[best], scores[best], meaning[best])
 
 
