@@ -65,7 +65,7 @@ def run(scale: Scale, seed: int, data: Path | None) -> Result:
         raise ClaimError(
             "the full form of claim 18 has a side check on LoCoMo: --data names a folder that holds locomo"
         )
-    with one_thread():  # training hangs on the last bits of its sums
+    with one_thread():  # training hangs on the last bits of its sums, of which those of numpy go by OMP_NUM_THREADS
         result = worlds(scale, seed, embed)
         return result if scale == "quick" or data is None else with_talks(result, data, seed, embed)
 

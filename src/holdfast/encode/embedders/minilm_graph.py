@@ -2,7 +2,8 @@
 
 Every run holds texts of one and the same length in tokens, so there is no padding and no mask anywhere. The int8 graph
 quantises weights per output column and activations per token (symmetric, scale max|x| / 127): a text's vector then does
-not depend on what shares its run, as it does with the per-tensor DynamicQuantizeLinear, and it lies closer to float32.
+not depend on what shares its run but in its last bits (1e-7), as it does with the per-tensor DynamicQuantizeLinear, and it
+lies closer to float32.
 A few channels are far larger than the rest in every text; they are scaled down before quantising and the weights that
 read them scaled up, as in SmoothQuant (2211.10438, eq. 3), which takes three fifths of the remaining error away.
 """
