@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason="the extra torch is not installed")
 
 from holdfast.errors import InputError  # noqa: E402
 from holdfast.latent import layers as seam  # noqa: E402
-from holdfast.latent.delta import RULES, Writes, run  # noqa: E402
+from holdfast.latent.delta import RULES, Writes, _Cut, run  # noqa: E402
 from holdfast.latent.layers import ShortConvolution, unit  # noqa: E402
 from holdfast.latent.matrix_memory import MatrixMemory  # noqa: E402
 
@@ -61,6 +61,7 @@ def test_the_paths_have_one_gradient(name: str) -> None:
 @pytest.mark.parametrize("lengths", [[21, 21, 21, 21, 21, 21], [3, 0, 21, 8, 16, 9], [0, 0, 0, 0, 0, 0]])
 def test_where_nobody_writes_or_reads_any_more_is_passed_over(name: str, lengths: list[int]) -> None:
     many = torch.tensor(lengths).unflatten(0, (2, 3))
+    assert sum(_Cut.of(torch.empty(2, 3, 21, 8), 8, many).counts) == sum(max(1, -(-one // 8)) for one in lengths)
     there = torch.arange(21) < many[..., None]
     outcomes = []
     for path in ("recurrent", "dense", "chunked"):
