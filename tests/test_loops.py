@@ -139,11 +139,13 @@ def test_add_counts(loops: Loops, lists: list[list[int]], seed: int) -> None:
     rng = np.random.default_rng(seed)
     shown = rng.random(301) < 0.7
     found, expected = np.zeros(301), np.zeros(301)
-    seen, size = np.empty(302, np.int32), 0
-    for held in lists:
-        counts, weight = rng.integers(1, 256, len(held)).astype(np.uint8), np.float64(rng.random() + 0.1)
-        expected[held] += shown[held] * weight * counts
-        size = loops.add_counts(found, seen, size, np.asarray(held, np.int32), counts, shown, weight)
+    seen = np.empty(302, np.int32)
+    rows, ends = np.concatenate(lists).astype(np.int32), np.cumsum([len(held) for held in lists])
+    counts, weights = rng.integers(1, 256, len(rows)).astype(np.uint8), rng.random(len(lists)) + 0.1
+    for held, some, weight in zip(lists, np.split(counts, ends), weights, strict=False):
+        expected[held] += shown[held] * weight * some
+    assert loops.shown_of(rows, ends, shown).tolist() == [int(shown[held].sum()) for held in lists]
+    size = loops.add_counts(found, seen, rows, counts, ends, shown, weights)
     np.testing.assert_allclose(found, expected, rtol=1e-15)
     assert sorted(seen[:size].tolist()) == np.flatnonzero(expected).tolist()
 

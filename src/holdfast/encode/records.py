@@ -119,7 +119,10 @@ def linked(cube: Cube) -> dict[str, float]:
     """The ties of a record, by id; only what is a weight between 0 and 1."""
     held = cube.data.get(LINKS)
     ties = held.items() if isinstance(held, Mapping) else ()
-    return {str(id): float(tie) for id, tie in ties if isinstance(tie, int | float) and 0 < tie <= 1}
+    return {str(id): float(tie) for id, tie in ties if isinstance(tie, _NUMBERS) and 0 < tie <= 1}
+
+
+_NUMBERS = int, float
 
 
 def _short(text: str) -> str:

@@ -32,6 +32,7 @@ from holdfast.retrieve.context import pack
 from holdfast.retrieve.hits import Hit
 from holdfast.store.base import Op, Operation
 from holdfast.store.rewards import Terms
+from holdfast.store.rows import owned
 from holdfast.taxonomy import Evolution, Formation, Function, MemoryProfile, Retrieval, Subform, Subject
 
 if TYPE_CHECKING:
@@ -176,13 +177,13 @@ class Cook:
         first = [hit for (find, _), some in zip(searches, ranked, strict=True) for hit in some[: find.k]]
         # Mostly all is one's own, and then no more is looked at.
         if not self._memory.guarded or self._lived(first):
-            return first, []
+            return list(map(_owned, first)), []
         hits: list[Hit] = []
         dropped: list[Dropped] = []
         for (find, ranker), some in zip(searches, ranked, strict=True):
             kept, out = self._heeded(find, ranker, query, some)
-            hits += kept
-            dropped += out
+            hits += map(_owned, kept)
+            dropped += [replace(one, hit=_owned(one.hit)) for one in out]
         return hits, dropped
 
     def _heeded(
@@ -231,7 +232,8 @@ class Cook:
         """The k best in the order of an index of what a find may tell."""
 
         def nearest(many: int) -> Sequence[Hit]:
-            return self._memory.nearest(query, k=many, kinds=kinds, by=by, **named(self._scope))
+            # Rankers only look at what they are given: what is told of it has data of its own in the end.
+            return self._memory.nearest(query, k=many, kinds=kinds, by=replace(by, lent=True), **named(self._scope))
 
         return passing(nearest, k, partial(self._fits, find=find))
 
@@ -324,6 +326,10 @@ def _again(work: Callable[[], T]) -> T:
 def _maker(encoder: Encoder) -> str:
     """The name under which a part's records stand: its module's last word."""
     return type(encoder).__module__.rpartition(".")[2]
+
+
+def _owned(hit: Hit) -> Hit:
+    return replace(hit, cube=owned(hit.cube))
 
 
 def _scored(hit: Hit, score: float) -> Hit:

@@ -59,7 +59,8 @@ def warm_up() -> None:
     smallest(differences(words, some, words[0], first), 1)
     seen = np.zeros(3, np.int32)
     add_ones(np.zeros(2, np.uint16), seen, 0, narrow, shown)
-    add_counts(np.zeros(2), seen, 0, narrow, counts, shown, np.float64(1))
+    ends = np.full(1, 2)
+    add_counts(np.zeros(2), seen, narrow, counts, ends, shown, shown_of(narrow, ends, shown).astype(np.float64))
     reached(found, seen[: add_gains(found, seen, 0, narrow, counts, norms, np.float32(1))], 1, 1.0)
     taken(found, seen, 1.0)
     needed, here, before, after = surroundings(rows, narrow, narrow, shown)
@@ -168,17 +169,32 @@ def add_ones(found: Shorts, seen: Rows32, size: int, rows: Rows32, shown: Bools)
 
 
 @_compile
+def shown_of(rows: Rows32, ends: Rows, shown: Bools) -> Rows:
+    """See ``Loops``."""
+    found = np.zeros(len(ends), np.int64)
+    start = 0
+    for word in range(len(ends)):
+        for at in range(start, ends[word]):
+            found[word] += shown[rows[at]]
+        start = ends[word]
+    return found
+
+
+@_compile
 def add_counts(
-    found: Doubles, seen: Rows32, size: int, rows: Rows32, counts: Bytes, shown: Bools, weight: np.float64
+    found: Doubles, seen: Rows32, rows: Rows32, counts: Bytes, ends: Rows, shown: Bools, weights: Doubles
 ) -> int:
     """See ``Loops``."""
-    for at in range(len(rows)):
-        row = rows[at]
-        if shown[row]:
-            before = found[row]
-            seen[size] = row  # kept where the next does not take its place
-            size += before == 0
-            found[row] = before + weight * counts[at]
+    size = start = 0
+    for word in range(len(ends)):
+        for at in range(start, ends[word]):
+            row = rows[at]
+            if shown[row]:
+                before = found[row]
+                seen[size] = row  # kept where the next does not take its place
+                size += before == 0
+                found[row] = before + weights[word] * counts[at]
+        start = ends[word]
     return size
 
 

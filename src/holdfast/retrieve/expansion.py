@@ -135,7 +135,7 @@ class Expanded:
         """Records that were named, as far from the query as can be; without those that are gone, or none of ours: what stands among
         the ties may have been written by anybody."""
         assert self.memory is not None and self.scope is not None
-        read = self.memory.store.several(ids, self.scope) if ids else {}
+        read = self.memory.store.several(ids, self.scope, lent=True) if ids else {}
         return {id: _far(cube) for id, cube in read.items() if cube.kind in kinds and cube.status in RECALLABLE}
 
     def _rise(self, candidates: Sequence[Hit], scores: Scores) -> None:
@@ -163,7 +163,6 @@ def _ties(candidates: Sequence[Hit], at_id: Mapping[str, int]) -> dict[int, dict
     for at in at_id.values():
         for id, weight in linked(candidates[at].cube).items():
             other = at_id.get(id)
-            if other is not None and other != at:
-                ties[at][other] = max(ties[at].get(other, 0.0), weight)
-                ties[other][at] = ties[at][other]
+            if other is not None and other != at and weight > ties[at].get(other, 0.0):
+                ties[at][other] = ties[other][at] = weight
     return ties

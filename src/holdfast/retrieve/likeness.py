@@ -24,9 +24,9 @@ from holdfast.retrieve.arrays import Floats, best_of, distinct
 from holdfast.retrieve.base import Near, Scores
 from holdfast.retrieve.fusion import CHANNELS
 from holdfast.retrieve.hits import Hit
-from holdfast.retrieve.partition import Partition, View
+from holdfast.retrieve.partition import Mask, Partition, View
 from holdfast.retrieve.query import Query, verbatim
-from holdfast.retrieve.search import MOSTLY, Ranked, Ranking
+from holdfast.retrieve.search import MOSTLY, Ints, Ranked, Ranking
 from holdfast.retrieve.text import content, term, tokens
 from holdfast.store.rows import forgotten_with
 from holdfast.taxonomy import Function, MemoryProfile, Retrieval, Subform, Subject
@@ -44,7 +44,13 @@ Doubles = npt.NDArray[np.float64]
 
 def near(partition: Partition, query: Query, vector: Floats | None, view: View, k: int) -> Ranked:
     """The k rows of a partition most like a query: by cosine, and those without a vector by the share of its words they hold."""
-    shown = partition.visible(view)
+    rows, likeness = _near(partition, query, vector, partition.visible(view), k)
+    best = best_of(np.arange(len(rows)), likeness, k)
+    return _ranked(rows[best], likeness[best], likeness[best])
+
+
+def _near(partition: Partition, query: Query, vector: Floats | None, shown: Mask, k: int) -> tuple[Ints, Floats]:
+    """Rows among which these are, each once, and how like they are: the k nearest, and beside them what has no vector yet."""
     rows, likeness = np.empty(0, np.int64), np.empty(0, np.float32)
     waiting = shown
     vectors = partition.vectors if vector is not None else None
@@ -61,34 +67,37 @@ def near(partition: Partition, query: Query, vector: Floats | None, view: View, 
         held = _held(partition, terms, spoken)
         rows = np.concatenate([rows, spoken[held > 0]])
         likeness = np.concatenate([likeness, held[held > 0]])
-    best = best_of(np.arange(len(rows)), likeness, k)
-    return _ranked(rows[best], likeness[best], likeness[best])
+    return rows, likeness
 
 
 def by_words(share: float, partition: Partition, query: Query, vector: Floats | None, view: View, k: int) -> Ranked:
     """The k best rows by ``share`` of the likeness of their words and the rest of that of their meaning; this is ``relevance``."""
     shown = partition.visible(view)
-    alike = share * partition.lexical.alike(Counter(map(term, tokens(query.text))), shown)
-    vectors = partition.vectors if vector is not None else None
+    alike, spoken = partition.lexical.alike(Counter(map(term, tokens(query.text))), shown)
     rows: npt.NDArray[Any]
+    vectors = partition.vectors if vector is not None else None
+    nearest, likeness = np.empty(0, np.int64), np.empty(0, np.float32)
     if share == 1:
-        rows = _first(np.flatnonzero(alike), alike, k)
+        rows = _first(spoken, alike, k)
     elif vectors is None or vectors.exact:
         rows = np.flatnonzero(shown)
     else:  # more than can be compared one by one: the nearest, and those that share most words
-        some = max(4 * k, _SOME)
-        nearest = near(partition, query, vector, view, some).rows
-        rows = distinct(np.concatenate([nearest, _first(np.flatnonzero(alike), alike, some)]))
+        some = max(k, _SOME)
+        nearest, likeness = _near(partition, query, vector, shown, some)
+        rows = distinct(np.concatenate([nearest, _first(spoken, alike, some)]))
     meaning = np.zeros(len(rows), np.float64)
-    waiting = np.ones(len(rows), np.bool_)
+    unknown = np.ones(len(rows), np.bool_)
+    found = np.searchsorted(rows, nearest)
+    meaning[found], unknown[found] = likeness, False
     if vectors is not None and vector is not None:
         mostly = MOSTLY * len(rows) >= partition.size
         everything = vectors.every_cosine(vector, partition.size) if mostly else None
-        meaning[:] = vectors.cosines(vector, rows) if everything is None else everything[rows]
-        waiting = ~vectors.present[rows]
-    if share < 1 and waiting.any():
-        meaning[waiting] = _held(partition, [term(token) for token in query.tokens], rows[waiting])
-    scores = alike[rows] + (1 - share) * meaning
+        rest = rows[unknown]
+        meaning[unknown] = vectors.cosines(vector, rest) if everything is None else everything[rest]
+        unknown &= ~vectors.present[rows]
+    if share < 1 and unknown.any():
+        meaning[unknown] = _held(partition, [term(token) for token in query.tokens], rows[unknown])
+    scores = share * alike[rows] + (1 - share) * meaning
     first = _first(np.arange(len(rows)), scores, k)  # to sort all of them takes longer than to compare them
     best = first[np.lexsort((rows[first], -meaning[first], -scores[first]))][:k]
     return _ranked(rows[best], scores[best], meaning[best])
@@ -110,8 +119,8 @@ def by_overlap(partition: Partition, query: Query, vector: Floats | None, view: 
 def words_first(partition: Partition, query: Query, _vector: Floats | None, view: View, k: int) -> Ranked:
     """All rows up to k: by the likeness of their words, and those that share none after them, the newest first."""
     shown = partition.visible(view)
-    alike = partition.lexical.alike(Counter(map(term, tokens(query.text))), shown)
-    rows = _first(np.flatnonzero(alike), alike, k)
+    alike, spoken = partition.lexical.alike(Counter(map(term, tokens(query.text))), shown)
+    rows = _first(spoken, alike, k)
     best = rows[np.lexsort((-rows, -alike[rows]))][:k]
     if len(best) < k:  # the others are in order already
         best = np.concatenate((best, np.flatnonzero(shown & (alike == 0))[len(best) - k :][::-1]))

@@ -82,10 +82,16 @@ class Loops(Protocol):
     def add_ones(self, found: Shorts, seen: Rows32, size: int, rows: Rows32, shown: Bools) -> int:
         """Add 1 to those of some rows that are shown; each comes once. ``seen`` is as in ``add_gains``."""
 
+    def shown_of(self, rows: Rows32, ends: Rows, shown: Bools) -> Rows:
+        """How many of the rows of each word are shown: they follow one another up to its end; shape (len(ends),)."""
+
     def add_counts(
-        self, found: Doubles, seen: Rows32, size: int, rows: Rows32, counts: Bytes, shown: Bools, weight: np.float64
+        self, found: Doubles, seen: Rows32, rows: Rows32, counts: Bytes, ends: Rows, shown: Bools, weights: Doubles
     ) -> int:
-        """Add weight * count to those of some rows that are shown; each comes once. ``seen`` is as in ``add_gains``."""
+        """Add weight * count of each word to those of its rows that are shown; each comes once under a word.
+
+        Words and their ends are as in ``shown_of``, ``seen`` is as in ``add_gains``, and nothing was found before.
+        """
 
     def reached(self, found: Floats, seen: Rows32, count: int, most: float) -> float:
         """What at least ``count`` of the rows ``seen`` reach: mostly hardly less than the most such. None has over ``most``."""
@@ -218,18 +224,27 @@ def add_ones(found: Shorts, seen: Rows32, size: int, rows: Rows32, shown: Bools)
     return end
 
 
+def shown_of(rows: Rows32, ends: Rows, shown: Bools) -> Rows:
+    """See ``Loops``."""
+    return np.diff(np.concatenate(([0], np.cumsum(shown[rows])))[np.concatenate(([0], ends))])
+
+
 def add_counts(
-    found: Doubles, seen: Rows32, size: int, rows: Rows32, counts: Bytes, shown: Bools, weight: np.float64
+    found: Doubles, seen: Rows32, rows: Rows32, counts: Bytes, ends: Rows, shown: Bools, weights: Doubles
 ) -> int:
     """See ``Loops``."""
-    here = shown[rows]
-    rows = rows[here]
-    before = found[rows]
-    fresh = rows[before == 0]
-    end = size + len(fresh)
-    seen[size:end] = fresh
-    found[rows] = before + weight * counts[here]
-    return end
+    size = start = 0
+    for end, weight in zip(ends.tolist(), weights, strict=True):
+        some = rows[start:end]
+        here = shown[some]
+        some = some[here]
+        before = found[some]
+        fresh = some[before == 0]
+        seen[size : size + len(fresh)] = fresh
+        size += len(fresh)
+        found[some] = before + weight * counts[start:end][here]
+        start = end
+    return size
 
 
 def reached(found: Floats, seen: Rows32, count: int, most: float) -> float:  # noqa: ARG001  (compiled, it is needed)

@@ -122,10 +122,12 @@ class Ranking:
     """How the best rows are found: ``read`` the query, given who speaks in the scope, and ``rank`` a partition that has caught up.
 
     ``rank`` is called with the partition, the query, its vector (None: lexical only), what is to be seen, and how many rows.
+    ``lent``: who asks only looks at what is found, as in ``rows.to_cube``.
     """
 
     read: Callable[[str, Collection[str]], Query]
     rank: Callable[[Partition, Query, Floats | None, View, int], Ranked]
+    lent: bool = False
 
 
 class Recall:
@@ -188,7 +190,7 @@ class Recall:
                 ranked = self._readable(scope, no, partial(ranking.rank, partition, read, vector, view), wanted)
                 rows = ranked.rows.tolist()
                 around = {row: _around(partition, row, neighbours, view) for row in rows} if neighbours else {}
-                cubes = self._read(no, scope, rows[:k], around)
+                cubes = self._read(no, scope, rows[:k], around, lent=ranking.lent)
             break
         hits = _hits(ranked, 0, k, cubes, around)
         best = max((hit.relevance for hit in hits), default=0.0)
@@ -258,11 +260,17 @@ class Recall:
         yield from self._more(no, scope, found, 0, around)
 
     def _read(
-        self, no: int, scope: Scope, rows: Sequence[int], around: Mapping[int, tuple[list[int], list[int]]]
+        self,
+        no: int,
+        scope: Scope,
+        rows: Sequence[int],
+        around: Mapping[int, tuple[list[int], list[int]]],
+        *,
+        lent: bool = False,
     ) -> dict[int, Cube]:
         """The cubes in some rows of a partition and in those around them."""
         wanted = {row for at in rows for side in around.get(at, ()) for row in side}.union(rows)
-        found = self._seen.cubes_at(scope, [no << PARTITION_BITS | row for row in sorted(wanted)])
+        found = self._seen.cubes_at(scope, [no << PARTITION_BITS | row for row in sorted(wanted)], lent=lent)
         return {rid & ((1 << PARTITION_BITS) - 1): cube for rid, cube in found.items()}
 
     def tally(self, scope: Scope, view: View, back: int) -> tuple[int, datetime | None]:

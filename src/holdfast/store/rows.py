@@ -164,7 +164,7 @@ def to_cube(record: Sequence[Any], *, lent: bool = False) -> Cube:
     """
     rid, id, version, _, _, body, visits, last_use, utility, uncertainty = record
     try:
-        cube, nested = _read(id, version, body)
+        cube = _read(id, version, body)
         if lent and visits is None:
             return cube
         use = cube.use
@@ -175,9 +175,7 @@ def to_cube(record: Sequence[Any], *, lent: bool = False) -> Cube:
                 utility=finite(utility),
                 uncertainty=finite(uncertainty),
             )
-        # What its reader may change is theirs alone.
-        data = cube.data if lent else dict(cube.data) if nested is None else _decode(nested)[0]
-        return cube.read_again(data, use)
+        return cube.read_again(cube.data if lent else _copied(cube.data), use)
     except UNREADABLE as error:
         raise IntegrityError(
             f"row {rid} of the store is damaged ({error}); nothing was changed. See: holdfast doctor"
@@ -185,20 +183,31 @@ def to_cube(record: Sequence[Any], *, lent: bool = False) -> Cube:
 
 
 @functools.lru_cache(maxsize=8_192, typed=True)
-def _read(id: bytes, version: int, body: str) -> tuple[Cube, str | None]:
+def _read(id: bytes, version: int, body: str) -> Cube:
     """The cube in a body: to read it costs ten times as much as to know it. By all that it is made from, so that what lies in the
-    file is what is read.
-
-    And its data once more, as JSON, where they hold what can be changed: the decoder makes a copy of its own in a fifth of the
-    time that it takes to go through them here. None where they hold nothing of the kind.
-    """
+    file is what is read."""
     fields, end = _decode(body)  # json.loads looks for space around it, which takes longer than to read it
     if end != len(body):
         raise ValueError("there is something after its end")
     fields["id"], fields["version"] = id_text(id), version
-    cube = Cube.from_dict(fields)
-    nested = any(isinstance(value, dict | list) for value in cube.data.values())
-    return cube, json.dumps(cube.data) if nested else None
+    return Cube.from_dict(fields)
+
+
+def owned(cube: Cube) -> Cube:
+    """A cube that was lent, with data of its own: what its reader may change is theirs alone."""
+    return cube.read_again(_copied(cube.data), cube.use)
+
+
+def _copied(value: Any) -> Any:
+    """What came from JSON once more, in a third of the time that ``copy.deepcopy`` takes."""
+    made = value.copy()
+    for name, inner in made.items() if isinstance(value, dict) else enumerate(made):
+        if isinstance(inner, _CONTAINERS):
+            made[name] = _copied(inner)
+    return made
+
+
+_CONTAINERS = dict, list
 
 
 def to_bare(record: Sequence[Any]) -> Cube:

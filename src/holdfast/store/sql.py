@@ -394,8 +394,8 @@ class SqlStore:
             found = connection.execute(f"{SELECT} WHERE cubes.id = ? ORDER BY version", (id_bytes(id),)).fetchall()
         return [row for row in map(to_row, found) if reach.sees(row.cube)]
 
-    def cubes_at(self, scope: Scope, rids: Sequence[int]) -> dict[int, Cube]:
-        """What lies in the rows with these numbers, where the scope may see it."""
+    def cubes_at(self, scope: Scope, rids: Sequence[int], *, lent: bool = False) -> dict[int, Cube]:
+        """What lies in the rows with these numbers, where the scope may see it; ``lent`` as in ``rows.to_cube``."""
         with self.connections.reading(scope.tenant) as connection:
             part = self._number(connection, scope.partition)
             reach = self._gate.reach(scope)
@@ -405,7 +405,7 @@ class SqlStore:
                 marks = ",".join("?" * len(some))
                 for record in connection.execute(f"{SELECT} WHERE cubes.rid IN ({marks})", some):
                     if record[0] >> schema.PARTITION_BITS == part:
-                        cube = to_cube(record)
+                        cube = to_cube(record, lent=lent)
                         if _sees(connection, reach, cube, record[4]):
                             found[record[0]] = cube
         return found
@@ -451,11 +451,15 @@ class SqlStore:
                 wanted -= asked
         return found
 
-    def several(self, ids: Iterable[str], scope: Scope) -> dict[str, Cube]:
-        """The current versions of those of some cubes that the scope may see; what is no id is none of them."""
+    def several(self, ids: Iterable[str], scope: Scope, *, lent: bool = False) -> dict[str, Cube]:
+        """The current versions of those of some cubes that the scope may see; what is no id is none of them.
+
+        ``lent`` as in ``rows.to_cube``.
+        """
         blobs = [blob for id in dict.fromkeys(ids) if (blob := _blob(id)) is not None]
         with self.connections.reading(scope.tenant) as connection:
-            return {row.cube.id: row.cube for row in self._current(connection, blobs, self._gate.reach(scope))}
+            found = self._current(connection, blobs, self._gate.reach(scope), lent=lent)
+            return {row.cube.id: row.cube for row in found}
 
     def made_of(self, ids: Iterable[str], scope: Scope) -> dict[str, Cube]:
         """The current versions of everything derived from some cubes, as ``lineage`` finds it from each that the scope may see."""
@@ -466,7 +470,9 @@ class SqlStore:
             found = sorted({blob for step, _ in _steps(connection, start, down=True) for blob in step})
             return {row.cube.id: row.cube for row in self._current(connection, found, reach)}
 
-    def _current(self, connection: Database, ids: Sequence[bytes], reach: Reach) -> Iterator[Row]:
+    def _current(
+        self, connection: Database, ids: Sequence[bytes], reach: Reach, *, lent: bool = False
+    ) -> Iterator[Row]:
         """The current versions of some cubes that are within reach."""
         part = self._number(connection, reach.scope.partition)
         for start in range(0, len(ids), 500):
@@ -474,7 +480,7 @@ class SqlStore:
             marks = ",".join("?" * len(some))
             for record in connection.execute(f"{SELECT} WHERE cubes.id IN ({marks}) AND known_to IS NULL", some):
                 if record[0] >> schema.PARTITION_BITS == part:
-                    row = to_row(record)
+                    row = to_row(record, lent=lent)
                     if reach.sees(row.cube):
                         yield row
 
