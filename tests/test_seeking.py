@@ -59,6 +59,23 @@ def test_a_tie_leads_to_what_is_unlike_the_query_and_back_to_what_is_like_it(tmp
         assert told(memory, Expanded(seeds=1, hops=0)) == ["mend the lamp in the hall now"]
 
 
+@pytest.mark.parametrize("guard", ["default", None])
+def test_what_is_told_has_data_of_its_own(guard: str | None, tmp_path: Path) -> None:
+    """Whoever changes it changes nothing of what is told next; that it was looked at among many is no matter."""
+    with opened(tmp_path, "cases", guard=guard) as memory:
+        far = record(memory, "quarterly figures of a bank")
+        record(memory, "mend the lamp in the hall now", **{LINKS: {far.id: 1.0}})
+        crowd(memory)
+        memory.flush()
+        recipe = Recipe("r", "", (), (Find((Unit.DIGEST,), Expanded(seeds=1, hops=1), k=8),))
+        cook = memory.provider(recipe=recipe)
+        for _ in range(2):
+            seed, other = cook.provide("mend the lamp in the hall now").hits
+            assert seed.cube.data[LINKS] == {far.id: 1.0} and other.cube == memory.get(far.id)
+            seed.cube.data[LINKS].clear()  # type: ignore[attr-defined]
+            other.cube.data.clear()  # type: ignore[attr-defined]
+
+
 def test_what_rests_on_the_same_run_is_found_by_lineage(tmp_path: Path) -> None:
     with opened(tmp_path, "cases") as memory:
         case = memory.take_in(trajectory(runs()[0], 1), 1.0).case

@@ -30,6 +30,7 @@ from holdfast.cube import HELD, TRANSITIONS, Cube, Kind, Origin, Policy, Ref, Sc
 from holdfast.errors import ConflictError, HoldfastError, InputError, NotFoundError, StoreError
 from holdfast.store import queue
 from holdfast.store.base import Action, Operation, Where
+from holdfast.store.rows import owned
 from holdfast.store.sql import SqlStore
 from server import Server
 from support import ANA, BEN, MEMORY, START, Clock, HashEmbedder, add, open_memory, open_store, update
@@ -166,6 +167,12 @@ def test_what_a_reader_does_to_data_is_its_own(data: dict[str, object]) -> None:
         for value in (first["nested"]["list"][1], first["nested"]["list"], first["nested"], first):
             value.clear()
         assert json.dumps(store.get(id, ANA).data) == known
+        lent = store.several([id], ANA, lent=True)[id]
+        own = owned(lent)
+        assert own == lent and json.dumps(own.data) == known
+        for value in (own.data["nested"]["list"][1], own.data["nested"]["list"], own.data["nested"], own.data):
+            value.clear()
+        assert json.dumps(lent.data) == json.dumps(store.get(id, ANA).data) == known
 
 
 # --- changing ---
@@ -714,6 +721,14 @@ def test_a_failed_job_waits_longer_each_time_and_is_never_dropped(place: Path | 
         store.queue.retry()
     assert waits[:4] == [1, 2, 4, 8] and waits[-1] == 3600
     assert store.queue.backlog()["embed"] == (1, 1, "no answer")
+
+
+def test_where_nothing_was_put_off_a_retry_waits_for_nobody(place: Path | str) -> None:
+    one, two = open_store(place), open_store(place)
+    add(one, Cube(ANA, "turn"))
+    with two.connections.writing(ANA.tenant):  # so that to write here would wait, and fail in the end
+        one.queue.retry()
+    assert one.queue.take("embed", 1)
 
 
 def test_one_bad_row_ends_up_alone(place: Path | str) -> None:
