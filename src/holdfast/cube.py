@@ -417,7 +417,7 @@ class Cube:
     def read_again(self, data: Mapping[str, Any], use: Use) -> Cube:
         """As ``with_(data=data, use=use)``, for who knows that both are sound: nothing is checked, in a tenth of the time."""
         made = object.__new__(Cube)
-        for put, value in zip(_PUT, _held(self), strict=True):
+        for put, value in zip(_PUT, _GET(self), strict=True):
             put(made, value)
         _DATA.__set__(made, data)
         _USE.__set__(made, use)
@@ -515,7 +515,7 @@ def bare(id: str, version: int, record: Mapping[str, Any]) -> Cube:
 
 
 _NO_POLICY, _UNUSED = Policy(), Use()
-_held = operator.attrgetter(*(one.name for one in fields(Cube)))
+_GET = operator.attrgetter(*(one.name for one in fields(Cube)))
 _PUT = tuple(Cube.__dict__[one.name].__set__ for one in fields(Cube))
 _DATA, _USE = Cube.__dict__["data"], Cube.__dict__["use"]
 _BARE = Cube(Scope("-", "-"), id="00000000-0000-0000-0000-000000000000")

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 Scores = npt.NDArray[np.float64]
 
 Near = Callable[[str, Sequence[str], int, "Ranking"], Sequence[Hit]]
-"""The k best records of some kinds for a query, in the order of an index, best first."""
+"""The k best records of some kinds for a query, in the order of an index, best first; they are lent, and only to be looked at."""
 
 MOST = 1_000
 """Records that are looked at, at most, where few of them pass."""
 
 
 class Ranker(Protocol):
-    """Scores what was found; ``hit.relevance`` says how well it fits the query, ``hit.cube`` all that is known of it."""
+    """Scores what was found; ``hit.relevance`` says how well it fits the query, ``hit.cube`` all that is known of it.
+
+    It only looks: the data of a cube are those that others are shown too.
+    """
 
     def rank(self, query: str, candidates: Sequence[Hit], /) -> Scores:
         """A score each, shape (len(candidates),), the higher the better; -inf for what is to be left out."""
