@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from holdfast import Cube, Memory
 from holdfast.cube import Channel, Kind, Origin, Scope
+from holdfast.retrieve import vectors
 from holdfast.retrieve.base import MOST, Near, passing
 from holdfast.retrieve.hits import Hit
 from holdfast.retrieve.likeness import ALL, Mixed, Overlap, Words
@@ -68,6 +70,27 @@ def test_the_index_gives_what_a_plain_count_gives(texts: list[str], query: str, 
             assert sorted(given.values(), reverse=True) == pytest.approx(best, abs=1e-5)
         listed = near(memory)(query, (Kind.EXPERIENCE,), k, ALL)
         assert [hit.score for hit in listed] == pytest.approx(sorted(cosines, reverse=True)[:k], abs=1e-5), "or 0"
+
+
+def test_among_too_many_to_compare_hardly_one_of_the_best_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = Random(1)
+    texts, queries = (
+        [" ".join(drawn.choices([f"w{n}" for n in range(300)], k=8)) for _ in range(many)] for many in (2_500, 8)
+    )
+    found = []
+    for exact in (10_000, 50):
+        monkeypatch.setattr(vectors, "EXACT_ROWS", exact)
+        with Memory(
+            tmp_path, user="ana", agent="cook", embedder=HashEmbedder(), encoders=(), background=False, guard=None
+        ) as memory:
+            if not found:
+                memory.add([Cube(HERE, one, origin=Origin(Channel.ASSISTANT, "cook")) for one in texts])
+                memory.flush()
+            found.append([{hit.id for hit in Mixed(0.5).seek(query, (), 200, near(memory))} for query in queries])
+    missed = [len(best - some) for best, some in zip(*found, strict=True)]
+    assert sum(missed) <= 0.01 * 200 * len(queries)
 
 
 def test_what_does_not_pass_is_looked_past_as_far_as_the_limit() -> None:

@@ -82,7 +82,7 @@ def by_words(share: float, partition: Partition, query: Query, vector: Floats | 
     elif vectors is None or vectors.exact:
         rows = np.flatnonzero(shown)
     else:  # more than can be compared one by one: the nearest, and those that share most words
-        some = max(k, _SOME)
+        some = max(4 * k, _SOME)
         nearest, likeness = _near(partition, query, vector, shown, some)
         rows = distinct(np.concatenate([nearest, _first(spoken, alike, some)]))
     meaning = np.zeros(len(rows), np.float64)
